@@ -1,0 +1,140 @@
+"""Every error streamgauge raises on purpose: one tree, each class saying whose fault it is.
+
+    StreamgaugeError
+    ├── ClientError            what was asked cannot be done; asking again unchanged will not help
+    │   ├── BadInput           malformed or refused input (400)
+    │   ├── Forbidden          foreign Host or Origin, missing permission (403)
+    │   ├── NotFound           (404)
+    │   ├── NotAcceptable      (406)
+    │   ├── TooLarge           over a size limit (413)
+    │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
+    │   └── ConfigError        the configuration file or a flag is wrong
+    ├── Busy                   we cannot do it now; trying again later can help
+    │   ├── TooManyRequests    this client is over its share (429)
+    │   ├── Overloaded         the server is at a limit (503)
+    │   ├── NotReady           starting or stopping (503)
+    │   ├── QueryTimeout       out of time (503)
+    │   └── QueryCanceled      somebody cancelled it (503)
+    └── StorageError           the disk, or what is on it
+        ├── ReadOnly           writes are refused until the disk recovers (503)
+        ├── SyncFailed         this write is not durable (503)
+        ├── Corrupt            bytes on disk are not what was written (500)
+        ├── FolderInUse        another process holds the data folder
+        └── FormatTooNew       written by a newer streamgauge
+
+`status` is the HTTP status, `kind` the word the Prometheus API uses for it (`errorType`).
+Foreign exceptions are translated once, where they enter; a message names the offending thing and never holds
+a secret.
+"""
+
+from __future__ import annotations
+
+
+class StreamgaugeError(Exception):
+    """Base of all. `message` is written for the person who reads it."""
+
+    status = 500
+    kind = "internal"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ClientError(StreamgaugeError):
+    status = 400
+    kind = "bad_data"
+
+
+class BadInput(ClientError):
+    pass
+
+
+class Forbidden(ClientError):
+    status = 403
+    kind = "forbidden"
+
+
+class NotFound(ClientError):
+    status = 404
+    kind = "not_found"
+
+
+class NotAcceptable(ClientError):
+    status = 406
+    kind = "not_acceptable"
+
+
+class TooLarge(ClientError):
+    status = 413
+
+
+class UnsupportedMedia(ClientError):
+    status = 415
+
+
+class QueryFailed(ClientError):
+    status = 422
+    kind = "execution"
+
+
+class ConfigError(ClientError):
+    pass
+
+
+class Busy(StreamgaugeError):
+    """`retry_after` is in seconds; None when we cannot tell."""
+
+    status = 503
+    kind = "unavailable"
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyRequests(Busy):
+    status = 429
+
+
+class Overloaded(Busy):
+    pass
+
+
+class NotReady(Busy):
+    pass
+
+
+class QueryTimeout(Busy):
+    kind = "timeout"
+
+
+class QueryCanceled(Busy):
+    kind = "canceled"
+
+
+class StorageError(StreamgaugeError):
+    pass
+
+
+class ReadOnly(StorageError):
+    status = 503
+    kind = "unavailable"
+
+
+class SyncFailed(StorageError):
+    status = 503
+    kind = "unavailable"
+
+
+class Corrupt(StorageError):
+    pass
+
+
+class FolderInUse(StorageError):
+    pass
+
+
+class FormatTooNew(StorageError):
+    pass

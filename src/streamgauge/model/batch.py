@@ -1,0 +1,36 @@
+"""What a decoder hands over: columns of samples, and metadata beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgauge.model.arrays import Floats, Int64s, UInt32s
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBatch:
+    """Samples in order of arrival; three columns of one length. A later row wins over an earlier one of the same
+    series and time."""
+
+    series: UInt32s  # series id, as the sink's `resolve` gave it
+    times: Int64s  # milliseconds since the Unix epoch
+    values: Floats
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is known of a metric beside its samples. `type` is Prometheus' lower-case word (counter, gauge, …)."""
+
+    metric: str
+    type: str
+    help: str
+    unit: str = ""
+
+
+def empty_batch() -> SampleBatch:
+    return SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))

@@ -1,0 +1,31 @@
+"""Where samples go: the store's writing side, as everything that ingests sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from streamgauge.model.batch import Metadata, SampleBatch
+
+
+class Sink(Protocol):
+    """All methods are called on the event loop's thread."""
+
+    def resolve(self, key: bytes) -> int:
+        """The series id of a canonical key (`model.labels.series_key`), new if the key is new.
+
+        Raises Overloaded when the series index is at its byte budget. An id stays valid for the life of `generation`.
+        """
+
+    @property
+    def generation(self) -> int:
+        """Changes when ids given before may no longer be used (a series was pruned): drop every cached id."""
+
+    def admitted(self) -> tuple[int, int]:
+        """The oldest and the newest time in ms, both inclusive, that a sample may have at this moment."""
+
+    async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
+        """Store a batch whose times are all admitted. Returns when it is on disk and visible to the next query.
+
+        Raises ReadOnly or SyncFailed (nothing of the batch is visible; a retry is harmless) and Overloaded.
+        """

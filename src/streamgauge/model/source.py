@@ -1,0 +1,88 @@
+"""Where queries read: the store's reading side, as every query engine sees it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.frame import LabelFrame, empty_frame
+
+
+class MatchOp(enum.Enum):
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    MATCH = "=~"
+    NOT_MATCH = "!~"
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """A condition on one label. An absent label has the value "". Regular expressions are RE2, match the whole value,
+    and `.` matches a newline too, as in Prometheus 3."""
+
+    name: str
+    op: MatchOp
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples of many series in compressed-row form: series i has times[offsets[i]:offsets[i+1]], strictly ascending,
+    and the values beside them. Stale markers are kept, bit for bit."""
+
+    offsets: Int64s  # [series + 1], offsets[0] == 0
+    times: Int64s  # ms
+    values: Floats
+
+    def __len__(self) -> int:
+        """The number of series."""
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The series that matched and have a sample in the range: row i of `labels` is series i of `samples`."""
+
+    labels: LabelFrame
+    samples: Samples
+
+
+class Meter(Protocol):
+    """What a query may use up. `charge` raises the query's limit error; a source calls it before it allocates."""
+
+    def charge(self, samples: int, size: int) -> None:
+        """`samples` more samples will be held, in `size` bytes."""
+
+
+class NoMeter:
+    def charge(self, samples: int, size: int) -> None:
+        pass
+
+
+class Source(Protocol):
+    """One consistent state of the store. Times are ms and both ends are inclusive. Order of series is not promised."""
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+        """Series that match all of `matchers` and have at least one sample (a stale marker counts) in the range."""
+
+    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
+        """Distinct series that match any of the sets and may have a sample in the range. No sets: every series."""
+
+
+class Snapshot(Protocol):
+    """A picklable description of one consistent state, made on the event loop and opened where the query runs."""
+
+    def open(self) -> Source: ...
+
+
+def empty_samples() -> Samples:
+    return Samples(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+def empty_selection() -> Selection:
+    return Selection(empty_frame(), empty_samples())
