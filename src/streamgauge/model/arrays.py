@@ -17,7 +17,8 @@ STALE_BITS = 0x7FF0000000000002
 
 def stale_mask(values: Floats) -> Bools:
     """True where a value is a stale marker. Any shape."""
-    return values.view(np.int64) == STALE_BITS
+    mask: Bools = values.view(np.int64) == STALE_BITS
+    return mask
 
 
 def stale_marker(count: int = 1) -> Floats:

@@ -1,0 +1,148 @@
+"""What can be asked of a query worker, and the shape of its answers. All of it is picklable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streamgauge.model.source import Snapshot
+from streamgauge.query.budget import Limits
+
+DEFAULT_LOOKBACK_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class InstantQuery:
+    query: str
+    time: int  # ms
+    lookback: int = DEFAULT_LOOKBACK_MS  # ms
+    limit: int = 0  # series at most, 0 = all
+
+
+@dataclass(frozen=True, slots=True)
+class RangeQuery:
+    query: str
+    start: int  # ms, inclusive
+    end: int  # ms, inclusive
+    step: int  # ms, > 0
+    lookback: int = DEFAULT_LOOKBACK_MS  # ms
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesQuery:
+    """/api/v1/series. `matches` are series selectors as text."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelNamesQuery:
+    matches: tuple[str, ...]
+    start: int
+    end: int
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValuesQuery:
+    label: str
+    matches: tuple[str, ...]
+    start: int
+    end: int
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FormatQuery:
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParseQuery:
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class FederateQuery:
+    """/federate: the latest sample of each matching series, as exposition text. `types` is metric name to type."""
+
+    matches: tuple[str, ...]
+    time: int  # ms
+    lookback: int = DEFAULT_LOOKBACK_MS
+    types: tuple[tuple[str, str], ...] = ()
+    external_labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CardinalityQuery:
+    """/api/v1/status/tsdb: the head's top label names, values and metrics by number of series."""
+
+    limit: int = 10
+
+
+Query = (
+    InstantQuery
+    | RangeQuery
+    | SeriesQuery
+    | LabelNamesQuery
+    | LabelValuesQuery
+    | FormatQuery
+    | ParseQuery
+    | FederateQuery
+    | CardinalityQuery
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question to a worker. `encoding` is the content coding of the answer: identity, gzip or zstd."""
+
+    query: Query
+    limits: Limits = field(default_factory=Limits)
+    encoding: str = "identity"
+    stats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it goes to the client. `chunks` raises when the worker dies in the middle: the connection must
+    then be aborted, never ended as if whole. Closing `chunks` early cancels the query."""
+
+    status: int
+    content_type: str
+    encoding: str
+    chunks: AsyncIterator[bytes]
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningQuery:
+    """One line of the list of running queries. `started` is in ms since the epoch."""
+
+    id: int
+    text: str
+    started: int
+    state: str  # "waiting" or "running"
+    worker: int | None  # process id
+
+
+TakeSnapshot = Callable[[], tuple[Snapshot, Callable[[], None]]]
+"""Takes a snapshot under a lease; the second item ends the lease and is called exactly once."""
+
+
+class Workers(Protocol):
+    """Runs jobs in processes of their own. Everything here is called on the event loop."""
+
+    async def run(self, job: Job) -> Answer:
+        """Answer a job. Errors of the query come as an Answer with the API's error envelope; Overloaded is raised when
+        too many wait. Cancelling the call, or closing the answer early, stops the query."""
+
+    def running(self) -> list[RunningQuery]: ...
+
+    def cancel(self, query_id: int) -> bool:
+        """Stop a query. False when there is no such query."""
