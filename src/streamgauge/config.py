@@ -1,0 +1,311 @@
+"""Reading the configuration file: YAML, a superset of prometheus.yml, with our own section `streamgauge:`.
+
+Every complaint names the file, the line and what was meant. Variables are expanded in the values, after YAML has been
+parsed, so that a value cannot change the file's structure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from streamgauge.errors import BadInput, ConfigError
+from streamgauge.prometheus_config import PrometheusConfig, check_regex
+from streamgauge.settings import BY_NAME
+
+OWN_SECTION = "streamgauge"
+MAX_FILE_BYTES = 16 << 20
+MAX_NODES = 1_000_000
+"""YAML aliases can make a small file huge; a configuration of 10,000 targets has about 100,000 nodes."""
+
+NEVER_EXPANDED = frozenset(
+    {"relabel_configs", "metric_relabel_configs", "alert_relabel_configs", "write_relabel_configs"}
+)
+"""Their ${1} is a capture group."""
+
+ACTED_ON = frozenset({("global", "external_labels"), ("storage", "tsdb", "retention", "time")})
+"""Paths of Prometheus keys that this version acts on. Every other one that is set is warned of."""
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show."""
+
+    own: Mapping[str, Any] = field(default_factory=dict)
+    external_labels: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    text: str = ""
+
+
+class _Loader(yaml.SafeLoader):
+    """Only used to compose nodes and to resolve scalars; objects are built here, with bounds."""
+
+
+def load_config(path: Path, environment: Mapping[str, str]) -> Config:
+    """Read and check a configuration file. Raises ConfigError with file and line."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; this is no configuration file")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return parse_config(text, str(path), environment)
+
+
+def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """`load_config` of a text; `name` stands for the file in messages."""
+    document = _Document(name, environment)
+    values = document.build(text)
+    if values is None:
+        return Config()
+    if not isinstance(values, dict):
+        raise document.error((), "the file must be a mapping of sections, such as streamgauge: or scrape_configs:")
+    own = document.own_section(values.pop(OWN_SECTION, None))
+    try:
+        parsed = PrometheusConfig.model_validate(values)
+    except ValidationError as error:
+        raise document.translate(error) from None
+    if parsed.storage and parsed.storage.tsdb and parsed.storage.tsdb.retention:
+        time = parsed.storage.tsdb.retention.time
+        if time is not None:
+            own.setdefault("retention", time)
+    external = (parsed.global_.external_labels if parsed.global_ else None) or {}
+    shown: dict[str, Any] = {OWN_SECTION: document.own_text} if document.own_text else {}
+    shown |= _shown(values, parsed)
+    return Config(own, external, tuple(document.warnings(parsed)), yaml.safe_dump(shown, sort_keys=False, width=120))
+
+
+class _Document:
+    """One file while it is read: its values, and the line of each."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.environment = environment
+        self.lines: dict[Path_, int] = {}
+        self.own_text: dict[str, Any] = {}
+        self._nodes = 0
+
+    def error(self, path: Path_, message: str) -> ConfigError:
+        while path and path not in self.lines:
+            path = path[:-1]
+        return ConfigError(f"{self.name}:{self.lines.get(path, 1)}: {message}")
+
+    def build(self, text: str) -> Any:
+        try:
+            loader = _Loader(text)
+            try:
+                node = loader.get_single_node()
+                return None if node is None else self._value(loader, node, (), True)
+            finally:
+                loader.dispose()
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{self.name}:{line}: not valid YAML: {error.problem or error.context}") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{self.name}: not valid YAML: {str(error) or 'nested too deeply'}") from None
+
+    def _value(self, loader: _Loader, node: yaml.Node, path: Path_, expand: bool) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self.error(path, f"more than {MAX_NODES} values, aliases counted; this is no configuration file")
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, item, (*path, i), expand) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            loader.flatten_mapping(node)
+            return self._mapping(loader, node, path, expand)
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(loader, node, path, expand)
+
+    def _mapping(self, loader: _Loader, node: yaml.MappingNode, path: Path_, expand: bool) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self.error(path, "a key must be a plain word")
+            key = key_node.value
+            here = (*path, key)
+            if key in result:
+                raise ConfigError(f'{self.name}:{key_node.start_mark.line + 1}: "{key}" is given twice')
+            self.lines[here] = key_node.start_mark.line + 1
+            result[key] = self._value(loader, value_node, here, expand and key not in NEVER_EXPANDED)
+        return result
+
+    def _scalar(self, loader: _Loader, node: yaml.ScalarNode, path: Path_, expand: bool) -> Any:
+        if expand and "$" in node.value:
+            text = self._expand(node.value, path)
+            if text != node.value:
+                plain = node.style is None
+                tag = loader.resolve(yaml.ScalarNode, text, (True, False)) if plain else node.tag  # type: ignore[no-untyped-call]
+                node = yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return node.value
+        try:
+            return loader.construct_object(node)
+        except (ValueError, OverflowError) as error:
+            raise self.error(path, f'"{node.value[:40]}" cannot be read: {error}') from None
+
+    def _expand(self, text: str, path: Path_) -> str:
+        def replace(match: re.Match[str]) -> str:
+            if match.group() == "$${":
+                return "${"
+            reference = _REFERENCE.fullmatch(match.group(1))
+            if reference is None:
+                raise self.error(
+                    path,
+                    f"{match.group()} is no variable: a name starts with a letter or underscore "
+                    "(write $${ for a literal ${)",
+                )
+            name, default = reference.groups()
+            value = self.environment.get(name) or default if default is not None else self.environment.get(name)
+            if value is None:
+                raise self.error(
+                    path, f"the environment variable {name} is not set (write ${{{name}:-value}} to give a default)"
+                )
+            return value
+
+        return _VARIABLE.sub(replace, text)
+
+    def own_section(self, section: Any) -> dict[str, Any]:
+        """The parsed settings of our own section."""
+        if section is None:
+            return {}
+        if not isinstance(section, dict):
+            raise self.error((OWN_SECTION,), f"{OWN_SECTION}: must be a mapping of settings")
+        own: dict[str, Any] = {}
+        for key, value in section.items():
+            path = (OWN_SECTION, key)
+            if key not in BY_NAME:
+                raise self.error(path, f'unknown setting "{key}"{_meant(key, BY_NAME)}')
+            words = [value] if not isinstance(value, list) else value
+            if any(isinstance(word, dict | list) or word is None for word in words):
+                raise self.error(path, f"{key} must be a plain value")
+            try:
+                own[key] = BY_NAME[key].parse(",".join(str(word) for word in words))
+            except BadInput as error:
+                raise self.error(path, f"{key}: {error.message}") from None
+        self.own_text = dict(section)
+        return own
+
+    def translate(self, error: ValidationError) -> ConfigError:
+        """The first of pydantic's complaints, in our words and with its line."""
+        complaints = error.errors(include_url=False)
+        complaint = next((c for c in complaints if c["type"] == "extra_forbidden"), complaints[0])
+        path: Path_ = tuple(complaint["loc"])
+        where = ".".join(str(step) for step in path)
+        if complaint["type"] == "extra_forbidden":
+            key = str(path[-1])
+            return self.error(path, f'unknown key "{where}"{_meant(key, _known_keys(path[:-1]))}')
+        if complaint["type"] == "missing":
+            return self.error(path, f'"{where}" is missing')
+        expected = _EXPECTED.get(complaint["type"])
+        message = f"expected {expected}" if expected else complaint["msg"].removeprefix("Value error, ")
+        return self.error(path, f"{where}: {message[0].lower()}{message[1:]}")
+
+    def warnings(self, parsed: PrometheusConfig) -> Iterator[str]:
+        """One sentence for each Prometheus key that is set and not acted on, however often it occurs."""
+        seen: set[str] = set()
+        for path in _given(parsed, ()):
+            key = ".".join(path)
+            if path in ACTED_ON or key in seen:
+                continue
+            seen.add(key)
+            yield f"{self.name}:{self._line_of(path)}: {key} is not acted on yet and changes nothing"
+
+    def _line_of(self, path: tuple[str, ...]) -> int:
+        """The first line of a key, whatever the positions in the lists on its way."""
+        return min(
+            (line for full, line in self.lines.items() if tuple(s for s in full if isinstance(s, str)) == path),
+            default=1,
+        )
+
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+"""What pydantic calls a wrong type, in words of YAML."""
+
+
+def _given(section: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Paths of what was set: a list or mapping of values counts as one key, sections are looked into."""
+    for name in section.model_fields_set:
+        value = getattr(section, name)
+        here = (*path, type(section).model_fields[name].alias or name)
+        if isinstance(value, BaseModel) and here not in ACTED_ON:
+            yield from _given(value, here)
+        elif value is not None:
+            yield here
+
+
+def _known_keys(path: Path_) -> list[str]:
+    """Keys of the section at `path`, for suggestions."""
+    model: Any = PrometheusConfig
+    for step in path:
+        if isinstance(step, int):
+            continue
+        fields = {info.alias or name: info for name, info in model.model_fields.items()}
+        if step not in fields:
+            return []
+        model = _model_in(fields[step].annotation)
+        if model is None:
+            return []
+    names = [info.alias or name for name, info in model.model_fields.items()]
+    return [*names, OWN_SECTION] if not path else names
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+
+
+def _meant(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+_SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]*@")
+
+
+def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
+    """What was written, with secrets hidden: those the model knows as such, and whatever is named like one."""
+    if isinstance(parsed, SecretStr) or (isinstance(raw, str) and _SECRET_WORDS.search(key) and "_file" not in key):
+        return "<secret>"
+    if isinstance(raw, dict):
+        if isinstance(parsed, BaseModel):
+            names = {info.alias or name: name for name, info in type(parsed).model_fields.items()}
+            return {word: _shown(value, getattr(parsed, names[word]), word) for word, value in raw.items()}
+        items = parsed if isinstance(parsed, dict) else {}
+        return {word: _shown(value, items.get(word), str(word)) for word, value in raw.items()}
+    if isinstance(raw, list):
+        items_ = parsed if isinstance(parsed, list) and len(parsed) == len(raw) else [None] * len(raw)
+        return [_shown(value, item, key) for value, item in zip(raw, items_, strict=True)]
+    if isinstance(raw, str):
+        return _URL_PASSWORD.sub(r"\1<secret>@", raw)
+    return raw
+
+
+__all__ = ["Config", "check_regex", "load_config", "parse_config"]

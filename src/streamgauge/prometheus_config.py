@@ -1,0 +1,373 @@
+"""The shape of prometheus.yml, so that an existing file is understood key by key.
+
+Only the shape: what is acted on is decided by whoever uses the parsed values; `ACTED_ON` in config.py names that.
+Discovery kinds other than static, file, HTTP and DNS are accepted whole, without looking inside.
+Source: the configuration reference of Prometheus 3.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from streamgauge.durations import parse_duration, parse_size
+from streamgauge.errors import BadInput
+
+
+def _duration(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value != 0):
+        raise ValueError("expected a duration such as 30s, 5m or 1h30m")
+    return _translated(parse_duration, str(value))
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("expected a size such as 512MB")
+    return _translated(parse_size, str(value))
+
+
+def _translated(parse: Any, text: str) -> int:
+    try:
+        return int(parse(text))
+    except BadInput as error:
+        raise ValueError(error.message) from None
+
+
+def check_regex(pattern: str) -> str:
+    """The pattern itself when RE2 accepts it; a ValueError with RE2's reason when not."""
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"bad regular expression: {str(error).removeprefix('Invalid regular expression: ')}") from None
+    return pattern
+
+
+def _label_name(name: str) -> str:
+    if not name:
+        raise ValueError("a label name must not be empty")
+    return name
+
+
+Duration = Annotated[int, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Regex = Annotated[str, AfterValidator(check_regex)]
+LabelName = Annotated[str, AfterValidator(_label_name)]
+Labels = dict[LabelName, str]
+Limit = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Unknown keys are refused; nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TlsConfig(Section):
+    ca: str | None = None
+    cert: str | None = None
+    key: SecretStr | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+    insecure_skip_verify: bool = False
+    min_version: str | None = None
+    max_version: str | None = None
+
+
+class BasicAuth(Section):
+    username: str | None = None
+    username_file: str | None = None
+    password: SecretStr | None = None
+    password_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> BasicAuth:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password or password_file, not both")
+        return self
+
+
+class Authorization(Section):
+    type: str = "Bearer"
+    credentials: SecretStr | None = None
+    credentials_file: str | None = None
+    credentials_ref: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Authorization:
+        if self.credentials is not None and self.credentials_file is not None:
+            raise ValueError("give credentials or credentials_file, not both")
+        return self
+
+
+class ProxyConfig(Section):
+    proxy_url: str | None = None
+    no_proxy: str | None = None
+    proxy_from_environment: bool = False
+    proxy_connect_header: dict[str, list[SecretStr]] | None = None
+
+
+class Header(Section):
+    values: list[str] | None = None
+    secrets: list[SecretStr] | None = None
+    files: list[str] | None = None
+
+
+class OAuth2(ProxyConfig):
+    client_id: str
+    client_secret: SecretStr | None = None
+    client_secret_file: str | None = None
+    client_certificate_key_id: str | None = None
+    client_certificate_key: SecretStr | None = None
+    client_certificate_key_file: str | None = None
+    grant_type: str | None = None
+    signature_algorithm: str | None = None
+    iss: str | None = None
+    audience: str | None = None
+    claims: dict[str, Any] | None = None
+    scopes: list[str] | None = None
+    token_url: str
+    endpoint_params: dict[str, str] | None = None
+    tls_config: TlsConfig | None = None
+
+
+class HttpConfig(ProxyConfig):
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    oauth2: OAuth2 | None = None
+    bearer_token: SecretStr | None = None
+    bearer_token_file: str | None = None
+    follow_redirects: bool = True
+    enable_http2: bool | None = None
+    tls_config: TlsConfig | None = None
+    http_headers: dict[str, Header] | None = None
+
+
+class RelabelConfig(Section):
+    source_labels: list[LabelName] | None = None
+    separator: str = ";"
+    target_label: str | None = None
+    regex: Regex = "(.*)"
+    modulus: Annotated[int, Field(ge=0)] | None = None
+    replacement: str = "$1"
+    action: str = "replace"
+
+    @model_validator(mode="after")
+    def _known_action(self) -> RelabelConfig:
+        actions = "replace lowercase uppercase keep drop keepequal dropequal hashmod labelmap labeldrop labelkeep"
+        if self.action.lower() not in actions.split():
+            raise ValueError(f'unknown relabel action "{self.action}"; there are {", ".join(actions.split())}')
+        return self
+
+
+class StaticConfig(Section):
+    targets: list[str]
+    labels: Labels | None = None
+
+
+class FileDiscovery(Section):
+    files: list[str]
+    refresh_interval: Duration = 300_000
+
+
+class HttpDiscovery(HttpConfig):
+    url: str
+    refresh_interval: Duration = 60_000
+
+
+class DnsDiscovery(Section):
+    names: list[str]
+    type: str = "SRV"
+    port: int | None = None
+    refresh_interval: Duration = 30_000
+
+
+Opaque = list[dict[str, Any]]
+
+
+class Discovery(HttpConfig):
+    """Every way in which targets are found; shared by scrape configs and Alertmanager configs."""
+
+    static_configs: list[StaticConfig] | None = None
+    file_sd_configs: list[FileDiscovery] | None = None
+    http_sd_configs: list[HttpDiscovery] | None = None
+    dns_sd_configs: list[DnsDiscovery] | None = None
+    aws_sd_configs: Opaque | None = None
+    azure_sd_configs: Opaque | None = None
+    consul_sd_configs: Opaque | None = None
+    digitalocean_sd_configs: Opaque | None = None
+    docker_sd_configs: Opaque | None = None
+    dockerswarm_sd_configs: Opaque | None = None
+    ec2_sd_configs: Opaque | None = None
+    eureka_sd_configs: Opaque | None = None
+    gce_sd_configs: Opaque | None = None
+    hetzner_sd_configs: Opaque | None = None
+    ionos_sd_configs: Opaque | None = None
+    kubernetes_sd_configs: Opaque | None = None
+    kuma_sd_configs: Opaque | None = None
+    lightsail_sd_configs: Opaque | None = None
+    linode_sd_configs: Opaque | None = None
+    marathon_sd_configs: Opaque | None = None
+    nerve_sd_configs: Opaque | None = None
+    nomad_sd_configs: Opaque | None = None
+    oci_sd_configs: Opaque | None = None
+    openstack_sd_configs: Opaque | None = None
+    outscale_sd_configs: Opaque | None = None
+    ovhcloud_sd_configs: Opaque | None = None
+    puppetdb_sd_configs: Opaque | None = None
+    scaleway_sd_configs: Opaque | None = None
+    serverset_sd_configs: Opaque | None = None
+    stackit_sd_configs: Opaque | None = None
+    triton_sd_configs: Opaque | None = None
+    uyuni_sd_configs: Opaque | None = None
+    vultr_sd_configs: Opaque | None = None
+
+
+class ScrapeLimits(Section):
+    """Keys that stand in `global:` and in each scrape config."""
+
+    scrape_protocols: list[str] | None = None
+    body_size_limit: Size | None = None
+    sample_limit: Limit | None = None
+    label_limit: Limit | None = None
+    label_name_length_limit: Limit | None = None
+    label_value_length_limit: Limit | None = None
+    target_limit: Limit | None = None
+    keep_dropped_targets: Limit | None = None
+    metric_name_validation_scheme: str | None = None
+    metric_name_escaping_scheme: str | None = None
+    scrape_native_histograms: bool | None = None
+    convert_classic_histograms_to_nhcb: bool | None = None
+    always_scrape_classic_histograms: bool | None = None
+    scrape_failure_log_file: str | None = None
+    extra_scrape_metrics: bool | None = None
+
+
+class GlobalConfig(ScrapeLimits):
+    scrape_interval: Duration = 60_000
+    scrape_timeout: Duration = 10_000
+    evaluation_interval: Duration = 60_000
+    rule_query_offset: Duration = 0
+    external_labels: Labels | None = None
+    query_log_file: str | None = None
+
+
+class ScrapeConfig(Discovery, ScrapeLimits):
+    job_name: str
+    scrape_interval: Duration | None = None
+    scrape_timeout: Duration | None = None
+    fallback_scrape_protocol: str | None = None
+    metrics_path: str = "/metrics"
+    honor_labels: bool = False
+    honor_timestamps: bool = True
+    track_timestamps_staleness: bool = False
+    scheme: str = "http"
+    params: dict[str, list[str]] | None = None
+    enable_compression: bool = True
+    native_histogram_bucket_limit: Limit | None = None
+    native_histogram_min_bucket_factor: float | None = None
+    relabel_configs: list[RelabelConfig] | None = None
+    metric_relabel_configs: list[RelabelConfig] | None = None
+
+
+class AlertmanagerConfig(Discovery):
+    timeout: Duration = 10_000
+    api_version: str = "v2"
+    path_prefix: str = "/"
+    scheme: str = "http"
+    sigv4: dict[str, Any] | None = None
+    relabel_configs: list[RelabelConfig] | None = None
+    alert_relabel_configs: list[RelabelConfig] | None = None
+
+
+class AlertingConfig(Section):
+    alert_relabel_configs: list[RelabelConfig] | None = None
+    alertmanagers: list[AlertmanagerConfig] | None = None
+
+
+class QueueConfig(Section):
+    capacity: int = 10_000
+    max_shards: int = 50
+    min_shards: int = 1
+    max_samples_per_send: int = 2000
+    batch_send_deadline: Duration = 5000
+    min_backoff: Duration = 30
+    max_backoff: Duration = 5000
+    retry_on_http_429: bool = False
+    sample_age_limit: Duration = 0
+
+
+class MetadataConfig(Section):
+    send: bool = True
+    send_interval: Duration = 60_000
+    max_samples_per_send: int = 2000
+
+
+class RemoteWrite(HttpConfig):
+    url: str
+    protobuf_message: str = "prometheus.WriteRequest"
+    remote_timeout: Duration = 30_000
+    headers: dict[str, SecretStr] | None = None
+    write_relabel_configs: list[RelabelConfig] | None = None
+    name: str | None = None
+    send_exemplars: bool = False
+    send_native_histograms: bool = False
+    round_robin_dns: bool = False
+    sigv4: dict[str, Any] | None = None
+    azuread: dict[str, Any] | None = None
+    google_iam: dict[str, Any] | None = None
+    queue_config: QueueConfig | None = None
+    metadata_config: MetadataConfig | None = None
+
+
+class RemoteRead(HttpConfig):
+    url: str
+    name: str | None = None
+    required_matchers: Labels | None = None
+    remote_timeout: Duration = 60_000
+    headers: dict[str, SecretStr] | None = None
+    read_recent: bool = False
+    filter_external_labels: bool = True
+    chunked_read_limit: Limit | None = None
+
+
+class TsdbRetention(Section):
+    time: Duration | None = None
+    size: Size | None = None
+    percentage: Limit | None = None
+
+
+class TsdbConfig(Section):
+    out_of_order_time_window: Duration | None = None
+    stale_series_compaction_threshold: float | None = None
+    chunk_encoding: dict[str, str] | None = None
+    retention: TsdbRetention | None = None
+
+
+class ExemplarsConfig(Section):
+    max_exemplars: int | None = None
+
+
+class StorageConfig(Section):
+    tsdb: TsdbConfig | None = None
+    exemplars: ExemplarsConfig | None = None
+
+
+class PrometheusConfig(Section):
+    """The top level of prometheus.yml. `global` is a Python keyword, hence the alias."""
+
+    global_: GlobalConfig | None = Field(default=None, alias="global")
+    runtime: dict[str, Any] | None = None
+    rule_files: list[str] | None = None
+    scrape_config_files: list[str] | None = None
+    scrape_configs: list[ScrapeConfig] | None = None
+    alerting: AlertingConfig | None = None
+    remote_write: list[RemoteWrite] | None = None
+    remote_read: list[RemoteRead] | None = None
+    otlp: dict[str, Any] | None = None
+    storage: StorageConfig | None = None
+    tracing: dict[str, Any] | None = None

@@ -1,0 +1,212 @@
+"""Every setting of the server, in one table: its name, type, default and meaning.
+
+A setting has the same name everywhere: `query_timeout` is the key in the configuration file's `streamgauge:` section,
+STREAMGAUGE_QUERY_TIMEOUT in the environment and --query-timeout as a flag. A flag wins over the environment, which wins
+over the file, which wins over the default. docs/configuration.md is held against this table by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streamgauge.durations import parse_duration, parse_size
+from streamgauge.errors import BadInput, ConfigError
+
+ENVIRONMENT_PREFIX = "STREAMGAUGE_"
+DEFAULT_LISTEN = "127.0.0.1:4318"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`parse` turns text into the value and raises BadInput; `metavar` is how --help shows the value."""
+
+    name: str
+    default: Any
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+    reloadable: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force. Durations are ms, sizes are bytes."""
+
+    data: str
+    listen: str
+    retention: int
+    self_monitoring: bool
+    insecure: bool
+    allow_host: tuple[str, ...]
+    allow_origin: tuple[str, ...]
+    log_level: str
+    log_format: str
+    query_timeout: int
+    query_concurrency: int
+    query_max_samples: int
+    query_max_bytes: int
+    query_lookback: int
+    head_samples: int
+    index_max_bytes: int
+    min_free_bytes: int
+    write_max_bytes: int
+    write_max_decoded_bytes: int
+    given: frozenset[str] = frozenset()
+    """Names that were set by a flag, the environment or the file, and are not defaults."""
+
+
+def parse_bool(text: str) -> bool:
+    """true/false, yes/no, on/off, 1/0 in any case."""
+    word = text.strip().lower()
+    if word in {"true", "yes", "on", "1"}:
+        return True
+    if word in {"false", "no", "off", "0"}:
+        return False
+    raise BadInput(f'"{text}" is neither true nor false')
+
+
+def parse_address(text: str) -> str:
+    """HOST:PORT, with an IPv6 host in brackets."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise BadInput(f'"{text}" is not an address; write HOST:PORT, for example {DEFAULT_LISTEN} or [::1]:4318')
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise BadInput(f'"{text}" is not an address; put an IPv6 host in brackets, for example [::1]:4318')
+    return text
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise BadInput(f'"{text}" is not one of {", ".join(words)}')
+        return text.lower()
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise BadInput(f'"{text[:32]}" is not a whole number') from None
+        if not low <= number <= high:
+            raise BadInput(f"{number} is not between {low} and {high}")
+        return number
+
+    return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise BadInput("a path must not be empty")
+    return text
+
+
+_DAY = 86_400_000
+
+TABLE: tuple[Setting, ...] = (
+    Setting("data", "./streamgauge-data", _path, "DIR", "Folder that holds everything that is stored."),
+    Setting(
+        "listen",
+        DEFAULT_LISTEN,
+        parse_address,
+        "HOST:PORT",
+        "Address of the HTTP listener (port 0: any free one). Other than loopback it needs --insecure.",
+    ),
+    Setting(
+        "retention", 15 * _DAY, parse_duration, "DURATION", "How long samples are kept; 0 keeps them for ever.", True
+    ),
+    Setting(
+        "self_monitoring", True, parse_bool, "BOOL", "Sample this host (as node_exporter does) and the server itself."
+    ),
+    Setting(
+        "insecure",
+        False,
+        parse_bool,
+        "BOOL",
+        "Serve addresses other than loopback although there is no authentication.",
+    ),
+    Setting(
+        "allow_host", (), _words, "NAME,…", "Further names by which clients may call this server (Host header).", True
+    ),
+    Setting("allow_origin", (), _words, "ORIGIN,…", "Web origins whose pages may call this server (CORS).", True),
+    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "Least severe line to log."),
+    Setting("log_format", "text", _one_of("text", "json"), "FORMAT", "text for people, json for programs."),
+    Setting("query_timeout", 120_000, parse_duration, "DURATION", "Longest time that one query may take.", True),
+    Setting(
+        "query_concurrency",
+        20,
+        _whole(1, 10_000),
+        "N",
+        "Queries that may wait for a worker; the next is refused (503).",
+    ),
+    Setting(
+        "query_max_samples",
+        50_000_000,
+        _whole(1, 1 << 40),
+        "N",
+        "Samples that one query may hold at once; 50 million take about 1 GB.",
+        True,
+    ),
+    Setting("query_max_bytes", 2 << 30, parse_size, "SIZE", "Memory that one query may use.", True),
+    Setting("query_lookback", 300_000, parse_duration, "DURATION", "How long a sample counts as current.", True),
+    Setting(
+        "head_samples",
+        4_000_000,
+        _whole(131_072, 1 << 30),
+        "N",
+        "Newest samples kept in memory before they are written as a block; 20 bytes each.",
+    ),
+    Setting("index_max_bytes", 1 << 30, parse_size, "SIZE", "Memory for the labels of all series."),
+    Setting(
+        "min_free_bytes",
+        64 << 20,
+        parse_size,
+        "SIZE",
+        "Free disk below which writes are refused until there is room again.",
+    ),
+    Setting("write_max_bytes", 16 << 20, parse_size, "SIZE", "Largest body of a write request as it is sent."),
+    Setting("write_max_decoded_bytes", 32 << 20, parse_size, "SIZE", "Largest body of a write request, decompressed."),
+)
+
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in TABLE}
+
+
+def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any]) -> Settings:
+    """The settings in force.
+
+    flags: parsed values by name, absent or None where not given. environment: all variables. file: the values of the
+    `streamgauge:` section, already parsed. Raises ConfigError for a variable that does not parse.
+    """
+    values: dict[str, Any] = {}
+    given: set[str] = set()
+    for setting in TABLE:
+        if flags.get(setting.name) is not None:
+            values[setting.name] = flags[setting.name]
+        elif setting.variable in environment:
+            try:
+                values[setting.name] = setting.parse(environment[setting.variable])
+            except BadInput as error:
+                raise ConfigError(f"environment variable {setting.variable}: {error.message}") from None
+        elif setting.name in file:
+            values[setting.name] = file[setting.name]
+        else:
+            values[setting.name] = setting.default
+            continue
+        given.add(setting.name)
+    return Settings(**values, given=frozenset(given))
