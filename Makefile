@@ -1,0 +1,51 @@
+# `make serve` runs the server on this machine's own metrics; `make test` passes every test; `make bench` compares.
+# Everything is installed into .venv from the locked versions in requirements/.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+DATA ?= streamgauge-data
+MINUTES ?= 5
+
+.PHONY: serve test bench soak fuzz lint lock clean
+
+serve: $(VENV)/run
+	$(BIN)/streamgauge serve --data $(DATA)
+
+test: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev
+	$(BIN)/python -m bench
+
+soak: $(VENV)/dev
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+fuzz: $(VENV)/dev
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -k "fuzz" --timeout 3600
+
+lock: $(VENV)/dev
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
+		--python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
+		--python-version 3.11 pyproject.toml --group dev -o requirements/dev.txt
+
+$(VENV)/made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/run: $(VENV)/made requirements/run.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/dev: $(VENV)/made requirements/dev.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

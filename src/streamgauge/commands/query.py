@@ -1,0 +1,119 @@
+"""`streamgauge query`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamgauge.commands.client import DEFAULT_DATA, DEFAULT_SERVER, ask, server_of
+from streamgauge.commands.show import show
+from streamgauge.durations import parse_duration
+from streamgauge.errors import BadInput
+
+DEFAULT_POINTS = 200
+HOUR_MS = 3_600_000
+
+
+def run_query(
+    expression: str,
+    form: str | None,
+    moment: str | None,
+    server: str | None,
+    data: str | None,
+    start: str | None,
+    end: str | None,
+    step: str | None,
+) -> None:
+    """Evaluate and print. Warnings and infos go to stderr."""
+    if form is None:
+        form = "table" if sys.stdout.isatty() else "json"
+    now = time.time_ns() // 1_000_000
+    ranged = start is not None or end is not None or step is not None or form == "graph"
+    if ranged and moment is not None:
+        raise click.UsageError("--time asks for one moment, --start, --end, --step and graph for a range: choose one")
+    if ranged:
+        last = _moment(end, now) if end else now
+        first = _moment(start, now) if start else last - HOUR_MS
+        if last < first:
+            raise click.UsageError("--end is before --start")
+        width = _step(step) if step else max(1000, -(-(last - first) // DEFAULT_POINTS // 1000) * 1000)
+        parameters = {"start": _seconds(first), "end": _seconds(last), "step": _seconds(width)}
+    else:
+        parameters = {"time": _seconds(_moment(moment, now) if moment else now)}
+    answer = _answer(expression, parameters, server, data)
+    for note in [*answer.get("warnings", []), *answer.get("infos", [])]:
+        click.echo(note, err=True)
+    if form == "json":
+        click.echo(json.dumps(answer["data"], ensure_ascii=False))
+    else:
+        show(answer["data"], form, expression)
+
+
+def _answer(expression: str, parameters: dict[str, str], server: str | None, data: str | None) -> dict[str, Any]:
+    if server is not None and data is not None:
+        raise click.UsageError("give --server or --data, not both")
+    folder = Path(data) if data is not None else None
+    if server is None and folder is None and DEFAULT_DATA.is_dir():
+        folder = DEFAULT_DATA
+    if folder is not None:
+        server = server_of(folder)
+        if server is None:
+            return _from_folder(folder, expression, parameters)
+    path = "/api/v1/query_range" if "step" in parameters else "/api/v1/query"
+    answer: dict[str, Any] = ask(server or DEFAULT_SERVER, path, {"query": expression, **parameters})
+    return answer
+
+
+def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> dict[str, Any]:
+    from streamgauge.query.budget import Budget, Limits
+    from streamgauge.query.encode import encode_evaluation
+    from streamgauge.query.promql.engine import evaluate
+    from streamgauge.query.promql.steps import Grid
+    from streamgauge.store.offline import open_folder
+
+    with open_folder(folder) as source:
+        if "step" in parameters:
+            first, last, width = (round(float(parameters[key]) * 1000) for key in ("start", "end", "step"))
+            grid = Grid(first, width, (last - first) // width + 1)
+        else:
+            grid = Grid.instant(round(float(parameters["time"]) * 1000))
+        evaluation = evaluate(expression, source, grid, Budget(Limits()), instant="step" not in parameters)
+        answer: dict[str, Any] = json.loads(b"".join(encode_evaluation(evaluation)))
+    return answer
+
+
+def _moment(text: str, now: int) -> int:
+    """ms of Unix seconds, RFC 3339, `now`, or a duration before now such as -5m."""
+    if text == "now":
+        return now
+    if text.startswith("-"):
+        return now - parse_duration(text[1:])
+    try:
+        return round(float(text) * 1000)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f'"{text}" is not a time; write Unix seconds, 2026-01-31T12:00:00Z or -5m') from None
+    return round((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1000)
+
+
+def _step(text: str) -> int:
+    try:
+        width = round(float(text) * 1000)
+    except ValueError:
+        width = parse_duration(text)
+    if width <= 0:
+        raise BadInput("--step must be longer than 0")
+    return width
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.3f}"

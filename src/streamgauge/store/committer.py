@@ -1,0 +1,225 @@
+"""Group commit: one thread that writes to the log whatever gathered while it synced the group before.
+
+The event loop hands over batches and goes on; the thread encodes, writes and syncs them, and hands the outcome back to
+the loop. Nothing is published before its sync, so a sync that fails has nothing to roll back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgauge.errors import StorageError
+from streamgauge.model.arrays import Bools, UInt32s
+from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.store.ports import Log, Record, RecordKind
+from streamgauge.store.records import encode_metadata, encode_samples, encode_series
+
+MAX_COMMIT_ROWS = 16_384
+"""Rows of one commit: a commit never straddles two segments of the head, and this wastes at most an eighth of one."""
+MAX_GROUP_ROWS = 32 * MAX_COMMIT_ROWS
+"""Rows synced together: about 10 MB, so that the first of a crowd does not wait for all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One append on its way to disk. `done` belongs to the event loop."""
+
+    batch: SampleBatch  # at most MAX_COMMIT_ROWS rows
+    metadata: tuple[Metadata, ...]
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Rows that are on disk under one commit number."""
+
+    number: int
+    batch: SampleBatch
+
+
+Published = Callable[[Sequence[Commit], Sequence[Pending]], None]
+Failed = Callable[[Sequence[Pending], StorageError], None]
+
+
+class Committer:
+    """`published` and `failed` are called on the event loop; `keys_of` on the committer's thread."""
+
+    def __init__(
+        self,
+        log: Log,
+        next_commit: int,
+        keys_of: Callable[[UInt32s], Sequence[bytes]],
+        published: Published,
+        failed: Failed,
+    ) -> None:
+        self._log = log
+        self._next_commit = next_commit
+        self._keys_of = keys_of
+        self._published = published
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._wake = threading.Condition()
+        self._queue: list[Pending] = []  # protected by _wake
+        self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []  # protected by _wake
+        self._closing = False  # protected by _wake
+        self._defined: Bools = np.zeros(1024, np.bool_)  # series defined in the open segment; the thread's own
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def submit(self, pending: Pending) -> None:
+        """Queue an append. Loop thread."""
+        with self._wake:
+            self._queue.append(pending)
+            self._wake.notify()
+
+    def run(self, task: Callable[[], None]) -> asyncio.Future[None]:
+        """Run something on the log's thread, between two groups. Loop thread."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        with self._wake:
+            self._tasks.append((task, done))
+            self._wake.notify()
+        return done
+
+    async def close(self) -> None:
+        """Write what is queued, then end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._queue or self._tasks or self._closing):
+                    self._wake.wait()
+                if not (self._queue or self._tasks):
+                    return
+                group = self._take_group()
+                tasks, self._tasks = self._tasks, []
+            if group:
+                self._commit(group)
+            for task, done in tasks:
+                self._perform(task, done)
+
+    def _take_group(self) -> list[Pending]:
+        rows = count = 0
+        while count < len(self._queue) and rows < MAX_GROUP_ROWS:
+            rows += len(self._queue[count].batch)
+            count += 1
+        group, self._queue = self._queue[:count], self._queue[count:]
+        return group
+
+    def _perform(self, task: Callable[[], None], done: asyncio.Future[None]) -> None:
+        try:
+            task()
+        except Exception as error:
+            self._call(_settle, done, error)
+        else:
+            self._call(_settle, done, None)
+
+    def _commit(self, group: list[Pending]) -> None:
+        try:
+            commits = self._write(group)
+        except StorageError as error:
+            self._call(self._failed, group, error)
+        except Exception as error:
+            # A bug of ours must not end the thread that every writer waits for.
+            failure = StorageError(f"the log could not be written: {error!r}")
+            failure.__cause__ = error
+            self._call(self._failed, group, failure)
+        else:
+            self._call(self._published, commits, group)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _write(self, group: list[Pending]) -> list[Commit]:
+        """Write and sync a group, in commits of at most MAX_COMMIT_ROWS rows."""
+        commits: list[Commit] = []
+        samples: list[Record] = []
+        metadata: list[Metadata] = []
+        for batch in _joined([pending.batch for pending in group]):
+            number = self._next_commit
+            self._next_commit += 1
+            commits.append(Commit(number, batch))
+            samples.append(Record(number, RecordKind.SAMPLES, encode_samples(batch)))
+        for pending in group:
+            metadata += pending.metadata
+        if not commits:
+            if not metadata:
+                return []
+            self._next_commit += 1
+        first = commits[0].number if commits else self._next_commit - 1
+        head: list[Record] = []
+        if metadata:
+            head.append(Record(first, RecordKind.METADATA, encode_metadata(metadata)))
+        definitions = self._definitions(commits, first)
+        records = definitions + head + samples
+        if self._log.reserve(sum(len(record.payload) for record in records)):
+            self._defined[:] = False
+            records = self._definitions(commits, first) + head + samples
+        self._log.append(records)
+        for commit in commits:
+            self._defined[commit.batch.series] = True
+        return commits
+
+    def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
+        """The record that defines every series of `commits` that the open segment does not define yet."""
+        if not commits:
+            return []
+        ids = np.concatenate([commit.batch.series for commit in commits])
+        if len(ids) and (top := int(ids.max())) >= len(self._defined):
+            grown = np.zeros(max(top + 1, 2 * len(self._defined)), np.bool_)
+            grown[: len(self._defined)] = self._defined
+            self._defined = grown
+        missing = ids[~self._defined[ids]]
+        if not len(missing):
+            return []
+        missing = np.unique(missing)
+        return [Record(number, RecordKind.SERIES, encode_series(missing, self._keys_of(missing)))]
+
+
+def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
+    """The batches in order, small ones put together up to MAX_COMMIT_ROWS rows."""
+    result: list[SampleBatch] = []
+    gathered: list[SampleBatch] = []
+    rows = 0
+    for batch in batches:
+        if not len(batch):
+            continue
+        if rows + len(batch) > MAX_COMMIT_ROWS and gathered:
+            result.append(_concatenated(gathered))
+            gathered, rows = [], 0
+        gathered.append(batch)
+        rows += len(batch)
+    if gathered:
+        result.append(_concatenated(gathered))
+    return result
+
+
+def _concatenated(batches: Sequence[SampleBatch]) -> SampleBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return SampleBatch(
+        np.concatenate([batch.series for batch in batches]),
+        np.concatenate([batch.times for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+    )
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

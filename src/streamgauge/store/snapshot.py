@@ -1,0 +1,107 @@
+"""One consistent state of the store: described by the server, opened and read wherever the query runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.frame import LabelFrame
+from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source, empty_selection
+from streamgauge.store.block_reader import BlockCache
+from streamgauge.store.head_view import HeadSnapshot, ids_in_head, read_head
+from streamgauge.store.index_view import IndexSnapshot, IndexView, ViewCache
+from streamgauge.store.merge import merge
+from streamgauge.store.ports import BlockMeta, Part
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """What a query needs to see everything up to `commit`, and nothing after it. Picklable."""
+
+    data: Path
+    commit: int
+    blocks: tuple[BlockMeta, ...]  # in ascending priority, as `by_priority` orders them
+    head: HeadSnapshot
+    index: IndexSnapshot
+
+    def open(self, cache: StoreCache) -> Source:
+        """The state itself. `cache` is the reading process's own, and is used by one query at a time."""
+        return StoreSource(self, cache)
+
+
+class StoreCache:
+    """What a reading process keeps from one query to the next: attached memory, mirrored labels, open files."""
+
+    def __init__(self) -> None:
+        self.views = ViewCache()
+        self.blocks = BlockCache()
+
+    def close(self) -> None:
+        self.views.close()
+        self.blocks.close()
+
+
+def by_priority(metas: Sequence[BlockMeta]) -> tuple[BlockMeta, ...]:
+    """Blocks in ascending priority: of equal (series, time) the row of the later block wins."""
+    return tuple(sorted(metas, key=lambda meta: (meta.late, meta.last_commit, meta.first_commit)))
+
+
+class StoreSource:
+    """Implements model.source.Source."""
+
+    def __init__(self, snapshot: StoreSnapshot, cache: StoreCache) -> None:
+        self._snapshot = snapshot
+        self._blocks = cache.blocks
+        self._view: IndexView = cache.views.open(snapshot.index)
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+        rows = self._view.match(matchers)
+        if not len(rows):
+            return empty_selection()
+        samples = self._read(self._view.ids(rows), start, end, meter)
+        filled = np.flatnonzero(np.diff(samples.offsets))
+        if len(filled) == len(rows):
+            return Selection(self._view.frame(rows), samples)
+        offsets = np.concatenate((samples.offsets[:1], samples.offsets[filled + 1]))
+        return Selection(self._view.frame(rows[filled]), Samples(offsets, samples.times, samples.values))
+
+    def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
+        parts: list[Part] = []
+        for meta in self._overlapping(start, end):
+            with self._blocks.open(self._snapshot.data, meta) as reader:
+                parts.append(reader.read(ids, start, end))
+            meter.charge(0, 16 * len(parts[-1].times))
+        parts += read_head(self._snapshot.head, ids, start, end)
+        return merge(len(ids), parts, meter)
+
+    def _overlapping(self, start: int, end: int) -> list[BlockMeta]:
+        return [meta for meta in self._snapshot.blocks if meta.min_time <= end and meta.max_time >= start]
+
+    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
+        rows: Int64s
+        if matcher_sets:
+            rows = np.unique(np.concatenate([self._view.match(matchers) for matchers in matcher_sets]))
+        else:
+            rows = self._view.match([])
+        if not len(rows):
+            return empty_selection().labels
+        present = self._present(start, end)
+        return self._view.frame(rows[present[self._view.ids(rows)]])
+
+    def _present(self, start: int, end: int) -> Bools:
+        """For each series id, whether it may have a sample in the range."""
+        present = np.zeros(self._view.next_id, np.bool_)
+        for meta in self._overlapping(start, end):
+            with self._blocks.open(self._snapshot.data, meta) as reader:
+                ids = reader.series_ids()
+                if start > meta.min_time or end < meta.max_time:
+                    first, last = reader.time_bounds()
+                    ids = ids[(first <= end) & (last >= start)]
+            present[ids] = True
+        for ids in ids_in_head(self._snapshot.head, start, end):
+            present[ids] = True
+        return present

@@ -1,0 +1,36 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REQUIRE_PEERS = "STREAMGAUGE_REQUIRE_PEERS"
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("default"), max_examples=100_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked peer("prometheus") needs that program: without it, it is skipped by name, or fails in CI."""
+    for marker in item.iter_markers("peer"):
+        for program in marker.args:
+            if shutil.which(program) is None:
+                if os.environ.get(REQUIRE_PEERS):
+                    pytest.fail(f"{program} is not installed, and {REQUIRE_PEERS} asks for it")
+                pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Iterator[Path]:
+    """The folder of recorded scrapes and PromQL scripts beside the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no recorded data beside the repository")
+    yield folder
