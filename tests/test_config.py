@@ -1,0 +1,177 @@
+"""The configuration file: what is understood, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamgauge.config import MAX_FILE_BYTES, Config, load_config, parse_config
+from streamgauge.errors import ConfigError
+
+FULL = """\
+global:
+  scrape_interval: 15s
+  external_labels: {cluster: "${CLUSTER:-home}"}
+scrape_configs:
+  - job_name: node
+    static_configs: [{targets: ['localhost:9100'], labels: {rack: a1}}]
+    relabel_configs:
+      - {source_labels: [a], target_label: b, replacement: "${1}-x"}
+    basic_auth: {username: u, password: hunter2}
+    kubernetes_sd_configs: [{role: pod, bearer_token: sesame}]
+remote_write:
+  - url: https://user:hunter2@example.org/write
+    headers: {X-Token: sesame}
+storage: {tsdb: {retention: {time: 30d}}}
+streamgauge:
+  listen: ${LISTEN:-127.0.0.1:0}
+  allow_host: [a.example, b.example]
+"""
+
+
+def parse(text: str, **environment: str) -> Config:
+    return parse_config(text, "f.yml", environment)
+
+
+def test_reads_an_existing_prometheus_file_and_our_section() -> None:
+    config = parse(FULL)
+    assert config.own == {
+        "listen": "127.0.0.1:0",
+        "allow_host": ("a.example", "b.example"),
+        "retention": 30 * 86_400_000,
+    }
+    assert config.external_labels == {"cluster": "home"}
+
+
+def test_keys_that_are_not_acted_on_are_warned_of_once_each_with_their_line() -> None:
+    warnings = parse(FULL).warnings
+    assert sorted(warning.split(" is not acted on")[0] for warning in warnings) == [
+        "f.yml:11: remote_write",
+        "f.yml:2: global.scrape_interval",
+        "f.yml:4: scrape_configs",
+    ]
+
+
+def test_shown_configuration_hides_secrets_and_keeps_the_rest_as_written() -> None:
+    shown = parse(FULL).text
+    assert "hunter2" not in shown
+    assert "sesame" not in shown
+    for kept in ("15s", "30d", "localhost:9100", "${1}-x", "username: u", "https://user:<secret>@example.org/write"):
+        assert kept in shown
+
+
+def test_variables() -> None:
+    assert parse("global: {external_labels: {a: 'x${A}y${B:-z}'}}", A="1").external_labels == {"a": "x1yz"}
+    assert parse("global: {external_labels: {a: '$${A}$1'}}").external_labels == {"a": "${A}$1"}
+    assert parse("global: {external_labels: {a: '${A:-d}'}}", A="").external_labels == {"a": "d"}
+    assert parse("streamgauge: {query_concurrency: '${N}'}", N="7").own == {"query_concurrency": 7}
+
+
+def test_a_variable_cannot_change_the_structure() -> None:
+    config = parse("global: {external_labels: {a: '${A}'}}", A="x}\nscrape_configs: [{job_name: evil}]")
+    assert config.warnings == ()
+    assert config.external_labels["a"].startswith("x}")
+
+
+def test_variables_are_left_alone_in_relabel_configs() -> None:
+    parse("scrape_configs: [{job_name: a, metric_relabel_configs: [{replacement: '${1}${NOT_SET}'}]}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("scrape_confgs: []", 1, 'unknown key "scrape_confgs"; did you mean "scrape_configs"?'),
+        ("scrape_configs:\n- job_nam: x", 2, 'unknown key "scrape_configs.0.job_nam"; did you mean "job_name"?'),
+        ("scrape_configs:\n- metrics_path: x", 2, '"scrape_configs.0.job_name" is missing'),
+        ("global:\n  scrape_interval: 15", 2, "expected a duration"),
+        ("global:\n  scrape_interval: soon", 2, '"soon" is not a duration'),
+        ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - regex: '('", 4, "bad regular expression: missing )"),
+        ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: kep", 4, 'unknown relabel action "kep"'),
+        ("scrape_configs: [{job_name: 3}]", 1, "scrape_configs.0.job_name: expected text"),
+        ("global: 3", 1, "global: expected a mapping"),
+        ("global:\n  scrape_interval: 1m\n  scrape_interval: 2m", 3, '"scrape_interval" is given twice'),
+        ("a: [", 1, "not valid YAML"),
+        ("- a", 1, "must be a mapping"),
+        ("streamgauge:\n  lisen: x", 2, 'unknown setting "lisen"; did you mean "listen"?'),
+        ("streamgauge:\n  listen: x", 2, "is not an address"),
+        ("streamgauge:\n  retention: {a: 1}", 2, "must be a plain value"),
+        ("global:\n  query_log_file: ${NOPE}", 2, "the environment variable NOPE is not set"),
+        ("global:\n  query_log_file: ${1A}", 2, "${1A} is no variable"),
+        ("scrape_configs: [{job_name: a, basic_auth: {password: a, password_file: b}}]", 1, "not both"),
+        ("? [a]\n: b", 1, "a key must be a plain word"),
+    ],
+)
+def test_refusals_name_file_line_and_what_was_meant(text: str, line: int, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    assert refused.value.message.startswith(f"f.yml:{line}: ")
+    assert words in refused.value.message
+
+
+def test_a_secret_is_not_quoted_in_a_complaint() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse("scrape_configs: [{job_name: a, basic_auth: {password: [hunter2]}}]")
+    assert "hunter2" not in refused.value.message
+
+
+def test_empty_file_is_an_empty_configuration() -> None:
+    assert parse("") == parse("# nothing\n") == Config()
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.yml", {})
+    (tmp_path / "latin.yml").write_bytes(b"a: \xe9")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 3"):
+        load_config(tmp_path / "latin.yml", {})
+    with (tmp_path / "huge.yml").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(ConfigError, match="larger than"):
+        load_config(tmp_path / "huge.yml", {})
+
+
+def test_aliases_cannot_blow_up_the_file() -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+    for here, there in zip("bcdefg", "abcdef", strict=True):
+        bomb += f"{here}: &{here} [{', '.join([f'*{there}'] * 10)}]\n"
+    with pytest.raises(ConfigError, match="more than"):
+        parse(bomb)
+
+
+def test_deep_nesting_is_an_error_and_no_crash() -> None:
+    with pytest.raises(ConfigError):
+        parse("a: " + "[" * 5000)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
+def test_fuzz_any_text_is_a_configuration_or_a_config_error(text: str) -> None:
+    try:
+        parse(text)
+    except ConfigError as error:
+        assert error.message.startswith("f.yml")
+
+
+_NAMES = st.sampled_from(
+    ["global", "scrape_configs", "job_name", "streamgauge", "retention", "storage", "tsdb", "<<", "${X}"]
+)
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["${X}", "15s", "!!python/name:os"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(_NAMES, _VALUES, max_size=4))
+def test_fuzz_any_structure_is_a_configuration_or_a_config_error(values: dict[str, object]) -> None:
+    try:
+        parse(json.dumps(values))
+    except ConfigError as error:
+        assert error.message.startswith("f.yml")

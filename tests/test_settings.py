@@ -1,0 +1,60 @@
+"""A flag wins over the environment, which wins over the file, which wins over the default."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from streamgauge.errors import BadInput, ConfigError
+from streamgauge.settings import TABLE, Settings, parse_address, parse_bool, resolve
+
+
+def test_every_setting_has_a_field_and_the_other_way_round() -> None:
+    assert {setting.name for setting in TABLE} == {field.name for field in fields(Settings)} - {"given"}
+
+
+def test_defaults_parse_as_they_are_documented() -> None:
+    settings = resolve({}, {}, {})
+    assert settings.listen == "127.0.0.1:4318"
+    assert settings.retention == 15 * 86_400_000
+    assert settings.given == frozenset()
+
+
+def test_order_of_precedence() -> None:
+    environment = {"STREAMGAUGE_LISTEN": "127.0.0.1:2", "STREAMGAUGE_RETENTION": "2d"}
+    file = {"listen": "127.0.0.1:3", "retention": 3, "data": "from-file"}
+    settings = resolve({"listen": "127.0.0.1:1", "retention": None}, environment, file)
+    assert (settings.listen, settings.retention, settings.data) == ("127.0.0.1:1", 2 * 86_400_000, "from-file")
+    assert settings.given == {"listen", "retention", "data"}
+
+
+def test_bad_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"STREAMGAUGE_RETENTION.*soon"):
+        resolve({}, {"STREAMGAUGE_RETENTION": "soon"}, {})
+
+
+@pytest.mark.parametrize("text", ["4318", ":4318", "localhost", "host:port", "::1:4318", "h:65536", "h:٣", ""])
+def test_refuses_what_is_no_address(text: str) -> None:
+    with pytest.raises(BadInput):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:4318", "metrics.example:80"])
+def test_accepts_addresses(text: str) -> None:
+    assert parse_address(text) == text
+
+
+def test_booleans() -> None:
+    assert parse_bool("Yes") is True
+    assert parse_bool("off") is False
+    with pytest.raises(BadInput):
+        parse_bool("perhaps")
+
+
+def test_documentation_names_every_setting_with_its_default_and_meaning() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for setting in TABLE:
+        assert f"`{setting.name}`" in page, f"{setting.name} is not documented"
+        assert setting.help in page, f"the meaning of {setting.name} is not the one of the table"
