@@ -1,0 +1,1 @@
+"""Comparisons with peers, in one run on one machine: `python -m bench`."""
