@@ -1,0 +1,103 @@
+"""Opening a data folder for writing: recover what is on disk, restore the index, replay the log into the head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamgauge.clock import Clock
+from streamgauge.store import fs
+from streamgauge.store.head import Head
+from streamgauge.store.helper import Runner
+from streamgauge.store.index import SeriesIndex
+from streamgauge.store.leases import Leases
+from streamgauge.store.log import SegmentLog
+from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.ports import Damage
+from streamgauge.store.recovery import Recovered, recover, replay_samples
+from streamgauge.store.shm import SharedMemory, remove_leftovers
+from streamgauge.store.snapshot import by_priority
+from streamgauge.store.store import Store, StoreSettings, StoreState
+
+LOG = logging.getLogger(__name__)
+
+_ROWS_BETWEEN_BREATHS = 200_000
+"""Rows replayed before the event loop may answer a health check: about 10 ms."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the opening is. Read by whoever answers whether the server is ready."""
+
+    samples: int = 0
+    done: bool = False
+    damage: list[Damage] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def open_store(
+    data: Path, settings: StoreSettings, clock: Clock, runner: Runner, progress: Progress
+) -> AsyncIterator[tuple[Store, Maintenance]]:
+    """Open a folder whose lock is held; everything acknowledged is visible inside the `with`. Its end leaves nothing
+    unwritten.
+
+    `runner` is where blocks are written. Raises FormatTooNew and StorageError.
+    """
+    fs.make_dir(data)
+    remove_leftovers(data)
+    now = clock.now_ms()
+    expired = now - settings.retention if settings.retention else None
+    recovered = await asyncio.to_thread(recover, data, expired)
+    memory = SharedMemory(data)
+    leases = Leases()
+    index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
+    head = Head(memory, leases)
+    try:
+        await asyncio.to_thread(index.restore, recovered.series.ids, recovered.series.keys)
+        log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through)
+        state = _state(recovered)
+        store = Store(data, settings, clock, leases, index, head, log, state)
+        maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, runner, clock)
+        await _replay(store, log, maintenance, progress)
+        state.damage += log.damage
+        progress.damage = state.damage
+        for damage in state.damage:
+            LOG.warning("%s: %s", damage.path, damage.what)
+        progress.done = True
+        try:
+            yield store, maintenance
+        finally:
+            await store.close()
+            recovered.catalog.close()
+            log.close()
+    finally:
+        head.close()
+        index.close()
+
+
+def _state(recovered: Recovered) -> StoreState:
+    return StoreState(
+        blocks=by_priority(recovered.state.blocks),
+        flushed_through=recovered.state.flushed_through,
+        commit=recovered.state.flushed_through,
+        watermarks=recovered.watermarks,
+        metadata=recovered.metadata,
+        damage=recovered.damage,
+    )
+
+
+async def _replay(store: Store, log: SegmentLog, maintenance: Maintenance, progress: Progress) -> None:
+    """Fill the head with what blocks do not hold, flushing on the way when it is more than the head may hold."""
+    since_breath = 0
+    for commit, batch in replay_samples(log, store.state.flushed_through):
+        store.head.append(commit, batch)
+        store.state.commit = commit
+        progress.samples += len(batch)
+        since_breath += len(batch)
+        if since_breath > _ROWS_BETWEEN_BREATHS:
+            since_breath = 0
+            await asyncio.sleep(0)

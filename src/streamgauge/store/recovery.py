@@ -1,0 +1,180 @@
+"""Opening a data folder: what the catalog, the blocks and the log say, put together into one state.
+
+The catalog names the live blocks and how far they go; the log holds everything after that. A catalog that is lost is
+rebuilt from the blocks' footers, and then the whole log counts again: a row that stands in a block too is the same row.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from streamgauge.errors import Corrupt
+from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.store.blocks import LocalBlocks, live_blocks
+from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.log import SegmentLog
+from streamgauge.store.replay import store_id_of_log
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
+from streamgauge.store.records import decode_metadata, decode_samples, decode_series
+
+LOG = logging.getLogger(__name__)
+
+NEVER = np.iinfo(np.int64).min
+"""The watermark of a series that has no row in any block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Series found on disk; ids may repeat."""
+
+    ids: UInt32s
+    keys: pa.BinaryArray
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What is on disk, before the log's samples are replayed."""
+
+    catalog: SqliteCatalog
+    blocks: LocalBlocks
+    state: CatalogState
+    series: Series
+    next_series_id: int
+    watermarks: Int64s  # by series id
+    metadata: dict[str, Metadata]
+    damage: list[Damage] = field(default_factory=list)
+
+
+def recover(data: Path, expired: int = NEVER, writable: bool = True) -> Recovered:
+    """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
+
+    `expired`: what is older than this time (ms) is past its retention.
+
+    Raises FormatTooNew and StorageError; whatever is merely damaged is set aside and listed in `damage`.
+    """
+    blocks = LocalBlocks(data)
+    damage: list[Damage] = []
+    catalog = _open_catalog(data, blocks, writable, damage)
+    state = catalog.load()
+    found = _SeriesFound()
+    live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage)]
+    if len(live) < len(state.blocks) and writable:
+        kept = {meta.id for meta in live}
+        catalog.apply(CatalogChange(remove=[meta.id for meta in state.blocks if meta.id not in kept]))
+        state = catalog.load()
+    elif len(live) < len(state.blocks):
+        state = CatalogState(state.store_id, state.flushed_through, state.next_series_id, tuple(live), state.metadata)
+    if writable:
+        _remove_orphans(blocks, state, expired, damage)
+    metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
+    log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    for record in log.replay():
+        _definition(record, found, metadata)
+    series = found.series()
+    next_id = max(state.next_series_id, int(series.ids.max()) + 1 if len(series.ids) else 0)
+    watermarks = np.full(next_id, NEVER, np.int64)
+    for ids, latest in found.latest:
+        np.maximum.at(watermarks, ids, latest)
+    return Recovered(catalog, blocks, state, series, next_id, watermarks, metadata, damage)
+
+
+def replay_samples(log: SegmentLog, after: int) -> Iterator[tuple[int, SampleBatch]]:
+    """Commits and their rows that blocks do not hold yet, in order. Reads the log to its end."""
+    for record in log.replay():
+        if record.kind == RecordKind.SAMPLES and record.commit > after:
+            yield record.commit, decode_samples(record.payload)
+
+
+class _SeriesFound:
+    """Definitions gathered from blocks and log, in order of finding."""
+
+    def __init__(self) -> None:
+        self._ids: list[UInt32s] = []
+        self._keys: list[pa.BinaryArray] = []
+        self.latest: list[tuple[UInt32s, Int64s]] = []
+
+    def add(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
+        self._ids.append(ids)
+        self._keys.append(keys)
+
+    def series(self) -> Series:
+        if not self._ids:
+            return Series(np.empty(0, np.uint32), pa.array([], pa.binary()))
+        keys: pa.BinaryArray = pa.concat_arrays(self._keys)
+        return Series(np.concatenate(self._ids), keys)
+
+
+def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[Damage]) -> SqliteCatalog:
+    try:
+        return SqliteCatalog.open(data, writable=writable)
+    except CatalogLost as lost:
+        if lost.damage is not None:
+            damage.append(lost.damage)
+        if not writable:
+            raise
+    found, broken = blocks.scan()
+    damage += broken
+    live, superseded = live_blocks(found)
+    for meta in superseded:
+        blocks.remove(meta.id)
+    if live:
+        LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
+    # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
+    store_id = store_id_of_log(data) or str(uuid.UUID(bytes=secrets.token_bytes(16)))
+    return SqliteCatalog.create(data, CatalogState(store_id, 0, 0, tuple(live)))
+
+
+def _read_series(
+    blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage]
+) -> bool:
+    """Take a block's series in. False when the block cannot be read and is set aside."""
+    try:
+        with blocks.open(meta.id) as reader:
+            ids = reader.series_ids()
+            found.add(ids, reader.keys())
+            found.latest.append((ids, reader.time_bounds()[1]))
+    except FileNotFoundError:
+        damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
+        return False
+    except Corrupt as error:
+        what = f"{error.message}; {meta.samples} samples are not served"
+        damage.append(blocks.set_aside(meta.id, what) if writable else Damage(meta.id, what))
+        return False
+    return True
+
+
+def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int, damage: list[Damage]) -> None:
+    """Remove what a flush, compaction or retention that was cut short left on disk; keep what none of them explains."""
+    live = {meta.id: meta for meta in state.blocks}
+    replaced = {parent for meta in state.blocks for parent in meta.parents}
+    found, broken = blocks.scan()
+    damage += broken
+    for meta in found:
+        if meta.id in live:
+            continue
+        unfinished = meta.first_commit > state.flushed_through or any(parent in live for parent in meta.parents)
+        if unfinished or meta.id in replaced or meta.max_time < expired:
+            blocks.remove(meta.id)
+        else:
+            damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))
+
+
+def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> None:
+    if record.kind == RecordKind.SERIES:
+        found.add(*decode_series(record.payload))
+    elif record.kind == RecordKind.METADATA:
+        metadata.update((entry.metric, entry) for entry in decode_metadata(record.payload))
+
+
+def damage_lines(damage: Sequence[Damage]) -> list[str]:
+    """For the log: one line each."""
+    return [f"{entry.path}: {entry.what}" for entry in damage]

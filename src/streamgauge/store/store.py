@@ -1,0 +1,278 @@
+"""The store: one data folder, open for writing. Everything here is called on the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamgauge.clock import Clock
+from streamgauge.errors import Overloaded, ReadOnly, StorageError
+from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.store.committer import MAX_COMMIT_ROWS, Commit, Committer, Pending
+from streamgauge.store.head import Head
+from streamgauge.store.index import SeriesIndex
+from streamgauge.store.leases import Leases
+from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
+from streamgauge.store.recovery import NEVER
+from streamgauge.store.snapshot import StoreSnapshot, by_priority
+
+LOG = logging.getLogger(__name__)
+
+MAX_AHEAD_MS = DAY_MS
+"""A sample further ahead of the clock is refused: retention would never reach it."""
+MAX_QUEUED_ROWS = 2_000_000
+"""Rows on their way to the disk before writers are held back: 40 MB, a second or two of the fastest ingest."""
+MAX_METADATA = 200_000
+"""Metrics whose type and help are kept: far more than the 2,000 of a large fleet, and a bound on a hostile client."""
+MAX_HELP_CHARACTERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """retention: ms, 0 keeps for ever. head_samples: rows in memory that start a flush. Sizes in bytes."""
+
+    retention: int = 15 * DAY_MS
+    head_samples: int = 4_000_000
+    index_bytes: int = 1 << 30
+    min_free_bytes: int = 64 << 20
+
+
+@dataclass(slots=True)
+class StoreState:
+    """What recovery hands to the store, and what maintenance changes in one go."""
+
+    blocks: tuple[BlockMeta, ...]  # by priority
+    flushed_through: int
+    commit: int  # the last one that is visible
+    watermarks: Int64s  # by series id: latest time in a block
+    metadata: dict[str, Metadata]
+    damage: list[Damage]
+
+
+class Store:
+    """Implements model.sink.Sink. Made by `opening.open_store`; `maintenance.Maintenance` keeps it in shape."""
+
+    def __init__(
+        self,
+        data: Path,
+        settings: StoreSettings,
+        clock: Clock,
+        leases: Leases,
+        index: SeriesIndex,
+        head: Head,
+        log: Log,
+        state: StoreState,
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.leases = leases
+        self.index = index
+        self.head = head
+        self.state = state
+        self.work = asyncio.Event()  # set when maintenance may have something to do
+        self.refusal: StorageError | None = None  # why writes are refused at the moment
+        self._clock = clock
+        self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
+        self._queued_rows = 0
+        self._closing = False
+        self._room = asyncio.Condition()
+        self._forgotten: Bools = np.zeros(0, np.bool_)  # by series id: pruned, and not to be written to
+        self.committer = Committer(log, state.commit + 1, index.keys_of, self._published, self._failed)
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def resolve(self, key: bytes) -> int:
+        return self.index.resolve(key)
+
+    @property
+    def generation(self) -> int:
+        return self.index.generation
+
+    def admitted(self) -> tuple[int, int]:
+        now = self._clock.now_ms()
+        return self.oldest_kept(now), now + MAX_AHEAD_MS
+
+    def oldest_kept(self, now: int) -> int:
+        """The oldest time, in ms, that retention lets live."""
+        return now - self.settings.retention if self.settings.retention else NEVER
+
+    async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self._closing:
+            raise Overloaded("the server is stopping", retry_after=5)
+        self._refuse_forgotten(batch.series)
+        fresh = self._new_metadata(metadata)
+        if not len(batch) and not fresh:
+            return
+        await self._wait_for_room(len(batch))
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for start in range(0, max(len(batch), 1), MAX_COMMIT_ROWS):
+            part = _slice(batch, start, start + MAX_COMMIT_ROWS)
+            pending = Pending(part, fresh if start == 0 else (), loop.create_future())
+            self._queued_rows += len(part)
+            self.committer.submit(pending)
+            waiting.append(pending.done)
+        await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
+
+    async def _wait_for_room(self, rows: int) -> None:
+        """Back-pressure: hold the writer while the queue or the head is full."""
+        if self._has_room(rows):
+            return
+        async with self._room:
+            await self._room.wait_for(lambda: self._has_room(rows) or self.refusal is not None or self._closing)
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _has_room(self, rows: int) -> bool:
+        crowded = self._queued_rows and self._queued_rows + rows > MAX_QUEUED_ROWS
+        return not crowded and self.head.rows < 2 * self.settings.head_samples
+
+    async def wake_writers(self) -> None:
+        """Let held-back writers look again."""
+        async with self._room:
+            self._room.notify_all()
+
+    def _refuse_forgotten(self, ids: UInt32s) -> None:
+        """An id that was looked up before its series was pruned must not bring back half of it."""
+        forgotten = self._forgotten
+        if len(forgotten) and forgotten[np.minimum(ids, len(forgotten) - 1)].any():
+            known = ids[ids < len(forgotten)]
+            if forgotten[known].any():
+                raise Overloaded("a series of this batch was just dropped by retention; send it again", retry_after=1)
+
+    def forget(self, ids: UInt32s) -> None:
+        """Prune series that have no data. None of them may be in the head or on its way there."""
+        grown = np.zeros(self.index.next_id, np.bool_)
+        grown[: len(self._forgotten)] = self._forgotten
+        grown[ids] = True
+        self.index.prune(ids)
+        self._forgotten = grown
+
+    def _new_metadata(self, metadata: Sequence[Metadata]) -> tuple[Metadata, ...]:
+        known = self.state.metadata
+        return tuple(
+            entry
+            for entry in (_bounded(entry) for entry in metadata)
+            if known.get(entry.metric) != entry and (len(known) < MAX_METADATA or entry.metric in known)
+        )
+
+    def _published(self, commits: Sequence[Commit], group: Sequence[Pending]) -> None:
+        for commit in commits:
+            self.head.append(commit.number, commit.batch)
+            self.state.commit = commit.number
+        for pending in group:
+            for entry in pending.metadata:
+                self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
+            if not pending.done.done():
+                pending.done.set_result(None)
+        self._left_queue(group)
+        if self.head.rows >= self.settings.head_samples:
+            self.work.set()
+
+    def _failed(self, group: Sequence[Pending], error: StorageError) -> None:
+        self.refuse(error)
+        for pending in group:
+            if not pending.done.done():
+                pending.done.set_exception(error)
+        self._left_queue(group)
+
+    def _left_queue(self, group: Sequence[Pending]) -> None:
+        before = self._queued_rows
+        self._queued_rows -= sum(len(pending.batch) for pending in group)
+        if before > MAX_QUEUED_ROWS // 2:
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        task = asyncio.ensure_future(self.wake_writers())
+        task.add_done_callback(lambda done: done.exception())
+
+    # ---- refusing writes --------------------------------------------------------------------------------------------
+
+    def refuse(self, error: StorageError) -> None:
+        """Go read-only, until `accept`."""
+        if self.refusal is None:
+            LOG.error("writes are refused from now on: %s", error.message)
+        self.refusal = error if isinstance(error, ReadOnly) else ReadOnly(error.message)
+        self.work.set()
+        self._wake_soon()
+
+    def accept(self) -> None:
+        """The disk has recovered."""
+        if self.refusal is not None:
+            LOG.warning("writes are accepted again")
+            self.refusal = None
+            self._wake_soon()
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[StoreSnapshot, Callable[[], None]]:
+        """The state at this moment, under a lease: call the second item once it is no longer read."""
+        snapshot = StoreSnapshot(
+            self.data, self.state.commit, self.state.blocks, self.head.snapshot(), self.index.snapshot()
+        )
+        return snapshot, self.leases.acquire(snapshot.names())
+
+    def metadata(self) -> list[Metadata]:
+        return list(self.state.metadata.values())
+
+    def take_unsaved_metadata(self) -> dict[str, Metadata]:
+        """What the catalog does not hold yet. Give it back with `keep_unsaved` if it could not be saved."""
+        taken, self._unsaved_metadata = self._unsaved_metadata, {}
+        return taken
+
+    def keep_unsaved(self, metadata: dict[str, Metadata]) -> None:
+        self._unsaved_metadata = metadata | self._unsaved_metadata
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows on their way to the disk."""
+        return self._queued_rows
+
+    # ---- changing the set of blocks ---------------------------------------------------------------------------------
+
+    def swap(self, add: Sequence[BlockMeta], remove: Sequence[str], flushed_through: int | None = None) -> None:
+        """Make a change that the catalog holds visible, in one step: a snapshot sees a row in the head or in a block,
+        never in both and never in neither."""
+        gone = set(remove)
+        self.state.blocks = by_priority([*(meta for meta in self.state.blocks if meta.id not in gone), *add])
+        if flushed_through is not None:
+            self.state.flushed_through = flushed_through
+            self.head.drop(flushed_through)
+            self._wake_soon()
+
+    def raise_watermarks(self, ids: UInt32s, latest: Int64s) -> None:
+        """Note the latest time that blocks hold of some series."""
+        marks = self.state.watermarks
+        if len(ids) and (top := int(ids.max())) >= len(marks):
+            grown = np.full(max(top + 1, 2 * len(marks)), NEVER, np.int64)
+            grown[: len(marks)] = marks
+            self.state.watermarks = marks = grown
+        marks[ids] = np.maximum(marks[ids], latest)
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Write what is queued and end. Nothing may be appended any more."""
+        self._closing = True
+        await self.wake_writers()
+        await self.committer.close()
+
+
+def _slice(batch: SampleBatch, start: int, stop: int) -> SampleBatch:
+    if start == 0 and len(batch) <= stop:
+        return batch
+    return SampleBatch(batch.series[start:stop], batch.times[start:stop], batch.values[start:stop])
+
+
+def _bounded(entry: Metadata) -> Metadata:
+    if len(entry.help) <= MAX_HELP_CHARACTERS:
+        return entry
+    return Metadata(entry.metric, entry.type, entry.help[:MAX_HELP_CHARACTERS], entry.unit)
