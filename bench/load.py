@@ -14,10 +14,10 @@ import pyarrow as pa
 from bench.peers import SNAPPY, Server
 
 CODES = ("200", "201", "204", "301", "304", "400", "401", "403", "404", "500")
-_SNAPPY = pa.Codec("snappy")
+_CODEC = pa.Codec("snappy")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -27,12 +27,25 @@ def _varint(number: int) -> bytes:
 
 
 def _field(tag: int, body: bytes) -> bytes:
-    return bytes([tag << 3 | 2]) + _varint(len(body)) + body
+    return bytes([tag << 3 | 2]) + varint(len(body)) + body
 
 
 def label_section(labels: dict[str, str]) -> bytes:
     """The labels of one series in protobuf, as a TimeSeries begins with them."""
     return b"".join(_field(1, _field(1, k.encode()) + _field(2, v.encode())) for k, v in sorted(labels.items()))
+
+
+def frame_series(section: bytes, value: bytes, time: bytes) -> bytes:
+    """A TimeSeries of one sample: 8 bytes of value, a varint of ms."""
+    sample = b"\x09" + value + b"\x10" + time
+    series = section + b"\x12" + bytes([len(sample)]) + sample
+    return b"\x0a" + varint(len(series)) + series
+
+
+def snappy(raw: bytes) -> bytes:
+    """A snappy block."""
+    packed: bytes = _CODEC.compress(raw, asbytes=True)
+    return packed
 
 
 def nine_labels(number: int, metric: str = "m") -> dict[str, str]:
@@ -68,11 +81,9 @@ class Series:
         for start in range(0, self.count, per_request):
             parts = []
             for number in range(start, min(start + per_request, self.count)):
-                sample = b"\x09" + struct.pack("<d", values[number]) + b"\x10" + _varint(moments[number])
-                series = self._sections[number] + b"\x12" + bytes([len(sample)]) + sample
-                parts.append(b"\x0a" + _varint(len(series)) + series)
-            raw = b"".join(parts)
-            bodies.append(_SNAPPY.compress(raw, asbytes=True))
+                packed = struct.pack("<d", values[number])
+                parts.append(frame_series(self._sections[number], packed, varint(moments[number])))
+            bodies.append(snappy(b"".join(parts)))
         return bodies
 
 
