@@ -90,8 +90,8 @@ class Series:
 def send(server: Server, bodies: Sequence[bytes], connections: int = 5, path: str = "/api/v1/write") -> None:
     """Post all bodies, in order on each of a few connections; raises at the first answer that is no success.
 
-    Where the requests of a step are a multiple of `connections`, a series always takes the same one, so that its samples
-    arrive in order.
+    Where the requests of a step are a multiple of `connections`, a series always takes the same one, so that its
+    samples arrive in order.
     """
     failures: list[str] = []
 

@@ -23,7 +23,8 @@ class Row:
 def machine() -> str:
     """What the figures were measured on."""
     memory = psutil.virtual_memory().total / 2**30
-    return f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {system}"
 
 
 def print_table(rows: list[Row]) -> None:

@@ -71,7 +71,7 @@ def together(rate: int = 300_000, seconds: float = 20.0) -> list[Row]:
     series = Series(count)
     base = int(time.time() * 1000) // 1000 * 1000 - 400_000
     steps = [series.step(np.full(count, base + i * 1000)) for i in range(int(rate / count * seconds) + 20)]
-    query = 'm{code="200",pod="%s"}' % nine_labels(10)["pod"]
+    query = 'm{{code="200",pod="{}"}}'.format(nine_labels(10)["pod"])
     with running("streamgauge") as server:
         for step in steps[:10]:
             send(server, step)
@@ -169,7 +169,7 @@ def memory(count: int = 100_000, rounds: int = 40) -> list[Row]:
             continue
         with running(name) as server:
             send(server, bodies)
-            _latencies(server, 'm{pod="%s"}' % nine_labels(10)["pod"], 20)
+            _latencies(server, 'm{{pod="{}"}}'.format(nine_labels(10)["pod"]), 20)
             time.sleep(5)
             figures[name] = (server.memory(), server.version)
     ours = figures.pop("streamgauge")[0]
