@@ -27,9 +27,14 @@ def catalog_file(data: Path) -> Path:
     return data / CATALOG
 
 
-def catalog_journal(data: Path) -> Path:
+def journal_of(database: Path) -> Path:
     """SQLite's rollback journal: there while a change is being made, or after one was interrupted."""
-    return data / f"{CATALOG}-journal"
+    return database.with_name(f"{database.name}-journal")
+
+
+def catalog_draft(data: Path) -> Path:
+    """A catalog while it is made."""
+    return data / f"{CATALOG}.tmp"
 
 
 def catalog_copy(data: Path, version: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +38,20 @@ def encode_series(ids: UInt32s, keys: Sequence[bytes] | pa.BinaryArray) -> bytes
 
     Raises ValueError when they take more than MAX_SERIES_BYTES.
     """
-    texts = keys.to_pylist() if isinstance(keys, pa.BinaryArray) else keys
-    lengths = np.fromiter(map(len, texts), "<u4", len(ids))
-    raw = b"".join((ids.astype("<u4", copy=False).tobytes(), lengths.tobytes(), *texts))
+    lengths, texts = _texts(keys if isinstance(keys, pa.BinaryArray) else pa.array(keys, pa.binary()))
+    raw = b"".join((np.ascontiguousarray(ids, "<u4").data, lengths.data, texts))
     if len(raw) > MAX_SERIES_BYTES:
         raise ValueError(f"{len(ids)} series take {len(raw)} bytes; one record holds at most {MAX_SERIES_BYTES}")
     return _SERIES.pack(len(ids), len(raw)) + pa.Codec("zstd", compression_level=1).compress(raw, asbytes=True)
+
+
+def _texts(keys: pa.BinaryArray) -> tuple[UInt32s, memoryview]:
+    """The length of each key, and all of them one after the other."""
+    _, offsets_buffer, texts = keys.buffers()
+    if not len(keys) or offsets_buffer is None or texts is None:
+        return np.zeros(len(keys), np.uint32), memoryview(b"")
+    offsets = np.frombuffer(memoryview(offsets_buffer), np.int32)[keys.offset : keys.offset + len(keys) + 1]
+    return np.diff(offsets).astype("<u4"), memoryview(texts)[offsets[0] : offsets[-1]]
 
 
 def decode_series(payload: Payload) -> tuple[UInt32s, pa.BinaryArray]:
@@ -50,19 +59,22 @@ def decode_series(payload: Payload) -> tuple[UInt32s, pa.BinaryArray]:
     count, size = _unpack(_SERIES, payload)
     if size > MAX_SERIES_BYTES or 8 * count > size:
         raise Corrupt(f"a series record claims {count} series in {size} bytes")
-    try:
-        raw = pa.Codec("zstd").decompress(payload[_SERIES.size :], decompressed_size=size)
-    except (OSError, ValueError) as error:  # pyarrow's ArrowIOError and ArrowInvalid
-        raise Corrupt(f"a series record cannot be decompressed: {error}") from None
-    if len(raw) != size:
-        raise Corrupt(f"a series record holds {len(raw)} bytes instead of {size}")
+    raw = _decompress(payload[_SERIES.size :], size)
     ids: UInt32s = np.frombuffer(raw, "<u4", count).astype(np.uint32, copy=False)
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(np.frombuffer(raw, "<u4", count, 4 * count), out=offsets[1:])
     if offsets[-1] != size - 8 * count:
         raise Corrupt(f"a series record holds {size - 8 * count} bytes of keys instead of {offsets[-1]}")
-    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), raw.slice(8 * count)]
-    return ids, pa.BinaryArray.from_buffers(pa.binary(), count, buffers)
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32).data), pa.py_buffer(raw[8 * count :])]
+    return ids, cast(pa.BinaryArray, pa.Array.from_buffers(pa.binary(), count, buffers))
+
+
+def _decompress(packed: Payload, size: int) -> memoryview:
+    try:
+        raw = pa.Codec("zstd").decompress(packed, decompressed_size=size)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowIOError and ArrowInvalid
+        raise Corrupt(f"a series record cannot be decompressed: {error}") from None
+    return memoryview(raw)
 
 
 # ---- samples ------------------------------------------------------------------------------------------------------
