@@ -1,0 +1,174 @@
+"""The catalog's tables, and its state as rows in them, as docs/format/catalog.md lays them down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+
+from streamgauge.errors import Corrupt
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState
+
+_TABLES = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+CREATE TABLE blocks (
+    id TEXT PRIMARY KEY,
+    first_commit INTEGER NOT NULL,
+    last_commit INTEGER NOT NULL,
+    min_time INTEGER NOT NULL,
+    max_time INTEGER NOT NULL,
+    window INTEGER NOT NULL,
+    late INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    samples INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    parents TEXT NOT NULL
+);
+CREATE TABLE metadata (
+    metric TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    help TEXT NOT NULL,
+    unit TEXT NOT NULL
+);
+"""
+
+_BLOCK = "id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, bytes, parents"
+_METADATA = "metric, type, help, unit"
+
+
+def create(connection: sqlite3.Connection, state: CatalogState, version: int) -> None:
+    """Make the tables of an empty database and fill them."""
+    for statement in filter(str.strip, _TABLES.split(";")):
+        connection.execute(statement)
+    _set(connection, "store_id", state.store_id)
+    _set(connection, "format", str(version))
+    connection.execute(f"PRAGMA user_version = {version}")
+    write(connection, CatalogChange(state.blocks, (), state.flushed_through, state.next_series_id, state.metadata))
+
+
+def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
+    """Make a change to the rows."""
+    connection.executemany("DELETE FROM blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
+    connection.executemany(
+        f"INSERT OR REPLACE INTO blocks ({_BLOCK}) VALUES ({', '.join('?' * 12)})", map(_block_row, change.add)
+    )
+    connection.executemany(f"INSERT OR REPLACE INTO metadata ({_METADATA}) VALUES (?, ?, ?, ?)", change.metadata)
+    for key, value in (("flushed_through", change.flushed_through), ("next_series_id", change.next_series_id)):
+        if value is not None:
+            _set(connection, key, str(value))
+    seal(connection)
+
+
+def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
+    """What `read` gives after `write` of a change to `state`."""
+    blocks = {block.id: block for block in state.blocks}
+    for block_id in change.remove:
+        blocks.pop(block_id, None)
+    blocks.update((block.id, block) for block in change.add)
+    metadata = {row[0]: row for row in (*state.metadata, *change.metadata)}
+    flushed = state.flushed_through if change.flushed_through is None else change.flushed_through
+    next_id = state.next_series_id if change.next_series_id is None else change.next_series_id
+    return CatalogState(
+        state.store_id,
+        flushed,
+        next_id,
+        tuple(blocks[block_id] for block_id in sorted(blocks)),
+        tuple(metadata[metric] for metric in sorted(metadata)),
+    )
+
+
+def read(connection: sqlite3.Connection) -> CatalogState:
+    """The state that the rows hold; blocks are ordered by id and metadata by metric."""
+    meta = _meta(connection)
+    return CatalogState(
+        meta["store_id"],
+        int(meta["flushed_through"]),
+        int(meta["next_series_id"]),
+        tuple(map(_block_of, connection.execute(f"SELECT {_BLOCK} FROM blocks ORDER BY id"))),
+        tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),
+    )
+
+
+def check(connection: sqlite3.Connection) -> int:
+    """The format of the tables, whichever it is, once nothing is found wrong with them. Raises Corrupt."""
+    complaints = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+    if complaints != ["ok"]:
+        raise Corrupt(f"the catalog is damaged: {'; '.join(map(str, complaints))}")
+    meta = _meta(connection)
+    if meta.get("checksum") != _checksum(connection):
+        raise Corrupt("the catalog is damaged: its rows do not match their checksum")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if meta["format"] != str(version):
+        raise Corrupt(f"the catalog is damaged: its header says format {version} and its rows {meta['format']}")
+    return int(version)
+
+
+def set_format(connection: sqlite3.Connection, version: int) -> None:
+    """Say that the tables are of format `version`: in the file's header, and among the rows, where it is checked."""
+    connection.execute(f"PRAGMA user_version = {version}")
+    _set(connection, "format", str(version))
+    seal(connection)
+
+
+def seal(connection: sqlite3.Connection) -> None:
+    """Bring the checksum up to date, at the end of each transaction."""
+    _set(connection, "checksum", _checksum(connection))
+
+
+def _checksum(connection: sqlite3.Connection) -> str:
+    """SHA-256 over every row of every table but the checksum's own. Independent of the format."""
+    digest = hashlib.sha256()
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+    for table in tables:
+        for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY 1'):
+            if row[0] != "checksum" or table != "meta":
+                digest.update(json.dumps([table, *row], default=repr).encode())
+                digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _meta(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def _set(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _block_row(block: BlockMeta) -> tuple[str | int, ...]:
+    return (
+        block.id,
+        block.first_commit,
+        block.last_commit,
+        block.min_time,
+        block.max_time,
+        block.window,
+        int(block.late),
+        block.level,
+        block.series,
+        block.samples,
+        block.bytes,
+        json.dumps(block.parents),
+    )
+
+
+def _block_of(row: tuple[str, int, int, int, int, int, int, int, int, int, int, str]) -> BlockMeta:
+    block_id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, size, parents = row
+    return BlockMeta(
+        block_id,
+        first_commit,
+        last_commit,
+        min_time,
+        max_time,
+        window,
+        bool(late),
+        level,
+        series,
+        samples,
+        size,
+        tuple(json.loads(parents)),
+    )
