@@ -31,7 +31,7 @@ class Record:
 
     commit: int  # ascending; every record of one acknowledged append has the same
     kind: int
-    payload: bytes
+    payload: bytes | memoryview  # from `replay` a read-only view, valid for as long as it is held
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,177 @@
+"""The log on local disk: segment files, appended to by one writer, each append synced before it returns."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from streamgauge.errors import StorageError
+from streamgauge.store import fs, names
+from streamgauge.store.failpoints import hit
+from streamgauge.store.ports import Damage, Record
+from streamgauge.store.replay import MAX_SEGMENT_BYTES, LogReader, Segment
+from streamgauge.store.segment import HEADER_BYTES, Header, encode_frame
+
+SEGMENT_BYTES = 64 << 20
+"""Where a segment ends and the next begins: what trimming frees at a time, and what replay holds in memory."""
+
+
+class SegmentLog:
+    """Implements `ports.Log`. Replay first, to the end; then append.
+
+    `flushed_through`: the catalog's; blocks hold every commit up to it. A log that is not `writable` can only be
+    replayed, and nothing in the folder is changed.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        store_id: str,
+        flushed_through: int = 0,
+        *,
+        writable: bool = True,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._data = data
+        self._store_id = uuid.UUID(store_id).bytes
+        self._segment_bytes = segment_bytes
+        self._writable = writable
+        self._reader = LogReader(data, store_id, flushed_through, writable)
+        self._replayed = False
+        self._segments = self._reader.segments  # in order; where one is open, it is the last
+        self._open: tuple[int, int] | None = None  # file descriptor and mark of the open segment
+        self._last_commit = 0
+        self._next_sequence = 1
+
+    def replay(self) -> Iterator[Record]:
+        """See `ports.Log`. Can be run once, before the first append. Raises FormatTooNew and StorageError."""
+        assert not self._replayed, "the log was replayed before"
+        yield from self._reader
+        self._last_commit = self._reader.last_commit
+        self._next_sequence = self._reader.next_sequence
+        self._replayed = True
+
+    @property
+    def damage(self) -> Sequence[Damage]:
+        return tuple(self._reader.damage)
+
+    @property
+    def last_commit(self) -> int:
+        """The highest commit ever given, as far as the log knows; 0 where there is none."""
+        return self._last_commit
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the segments on disk."""
+        return sum(segment.end for segment in self._segments)
+
+    def reserve(self, size: int) -> bool:
+        """See `ports.Log`. True also for a segment that is open and holds no record yet."""
+        assert self._replayed, "the log must be replayed before it is written to"
+        assert self._writable, "the log is open for reading"
+        if self._open is not None:
+            end = self._segments[-1].end
+            if end == HEADER_BYTES:
+                return True
+            if end + size <= self._segment_bytes:
+                return False
+        self.close()
+        self._create()
+        return True
+
+    def append(self, records: Sequence[Record]) -> None:
+        """See `ports.Log`. Raises ReadOnly when the disk is full, else SyncFailed; both mean the same for the log."""
+        assert self._open is not None, "reserve comes before append"
+        fd, mark = self._open
+        segment = self._segments[-1]
+        buffers = [piece for record in records for piece in encode_frame(record, mark)]
+        size = sum(map(len, buffers))
+        if segment.end + size > MAX_SEGMENT_BYTES:
+            raise ValueError(f"an append of {size} bytes does not fit a log segment, which has at most 1 GiB")
+        self._check_order(records)
+        try:
+            hit("log.append.before_write")
+            fs.write(fd, buffers, segment.path)
+            hit("log.append.before_sync")
+            fs.sync_file(fd, segment.path)
+            hit("log.append.after_sync")
+        except BaseException:
+            self._abandon()
+            raise
+        segment.end += size
+        self._last_commit = segment.last_commit = records[-1].commit
+
+    def trim(self, through: int) -> None:
+        """See `ports.Log`. Oldest first, each removal durable before the next, so that a crash leaves no hole."""
+        closed = len(self._segments) - (self._open is not None)
+        while closed and self._segments[0].last_commit <= through:
+            hit("log.trim.before_remove")
+            self._remove(self._segments[0])
+            del self._segments[0]
+            closed -= 1
+            hit("log.trim.after_remove")
+
+    def close(self) -> None:
+        """Close the open segment. Everything in it is synced already."""
+        if self._open is not None:
+            fs.close(self._open[0])
+            self._open = None
+
+    def _check_order(self, records: Sequence[Record]) -> None:
+        commit = self._last_commit
+        for record in records:
+            assert record.commit >= commit, f"commit {record.commit} after {commit}"
+            commit = record.commit
+
+    def _create(self) -> None:
+        folder = names.log_dir(self._data)
+        fs.make_dir(folder)
+        sequence = self._next_sequence
+        self._next_sequence += 1  # also after a failure: its file may not have gone
+        path = names.segment_file(self._data, sequence)
+        previous = self._segments[-1] if self._segments else None
+        header = Header(
+            store_id=self._store_id,
+            sequence=sequence,
+            mark=secrets.randbits(32) | 1,  # never 0
+            previous=previous.sequence if previous else 0,
+            previous_bytes=previous.end if previous else 0,
+            previous_commit=self._last_commit,
+        )
+        fd = fs.create(path)
+        try:
+            hit("log.create.before_header")
+            fs.write(fd, [header.encode()], path)
+            hit("log.create.before_sync")
+            fs.sync_file(fd, path)
+            fs.sync_dir(folder)
+            hit("log.create.after_sync")
+        except BaseException:
+            fs.close(fd)
+            with suppress(StorageError):
+                fs.remove_file(path)
+            raise
+        self._segments.append(Segment(sequence, path, HEADER_BYTES, self._last_commit))
+        self._open = fd, header.mark
+
+    def _abandon(self) -> None:
+        """Seal the open segment after a failure. Whether its end could be cut or not, the next header voids it."""
+        assert self._open is not None
+        fd, _ = self._open
+        self._open = None
+        try:
+            with suppress(StorageError):
+                hit("log.seal.before_truncate")
+                fs.cut(fd, self._segments[-1].end)
+        finally:
+            fs.close(fd)
+
+    def _remove(self, segment: Segment) -> None:
+        if segment.damage is not None:
+            fs.set_aside(segment.path, self._data, segment.damage)
+            return
+        fs.remove_file(segment.path)
+        fs.sync_dir(segment.path.parent)

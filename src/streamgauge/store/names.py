@@ -1,0 +1,78 @@
+"""Every name in a data folder, in one place. docs/format/README.md says what each of them is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+LOCK = "lock"
+CATALOG = "catalog.sqlite"
+LOG = "log"
+BLOCKS = "blocks"
+TMP = "tmp"
+SET_ASIDE = "set-aside"
+
+SAMPLES = "samples.parquet"
+SERIES = "series.parquet"
+
+_SEGMENT = re.compile(r"(\d{20})\.log")
+
+
+def lock_file(data: Path) -> Path:
+    """Held by the server that owns the folder; says who it is."""
+    return data / LOCK
+
+
+def catalog_file(data: Path) -> Path:
+    return data / CATALOG
+
+
+def catalog_journal(data: Path) -> Path:
+    """SQLite's rollback journal: there while a change is being made, or after one was interrupted."""
+    return data / f"{CATALOG}-journal"
+
+
+def catalog_copy(data: Path, version: int) -> Path:
+    """The catalog as it was before it was upgraded from format `version`."""
+    return data / f"{CATALOG}.v{version}.bak"
+
+
+def log_dir(data: Path) -> Path:
+    return data / LOG
+
+
+def segment_file(data: Path, sequence: int) -> Path:
+    """Segments are numbered from 1; twenty digits make the order of the names the order of the numbers."""
+    return data / LOG / f"{sequence:020d}.log"
+
+
+def segment_sequence(name: str) -> int | None:
+    """The number in the name of a segment file, or None when it is not one."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def blocks_dir(data: Path) -> Path:
+    return data / BLOCKS
+
+
+def block_dir(data: Path, block_id: str) -> Path:
+    return data / BLOCKS / block_id
+
+
+def samples_file(block: Path) -> Path:
+    return block / SAMPLES
+
+
+def series_file(block: Path) -> Path:
+    return block / SERIES
+
+
+def tmp_dir(data: Path) -> Path:
+    """Things being written or being removed. Emptied at start; on the same file system, so a rename moves them."""
+    return data / TMP
+
+
+def set_aside_dir(data: Path) -> Path:
+    """What could not be read, each with a .txt beside it that says why. streamgauge never deletes anything here."""
+    return data / SET_ASIDE
