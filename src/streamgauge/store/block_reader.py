@@ -1,0 +1,271 @@
+"""Reading one block: its series are held as NumPy columns, its rows are decoded by row group as they are asked for."""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamgauge.errors import Corrupt
+from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
+from streamgauge.store import names
+from streamgauge.store.block_format import CHECKSUMS, FOOTER_KEY, Checksums, decode_checksums, decode_meta
+from streamgauge.store.block_labels import labels_to_keys
+from streamgauge.store.ports import BlockMeta, Part
+from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
+from streamgauge.store.samples_file import SamplesFile, reading
+
+_GROUPS_AT_ONCE = 32
+"""Row groups decoded in one go: some 3 million rows, 50 MB."""
+
+
+def read_meta(directory: Path) -> BlockMeta:
+    """What a block's footer says, without reading its rows or series. Raises Corrupt and FormatTooNew.
+
+    Sizes and footers of both files are checked.
+    """
+    checksums = _read_checksums(directory)
+    samples, series = names.samples_file(directory), names.series_file(directory)
+    _verify_tail(samples, checksums.samples_size, int(checksums.byte_ends[-1]), checksums.samples_footer)
+    _verify_tail(series, checksums.series.size, checksums.series.footer_start, checksums.series.footer)
+    with reading(series):
+        footer = pq.read_metadata(series)
+        return _meta(directory, footer, checksums)
+
+
+def _read_checksums(directory: Path) -> Checksums:
+    path = directory / CHECKSUMS
+    with reading(path):
+        return decode_checksums(path.read_bytes())
+
+
+def _verify_tail(path: Path, size: int, start: int, checksum: int) -> None:
+    with reading(path), pa.OSFile(str(path)) as file:
+        if file.size() != size:
+            raise Corrupt(f"{path} has {file.size()} bytes, not {size}")
+        if zlib.crc32(file.read_at(size - start, start)) != checksum:
+            raise Corrupt(f"the footer of {path} is damaged")
+
+
+def _meta(directory: Path, footer: pq.FileMetaData, checksums: Checksums) -> BlockMeta:
+    size = checksums.samples_size + checksums.series.size + (directory / CHECKSUMS).stat().st_size
+    meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY), size)
+    if meta.id != directory.name:
+        raise Corrupt(f"its footer names block {meta.id}")
+    return meta
+
+
+class LocalBlockReader:
+    """A block on the local disk; `ports.BlockReader`. One thread uses it at a time.
+
+    Every method that touches the disk raises Corrupt for bytes that are not what was written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        checksums = _read_checksums(directory)
+        self._series_path = names.series_file(directory)
+        self._series_checksums = checksums.series
+        file = self._read_series_file()
+        self.meta = _meta(directory, file.metadata, checksums)
+        with reading(self._series_path):
+            table = file.read(columns=["series_id", "first_row", "rows", "min_time", "max_time"])
+        self._ids: UInt32s = table.column(0).to_numpy()
+        self.first_rows: Int64s = table.column(1).to_numpy()
+        self.rows: Int64s = table.column(2).to_numpy()
+        self._min_times: Int64s = table.column(3).cast(pa.int64()).to_numpy()
+        self._max_times: Int64s = table.column(4).cast(pa.int64()).to_numpy()
+        self._by_id = np.argsort(self._ids, kind="stable").astype(np.int32)
+        self._sorted_ids = self._ids[self._by_id]
+        self.samples = SamplesFile(names.samples_file(directory), checksums)
+
+    def __enter__(self) -> LocalBlockReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def series_ids(self) -> UInt32s:
+        return self._ids
+
+    def keys(self) -> pa.BinaryArray:
+        """Not kept: each call decodes the labels."""
+        file = self._read_series_file()
+        with reading(self._series_path):
+            groups = [file.read_row_group(group, columns=["labels"]) for group in range(file.num_row_groups)]
+        chunks = [labels_to_keys(chunk) for group in groups for chunk in group.column(0).chunks]
+        keys: pa.BinaryArray = pa.concat_arrays(chunks)
+        return keys
+
+    def time_bounds(self) -> tuple[Int64s, Int64s]:
+        return self._min_times, self._max_times
+
+    def read(self, ids: UInt32s, start: int, end: int) -> Part:
+        chosen, series = self._find(ids, start, end)
+        first, rows = self.first_rows[series], self.rows[series]
+        whole = (self._min_times[series] >= start) & (self._max_times[series] <= end)
+        counts = np.zeros(len(series), np.int64)
+        pieces: list[tuple[Int64s, Floats]] = []
+        for group, stop in self._runs_of_groups(first, rows):
+            begin, finish = int(self.samples.row_starts[group]), int(self.samples.row_ends[stop - 1])
+            columns = self.samples.decode(group, stop)
+            here = slice(
+                int(np.searchsorted(first + rows, begin, "right")), int(np.searchsorted(first, finish, "left"))
+            )
+            low = np.maximum(first[here], begin) - begin
+            count = np.minimum(first[here] + rows[here], finish) - begin - low
+            low, count = _within(columns[0], low, count, whole[here], start, end)
+            counts[here] += count
+            pieces.append(take_ranges(columns, low, count))
+        return _in_order_of_choice(len(ids), chosen, counts, pieces)
+
+    def cursor(self) -> RowCursor:
+        """Reads all rows from first to last."""
+        return RowCursor(self.samples)
+
+    @property
+    def held_bytes(self) -> int:
+        """Roughly the memory that the open block takes."""
+        per_series = sum(column.nbytes for column in (self._ids, self.rows, self.first_rows, *self.time_bounds()))
+        return per_series + self._by_id.nbytes + self._sorted_ids.nbytes + 300 * len(self.samples.row_ends) + 20_000
+
+    def close(self) -> None:
+        self.samples.close()
+
+    def _read_series_file(self) -> pq.ParquetFile:
+        """Whole and checked. It is small beside the samples, and two opens of a file may see two states of a disk."""
+        checksums = self._series_checksums
+        with reading(self._series_path):
+            content = self._series_path.read_bytes()
+            view = memoryview(content)
+            if (
+                len(content) != checksums.size
+                or zlib.crc32(view[: checksums.footer_start]) != checksums.body
+                or zlib.crc32(view[checksums.footer_start :]) != checksums.footer
+            ):
+                raise Corrupt(f"{self._series_path} is damaged")
+            return pq.ParquetFile(pa.BufferReader(content))
+
+    def _find(self, ids: UInt32s, start: int, end: int) -> tuple[Int64s, Int64s]:
+        """Which of `ids` have rows that may be in the time range, as (index into `ids`, series of the block), ordered
+        as the block is."""
+        at = np.searchsorted(self._sorted_ids, ids)
+        at[at == len(self._sorted_ids)] = 0
+        series = self._by_id[at].astype(np.int64)
+        found = (self._ids[series] == ids) & (self._min_times[series] <= end) & (self._max_times[series] >= start)
+        chosen = np.flatnonzero(found)
+        series = series[chosen]
+        order = np.argsort(series, kind="stable")
+        return chosen[order], series[order]
+
+    def _runs_of_groups(self, first: Int64s, rows: Int64s) -> Iterator[tuple[int, int]]:
+        """The row groups that hold the given rows, as runs [group, stop)."""
+        if len(first) == 0:
+            return
+        groups = len(self.samples.row_ends)
+        edges = np.bincount(self.samples.groups_of(first), minlength=groups + 1)
+        edges -= np.bincount(self.samples.groups_of(first + rows - 1) + 1, minlength=groups + 1)
+        wanted = np.cumsum(edges) > 0
+        changes = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
+        for group, stop in changes.reshape(-1, 2).tolist():
+            for begin in range(group, stop, _GROUPS_AT_ONCE):
+                yield begin, min(begin + _GROUPS_AT_ONCE, stop)
+
+
+def _within(
+    times: Int64s, first: Int64s, count: Int64s, whole: Bools, start: int, end: int
+) -> tuple[Int64s, Int64s]:
+    """The ranges cut to start <= time <= end. `whole` marks those that need no cut."""
+    cut = np.flatnonzero(~whole)
+    if len(cut) == 0:
+        return first, count
+    low = lower_bound(times, first[cut], count[cut], start)
+    high = lower_bound(times, low, first[cut] + count[cut] - low, end + 1)
+    first, count = first.copy(), count.copy()
+    first[cut], count[cut] = low, high - low
+    return first, count
+
+
+def _in_order_of_choice(ids: int, chosen: Int64s, counts: Int64s, pieces: list[tuple[Int64s, Floats]]) -> Part:
+    """Pieces in the block's order to a Part in the order of the ids: `chosen[i]` is the id of the i-th series."""
+    all_counts = np.zeros(ids, np.int64)
+    all_counts[chosen] = counts
+    if not pieces:
+        return Part(all_counts, np.empty(0, np.int64), np.empty(0, np.float64))
+    if len(pieces) == 1:
+        times, values = pieces[0]
+    else:
+        times = np.concatenate([piece[0] for piece in pieces])
+        values = np.concatenate([piece[1] for piece in pieces])
+    if np.all(chosen[1:] > chosen[:-1]):
+        return Part(all_counts, times, values)
+    order = np.argsort(chosen)
+    if len(counts) > 1 and (counts == counts[0]).all():  # series scraped together: whole rows of a matrix move
+        shape = (len(counts), int(counts[0]))
+        return Part(all_counts, times.reshape(shape)[order].ravel(), values.reshape(shape)[order].ravel())
+    return Part(all_counts, *take_ranges((times, values), starts_of(counts)[order], counts[order]))
+
+
+class RowCursor:
+    """Reads a block's rows in order, two row groups at a time."""
+
+    def __init__(self, samples: SamplesFile) -> None:
+        self._samples = samples
+        self._next_group = 0
+        self._times = np.empty(0, np.int64)
+        self._values = np.empty(0, np.float64)
+
+    def take(self, rows: int) -> tuple[Int64s, Floats]:
+        """The next `rows` rows; fewer only at the end."""
+        groups = len(self._samples.row_ends)
+        while len(self._times) < rows and self._next_group < groups:
+            stop = min(self._next_group + 2, groups)
+            times, values = self._samples.decode(self._next_group, stop)
+            self._next_group = stop
+            self._times = np.concatenate((self._times, times))
+            self._values = np.concatenate((self._values, values))
+        taken = self._times[:rows], self._values[:rows]
+        self._times, self._values = self._times[rows:], self._values[rows:]
+        return taken
+
+
+class BlockCache:
+    """Keeps the blocks that were read last open, for one process. Not for several threads.
+
+    Bounded in bytes, as an open block of 100,000 series holds 4 MB, and in number, as each holds a file descriptor.
+    """
+
+    def __init__(
+        self, open_block: Callable[[str], LocalBlockReader], max_bytes: int = 64 << 20, max_blocks: int = 256
+    ) -> None:
+        self._open = open_block
+        self._max_bytes = max_bytes
+        self._max_blocks = max_blocks
+        self._readers: OrderedDict[str, LocalBlockReader] = OrderedDict()
+
+    def reader(self, block_id: str) -> LocalBlockReader:
+        """An open block, which the cache closes. Valid until the next call."""
+        reader = self._readers.pop(block_id, None) or self._open(block_id)
+        self._readers[block_id] = reader
+        while len(self._readers) > 1 and (len(self._readers) > self._max_blocks or self.held_bytes > self._max_bytes):
+            self._readers.popitem(last=False)[1].close()
+        return reader
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(reader.held_bytes for reader in self._readers.values())
+
+    def keep_only(self, block_ids: Iterable[str]) -> None:
+        """Close every block that is not among `block_ids`: the others may be about to be removed."""
+        for block_id in self._readers.keys() - set(block_ids):
+            self._readers.pop(block_id).close()
+
+    def close(self) -> None:
+        self.keep_only(())

@@ -1,0 +1,100 @@
+"""The blocks port on a local folder: one directory a block, published by a rename and never changed afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamgauge.errors import Corrupt, FormatTooNew
+from streamgauge.store import fs, names
+from streamgauge.store.block_reader import LocalBlockReader, read_meta
+from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
+from streamgauge.store.ports import BlockMeta, Damage, SortedRows
+
+
+class LocalBlocks:
+    """`ports.Blocks` in the folder `data`. Holds no state: any number of processes may read, one writes."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def scan(self) -> tuple[list[BlockMeta], list[Damage]]:
+        """Every whole block there is, ordered by id, from the footers; what cannot be read is set aside.
+
+        For the start, while nobody uses the folder: what was half written is removed. Raises FormatTooNew for a block
+        of a later version.
+        """
+        fs.clear_tmp(self._data)
+        found: list[BlockMeta] = []
+        damage: list[Damage] = []
+        for block_id in self.names():
+            try:
+                found.append(read_meta(names.block_dir(self._data, block_id)))
+            except FormatTooNew:
+                raise
+            except Corrupt as error:
+                damage.append(self.set_aside(block_id, error.message))
+        return found, damage
+
+    def names(self) -> list[str]:
+        """The ids of the blocks that are there, readable or not."""
+        folder = names.blocks_dir(self._data)
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+    def write(self, meta: BlockMeta, rows: SortedRows) -> BlockMeta:
+        with self.writer(meta, FLUSH_ENCODING) as writer:
+            writer.append(rows.ids, rows.counts, rows.times, rows.values)
+            return writer.finish(rows.keys)
+
+    @contextmanager
+    def writer(self, meta: BlockMeta, encoding: Encoding) -> Iterator[BlockWriter]:
+        """A writer whose block is published when the `with` ends without an error, and is gone if it does not."""
+        temporary = fs.free_name(names.tmp_dir(self._data), meta.id)
+        fs.make_dir(names.blocks_dir(self._data))
+        fs.make_dir(temporary)
+        try:
+            writer = BlockWriter(temporary, meta, encoding)
+            try:
+                yield writer
+            finally:
+                writer.close()
+            fs.publish_dir(temporary, names.block_dir(self._data, meta.id))
+        except BaseException:
+            fs.remove_tree(temporary, names.tmp_dir(self._data))
+            raise
+
+    def open(self, block_id: str) -> LocalBlockReader:
+        try:
+            return LocalBlockReader(names.block_dir(self._data, block_id))
+        except Corrupt as error:
+            raise Corrupt(f"block {block_id}: {error.message}") from error
+
+    def remove(self, block_id: str) -> None:
+        fs.remove_tree(names.block_dir(self._data, block_id), names.tmp_dir(self._data))
+
+    def set_aside(self, block_id: str, why: str) -> Damage:
+        return fs.set_aside(names.block_dir(self._data, block_id), self._data, why)
+
+
+def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[BlockMeta]]:
+    """Which of the blocks that are on disk make up the store, when no catalog says it: (live, superseded).
+
+    A compaction that was interrupted leaves parents beside their output. Where the output is whole the parents go,
+    otherwise the output does. Several outputs share their parent only where a late block was split by days, and are
+    whole when they have as many samples as it.
+    """
+    by_id = {meta.id: meta for meta in found}
+    outputs: defaultdict[tuple[str, ...], list[BlockMeta]] = defaultdict(list)
+    for meta in found:
+        outputs[meta.parents].append(meta)
+    superseded: set[str] = set()
+    for parents, children in outputs.items():
+        present = [by_id[parent] for parent in parents if parent in by_id]
+        if len(parents) == 1 and present and sum(child.samples for child in children) < present[0].samples:
+            superseded.update(child.id for child in children)
+        else:
+            superseded.update(parent.id for parent in present)
+    live = [meta for meta in found if meta.id not in superseded]
+    return live, [by_id[block_id] for block_id in sorted(superseded)]

@@ -1,0 +1,100 @@
+"""Reading samples.parquet by rows. Every byte is checked before it is decoded."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamgauge.errors import Corrupt
+from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.store.block_format import Checksums
+from streamgauge.store.failpoints import hit
+
+_THREADS_FROM = 4
+"""Row groups from which it pays to decode the two columns at the same time."""
+
+
+class SamplesFile:
+    """An open samples.parquet. One thread uses it at a time; decoding itself may use Arrow's."""
+
+    def __init__(self, path: Path, checksums: Checksums) -> None:
+        self.row_ends = checksums.row_ends
+        self.row_starts = np.concatenate((np.zeros(1, np.int64), self.row_ends[:-1]))
+        self._byte_ends = checksums.byte_ends
+        self._byte_starts = np.concatenate((np.zeros(1, np.int64), self._byte_ends[:-1]))
+        self._checksums = checksums
+        self._path = path
+        with reading(path):
+            hit("fs.open")
+            self._file = pa.OSFile(str(path))
+            if self._file.size() != checksums.samples_size:
+                raise Corrupt(f"{path} has {self._file.size()} bytes, not {checksums.samples_size}")
+        self._parquet: pq.ParquetFile | None = None
+
+    def groups_of(self, rows: Int64s) -> Int64s:
+        """The row group that each row lies in."""
+        groups: Int64s = np.searchsorted(self.row_ends, rows, "right")
+        return groups
+
+    def decode(self, first: int, stop: int) -> tuple[Int64s, Floats]:
+        """Times and values of the row groups first <= group < stop, as read-only arrays. Raises Corrupt."""
+        with reading(self._path):
+            hit("fs.read")
+            parquet = self._open()
+            self._verify(first, stop)
+            table = parquet.read_row_groups(
+                range(first, stop), columns=["time", "value"], use_threads=stop - first >= _THREADS_FROM
+            )
+        expected = int(self.row_ends[stop - 1] - self.row_starts[first])
+        if table.num_rows != expected:
+            raise Corrupt(f"{self._path} has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
+        return _numpy(table.column(0), pa.int64()), _numpy(table.column(1), pa.float64())
+
+    def series_ids(self, first: int, stop: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        """The series_id column of row groups, which only a check needs: the series file says the same."""
+        with reading(self._path):
+            column = self._open().read_row_groups(range(first, stop), columns=["series_id"]).column(0)
+        return _numpy(column, pa.uint32())
+
+    def close(self) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
+        self._file.close()
+
+    def _open(self) -> pq.ParquetFile:
+        """The footer is parsed when the first rows are wanted, as many blocks are open for their series only."""
+        if self._parquet is None:
+            start = int(self._byte_ends[-1])
+            footer = self._file.read_at(self._checksums.samples_size - start, start)
+            if zlib.crc32(footer) != self._checksums.samples_footer:
+                raise Corrupt(f"the footer of {self._path} is damaged")
+            self._parquet = pq.ParquetFile(self._file)
+        return self._parquet
+
+    def _verify(self, first: int, stop: int) -> None:
+        start = int(self._byte_starts[first])
+        content = memoryview(self._file.read_at(int(self._byte_ends[stop - 1]) - start, start))
+        for group in range(first, stop):
+            piece = content[int(self._byte_starts[group]) - start : int(self._byte_ends[group]) - start]
+            if zlib.crc32(piece) != self._checksums.row_groups[group]:
+                raise Corrupt(f"row group {group} of {self._path} is damaged")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a block into Corrupt: not even a missing file leaves a way to serve it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise Corrupt(f"{path} cannot be read: {error}") from error
+
+
+def _numpy(column: pa.ChunkedArray, physical: pa.DataType) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+    chunks = [chunk.view(physical).to_numpy() for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
