@@ -1,0 +1,58 @@
+"""Arrow arrays to and from NumPy without copies, where PyArrow's own types say less than is known here."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+
+from streamgauge.model.arrays import Bools, Int32s, Int64s
+
+compute: Any = pyarrow.compute
+"""PyArrow's kernels; their type stubs refuse plain Python scalars."""
+
+UInt8s = npt.NDArray[np.uint8]
+
+
+def binary_array(bounds: npt.NDArray[np.integer[Any]], data: UInt8s) -> pa.BinaryArray:
+    """Texts i = data[bounds[i]:bounds[i + 1]]; below 2 GiB. Shares the memory of `data`, and of `bounds` if int32."""
+    offsets: Any = np.ascontiguousarray(bounds, np.int32)
+    content: Any = np.ascontiguousarray(data)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+    return cast("pa.BinaryArray", pa.Array.from_buffers(pa.binary(), len(bounds) - 1, buffers))
+
+
+def string_array(bounds: npt.NDArray[np.integer[Any]], data: UInt8s) -> pa.StringArray:
+    """`binary_array` of UTF-8, which is not checked."""
+    return cast("pa.StringArray", binary_array(bounds, data).view(pa.string()))
+
+
+def bounds_and_data(texts: pa.BinaryArray | pa.StringArray) -> tuple[Int32s, UInt8s]:
+    """The inverse of `binary_array` for texts without nulls: bounds start at 0."""
+    if not len(texts):
+        return np.zeros(1, np.int32), np.empty(0, np.uint8)
+    _, offsets, content = cast("list[Any]", texts.buffers())
+    bounds = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    data = np.frombuffer(content, np.uint8) if content.size else np.empty(0, np.uint8)
+    return bounds - bounds[0], data[bounds[0] : bounds[-1]]
+
+
+def take(texts: pa.BinaryArray, at: Int64s) -> pa.BinaryArray:
+    """The texts at the given positions."""
+    indices: Any = pa.array(at)
+    return texts.take(indices)
+
+
+def encode(texts: pa.BinaryArray) -> tuple[Int32s, list[bytes]]:
+    """Number the distinct texts in order of first appearance: (number of each text, the distinct ones)."""
+    encoded = texts.dictionary_encode()
+    codes: Int32s = encoded.indices.to_numpy(zero_copy_only=False)
+    return codes, cast("list[bytes]", encoded.dictionary.to_pylist())
+
+
+def booleans(mask: pa.BooleanArray) -> Bools:
+    """A mask without nulls."""
+    return cast("Bools", mask.to_numpy(zero_copy_only=False))

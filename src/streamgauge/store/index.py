@@ -1,0 +1,223 @@
+"""The series index: which key has which id, and the label columns that queries read.
+
+Every series that has data is in it, once. The server resolves keys here; query workers see only the columns, through
+an `IndexSnapshot`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from streamgauge.errors import Overloaded
+from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.store import arrow
+from streamgauge.store.columns import IndexSnapshot, LabelColumns
+from streamgauge.store.leases import Leases
+from streamgauge.store.ports import no_ids
+from streamgauge.store.shm import SharedMemory
+
+DEFAULT_BUDGET = 1 << 30
+MAX_ID = (1 << 32) - 1
+
+_SHARDS = 128
+"""A dictionary of a million keys stands still for 50 ms and more when it grows; 128 of them for below 1 ms each."""
+_SERIES_OVERHEAD = 200
+"""Bytes that a series takes in the server beside its key: object headers, an entry in a dictionary, its id."""
+_TEXT_OVERHEAD = 150
+"""The same for a text of a dictionary."""
+_REBUILD_ROWS = 2048
+"""Rows moved at a time, in about 3 ms."""
+
+
+class SeriesIndex:
+    """The writing side. Everything is called on the event loop's thread.
+
+    memory: where the columns live. leases: what queries read. next_id: no id below it is given to a new series.
+    budget: bytes that the index may take, shared memory and an estimate of the server's own counted.
+    """
+
+    def __init__(self, memory: SharedMemory, leases: Leases, *, next_id: int = 0, budget: int = DEFAULT_BUDGET) -> None:
+        self._memory = memory
+        self._leases = leases
+        self._budget = budget
+        self._next_id = next_id
+        self._generation = 0
+        self._columns = LabelColumns(memory)
+        self._shards: list[dict[bytes, int]] = [{} for _ in range(_SHARDS)]
+        self._keys: list[bytes | None] = []  # by row; None where the series is dead
+        self._ids = array("I")  # by row, ascending
+        self._key_bytes = 0  # of the living
+        self._pruned_meanwhile: list[UInt32s] | None = None  # by what ran during a rebuild
+
+    @property
+    def next_id(self) -> int:
+        """No series has this id or a higher one."""
+        return self._next_id
+
+    @property
+    def generation(self) -> int:
+        """Changes when a series was pruned: ids looked up before are then no longer valid."""
+        return self._generation
+
+    @property
+    def series(self) -> int:
+        """Living series."""
+        return len(self._keys) - self._columns.dead
+
+    @property
+    def used_bytes(self) -> int:
+        """What the index takes: shared memory, and about what the server's own dictionaries take."""
+        columns = self._columns
+        own = self._key_bytes + len(self._keys) * _SERIES_OVERHEAD + columns.text_bytes + columns.texts * _TEXT_OVERHEAD
+        return columns.allocated + own
+
+    def snapshot(self) -> IndexSnapshot:
+        return self._columns.snapshot()
+
+    def resolve(self, key: bytes) -> int:
+        """The id of a canonical key, a new one if the key is new.
+
+        Raises Overloaded when the index is at its budget or shared memory runs out; nothing has changed then.
+        """
+        shard = self._shards[hash(key) % _SHARDS]
+        known = shard.get(key)
+        return self._add(shard, key) if known is None else known
+
+    def keys_of(self, ids: UInt32s) -> list[bytes]:
+        """The keys of living series. Raises KeyError for an id that is not one."""
+        keys = self._keys
+        found = [key for row in _rows_of(ids, self._ids).tolist() if (key := keys[row]) is not None]
+        if len(found) < len(ids):
+            raise KeyError(f"{len(ids) - len(found)} of {len(ids)} ids are not of living series")
+        return found
+
+    def restore(self, ids: UInt32s, keys: pa.BinaryArray) -> UInt32s:
+        """Fill an empty index with what is on disk, in any order and with repetitions.
+
+        Where two ids have one key (the series was pruned and came back), the higher id stands. An id that comes with
+        two keys keeps the first. Returns the ids left out, ascending. The budget does not apply: what is stored must
+        be readable.
+        """
+        assert not self._keys, "restore fills an empty index"
+        ids, first = np.unique(ids, return_index=True)
+        keys = arrow.take(keys, first)
+        newest = _last_of_each(keys)
+        left_out = ids[~newest]
+        if len(left_out):
+            ids, keys = ids[newest], keys.filter(pa.array(newest))
+        self._columns.add_many(ids, keys)
+        self._ids = array("I", ids.tobytes())
+        texts = cast("list[bytes]", keys.to_pylist())
+        for series, key in zip(self._ids, texts, strict=True):
+            self._shards[hash(key) % _SHARDS][key] = series
+        self._keys = [*texts]
+        self._key_bytes = sum(map(len, texts))
+        if len(ids):
+            self._next_id = max(self._next_id, int(ids[-1]) + 1)
+        return left_out
+
+    def prune(self, ids: UInt32s) -> None:
+        """Forget series that have no data any more. Ids that are not in the index are no error.
+
+        Their rows stay where they are, for the queries that run, until a `rebuild`. Raises Overloaded when shared
+        memory runs out; nothing has changed then.
+        """
+        ids = np.unique(ids)
+        rows = [row for row in _rows_of(ids, self._ids).tolist() if self._keys[row] is not None]
+        if not rows:
+            return
+        self._columns.mark_dead(np.array(rows, np.uint32))
+        for row in rows:
+            key = self._keys[row]
+            assert key is not None
+            self._keys[row] = None
+            del self._shards[hash(key) % _SHARDS][key]
+            self._key_bytes -= len(key)
+        self._generation += 1
+        if self._pruned_meanwhile is not None:
+            self._pruned_meanwhile.append(ids)
+
+    @property
+    def wants_rebuild(self) -> bool:
+        """More than half of the rows are dead."""
+        return self._columns.dead * 2 > len(self._keys)
+
+    def rebuild(self) -> Iterator[None]:
+        """Move the living series to new shared memory, a few ms a step; ids stay as they are.
+
+        The index can be used between steps, but only one rebuild may run. The last step swaps the new columns in and
+        retires the old. Raises Overloaded when shared memory runs out; the index is then as it was.
+        """
+        assert self._pruned_meanwhile is None, "one rebuild at a time"
+        self._pruned_meanwhile = []
+        fresh = LabelColumns(self._memory)
+        ids = array("I")
+        keys: list[bytes | None] = []
+        try:
+            row = 0
+            while row < len(self._keys):
+                end = min(row + _REBUILD_ROWS, len(self._keys))
+                living = [at for at in range(row, end) if self._keys[at] is not None]
+                moved = array("I", [self._ids[at] for at in living])
+                fresh.add_many(np.array(moved), pa.array([self._keys[at] for at in living], pa.binary()))
+                ids.extend(moved)
+                keys.extend(self._keys[at] for at in living)
+                row = end
+                yield
+            rows = _rows_of(np.concatenate([no_ids(), *self._pruned_meanwhile]), ids).astype(np.uint32)
+            fresh.mark_dead(rows)
+        except BaseException:
+            fresh.remove()
+            raise
+        finally:
+            self._pruned_meanwhile = None
+        for at in rows.tolist():
+            keys[at] = None
+        old = self._columns
+        self._columns, self._ids, self._keys = fresh, ids, keys
+        self._leases.retire(old.base, old.remove)
+
+    def close(self) -> None:
+        """Remove the shared memory."""
+        self._columns.remove()
+
+    def _add(self, shard: dict[bytes, int], key: bytes) -> int:
+        if self.used_bytes >= self._budget:
+            raise Overloaded(
+                f"the series index is full: {self.series} series take {self.used_bytes} bytes of {self._budget} allowed. "
+                "Drop labels that have many values, shorten the retention, or raise the limit of the index"
+            )
+        series = self._next_id
+        if series > MAX_ID:
+            raise Overloaded("every series id has been used: export the data and start a new folder")
+        self._columns.add(series, key)
+        self._next_id = series + 1
+        self._ids.append(series)
+        self._keys.append(key)
+        self._key_bytes += len(key)
+        shard[key] = series
+        return series
+
+
+def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
+    """Rows of those of the ids that are `known`, which is ascending."""
+    ascending = np.array(known, np.uint32, copy=False) if known else no_ids()
+    rows = np.searchsorted(ascending, ids)
+    rows, ids = rows[rows < len(ascending)], ids[rows < len(ascending)]
+    found: Int64s = rows[ascending[rows] == ids]
+    return found
+
+
+def _last_of_each(keys: pa.BinaryArray) -> Bools:
+    """True where no later key is the same."""
+    codes, _ = arrow.encode(keys)
+    last = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    last[codes] = np.arange(len(codes))
+    mask = np.zeros(len(codes), np.bool_)
+    mask[last] = True
+    return mask

@@ -1,0 +1,188 @@
+"""Shared memory: blocks of bytes that the server fills and query workers read, found by name.
+
+The server creates segments through a `SharedMemory` named after its data folder; workers attach read-only. A segment's
+memory is really there from the start: a sparse one on a /dev/shm that is too small ends in SIGBUS at the first write
+to a missing page, which nothing can catch.
+
+A mapping lives as long as the last array made from it, so nothing is ever closed under a reader. Python's own
+`multiprocessing.shared_memory` is not used for two reasons: closing it raises while an array exists, and before 3.13
+it registers a segment with the resource tracker on attaching too, so that a worker's exit could unlink memory that the
+server still uses. Segments are registered where they are created, and only there: if the server is killed, the
+tracker, which outlives it and its workers, removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import mmap
+import os
+import secrets
+import sys
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgauge.errors import Overloaded, StorageError
+
+if sys.platform == "win32":
+    import _winapi
+else:
+    import _posixshmem  # type: ignore[import-not-found, unused-ignore]
+
+_LINUX_FOLDER = Path("/dev/shm")
+_TRACKED = "shared_memory"
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC, errno.ENOMEM)
+
+
+class Segment:
+    """One mapped segment. Whoever holds an array of it holds the mapping."""
+
+    def __init__(self, name: str, size: int, mapping: mmap.mmap, *, writable: bool) -> None:
+        self.name = name
+        self.size = size
+        self._mapping = mapping
+        self._writable = writable
+
+    def array(self, dtype: npt.DTypeLike, offset: int, count: int) -> npt.NDArray[np.generic]:
+        """`count` items of `dtype` from byte `offset` on, without a copy; read-only in a reader."""
+        view: npt.NDArray[np.generic] = np.frombuffer(self._mapping, dtype, count, offset)
+        if not self._writable:
+            view.flags.writeable = False  # mappings are writable on Windows
+        return view
+
+
+class SharedMemory:
+    """Creates and removes the segments of one server. `create` and `remove` may be called on any thread.
+
+    Names are "sg", a digest of the folder's path, a number drawn once per server and a sequence: at most 25 characters
+    and up to four more by the caller, since macOS allows 30 with a slash. The drawn number keeps a new server's
+    names apart from those that a killed one's resource tracker has yet to remove.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._prefix = f"{_folder_prefix(data_dir)}{secrets.token_hex(3)}-"
+        self._sequence = itertools.count()
+        self._live: dict[str, Segment] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """Shared memory held at this moment, in bytes."""
+        return sum(segment.size for segment in list(self._live.values()))
+
+    def new_name(self) -> str:
+        """A name that was never given before."""
+        return f"{self._prefix}{next(self._sequence):x}"
+
+    def create(self, size: int, name: str = "") -> Segment:
+        """A zeroed, writable segment of `size` bytes, all of it allocated.
+
+        Raises Overloaded when there is no room for it and StorageError for any other failure.
+        """
+        name = name or self.new_name()
+        try:
+            segment = Segment(name, size, _create(name, size), writable=True)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise Overloaded(
+                    f"no room for {size} more bytes of shared memory beside the {self.used_bytes} in use: enlarge "
+                    "/dev/shm (in a container: --shm-size) or lower the number of samples kept in memory"
+                ) from error
+            raise StorageError(f"cannot create shared memory {name} of {size} bytes: {error}") from error
+        self._live[name] = segment
+        return segment
+
+    def remove(self, name: str) -> None:
+        """Remove a segment's name; its memory goes with the last mapping of it. A name twice removed is no error."""
+        if self._live.pop(name, None) is not None:
+            _unlink(name)
+
+    def close(self) -> None:
+        """Remove every segment that is left."""
+        for name in list(self._live):
+            self.remove(name)
+
+
+def attach(name: str, size: int) -> Segment:
+    """Map an existing segment for reading. Raises StorageError when it is not there or is smaller than `size`."""
+    try:
+        return Segment(name, size, _attach(name, size), writable=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {size} bytes of shared memory {name}: {error}") from error
+
+
+def remove_leftovers(data_dir: Path) -> int:
+    """Remove what a killed server of this folder left behind, and say how many segments that was.
+
+    Call it under the folder's lock. Linux only: elsewhere segments cannot be listed, and the killed server's resource
+    tracker (macOS) or the operating system (Windows) removes them.
+    """
+    if not sys.platform.startswith("linux"):
+        return 0
+    removed = 0
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(_LINUX_FOLDER):
+            if entry.startswith(_folder_prefix(data_dir)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_LINUX_FOLDER / entry)
+                    removed += 1
+    return removed
+
+
+def _folder_prefix(data_dir: Path) -> str:
+    digest = hashlib.blake2b(os.fsencode(data_dir.resolve()), digest_size=4).hexdigest()
+    return f"sg{digest}-"
+
+
+if sys.platform == "win32":
+
+    def _create(name: str, size: int) -> mmap.mmap:
+        # Backed by the paging file, which Windows commits at once; the memory goes with the last mapping.
+        return mmap.mmap(-1, size, tagname=name)
+
+    def _attach(name: str, size: int) -> mmap.mmap:
+        # mmap would quietly create a segment that is not there.
+        _winapi.CloseHandle(_winapi.OpenFileMapping(_winapi.FILE_MAP_READ, False, name))
+        return mmap.mmap(-1, size, tagname=name)
+
+    def _unlink(name: str) -> None:
+        pass
+
+else:
+
+    def _create(name: str, size: int) -> mmap.mmap:
+        fd = _posixshmem.shm_open(f"/{name}", os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
+        resource_tracker.register(f"/{name}", _TRACKED)
+        try:
+            return _allocate(fd, size)
+        except BaseException:
+            _unlink(name)
+            raise
+        finally:
+            os.close(fd)
+
+    def _allocate(fd: int, size: int) -> mmap.mmap:
+        os.ftruncate(fd, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+            return mmap.mmap(fd, size)
+        mapping = mmap.mmap(fd, size)
+        for page in range(0, size, mmap.PAGESIZE):
+            mapping[page] = 0
+        return mapping
+
+    def _attach(name: str, size: int) -> mmap.mmap:
+        fd = _posixshmem.shm_open(f"/{name}", os.O_RDONLY, mode=0)
+        try:
+            return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+
+    def _unlink(name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            _posixshmem.shm_unlink(f"/{name}")
+        resource_tracker.unregister(f"/{name}", _TRACKED)
