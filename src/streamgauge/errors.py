@@ -16,6 +16,7 @@
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
+    ├── ListenFailed           an address cannot be listened on: taken, unknown or forbidden
     └── StorageError           the disk, or what is on it
         ├── ReadOnly           writes are refused until the disk recovers (503)
         ├── SyncFailed         this write is not durable (503)
@@ -112,6 +113,10 @@ class QueryTimeout(Busy):
 
 class QueryCanceled(Busy):
     kind = "canceled"
+
+
+class ListenFailed(StreamgaugeError):
+    pass
 
 
 class StorageError(StreamgaugeError):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from streamgauge.errors import QueryFailed, QueryTimeout
+from streamgauge.errors import QueryCanceled, QueryFailed, QueryTimeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +19,26 @@ class Limits:
 
 
 class Budget:
-    """One query's running account. Used in the worker, on one thread."""
+    """One query's running account. Used in the worker, on one thread; `cancel` may be called from any."""
 
-    def __init__(self, limits: Limits, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, monotonic: Callable[[], float] = time.monotonic, *, waited: float = 0.0
+    ) -> None:
+        """`waited`: seconds that the query has already spent waiting for a worker."""
         self.limits = limits
         self.samples = 0
         self.bytes = 0
         self.peak_samples = 0
+        self.total_samples = 0
         self._monotonic = monotonic
-        self._deadline = monotonic() + limits.seconds
+        self._deadline = monotonic() + limits.seconds - waited
+        self._canceled = False
 
     def charge(self, samples: int, size: int) -> None:
         """Account for `samples` more samples held in `size` bytes, before they are allocated."""
         self.samples += samples
         self.bytes += size
+        self.total_samples += samples
         self.peak_samples = max(self.peak_samples, self.samples)
         if self.samples > self.limits.samples:
             raise QueryFailed(
@@ -48,7 +54,14 @@ class Budget:
         self.samples -= samples
         self.bytes -= size
 
+    def cancel(self) -> None:
+        """Make the next `check` raise."""
+        self._canceled = True
+
     def check(self) -> None:
-        """Raise QueryTimeout when the time is used up. Cheap: call it between steps of work."""
+        """Raise QueryTimeout when the time is used up, QueryCanceled after `cancel`. Cheap: call it between steps of
+        work."""
+        if self._canceled:
+            raise QueryCanceled("query was canceled")
         if self._monotonic() > self._deadline:
             raise QueryTimeout(f"query timed out after {self.limits.seconds:g} s (--query-timeout)")

@@ -1,0 +1,232 @@
+"""Results as the JSON of Prometheus' HTTP API, streamed in chunks of a few MiB.
+
+The text of a chunk is the data buffer of one Arrow string array: for every point a prefix (which closes the point
+before it and, where a series begins, opens the series) joined with the text of its value. Nothing here runs once per
+point in Python; labels are escaped once per distinct value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamgauge.errors import StreamgaugeError
+from streamgauge.model.arrays import Floats, Int32s, Int64s
+from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
+from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
+from streamgauge.query.text import concatenated, join, join_present, time_texts, value_texts
+
+JSON = "application/json"
+
+CHUNK_BYTES = 2 << 20
+"""Text of one chunk, about: some 64 k points, so that the arrays in between stay in the processor's cache."""
+_POINT_BYTES = 32
+
+
+def error_body(error: StreamgaugeError) -> bytes:
+    """The API's error envelope."""
+    return _dump({"status": "error", "errorType": error.kind, "error": error.message})
+
+
+def success(data: Iterable[bytes], warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Iterator[bytes]:
+    """The API's envelope around the text of `data`."""
+    yield b'{"status":"success","data":'
+    yield from data
+    if warnings:
+        yield b',"warnings":' + _dump(list(warnings))
+    if infos:
+        yield b',"infos":' + _dump(list(infos))
+    yield b"}"
+
+
+def json_data(data: object) -> Iterator[bytes]:
+    """Anything small."""
+    yield _dump(data)
+
+
+def evaluation_data(evaluation: Evaluation, stats: Mapping[str, object] | None = None) -> Iterator[bytes]:
+    """The data of a query: type, result and, where asked for, statistics."""
+    name, encode = _ENCODERS[type(evaluation.result)]
+    yield b'{"resultType":"%s","result":' % name
+    yield from encode(evaluation.result)
+    if stats is not None:
+        yield b',"stats":' + _dump(stats)
+    yield b"}"
+
+
+def series_data(frame: LabelFrame) -> Iterator[bytes]:
+    """One object of labels for each series."""
+    labels = _LabelTexts(frame)
+    yield b"["
+    for first, last in _ranges(labels.sizes()):
+        text = concatenated(join(",{", labels.rows(first, last), "}"))
+        yield text[1:] if first == 0 else text
+    yield b"]"
+
+
+def strings_data(values: pa.StringArray) -> Iterator[bytes]:
+    """A list of strings."""
+    yield b"["
+    sizes = pc.cast(pc.binary_length(values), pa.int64()).to_numpy()
+    for first, last in _ranges(sizes):
+        text = concatenated(join(",", _quoted(values.slice(first, last - first))))
+        yield text[1:] if first == 0 else text
+    yield b"]"
+
+
+def _scalar(result: Scalar) -> Iterator[bytes]:
+    value = value_texts(np.array([result.value]))[0].as_py()
+    yield f'[{_time(result.time)},"{value}"]'.encode()
+
+
+def _string(result: String) -> Iterator[bytes]:
+    yield b"[%s,%s]" % (_time(result.time).encode(), _dump(result.value))
+
+
+def _vector(result: Vector) -> Iterator[bytes]:
+    labels = _LabelTexts(result.labels)
+    middle = f'}},"value":[{_time(result.time)},"'
+    yield b"["
+    for first, last in _ranges(labels.sizes()):
+        values = value_texts(result.values[first:last])
+        text = concatenated(join(',{"metric":{', labels.rows(first, last), middle, values, '"]}'))
+        yield text[1:] if first == 0 else text
+    yield b"]"
+
+
+def _matrix(result: Matrix) -> Iterator[bytes]:
+    labels = _LabelTexts(result.labels)
+    counts = np.count_nonzero(result.present, axis=1)
+    times = time_texts(result.times)
+
+    def pieces() -> Iterator[bytes]:
+        for first, last in _ranges(labels.sizes() + counts * _POINT_BYTES):
+            present = result.present[first:last]
+            steps = np.nonzero(present)[1]
+            starts = np.cumsum(counts[first:last]) - counts[first:last]
+            values = result.values[first:last][present]
+            yield _points(times, steps, starts, labels.rows(first, last), values)
+
+    return _rows_of_points(pieces())
+
+
+def _range_vector(result: RangeVector) -> Iterator[bytes]:
+    labels = _LabelTexts(result.labels)
+    samples = result.samples
+
+    def pieces() -> Iterator[bytes]:
+        for first, last in _ranges(labels.sizes() + np.diff(samples.offsets) * _POINT_BYTES):
+            begin, end = samples.offsets[first], samples.offsets[last]
+            steps = np.arange(end - begin)
+            starts = samples.offsets[first:last] - begin
+            times = time_texts(samples.times[begin:end])
+            yield _points(times, steps, starts, labels.rows(first, last), samples.values[begin:end])
+
+    return _rows_of_points(pieces())
+
+
+_ENCODERS: dict[type[Result], tuple[bytes, Callable[[Any], Iterator[bytes]]]] = {
+    Scalar: (b"scalar", _scalar),
+    String: (b"string", _string),
+    Vector: (b"vector", _vector),
+    Matrix: (b"matrix", _matrix),
+    RangeVector: (b"matrix", _range_vector),
+}
+
+_SERIES_CLOSE = b'"]]}'
+
+
+def _points(times: pa.StringArray, steps: Int64s, starts: Int64s, labels: pa.StringArray, values: Floats) -> bytes:
+    """Points of whole series, each text beginning with the end of what stands before it.
+
+    times: the distinct times; steps: for each point its place in `times`; starts: where each series has its first
+    point (every series has one); values: float64[points].
+    """
+    within = join('"],[', times, ',"')
+    opening = join('"]]},{"metric":{', labels, '},"values":[[', times.take(steps[starts]), ',"')
+    steps[starts] = len(within) + np.arange(len(starts))
+    prefixes = pa.concat_arrays([within, opening]).take(steps)
+    return concatenated(join(prefixes, value_texts(values)))
+
+
+def _rows_of_points(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces of `_points` as one JSON array."""
+    first = next(pieces, None)
+    if first is None:
+        yield b"[]"
+        return
+    yield b"[" + first[len(_SERIES_CLOSE) + 1 :]
+    yield from pieces
+    yield _SERIES_CLOSE + b"]"
+
+
+class _LabelTexts:
+    """The labels of a frame as the inside of a JSON object, ordered by name, for one range of rows at a time."""
+
+    def __init__(self, frame: LabelFrame) -> None:
+        self._frame_rows = frame.rows
+        self._columns = [
+            (codes, join(_dump(name).decode() + ":", _quoted(values)))
+            for name, (codes, values) in sorted((name, _used(column)) for name, column in frame.columns.items())
+        ]
+
+    def sizes(self) -> Int64s:
+        """Bytes of text of each row, about. int64[rows]."""
+        sizes = np.full(self._frame_rows, 2 * _POINT_BYTES, np.int64)
+        for codes, texts in self._columns:
+            lengths = np.append(pc.cast(pc.binary_length(texts), pa.int64()).to_numpy(), 0)
+            sizes += lengths[codes]  # ABSENT is the last
+        return sizes
+
+    def rows(self, first: int, last: int) -> pa.StringArray:
+        columns = []
+        for codes, texts in self._columns:
+            part = codes[first:last]
+            codes_or_null: Any = pa.array(part, mask=part == ABSENT)
+            columns.append(texts.take(codes_or_null))
+        if not columns:
+            return pa.array([""] * (last - first), pa.string())
+        return join_present(columns, ",")
+
+
+def _used(column: LabelColumn) -> tuple[Int32s, pa.StringArray]:
+    """Codes and a dictionary no longer than about the number of rows: a store's own may be far longer."""
+    codes, values = column.codes, column.values
+    if len(values) <= len(codes):
+        return codes, values
+    used, places = np.unique(codes, return_inverse=True)
+    absent = int(len(used) > 0 and used[0] == ABSENT)
+    return (places - absent).astype(np.int32), values.take(used[absent:])
+
+
+def _quoted(texts: pa.StringArray) -> pa.StringArray:
+    """JSON string literals."""
+    quoted = join('"', texts, '"')
+    special = pc.match_substring_regex(texts, r'[\x00-\x1f"\\]')
+    if pc.any(special).as_py():
+        escaped = [json.dumps(text, ensure_ascii=False) for text in texts.filter(special).to_pylist()]
+        quoted = pc.replace_with_mask(quoted, special, pa.array(escaped, pa.string()))
+    return quoted
+
+
+def _ranges(sizes: Int64s) -> Iterator[tuple[int, int]]:
+    """Cut rows into ranges of about CHUNK_BYTES each, of one row at least."""
+    ends = np.cumsum(sizes)
+    first, done = 0, 0
+    while first < len(ends):
+        last = max(int(np.searchsorted(ends, done + CHUNK_BYTES, side="right")), first + 1)
+        yield first, last
+        first, done = last, int(ends[last - 1])
+
+
+def _time(time: int) -> str:
+    return str(time_texts(np.array([time]))[0].as_py())
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,109 @@
+"""The ASGI application: guard, errors, counting, and the table of routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route, Router
+
+from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.console import Console
+from streamgauge.serve.endpoint import Endpoint
+from streamgauge.serve.errors import failure
+from streamgauge.serve.guard import Guard
+from streamgauge.serve.health import Health, check_ready
+from streamgauge.serve.prometheus_api import PrometheusApi
+from streamgauge.serve.services import HttpOptions, Services
+from streamgauge.serve.stats import HttpStats
+from streamgauge.serve.status_api import StatusApi
+from streamgauge.serve.write import PATH as WRITE_PATH
+from streamgauge.serve.write import RemoteWrite
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CLIENT_GONE = 499
+"""Counted, never sent: the client went away before its answer began."""
+
+
+def build_app(services: Services, options: HttpOptions | None = None, stats: HttpStats | None = None) -> ASGIApp:
+    """Everything that the server answers over HTTP. `stats`, if given, is kept up to date."""
+    options = options or HttpOptions()
+    stats = stats or HttpStats()
+    application = _Application(services, endpoints(services, options), stats)
+    return Guard(application, options.allow_hosts, options.allow_origins, stats)
+
+
+def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
+    """The table of routes, but for remote write."""
+    table: list[Endpoint] = []
+    console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
+    table += PrometheusApi(services, options).endpoints()
+    table += StatusApi(services, options).endpoints()
+    table += AdminApi(services).endpoints()
+    table += Health(services).endpoints()
+    table += console.endpoints()
+    return table
+
+
+class _Application:
+    """Routes a request, answers it if it fails, and counts it."""
+
+    def __init__(self, services: Services, table: list[Endpoint], stats: HttpStats) -> None:
+        self._clock = services.clock
+        self._stats = stats
+        self._write = RemoteWrite(services)
+        self._router = Router(
+            [Route(endpoint.path, _Ready(services, endpoint), methods=list(endpoint.methods)) for endpoint in table],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = self._clock.monotonic()
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._route(scope, receive, watched)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            if status:
+                raise  # the answer has begun: the server must break it off
+            await failure(scope["path"], error)(scope, receive, watched)
+        finally:
+            self._stats.observe(_pattern(scope), status or CLIENT_GONE, self._clock.monotonic() - started)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == WRITE_PATH:
+            await self._write(scope, receive, send)
+            return
+        scope["app"] = self  # makes the router raise 404 and 405 instead of answering them in text
+        await self._router(scope, receive, send)
+
+
+def _pattern(scope: Scope) -> str:
+    endpoint = scope.get("endpoint")
+    if isinstance(endpoint, _Ready):
+        return endpoint.path
+    return WRITE_PATH if scope["path"] == WRITE_PATH else "unknown"
+
+
+class _Ready:
+    """Answers 503 for an endpoint that needs the stored data until that has been read."""
+
+    def __init__(self, services: Services, endpoint: Endpoint) -> None:
+        self.path = endpoint.path
+        self._services = services
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._endpoint.while_starting:
+            check_ready(self._services)
+        await self._endpoint(scope, receive, send)

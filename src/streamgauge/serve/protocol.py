@@ -1,0 +1,256 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol over httptools, and the limits it lacks.
+
+What is added: a bound on the header section in bytes and seconds, on the request target, on pipelined requests, a floor
+under the rates of a request's body and of an answer's reader, an answer (not a reset) for what is refused, and an abort
+(not an orderly end, which would look whole) when an answer fails in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from streamgauge.serve.connections import ConnectionTable, Stage
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+logger = logging.getLogger(__name__)
+
+Cycle = RequestResponseCycle
+
+
+class _Refused(Exception):
+    """Raised out of a parser callback to stop parsing; the answer has been written."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. Created by the listener for each socket it accepts."""
+
+    stage: Stage
+    since: float
+
+    def __init__(
+        self, config: Config, state: ServerState, table: ConnectionTable, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(config, state, {}, loop)
+        self._application: ASGI3Application = self.app
+        self.app = self._run
+        self.stage = Stage.HEADER
+        self.since = 0.0
+        self._table = table
+        self._limits = table.limits
+        self._live: deque[Cycle] = deque()  # requests begun and not yet seen to be answered, oldest first
+        self._in_header = True
+        self._unparsed = 0  # bytes received since the parser last had something to show for them
+        self._progress = False  # whether the piece being parsed completed a header, gave body, or ended a message
+        self._feeding = 0  # size of the piece being parsed
+        self._body_bytes = 0
+        self._body_seconds = 0.0
+        self._stalled_seconds = 0.0  # for which this request's answer waited for its reader
+        self._drained_bytes = 0  # which the reader took in that time
+        self._buffered = 0  # bytes unread when writing was last paused
+
+    # ---- transport callbacks --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._table.add(self):
+            self._refuse("no_room", 503, "the server is at its limit of connections; try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._table.discard(self)
+        for cycle in self._live:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.stage is Stage.ENDING and self._in_header:
+            return
+        self._progress = False
+        self._feeding = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # No protocol is offered to upgrade to, which a server may ignore; what follows is not HTTP/1.1 any more.
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError as error:
+            if self.stage is not Stage.ENDING and not isinstance(error.__context__, _Refused):
+                self._refuse("malformed", 400, "this is not an HTTP/1.1 request")
+            return
+        if not self._progress:
+            self._count_unparsed(len(data))
+        if self._in_header and self.stage is Stage.IDLE:
+            self._table.move(self, Stage.HEADER)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._buffered = self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._drained_bytes += self._buffered - self.transport.get_write_buffer_size()
+
+    # ---- parser callbacks -----------------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        self._check_header()
+        super().on_headers_complete()
+        # Trailers must not join the headers that were checked.
+        self.headers = deque(maxlen=0)  # type: ignore[assignment]
+        self._in_header = False
+        self._advance()
+        while self._live and self._live[0].response_complete:
+            self._live.popleft()
+        self._live.append(self.cycle)
+        if len(self._live) == 1:
+            self._start_counting()
+            if self.stage is not Stage.REQUEST:
+                self._table.move(self, Stage.REQUEST)
+        elif len(self._live) > self._limits.pipelined:
+            self._abort("pipelined")
+            raise _Refused
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._advance()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_header = True
+        self._advance()
+        if self.stage is Stage.ENDING and not self.transport.is_closing():
+            self._table.move(self, Stage.IDLE)
+
+    def on_response_complete(self) -> None:
+        if self.pipeline and not self.transport.is_closing():
+            self._start_counting()
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or not self._in_header:
+            self._table.move(self, Stage.ENDING)
+        else:
+            self._table.move(self, Stage.HEADER if self._unparsed else Stage.IDLE)
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    # ---- limits ---------------------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        if self.stage is Stage.HEADER and self._unparsed:
+            self._refuse("header_timeout", 408, "the request's header did not arrive in time")
+        elif self.stage is Stage.ENDING or self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def evict(self) -> None:
+        # Not close(): it would wait for a reader that may never come.
+        self.transport.abort()
+
+    def check_rates(self, seconds: float) -> None:
+        limits, cycle = self._limits, self.cycle
+        if self.flow.write_paused:
+            self._stalled_seconds += seconds
+            drained = self._drained_bytes + self._buffered - self.transport.get_write_buffer_size()
+            if self._stalled_seconds > limits.grace_seconds and drained < limits.answer_rate * self._stalled_seconds:
+                self._abort("reader_too_slow")
+                return
+        if cycle.more_body and not cycle.waiting_for_100_continue and not self.flow.read_paused:
+            self._body_seconds += seconds
+            if self._body_bytes < limits.body_rate * (self._body_seconds - limits.grace_seconds):
+                self._refuse("body_too_slow", 408, "the request's body did not arrive in time")
+
+    def _advance(self) -> None:
+        self._progress = True
+        self._unparsed = 0
+
+    def _start_counting(self) -> None:
+        self._body_bytes = 0
+        self._body_seconds = self._stalled_seconds = 0.0
+        self._drained_bytes = 0
+
+    def _check_header(self) -> None:
+        if len(self.url) > self._limits.target_bytes:
+            self._refuse(
+                "header_too_large", 414, f"the request target is longer than {self._limits.target_bytes} bytes"
+            )
+            raise _Refused
+        if self._unparsed + self._feeding > self._limits.header_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self._limits.header_bytes:
+                self._refuse_header()
+                raise _Refused
+
+    def _count_unparsed(self, size: int) -> None:
+        """A header that does not end, or chunk extensions and trailers without a body: the parser keeps all of it."""
+        self._unparsed += size
+        if self._unparsed > self._limits.header_bytes:
+            self._refuse_header()
+
+    def _refuse_header(self) -> None:
+        self._refuse("header_too_large", 431, f"the request's header is longer than {self._limits.header_bytes} bytes")
+
+    def _refuse(self, reason: str, status: int, message: str) -> None:
+        """Answer and close, if the answer would stand where the client expects it; else abort."""
+        waiting = [cycle for cycle in self._live if not cycle.response_complete]
+        receiving = len(waiting) == 1 and waiting[0].more_body and not waiting[0].response_started
+        if (waiting and not receiving) or self.transport.is_closing():
+            self._abort(reason)
+            return
+        self._table.closed[reason] += 1
+        for cycle in waiting:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        body = f"{message}\n".encode()
+        self.transport.write(
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
+            + body
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """End our side and throw away what still comes: closing with unread input would reset the connection, and
+        the client might never see the answer."""
+        self._in_header = True
+        self.flow.resume_reading()
+        self._table.move(self, Stage.ENDING)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _abort(self, reason: str) -> None:
+        self._table.closed[reason] += 1
+        self.transport.abort()
+
+    # ---- the application ------------------------------------------------------------------------------------------
+
+    async def _run(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Run the application for one request. What it raises ends here: it answers errors itself, so an exception
+        means that the answer could not be finished."""
+        cycle = next(cycle for cycle in self._live if cycle.scope is scope)
+        try:
+            await self._application(scope, receive, send)
+        except asyncio.CancelledError:
+            cycle.disconnected = True
+            self.transport.abort()
+        except Exception:
+            if cycle.response_started:
+                logger.warning("answer to %s %s broken off", scope["method"], scope["path"], exc_info=True)
+                cycle.disconnected = True
+                self.transport.abort()
+            else:
+                logger.exception("no answer to %s %s", scope["method"], scope["path"])
+                await cycle.send_500_response()
