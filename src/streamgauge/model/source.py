@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,7 +77,9 @@ class Source(Protocol):
 class Snapshot(Protocol):
     """A picklable description of one consistent state, made on the event loop and opened where the query runs."""
 
-    def open(self) -> Source: ...
+    def open(self, kept: MutableMapping[str, object]) -> Source:
+        """The state itself. `kept` belongs to the reading process, which hands the same mapping to every snapshot it
+        opens, one at a time: what is worth keeping from one query to the next stays in it."""
 
 
 def empty_samples() -> Samples:

@@ -18,7 +18,7 @@ from streamgauge.store import names
 from streamgauge.store.block_format import CHECKSUMS, FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import labels_to_keys
 from streamgauge.store.ports import BlockMeta, Part
-from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
+from streamgauge.store.ranges import lower_bound, starts_of, take_ranges
 from streamgauge.store.samples_file import SamplesFile, reading
 
 _GROUPS_AT_ONCE = 32
@@ -179,9 +179,7 @@ class LocalBlockReader:
                 yield begin, min(begin + _GROUPS_AT_ONCE, stop)
 
 
-def _within(
-    times: Int64s, first: Int64s, count: Int64s, whole: Bools, start: int, end: int
-) -> tuple[Int64s, Int64s]:
+def _within(times: Int64s, first: Int64s, count: Int64s, whole: Bools, start: int, end: int) -> tuple[Int64s, Int64s]:
     """The ranges cut to start <= time <= end. `whole` marks those that need no cut."""
     cut = np.flatnonzero(~whole)
     if len(cut) == 0:

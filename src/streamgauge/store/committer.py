@@ -85,6 +85,10 @@ class Committer:
             self._wake.notify()
         return done
 
+    def probe(self) -> asyncio.Future[None]:
+        """Try whether the disk takes writes. Loop thread; the future has the StorageError when it does not."""
+        return self.run(self._write_nothing)
+
     async def close(self) -> None:
         """Write what is queued, then end the thread."""
         with self._wake:
@@ -171,6 +175,14 @@ class Committer:
         for commit in commits:
             self._defined[commit.batch.series] = True
         return commits
+
+    def _write_nothing(self) -> None:
+        """Sync a record without content."""
+        record = Record(self._next_commit, RecordKind.METADATA, encode_metadata([]))
+        self._next_commit += 1
+        if self._log.reserve(len(record.payload)):
+            self._defined[:] = False
+        self._log.append([record])
 
     def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
         """The record that defines every series of `commits` that the open segment does not define yet."""

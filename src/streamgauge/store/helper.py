@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 from streamgauge.errors import StorageError
+from streamgauge.store import failpoints
 
 T = TypeVar("T")
 
@@ -38,9 +39,7 @@ class HelperProcess:
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """The function's result, or its exception. StorageError when the process died."""
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_start, initargs=(os.getpid(),)
-            )
+            self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_start)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
         except BrokenProcessPool:
@@ -50,11 +49,8 @@ class HelperProcess:
                 "it is tried again"
             ) from None
 
-    async def rest(self) -> None:
-        """End the process; the next run starts another."""
-        await self.close()
-
     async def close(self) -> None:
+        """End the process; the next run starts another."""
         executor, self._executor = self._executor, None
         if executor is not None:
             await asyncio.to_thread(executor.shutdown, wait=True, cancel_futures=True)
@@ -70,10 +66,10 @@ class InThread:
         pass
 
 
-def _start(server: int) -> None:
+def _start() -> None:
     """In the helper: leave Ctrl-C to the server, and end at once when the server does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["STREAMGAUGE_FAILPOINT_PID"] = str(server)
+    failpoints.arm_from_environment()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_watch, args=(parent.sentinel,), name="parent watch", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the helper process does for the store: a flush and a compaction, as functions of picklable arguments."""
+"""What the helper process does for the store, as functions of picklable arguments."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
-from streamgauge.store.flush import write_flush
-from streamgauge.store.head_view import FlushInput, rows_of
-from streamgauge.store.index_view import IndexSnapshot, ViewCache
+from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.head_view import rows_of
+from streamgauge.store.index_view import ViewCache
 from streamgauge.store.ports import BlockMeta
+from streamgauge.store.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
-class FlushJob:
-    """The oldest rows of the head, and what is needed to write them as blocks."""
+class FlushOrder:
+    """The oldest runs of the head, and what is needed to write them as blocks. Everything it names is leased."""
 
     data: Path
-    rows: FlushInput
+    runs: tuple[Run, ...]
     index: IndexSnapshot
-    watermarks: Int64s  # by series id: the latest time that is in a block, or the least int64
+    watermarks: Int64s  # by series id: the latest time that is in a block, or NO_WATERMARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,46 @@ class FlushResult:
     latest: Int64s  # latest time of each of them in the flush
 
 
-def run_flush(job: FlushJob) -> FlushResult:
+def run_flush(order: FlushOrder) -> FlushResult:
     """Write the blocks of a flush. They count for nothing until the catalog names them."""
-    raise NotImplementedError
+    ids, times, values = rows_of(order.runs)
+    ends = np.flatnonzero(np.diff(ids, append=ids[-1:] + 1))
+    series = ids[ends]
+    view = ViewCache().open(order.index)
+    watermarks = np.full(len(series), NO_WATERMARK, np.int64)
+    known = series < len(order.watermarks)
+    watermarks[known] = order.watermarks[series[known]]
+    job = FlushJob(
+        ids=ids,
+        times=times,
+        values=values,
+        keys=view.keys(view.rows_of(series)),
+        watermarks=watermarks,
+        first_commit=order.runs[0].first_commit,
+        last_commit=order.runs[-1].last_commit,
+    )
+    written = perform_flush(job, LocalBlocks(order.data))
+    return FlushResult(tuple(written), series, times[ends])
 
 
 def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
     """Write the blocks of a compaction. They count for nothing until the catalog names them."""
     return perform_compaction(plan, LocalBlocks(data))
+
+
+def find_damage(data: Path, metas: Sequence[BlockMeta]) -> list[tuple[BlockMeta, str]]:
+    """Blocks that do not read back as they were written, with the reason."""
+    blocks = LocalBlocks(data)
+    damaged = []
+    for meta in metas:
+        try:
+            with blocks.open(meta.id) as reader:
+                reader.keys()
+                cursor = reader.cursor()
+                while len(cursor.take(1 << 20)[0]):
+                    pass
+        except FileNotFoundError as error:
+            damaged.append((meta, f"block {meta.id} is missing: {error.filename}"))
+        except Corrupt as error:
+            damaged.append((meta, error.message))
+    return damaged

@@ -11,21 +11,23 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, ReadOnly, StorageError
+from streamgauge.model.arrays import UInt32s
 from streamgauge.store import fs
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.compact import plan_compaction
 from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushJob, FlushResult, run_compaction, run_flush
+from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
-from streamgauge.store.retention import expired_blocks
+from streamgauge.store.retention import expired
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -107,8 +109,8 @@ class Maintenance:
             return False
         snapshot, release = store.snapshot()
         try:
-            job = FlushJob(store.data, taken, snapshot.index, store.state.watermarks)
-            result: FlushResult = await self._flusher.run(run_flush, job)
+            order = FlushOrder(store.data, taken.runs, snapshot.index, store.state.watermarks)
+            result: FlushResult = await self._flusher.run(run_flush, order)
         finally:
             release()
         metadata = store.take_unsaved_metadata()
@@ -163,8 +165,8 @@ class Maintenance:
         try:
             written = await self._compacter.run(run_compaction, self._store.data, plan)
         except Corrupt as error:
-            await self._set_aside_damaged(plan.inputs, error)
-            return True
+            LOG.error("a compaction met damaged data: %s", error.message)
+            return await self.look_for_damage() > 0
         finally:
             release()
         if not await self._replace(written, parents):
@@ -191,8 +193,7 @@ class Maintenance:
         now = self._clock.now_ms()
         if not self._clock_is_trusted(now):
             return False
-        oldest = self._store.oldest_kept(now)
-        gone = [meta.id for meta in expired_blocks(self._store.state.blocks, oldest)]
+        gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
         if not gone:
             return False
         async with self._changing:
@@ -218,7 +219,7 @@ class Maintenance:
     async def _dispose(self, ids: Sequence[str], failpoint: str) -> None:
         """Remove block files as soon as no query reads them."""
         for block_id in ids:
-            self._store.leases.retire(block_id, lambda block_id=block_id: self._remove_soon(block_id, failpoint))
+            self._store.leases.retire(block_id, partial(self._remove_soon, block_id, failpoint))
 
     def _remove_soon(self, block_id: str, failpoint: str) -> None:
         task = asyncio.get_running_loop().run_in_executor(None, self._remove, block_id, failpoint)
@@ -228,24 +229,19 @@ class Maintenance:
         self._blocks.remove(block_id)
         hit(failpoint)
 
-    async def _set_aside_damaged(self, metas: Sequence[BlockMeta], error: Corrupt) -> None:
-        """Take out of service whichever of the blocks does not read back."""
-        for meta in metas:
-            try:
-                await asyncio.to_thread(self._verify, meta)
-            except Corrupt as found:
-                await self.take_out(meta, found.message)
-                return
-        raise StorageError(f"a compaction read damaged data that now reads well: {error.message}")
+    async def look_for_damage(self) -> int:
+        """Read every block back and take out of service those that are not what was written. How many there were."""
+        metas = self._store.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas])
+        try:
+            damaged = await self._compacter.run(find_damage, self._store.data, metas)
+        finally:
+            release()
+        for meta, why in damaged:
+            await self._take_out(meta, why)
+        return len(damaged)
 
-    def _verify(self, meta: BlockMeta) -> None:
-        with self._blocks.open(meta.id) as reader:
-            reader.keys()
-            cursor = reader.cursor()
-            for _ in cursor:
-                pass
-
-    async def take_out(self, meta: BlockMeta, why: str) -> None:
+    async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""
         async with self._changing:
             if meta.id not in {live.id for live in self._store.state.blocks}:
@@ -274,7 +270,7 @@ class Maintenance:
                 for _ in store.index.rebuild():
                     await asyncio.sleep(0)
 
-    def _ids_in(self, metas: Sequence[BlockMeta]) -> np.ndarray:
+    def _ids_in(self, metas: Sequence[BlockMeta]) -> UInt32s:
         found = [np.empty(0, np.uint32)]
         for meta in metas:
             with self._blocks.open(meta.id) as reader:
@@ -297,7 +293,7 @@ class Maintenance:
             store.refuse(
                 ReadOnly(
                     f"the disk of {store.data} has {free >> 20} MiB left, less than the {least >> 20} MiB that are "
-                    "kept free (--min-free-bytes); what is stored can be read, writes are accepted again when there is room"
+                    "kept free (--min-free-bytes); what is stored can be read, and writes go on when there is room"
                 )
             )
         elif store.refusal is not None:

@@ -7,7 +7,6 @@ rebuilt from the blocks' footers, and then the whole log counts again: a row tha
 from __future__ import annotations
 
 import logging
-import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +20,13 @@ from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.flush import NO_WATERMARK
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.replay import store_id_of_log
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
+from streamgauge.store.replay import store_id_of
 
 LOG = logging.getLogger(__name__)
-
-NEVER = np.iinfo(np.int64).min
-"""The watermark of a series that has no row in any block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +51,10 @@ class Recovered:
     damage: list[Damage] = field(default_factory=list)
 
 
-def recover(data: Path, expired: int = NEVER, writable: bool = True) -> Recovered:
+def recover(data: Path, expired: int | None = None, writable: bool = True) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
 
-    `expired`: what is older than this time (ms) is past its retention.
+    `expired`: what is older than this time (ms) is past its retention; None where nothing is.
 
     Raises FormatTooNew and StorageError; whatever is merely damaged is set aside and listed in `damage`.
     """
@@ -81,7 +78,7 @@ def recover(data: Path, expired: int = NEVER, writable: bool = True) -> Recovere
         _definition(record, found, metadata)
     series = found.series()
     next_id = max(state.next_series_id, int(series.ids.max()) + 1 if len(series.ids) else 0)
-    watermarks = np.full(next_id, NEVER, np.int64)
+    watermarks = np.full(next_id, NO_WATERMARK, np.int64)
     for ids, latest in found.latest:
         np.maximum.at(watermarks, ids, latest)
     return Recovered(catalog, blocks, state, series, next_id, watermarks, metadata, damage)
@@ -129,7 +126,7 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     if live:
         LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
-    store_id = store_id_of_log(data) or str(uuid.UUID(bytes=secrets.token_bytes(16)))
+    store_id = store_id_of(data) or str(uuid.uuid4())
     return SqliteCatalog.create(data, CatalogState(store_id, 0, 0, tuple(live)))
 
 
@@ -152,7 +149,7 @@ def _read_series(
     return True
 
 
-def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int, damage: list[Damage]) -> None:
+def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | None, damage: list[Damage]) -> None:
     """Remove what a flush, compaction or retention that was cut short left on disk; keep what none of them explains."""
     live = {meta.id: meta for meta in state.blocks}
     replaced = {parent for meta in state.blocks for parent in meta.parents}
@@ -162,7 +159,7 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int, dama
         if meta.id in live:
             continue
         unfinished = meta.first_commit > state.flushed_through or any(parent in live for parent in meta.parents)
-        if unfinished or meta.id in replaced or meta.max_time < expired:
+        if unfinished or meta.id in replaced or (expired is not None and meta.max_time < expired):
             blocks.remove(meta.id)
         else:
             damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))

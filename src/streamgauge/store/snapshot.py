@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source, empty_selection
 from streamgauge.store.block_reader import BlockCache
-from streamgauge.store.head_view import HeadSnapshot, ids_in_head, read_head
-from streamgauge.store.index_view import IndexSnapshot, IndexView, ViewCache
+from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.columns import IndexSnapshot
+from streamgauge.store.head_view import HeadSnapshot, read_head, series_in_head
+from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import BlockMeta, Part
 
@@ -28,21 +30,31 @@ class StoreSnapshot:
     head: HeadSnapshot
     index: IndexSnapshot
 
-    def open(self, cache: StoreCache) -> Source:
-        """The state itself. `cache` is the reading process's own, and is used by one query at a time."""
+    next_id: int  # no series has this id or a higher one
+
+    def names(self) -> list[str]:
+        """What the snapshot needs a lease on."""
+        return [*(meta.id for meta in self.blocks), *self.head.names, *self.index.names]
+
+    def open(self, kept: MutableMapping[str, object]) -> Source:
+        """The state itself. `kept` belongs to the reading process: attached memory, mirrored labels and open blocks
+        stay in it from one query to the next. One query uses it at a time."""
+        cache = kept.get(_CACHE)
+        if not isinstance(cache, StoreCache) or cache.data != self.data:
+            cache = kept[_CACHE] = StoreCache(self.data)
         return StoreSource(self, cache)
 
 
+_CACHE = "store"
+
+
 class StoreCache:
-    """What a reading process keeps from one query to the next: attached memory, mirrored labels, open files."""
+    """What a reading process keeps of one folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path) -> None:
+        self.data = data
         self.views = ViewCache()
-        self.blocks = BlockCache()
-
-    def close(self) -> None:
-        self.views.close()
-        self.blocks.close()
+        self.blocks = BlockCache(LocalBlocks(data).open)
 
 
 def by_priority(metas: Sequence[BlockMeta]) -> tuple[BlockMeta, ...]:
@@ -72,8 +84,7 @@ class StoreSource:
     def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
         parts: list[Part] = []
         for meta in self._overlapping(start, end):
-            with self._blocks.open(self._snapshot.data, meta) as reader:
-                parts.append(reader.read(ids, start, end))
+            parts.append(self._blocks.reader(meta.id).read(ids, start, end))
             meter.charge(0, 16 * len(parts[-1].times))
         parts += read_head(self._snapshot.head, ids, start, end)
         return merge(len(ids), parts, meter)
@@ -94,14 +105,14 @@ class StoreSource:
 
     def _present(self, start: int, end: int) -> Bools:
         """For each series id, whether it may have a sample in the range."""
-        present = np.zeros(self._view.next_id, np.bool_)
+        present = np.zeros(self._snapshot.next_id, np.bool_)
         for meta in self._overlapping(start, end):
-            with self._blocks.open(self._snapshot.data, meta) as reader:
-                ids = reader.series_ids()
-                if start > meta.min_time or end < meta.max_time:
-                    first, last = reader.time_bounds()
-                    ids = ids[(first <= end) & (last >= start)]
+            reader = self._blocks.reader(meta.id)
+            ids = reader.series_ids()
+            if start > meta.min_time or end < meta.max_time:
+                first, last = reader.time_bounds()
+                ids = ids[(first <= end) & (last >= start)]
             present[ids] = True
-        for ids in ids_in_head(self._snapshot.head, start, end):
+        for ids in series_in_head(self._snapshot.head, start, end):
             present[ids] = True
         return present

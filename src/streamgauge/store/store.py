@@ -15,15 +15,16 @@ from streamgauge.errors import Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store.committer import MAX_COMMIT_ROWS, Commit, Committer, Pending
+from streamgauge.store.flush import NO_WATERMARK
 from streamgauge.store.head import Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
-from streamgauge.store.recovery import NEVER
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 
 LOG = logging.getLogger(__name__)
 
+FIRST_TIME = int(np.iinfo(np.int64).min)
 MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
@@ -100,7 +101,7 @@ class Store:
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
-        return now - self.settings.retention if self.settings.retention else NEVER
+        return now - self.settings.retention if self.settings.retention else FIRST_TIME
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
         if self.refusal is not None:
@@ -216,7 +217,12 @@ class Store:
     def snapshot(self) -> tuple[StoreSnapshot, Callable[[], None]]:
         """The state at this moment, under a lease: call the second item once it is no longer read."""
         snapshot = StoreSnapshot(
-            self.data, self.state.commit, self.state.blocks, self.head.snapshot(), self.index.snapshot()
+            self.data,
+            self.state.commit,
+            self.state.blocks,
+            self.head.snapshot(),
+            self.index.snapshot(),
+            self.index.next_id,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
@@ -252,7 +258,7 @@ class Store:
         """Note the latest time that blocks hold of some series."""
         marks = self.state.watermarks
         if len(ids) and (top := int(ids.max())) >= len(marks):
-            grown = np.full(max(top + 1, 2 * len(marks)), NEVER, np.int64)
+            grown = np.full(max(top + 1, 2 * len(marks)), NO_WATERMARK, np.int64)
             grown[: len(marks)] = marks
             self.state.watermarks = marks = grown
         marks[ids] = np.maximum(marks[ids], latest)
