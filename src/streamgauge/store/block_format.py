@@ -1,4 +1,4 @@
-"""What the files of a block hold, apart from rows: schemas, the footer's JSON, checksums. docs/format/block.md is the prose."""
+"""What the files of a block hold beside rows: schemas, the footer's JSON, checksums. In prose: docs/format/block.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamgauge.model.arrays import Int64s
 from streamgauge.store.ports import BlockMeta
 
 FORMAT_VERSION = 1
-FOOTER_KEY = b"streamgauge"
+FOOTER_KEY = "streamgauge"
 """Key of the JSON in the footers of both Parquet files."""
 
 CHECKSUMS = "checksums.json"
@@ -25,24 +25,23 @@ CHECKSUMS = "checksums.json"
 
 TIME = pa.timestamp("ms", tz="UTC")
 
-SAMPLES_SCHEMA = pa.schema(
-    [
-        pa.field("series_id", pa.uint32(), nullable=False),
-        pa.field("time", TIME, nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-    ]
-)
+_SAMPLES_FIELDS: list[pa.Field[Any]] = [
+    pa.field("series_id", pa.uint32(), nullable=False),
+    pa.field("time", TIME, nullable=False),
+    pa.field("value", pa.float64(), nullable=False),
+]
 
-SERIES_SCHEMA = pa.schema(
-    [
-        pa.field("series_id", pa.uint32(), nullable=False),
-        pa.field("first_row", pa.int64(), nullable=False),
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("min_time", TIME, nullable=False),
-        pa.field("max_time", TIME, nullable=False),
-        pa.field("labels", pa.map_(pa.string(), pa.string()), nullable=False),
-    ]
-)
+_SERIES_FIELDS: list[pa.Field[Any]] = [
+    pa.field("series_id", pa.uint32(), nullable=False),
+    pa.field("first_row", pa.int64(), nullable=False),
+    pa.field("rows", pa.int64(), nullable=False),
+    pa.field("min_time", TIME, nullable=False),
+    pa.field("max_time", TIME, nullable=False),
+    pa.field("labels", pa.map_(pa.string(), pa.string()), nullable=False),
+]
+
+SAMPLES_SCHEMA = pa.schema(_SAMPLES_FIELDS)
+SERIES_SCHEMA = pa.schema(_SERIES_FIELDS)
 
 MIN_ROW_GROUP = 65_536
 MAX_ROW_GROUP = 98_304
@@ -69,7 +68,7 @@ def _day_name(window: int) -> str:
 # ---- the footer's JSON ----------------------------------------------------------------------------------------------
 
 
-def encode_meta(meta: BlockMeta) -> bytes:
+def encode_meta(meta: BlockMeta) -> str:
     """The footer's JSON. `bytes` is not part of it: the files' sizes say it."""
     document = {
         "version": FORMAT_VERSION,
@@ -86,7 +85,7 @@ def encode_meta(meta: BlockMeta) -> bytes:
         "parents": list(meta.parents),
         "tombstones": [],
     }
-    return json.dumps(document, separators=(",", ":")).encode()
+    return json.dumps(document, separators=(",", ":"))
 
 
 def decode_meta(raw: bytes | None, size: int) -> BlockMeta:

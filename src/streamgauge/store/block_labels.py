@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamgauge.model.arrays import Int64s
+from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.labels import NAME, SEPARATOR
 from streamgauge.store.ranges import ranges
 
-_TEXT = pa.map_(pa.string(), pa.string())
+Labels: TypeAlias = "pa.MapArray[Any, Any]"
 
 
-def keys_to_labels(keys: pa.BinaryArray) -> pa.MapArray:
+def keys_to_labels(keys: pa.BinaryArray) -> Labels:
     """map<string, string> of each key: the metric name first, under `__name__`, then the others in order of the key.
 
     Raises pa.ArrowInvalid for text that is not UTF-8.
     """
-    split = pc.split_pattern(keys, SEPARATOR)  # metric, name, value, …, "" of each key
-    parts = split.values.slice(split.offsets[0].as_py(), split.offsets[-1].as_py() - split.offsets[0].as_py())
-    offsets = split.offsets.to_numpy().astype(np.int64) - split.offsets[0].as_py()
+    split: Any = pc.call_function("split_pattern", [keys], pc.SplitPatternOptions(SEPARATOR))
+    parts, offsets = _flat(split.values, split.offsets)  # metric, name, value, …, "" of each key
     first = offsets[:-1]
     pairs = (np.diff(offsets) - 2) // 2
-    named = pc.binary_length(parts.take(pa.array(first))).to_numpy() > 0
+    named = pc.binary_length(parts.take(first)).to_numpy() > 0
     entries = pairs + named
     ends = np.cumsum(entries)
     starts = ends - entries
     # Where the texts of each entry stand among `parts`; the metric's name is appended behind them.
     name_at = np.empty(int(entries.sum()), np.int64)
     value_at = np.empty_like(name_at)
-    metric_rows = starts[named]
-    name_at[metric_rows] = len(parts)
-    value_at[metric_rows] = first[named]
+    name_at[starts[named]] = len(parts)
+    value_at[starts[named]] = first[named]
     pair_rows = ranges(starts + named, pairs)
     within = pair_rows - np.repeat(starts + named, pairs)
     name_at[pair_rows] = np.repeat(first, pairs) + 1 + 2 * within
     value_at[pair_rows] = name_at[pair_rows] + 1
     texts = pa.concat_arrays([parts, pa.array([NAME], parts.type)]).cast(pa.string())
-    map_offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.MapArray.from_arrays(pa.array(map_offsets), texts.take(pa.array(name_at)), texts.take(pa.array(value_at)))
+    labels: Labels = pa.MapArray.from_arrays(_offsets(ends), texts.take(name_at), texts.take(value_at))
+    return labels
 
 
-def labels_to_keys(labels: pa.MapArray) -> pa.BinaryArray:
+def labels_to_keys(labels: Labels) -> pa.BinaryArray:
     """Keys of maps as `keys_to_labels` makes them: in each the metric's name, where there is one, is first."""
-    offsets = labels.offsets.to_numpy().astype(np.int64)
-    names = labels.keys.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.binary())
-    values = labels.items.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.binary())
-    offsets -= offsets[0]
-    first, entries = offsets[:-1], np.diff(offsets)
-    named = np.zeros(len(labels), np.bool_)
-    filled = entries > 0
-    named[filled] = pc.equal(names.take(pa.array(first[filled])), pa.scalar(NAME, pa.binary())).to_numpy(False)
+    names, offsets = _flat(labels.keys.cast(pa.binary()), labels.offsets)
+    values, _ = _flat(labels.items.cast(pa.binary()), labels.offsets)
+    first = offsets[:-1]
+    named = pc.equal(names.take(first), pa.scalar(NAME, pa.binary())).to_numpy(False)
+    order, ends = _parts_in_order(first, np.diff(offsets), named, len(names))
     texts = pa.concat_arrays([names, values, pa.array([b""], pa.binary())])
-    order, part_offsets = _parts_in_order(first, entries, named, len(names))
-    parts = pa.ListArray.from_arrays(pa.array(part_offsets.astype(np.int32)), texts.take(pa.array(order)))
-    return pc.binary_join(parts, pa.scalar(SEPARATOR, pa.binary()))
+    parts: Any = pa.ListArray.from_arrays(_offsets(ends), texts.take(order))
+    keys: Any = pc.binary_join(parts, pa.scalar(SEPARATOR, pa.binary()))
+    return keys  # type: ignore[no-any-return]
 
 
-def _parts_in_order(first: Int64s, entries: Int64s, named: np.ndarray, total: int) -> tuple[Int64s, Int64s]:
-    """Where the parts metric, name, value, …, "" of each key stand in names + values + [""]; and the keys' offsets."""
+def _parts_in_order(first: Int64s, entries: Int64s, named: Bools, total: int) -> tuple[Int64s, Int64s]:
+    """Where the parts metric, name, value, …, "" of each key stand in names + values + [""], and where each key's end.
+
+    `total` is the number of names.
+    """
     pairs = entries - named
     counts = 2 + 2 * pairs
     ends = np.cumsum(counts)
@@ -70,4 +70,14 @@ def _parts_in_order(first: Int64s, entries: Int64s, named: np.ndarray, total: in
     name_rows = np.repeat(starts + 1, pairs) + 2 * (entry - np.repeat(first + named, pairs))
     order[name_rows] = entry
     order[name_rows + 1] = total + entry
-    return order, np.concatenate(([0], ends))
+    return order, ends
+
+
+def _flat(values: pa.Array[Any], offsets: pa.Array[Any]) -> tuple[pa.Array[Any], Int64s]:
+    """The values that a list array, which may be a slice, really has, and offsets that start at 0."""
+    edges = offsets.to_numpy().astype(np.int64)
+    return values.slice(int(edges[0]), int(edges[-1] - edges[0])), edges - edges[0]
+
+
+def _offsets(ends: Int64s) -> Any:
+    return pa.array(np.concatenate((np.zeros(1, np.int64), ends)).astype(np.int32))

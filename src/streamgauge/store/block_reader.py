@@ -5,8 +5,10 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
 from streamgauge.store import names
 from streamgauge.store.block_format import CHECKSUMS, FOOTER_KEY, Checksums, decode_checksums, decode_meta
-from streamgauge.store.block_labels import labels_to_keys
+from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.ports import BlockMeta, Part
 from streamgauge.store.ranges import lower_bound, starts_of, take_ranges
 from streamgauge.store.samples_file import SamplesFile, reading
@@ -46,16 +48,17 @@ def _read_checksums(directory: Path) -> Checksums:
 
 
 def _verify_tail(path: Path, size: int, start: int, checksum: int) -> None:
-    with reading(path), pa.OSFile(str(path)) as file:
+    with reading(path), pa.OSFile(str(path), "r") as file:
         if file.size() != size:
             raise Corrupt(f"{path} has {file.size()} bytes, not {size}")
-        if zlib.crc32(file.read_at(size - start, start)) != checksum:
+        file.seek(start)
+        if zlib.crc32(file.read(size - start)) != checksum:
             raise Corrupt(f"the footer of {path} is damaged")
 
 
 def _meta(directory: Path, footer: pq.FileMetaData, checksums: Checksums) -> BlockMeta:
     size = checksums.samples_size + checksums.series.size + (directory / CHECKSUMS).stat().st_size
-    meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY), size)
+    meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY.encode()), size)
     if meta.id != directory.name:
         raise Corrupt(f"its footer names block {meta.id}")
     return meta
@@ -100,7 +103,7 @@ class LocalBlockReader:
         file = self._read_series_file()
         with reading(self._series_path):
             groups = [file.read_row_group(group, columns=["labels"]) for group in range(file.num_row_groups)]
-        chunks = [labels_to_keys(chunk) for group in groups for chunk in group.column(0).chunks]
+        chunks = [labels_to_keys(cast(Labels, chunk)) for group in groups for chunk in group.column(0).chunks]
         keys: pa.BinaryArray = pa.concat_arrays(chunks)
         return keys
 
@@ -110,21 +113,22 @@ class LocalBlockReader:
     def read(self, ids: UInt32s, start: int, end: int) -> Part:
         chosen, series = self._find(ids, start, end)
         first, rows = self.first_rows[series], self.rows[series]
-        whole = (self._min_times[series] >= start) & (self._max_times[series] <= end)
-        counts = np.zeros(len(series), np.int64)
-        pieces: list[tuple[Int64s, Floats]] = []
-        for group, stop in self._runs_of_groups(first, rows):
-            begin, finish = int(self.samples.row_starts[group]), int(self.samples.row_ends[stop - 1])
-            columns = self.samples.decode(group, stop)
-            here = slice(
-                int(np.searchsorted(first + rows, begin, "right")), int(np.searchsorted(first, finish, "left"))
-            )
-            low = np.maximum(first[here], begin) - begin
-            count = np.minimum(first[here] + rows[here], finish) - begin - low
-            low, count = _within(columns[0], low, count, whole[here], start, end)
-            counts[here] += count
-            pieces.append(take_ranges(columns, low, count))
-        return _in_order_of_choice(len(ids), chosen, counts, pieces)
+        inside = (self._min_times[series] >= start) & (self._max_times[series] <= end)
+        pieces = self._pieces(first, rows, inside, start, end)
+        counts = np.zeros(len(ids), np.int64)
+        if not inside.all():  # how many rows are in range is known when they are decoded
+            decoded = list(pieces)
+            for piece in decoded:
+                counts[chosen[piece.series]] += piece.rows
+            pieces = iter(decoded)
+        else:
+            counts[chosen] = rows
+        part = Part(counts, np.empty(int(counts.sum()), np.int64), np.empty(int(counts.sum()), np.float64))
+        to = starts_of(counts)[chosen]
+        for piece in pieces:
+            piece.place(part, to[piece.series])
+            to[piece.series] += piece.rows
+        return part
 
     def cursor(self) -> RowCursor:
         """Reads all rows from first to last."""
@@ -165,6 +169,19 @@ class LocalBlockReader:
         order = np.argsort(series, kind="stable")
         return chosen[order], series[order]
 
+    def _pieces(self, first: Int64s, rows: Int64s, inside: Bools, start: int, end: int) -> Iterator[_Piece]:
+        """The rows of chosen series that are in the time range. `inside` marks series that are so altogether."""
+        for group, stop in self._runs_of_groups(first, rows):
+            begin, finish = int(self.samples.row_starts[group]), int(self.samples.row_ends[stop - 1])
+            columns = self.samples.decode(group, stop)
+            series = slice(
+                int(np.searchsorted(first + rows, begin, "right")), int(np.searchsorted(first, finish, "left"))
+            )
+            low = np.maximum(first[series], begin) - begin
+            count = np.minimum(first[series] + rows[series], finish) - begin - low
+            low, count = _within(columns[0], low, count, inside[series], start, end)
+            yield _Piece(series, count, *take_ranges(columns, low, count))
+
     def _runs_of_groups(self, first: Int64s, rows: Int64s) -> Iterator[tuple[int, int]]:
         """The row groups that hold the given rows, as runs [group, stop)."""
         if len(first) == 0:
@@ -191,24 +208,35 @@ def _within(times: Int64s, first: Int64s, count: Int64s, whole: Bools, start: in
     return first, count
 
 
-def _in_order_of_choice(ids: int, chosen: Int64s, counts: Int64s, pieces: list[tuple[Int64s, Floats]]) -> Part:
-    """Pieces in the block's order to a Part in the order of the ids: `chosen[i]` is the id of the i-th series."""
-    all_counts = np.zeros(ids, np.int64)
-    all_counts[chosen] = counts
-    if not pieces:
-        return Part(all_counts, np.empty(0, np.int64), np.empty(0, np.float64))
-    if len(pieces) == 1:
-        times, values = pieces[0]
-    else:
-        times = np.concatenate([piece[0] for piece in pieces])
-        values = np.concatenate([piece[1] for piece in pieces])
-    if np.all(chosen[1:] > chosen[:-1]):
-        return Part(all_counts, times, values)
-    order = np.argsort(chosen)
-    if len(counts) > 1 and (counts == counts[0]).all():  # series scraped together: whole rows of a matrix move
-        shape = (len(counts), int(counts[0]))
-        return Part(all_counts, times.reshape(shape)[order].ravel(), values.reshape(shape)[order].ravel())
-    return Part(all_counts, *take_ranges((times, values), starts_of(counts)[order], counts[order]))
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of some of the chosen series (`series`, in the block's order), one series behind the other."""
+
+    series: slice
+    rows: Int64s
+    times: Int64s
+    values: Floats
+
+    def place(self, part: Part, to: Int64s) -> None:
+        """Copy the rows of each series to the place `to` says."""
+        if len(to) == 0:
+            return
+        if np.array_equal(to[1:], to[:-1] + self.rows[:-1]):
+            index: slice | Int64s = slice(int(to[0]), int(to[0]) + len(self.times))
+        elif _is_matrix(part.counts, self.rows):  # series scraped together: a row of a matrix moves in one go
+            width = int(self.rows[0])
+            part.times.reshape(-1, width)[to // width] = self.times.reshape(-1, width)
+            part.values.reshape(-1, width)[to // width] = self.values.reshape(-1, width)
+            return
+        else:
+            index = ranges(to, self.rows)
+        part.times[index] = self.times
+        part.values[index] = self.values
+
+
+def _is_matrix(counts: Int64s, rows: Int64s) -> bool:
+    """Every series has the same number of rows, and the piece has all of them."""
+    return bool(rows[0] > 0 and (rows == rows[0]).all() and ((counts == rows[0]) | (counts == 0)).all())
 
 
 class RowCursor:

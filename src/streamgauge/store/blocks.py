@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from streamgauge.errors import Corrupt, FormatTooNew
+from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.store import fs, names
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
@@ -60,9 +60,11 @@ class LocalBlocks:
                 yield writer
             finally:
                 writer.close()
+            assert writer.finished
             fs.publish_dir(temporary, names.block_dir(self._data, meta.id))
         except BaseException:
-            fs.remove_tree(temporary, names.tmp_dir(self._data))
+            with suppress(StorageError):  # what stays is removed at the next start
+                fs.remove_tree(temporary, names.tmp_dir(self._data))
             raise
 
     def open(self, block_id: str) -> LocalBlockReader:

@@ -6,13 +6,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store.block_format import Checksums
 from streamgauge.store.failpoints import hit
 
@@ -32,7 +34,7 @@ class SamplesFile:
         self._path = path
         with reading(path):
             hit("fs.open")
-            self._file = pa.OSFile(str(path))
+            self._file = pa.OSFile(str(path), "r")
             if self._file.size() != checksums.samples_size:
                 raise Corrupt(f"{path} has {self._file.size()} bytes, not {checksums.samples_size}")
         self._parquet: pq.ParquetFile | None = None
@@ -49,17 +51,17 @@ class SamplesFile:
             parquet = self._open()
             self._verify(first, stop)
             table = parquet.read_row_groups(
-                range(first, stop), columns=["time", "value"], use_threads=stop - first >= _THREADS_FROM
+                list(range(first, stop)), columns=["time", "value"], use_threads=stop - first >= _THREADS_FROM
             )
         expected = int(self.row_ends[stop - 1] - self.row_starts[first])
         if table.num_rows != expected:
             raise Corrupt(f"{self._path} has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
         return _numpy(table.column(0), pa.int64()), _numpy(table.column(1), pa.float64())
 
-    def series_ids(self, first: int, stop: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    def series_ids(self, first: int, stop: int) -> UInt32s:
         """The series_id column of row groups, which only a check needs: the series file says the same."""
         with reading(self._path):
-            column = self._open().read_row_groups(range(first, stop), columns=["series_id"]).column(0)
+            column = self._open().read_row_groups(list(range(first, stop)), columns=["series_id"]).column(0)
         return _numpy(column, pa.uint32())
 
     def close(self) -> None:
@@ -71,15 +73,20 @@ class SamplesFile:
         """The footer is parsed when the first rows are wanted, as many blocks are open for their series only."""
         if self._parquet is None:
             start = int(self._byte_ends[-1])
-            footer = self._file.read_at(self._checksums.samples_size - start, start)
+            footer = self._read(start, self._checksums.samples_size)
             if zlib.crc32(footer) != self._checksums.samples_footer:
                 raise Corrupt(f"the footer of {self._path} is damaged")
             self._parquet = pq.ParquetFile(self._file)
         return self._parquet
 
+    def _read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        content: bytes = self._file.read(stop - start)
+        return content
+
     def _verify(self, first: int, stop: int) -> None:
         start = int(self._byte_starts[first])
-        content = memoryview(self._file.read_at(int(self._byte_ends[stop - 1]) - start, start))
+        content = memoryview(self._read(start, int(self._byte_ends[stop - 1])))
         for group in range(first, stop):
             piece = content[int(self._byte_starts[group]) - start : int(self._byte_ends[group]) - start]
             if zlib.crc32(piece) != self._checksums.row_groups[group]:
@@ -95,6 +102,6 @@ def reading(path: Path) -> Iterator[None]:
         raise Corrupt(f"{path} cannot be read: {error}") from error
 
 
-def _numpy(column: pa.ChunkedArray, physical: pa.DataType) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+def _numpy(column: pa.ChunkedArray[Any], physical: pa.DataType) -> npt.NDArray[Any]:
     chunks = [chunk.view(physical).to_numpy() for chunk in column.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

@@ -1,0 +1,145 @@
+"""What must hold for blocks: each on its own, and all together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import pyarrow.compute as pc
+
+from streamgauge.errors import StorageError
+from streamgauge.store.block_format import MAX_ROW_GROUP
+from streamgauge.store.block_reader import LocalBlockReader
+from streamgauge.store.merge import merge_rows, merge_series
+from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.ranges import starts_of
+
+
+def check_block(reader: LocalBlockReader) -> list[str]:
+    """Every violated invariant of one block, as sentences. Reads all of it, a row group at a time."""
+    prefix = f"block {reader.meta.id}: "
+    try:
+        problems = [*_check_meta(reader.meta), *_check_series(reader), *_check_rows(reader)]
+    except StorageError as error:
+        problems = [error.message]
+    return [prefix + problem for problem in problems]
+
+
+def _check_meta(meta: BlockMeta) -> Iterator[str]:
+    if not 0 <= meta.first_commit <= meta.last_commit:
+        yield f"its commits run from {meta.first_commit} to {meta.last_commit}"
+    if meta.min_time > meta.max_time:
+        yield f"its times run from {meta.min_time} to {meta.max_time}"
+    if meta.window == -1:
+        if not meta.late:
+            yield "it spans several days and is not late"
+    elif meta.window % DAY_MS:
+        yield f"its window {meta.window} is not the start of a day"
+    elif not meta.window <= meta.min_time <= meta.max_time < meta.window + DAY_MS:
+        yield f"its times {meta.min_time} to {meta.max_time} are not all in its window {meta.window}"
+    if (meta.level == 0) != (not meta.parents):
+        yield f"it has level {meta.level} and {len(meta.parents)} parents"
+
+
+def _check_series(reader: LocalBlockReader) -> Iterator[str]:
+    meta, ids, keys = reader.meta, reader.series_ids(), reader.keys()
+    low, high = reader.time_bounds()
+    if not len(ids) == len(keys) == meta.series > 0:
+        yield f"its footer says {meta.series} series, its series file has {len(ids)}"
+        return
+    if len(np.unique(ids)) != len(ids):
+        yield "a series id occurs more than once"
+    if not pc.all(pc.less(keys[:-1], keys[1:])).as_py():
+        yield "its series are not in the order of their keys, or one occurs twice"
+    if (reader.rows <= 0).any() or not np.array_equal(reader.first_rows, starts_of(reader.rows)):
+        yield "the rows of its series do not follow each other"
+    if int(reader.rows.sum()) != meta.samples:
+        yield f"its footer says {meta.samples} samples, its series have {int(reader.rows.sum())}"
+    if (int(low.min()), int(high.max())) != (meta.min_time, meta.max_time):
+        yield f"its footer says times {meta.min_time} to {meta.max_time}, its series {low.min()} to {high.max()}"
+
+
+def _check_rows(reader: LocalBlockReader) -> Iterator[str]:
+    samples = reader.samples
+    if int(samples.row_ends[-1]) != int(reader.rows.sum()):
+        yield f"it has {int(samples.row_ends[-1])} rows and its series have {int(reader.rows.sum())}"
+        return
+    if (np.diff(samples.row_ends, prepend=0) > MAX_ROW_GROUP).any():
+        yield f"it has a row group of more than {MAX_ROW_GROUP} rows"
+    low, high = reader.time_bounds()
+    ends = reader.first_rows + reader.rows
+    before = np.iinfo(np.int64).min
+    for group in range(len(samples.row_ends)):
+        times, _ = samples.decode(group, group + 1)
+        rows = np.arange(samples.row_starts[group], samples.row_ends[group])
+        series = np.searchsorted(ends, rows, "right")
+        if not np.array_equal(samples.series_ids(group, group + 1), reader.series_ids()[series]):
+            yield f"row group {group} has rows of other series than the series file says"
+            return
+        first = rows == reader.first_rows[series]
+        last = rows == ends[series] - 1
+        ascending = np.concatenate(([before], times[:-1])) < times
+        if not (ascending | first).all():
+            yield f"times in row group {group} do not ascend within a series"
+            return
+        if not (np.array_equal(times[first], low[series[first]]) and np.array_equal(times[last], high[series[last]])):
+            yield f"a series' first or last time in row group {group} is not what the series file says"
+            return
+        before = times[-1]
+
+
+def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBlockReader]) -> list[str]:
+    """Every violated invariant between blocks, as sentences. Rows are read only where series overlap in time."""
+    problems = []
+    if len({meta.id for meta in metas}) != len(metas):
+        problems.append("a block is listed more than once")
+    normal: defaultdict[int, list[BlockMeta]] = defaultdict(list)
+    for meta in metas:
+        if not meta.late:
+            normal[meta.window].append(meta)
+    for blocks in normal.values():
+        problems += _check_disjoint(blocks, open_block)
+    late = sorted((meta for meta in metas if meta.late), key=lambda meta: meta.last_commit)
+    for groups in (*normal.values(), late):
+        problems += [
+            f"blocks {a.id} and {b.id} hold the same commits of the same time"
+            for i, a in enumerate(groups)
+            for b in groups[i + 1 :]
+            if _share_commits(a, b) and _share_days(a, b)
+        ]
+    return problems
+
+
+def _share_commits(a: BlockMeta, b: BlockMeta) -> bool:
+    return a.first_commit <= b.last_commit and b.first_commit <= a.last_commit
+
+
+def _share_days(a: BlockMeta, b: BlockMeta) -> bool:
+    return a.min_time // DAY_MS <= b.max_time // DAY_MS and b.min_time // DAY_MS <= a.max_time // DAY_MS
+
+
+def _check_disjoint(blocks: list[BlockMeta], open_block: Callable[[str], LocalBlockReader]) -> list[str]:
+    """Normal blocks of one day must not have a series and time in common."""
+    try:
+        with ExitStack() as stack:
+            readers = [stack.enter_context(open_block(meta.id)) for meta in blocks]
+            if not _bounds_overlap(readers):
+                return []
+            kept = sum(len(rows.times) for _, rows in merge_rows(readers, merge_series(readers)))
+    except StorageError as error:
+        return [error.message]
+    doubled = sum(meta.samples for meta in blocks) - kept
+    if doubled == 0:
+        return []
+    return [f"blocks {', '.join(meta.id for meta in blocks)}, none of them late, have {doubled} samples in common"]
+
+
+def _bounds_overlap(readers: Sequence[LocalBlockReader]) -> bool:
+    """Whether a series has time ranges in two blocks that touch."""
+    ids = np.concatenate([reader.series_ids() for reader in readers])
+    low, high = (np.concatenate([reader.time_bounds()[end] for reader in readers]) for end in (0, 1))
+    order = np.lexsort((low, ids))
+    ids, low, high = ids[order], low[order], high[order]
+    return bool(((ids[1:] == ids[:-1]) & (low[1:] <= high[:-1])).any())
