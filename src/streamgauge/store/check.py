@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from streamgauge.errors import StorageError
 from streamgauge.store.block_format import MAX_ROW_GROUP
+from streamgauge.store.block_merge import merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.merge import merge_rows, merge_series
 from streamgauge.store.ports import DAY_MS, BlockMeta
 from streamgauge.store.ranges import starts_of
 

@@ -21,11 +21,11 @@ import pyarrow as pa
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
 from streamgauge.store.block_format import new_block_id
+from streamgauge.store.block_merge import MergedSeries, Rows, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import BlockWriter, Encoding, choose_encoding
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.failpoints import hit
-from streamgauge.store.merge import MergedSeries, Rows, merge_rows, merge_series
 from streamgauge.store.ports import DAY_MS, BlockMeta
 from streamgauge.store.ranges import starts_of
 

@@ -10,7 +10,7 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import promql_parser as package
@@ -48,7 +48,7 @@ STACK_BYTES = 64 << 20
 METRIC_NAME = "__name__"
 
 _EXPECTED = re.compile(r"expected type (\w+) in (.*), got (\w+)")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = {"Vector": Type.VECTOR, "Scalar": Type.SCALAR, "Matrix": Type.MATRIX, "String": Type.STRING}
 _OPS = {"Equal": MatchOp.EQUAL, "NotEqual": MatchOp.NOT_EQUAL, "Re": MatchOp.MATCH, "NotRe": MatchOp.NOT_MATCH}
 _CARDINALITIES = {
