@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamgauge.durations import parse_duration, parse_size
+from streamgauge.durations import format_duration, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
 
 ENVIRONMENT_PREFIX = "STREAMGAUGE_"
@@ -210,3 +210,13 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapp
             continue
         given.add(setting.name)
     return Settings(**values, given=frozenset(given))
+
+
+def shown(settings: Settings, name: str) -> str:
+    """The value of a setting as one would write it."""
+    value = getattr(settings, name)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if BY_NAME[name].metavar == "DURATION":
+        return format_duration(value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -6,13 +6,16 @@ import asyncio
 import datetime
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamgauge.commands.client import ask, server_of
 from streamgauge.errors import FolderInUse, NotFound
 from streamgauge.store.lock import holder
+
+if TYPE_CHECKING:
+    pass
 
 
 def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
@@ -21,9 +24,7 @@ def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
     if server is not None:
         report = ask(server, f"/api/v1/status/inspect?limit={limit}")["data"]
     else:
-        from streamgauge.store.offline import inspect_offline
-
-        report = inspect_offline(path, limit)
+        report = _inspect_offline(path, limit)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -37,9 +38,9 @@ def check_folder(folder: str) -> int:
     if server is not None:
         problems = ask(server, "/api/v1/status/check", {})["data"]["problems"]
     else:
-        from streamgauge.store.offline import check_offline
+        from streamgauge.store.verify import check_folder as problems_of
 
-        problems = check_offline(path)
+        problems = problems_of(path)
     for problem in problems:
         click.echo(problem)
     click.echo(f"{folder}: " + (f"{len(problems)} problems" if problems else "good"), err=bool(problems))

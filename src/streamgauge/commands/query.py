@@ -72,19 +72,16 @@ def _answer(expression: str, parameters: dict[str, str], server: str | None, dat
 
 def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> dict[str, Any]:
     from streamgauge.query.budget import Budget, Limits
-    from streamgauge.query.encode import encode_evaluation
-    from streamgauge.query.promql.engine import evaluate
-    from streamgauge.query.promql.steps import Grid
+    from streamgauge.query.dispatch import execute
+    from streamgauge.query.requests import InstantQuery, Job, RangeQuery
     from streamgauge.store.offline import open_folder
 
-    with open_folder(folder) as source:
-        if "step" in parameters:
-            first, last, width = (round(float(parameters[key]) * 1000) for key in ("start", "end", "step"))
-            grid = Grid(first, width, (last - first) // width + 1)
-        else:
-            grid = Grid.instant(round(float(parameters["time"]) * 1000))
-        evaluation = evaluate(expression, source, grid, Budget(Limits()), instant="step" not in parameters)
-        answer: dict[str, Any] = json.loads(b"".join(encode_evaluation(evaluation)))
+    moments = {name: round(float(value) * 1000) for name, value in parameters.items()}
+    query = RangeQuery(expression, **moments) if "step" in moments else InstantQuery(expression, **moments)
+    with open_folder(folder) as (snapshot, damage):
+        for entry in damage:
+            click.echo(f"warning: {entry.path}: {entry.what}", err=True)
+        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot, Budget(Limits())).body))
     return answer
 
 

@@ -21,7 +21,7 @@ from streamgauge.model.arrays import UInt32s
 from streamgauge.store import fs
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
-from streamgauge.store.compact import plan_compaction
+from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush
@@ -29,6 +29,7 @@ from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
 from streamgauge.store.retention import expired
 from streamgauge.store.store import Store
+from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
 
@@ -158,8 +159,10 @@ class Maintenance:
     async def compact(self) -> bool:
         """One compaction, if one is worth it. False when none is."""
         plan = plan_compaction(self._store.state.blocks, self._clock.now_ms())
-        if plan is None:
-            return False
+        return plan is not None and await self._perform(plan)
+
+    async def _perform(self, plan: CompactionPlan) -> bool:
+        """Carry a plan out. False when nothing came of it."""
         parents = [meta.id for meta in plan.inputs]
         release = self._store.leases.acquire(parents)
         try:
@@ -175,6 +178,24 @@ class Maintenance:
             return False
         self.counts.compactions += 1
         return True
+
+    async def compact_fully(self) -> None:
+        """Write the whole head and compact everything into one block a day. For a store that nobody writes to."""
+        self._store.head.seal()
+        while await self.flush(self._store.head.rows):
+            pass
+        while (plan := full_plan(self._store.state.blocks)) is not None:
+            await self._perform(plan)
+
+    async def check(self) -> list[str]:
+        """What is wrong with the live blocks."""
+        metas = self._store.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas])
+        try:
+            problems = await self._compacter.run(check_live_blocks, self._store.data, metas)
+        finally:
+            release()
+        return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
     async def _replace(self, written: Sequence[BlockMeta], parents: Sequence[str]) -> bool:
         """Swap blocks for their compaction. False when one of them went meanwhile."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamgauge.clock import Clock
@@ -17,7 +17,6 @@ from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.maintenance import Maintenance
-from streamgauge.store.ports import Damage
 from streamgauge.store.recovery import Recovered, recover, replay_samples
 from streamgauge.store.shm import SharedMemory, remove_leftovers
 from streamgauge.store.snapshot import by_priority
@@ -33,9 +32,8 @@ _ROWS_BETWEEN_BREATHS = 200_000
 class Progress:
     """How far the opening is. Read by whoever answers whether the server is ready."""
 
-    samples: int = 0
-    done: bool = False
-    damage: list[Damage] = field(default_factory=list)
+    current: int = 0  # samples of the log that are in memory again
+    total: int = 0  # of how many, by the size of the log: an estimate until it has been read
 
 
 @asynccontextmanager
@@ -45,7 +43,7 @@ async def open_store(
     """Open a folder whose lock is held; everything acknowledged is visible inside the `with`. Its end leaves nothing
     unwritten.
 
-    `runner` is where blocks are written. Raises FormatTooNew and StorageError.
+    `flusher` and `compacter` are where blocks are written; they may be the same. Raises FormatTooNew and StorageError.
     """
     fs.make_dir(data)
     remove_leftovers(data)
@@ -61,13 +59,11 @@ async def open_store(
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through)
         state = _state(recovered)
         store = Store(data, settings, clock, leases, index, head, log, state)
-        maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, runner, clock)
+        maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
         await _replay(store, log, maintenance, progress)
         state.damage += log.damage
-        progress.damage = state.damage
         for damage in state.damage:
             LOG.warning("%s: %s", damage.path, damage.what)
-        progress.done = True
         try:
             yield store, maintenance
         finally:
@@ -96,8 +92,11 @@ async def _replay(store: Store, log: SegmentLog, maintenance: Maintenance, progr
     for commit, batch in replay_samples(log, store.state.flushed_through):
         store.head.append(commit, batch)
         store.state.commit = commit
-        progress.samples += len(batch)
+        progress.current += len(batch)
+        progress.total = max(progress.total, progress.current)
         since_breath += len(batch)
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0
             await asyncio.sleep(0)
+            while store.head.rows > 2 * store.settings.head_samples and await maintenance.flush(store.head.rows // 2):
+                pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,7 @@ class Store:
         self.refusal: StorageError | None = None  # why writes are refused at the moment
         self._clock = clock
         self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
+        self.samples_appended = 0  # since the start
         self._queued_rows = 0
         self._closing = False
         self._room = asyncio.Condition()
@@ -98,6 +99,10 @@ class Store:
     def admitted(self) -> tuple[int, int]:
         now = self._clock.now_ms()
         return self.oldest_kept(now), now + MAX_AHEAD_MS
+
+    def keep_for(self, retention: int) -> None:
+        """Change the retention, in ms; 0 keeps for ever."""
+        self.settings = replace(self.settings, retention=retention)
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -169,6 +174,7 @@ class Store:
         for commit in commits:
             self.head.append(commit.number, commit.batch)
             self.state.commit = commit.number
+            self.samples_appended += len(commit.batch)
         for pending in group:
             for entry in pending.metadata:
                 self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry

@@ -1,0 +1,180 @@
+"""What the HTTP routes are given: one object that knows the store, the workers and the configuration."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamgauge.clock import Clock
+from streamgauge.config import Config
+from streamgauge.errors import ConfigError, NotReady, StreamgaugeError
+from streamgauge.ingest.remote_write import Receiver
+from streamgauge.model.batch import Metadata
+from streamgauge.model.source import Snapshot
+from streamgauge.query.budget import Limits
+from streamgauge.query.pool import WorkerPool
+from streamgauge.query.requests import CardinalityQuery, Job
+from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
+from streamgauge.settings import BY_NAME, Settings, shown
+from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.opening import Progress
+from streamgauge.store.report import report
+from streamgauge.store.store import Store
+
+LOG = logging.getLogger(__name__)
+
+SNAPSHOTS = "streamgauge.store.snapshot"
+"""Imported by query workers before their first query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What exists once the folder is open."""
+
+    store: Store
+    maintenance: Maintenance
+    receiver: Receiver
+
+
+class ServerServices:
+    """Implements serve.services.Services. `opened` is set once the folder is open; until then what needs it is refused.
+
+    reread: reads the configuration anew. metrics: the server's own metrics as text.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        settings: Settings,
+        config: Config,
+        reread: Callable[[], tuple[Config, Settings]],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._clock = clock
+        self._started_at = clock.now_ms()
+        self._settings = settings
+        self._config = config
+        self._reread = reread
+        self._metrics = metrics
+        self._config_numbers = ConfigNumbers(True, clock.now_ms())
+        self.progress = Progress()
+        self.opened: Opened | None = None
+        self.reloaded: Callable[[Settings, Config], None] = lambda settings, config: None
+        self._workers = WorkerPool(
+            self._take_snapshot, clock=clock, max_waiting=settings.query_concurrency, preload=(SNAPSHOTS,)
+        )
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises NotReady before that."""
+        return self._open().store
+
+    def _open(self) -> Opened:
+        if self.opened is None:
+            raise NotReady("the server is starting: it reads what is on disk", retry_after=1)
+        return self.opened
+
+    def _take_snapshot(self) -> tuple[Snapshot, Callable[[], None]]:
+        return self.store.snapshot()
+
+    def http_options(self) -> HttpOptions:
+        """What the routes are told of the configuration in force."""
+        return http_options(self._settings, self._config)
+
+    # ---- serve.services.Services ------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def started_at(self) -> int:
+        return self._started_at
+
+    @property
+    def workers(self) -> WorkerPool:
+        return self._workers
+
+    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
+        return await self._open().receiver.receive(headers, body)
+
+    def metadata(self) -> Sequence[Metadata]:
+        return self.store.metadata()
+
+    def replay(self) -> Replay:
+        return Replay(self.progress.current, self.progress.total, self.opened is not None)
+
+    def store_numbers(self) -> StoreNumbers:
+        store = self.store
+        return StoreNumbers(
+            store.index.series, store.samples_appended, len(store.state.damage), store.settings.retention
+        )
+
+    def config_numbers(self) -> ConfigNumbers:
+        return self._config_numbers
+
+    def config_yaml(self) -> str:
+        return self._config.text
+
+    def flags(self) -> Mapping[str, str]:
+        return {name.replace("_", "-"): shown(self._settings, name) for name in BY_NAME}
+
+    async def reload(self) -> None:
+        try:
+            config, settings = self._reread()
+        except ConfigError as error:
+            self._config_numbers = ConfigNumbers(False, self._config_numbers.loaded_at)
+            LOG.error("the configuration was not reloaded, the old one stays: %s", error.message)
+            raise
+        for warning in config.warnings:
+            LOG.warning("%s", warning)
+        for setting in BY_NAME.values():
+            if not setting.reloadable and getattr(settings, setting.name) != getattr(self._settings, setting.name):
+                LOG.warning("%s has changed and takes effect at the next start", setting.name)
+        self._settings, self._config = settings, config
+        self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
+        if self.opened is not None:
+            self.opened.store.keep_for(settings.retention)
+        self.reloaded(settings, config)
+        LOG.info("the configuration was reloaded")
+
+    async def inspect(self) -> Mapping[str, object]:
+        opened = self._open()
+        state = opened.store.state
+        return report(
+            state.blocks,
+            opened.store.head.rows,
+            opened.store.index.series,
+            state.commit,
+            state.flushed_through,
+            state.damage,
+            await self._cardinality(),
+        )
+
+    async def _cardinality(self) -> dict[str, Any]:
+        answer = await self._workers.run(Job(CardinalityQuery()))
+        body = json.loads(b"".join([chunk async for chunk in answer.chunks]))
+        if body["status"] != "success":
+            raise StreamgaugeError(body["error"])
+        data: dict[str, Any] = body["data"]
+        return data
+
+    async def check(self) -> Mapping[str, object]:
+        return {"problems": await self._open().maintenance.check()}
+
+    def metrics_text(self) -> bytes:
+        return self._metrics()
+
+
+def http_options(settings: Settings, config: Config) -> HttpOptions:
+    """What the routes are told of settings and configuration."""
+    return HttpOptions(
+        limits=Limits(settings.query_max_samples, settings.query_max_bytes, settings.query_timeout / 1000),
+        lookback=settings.query_lookback,
+        allow_hosts=settings.allow_host,
+        allow_origins=settings.allow_origin,
+        external_labels=tuple(config.external_labels.items()),
+    )

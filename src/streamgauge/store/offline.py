@@ -1,0 +1,72 @@
+"""A data folder that no server holds: read it as it is, check it, or compact it all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamgauge.clock import SystemClock
+from streamgauge.errors import FolderInUse, NotFound
+from streamgauge.store.catalog import CatalogLost
+from streamgauge.store.head import Head
+from streamgauge.store.helper import InThread
+from streamgauge.store.index import SeriesIndex
+from streamgauge.store.leases import Leases
+from streamgauge.store.lock import acquire, holder
+from streamgauge.store.log import SegmentLog
+from streamgauge.store.opening import Progress, open_store
+from streamgauge.store.ports import BlockMeta, Damage
+from streamgauge.store.recovery import recover, replay_samples
+from streamgauge.store.shm import SharedMemory
+from streamgauge.store.snapshot import StoreSnapshot, by_priority
+from streamgauge.store.store import StoreSettings
+
+UNBOUNDED = 1 << 62
+
+
+@contextmanager
+def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
+    """The state of a folder, and what in it cannot be read. Nothing is written; the log is replayed in memory.
+
+    Raises FolderInUse when a server holds it, NotFound when it is no data folder, and StorageError.
+    """
+    held = holder(data)
+    if held is not None:
+        raise FolderInUse(f"{data} is held by the server at {held.address} (process {held.pid}); ask it")
+    try:
+        recovered = recover(data, writable=False)
+    except CatalogLost as lost:
+        raise NotFound(f"{data} is no data folder: {lost.message}") from None
+    memory = SharedMemory(data)
+    leases = Leases()
+    index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
+    head = Head(memory, leases)
+    try:
+        index.restore(recovered.series.ids, recovered.series.keys)
+        log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
+        commit = recovered.state.flushed_through
+        for commit, batch in replay_samples(log, commit):
+            head.append(commit, batch)
+        snapshot = StoreSnapshot(
+            data, commit, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
+        )
+        yield snapshot, [*recovered.damage, *log.damage]
+    finally:
+        head.close()
+        index.close()
+        recovered.catalog.close()
+
+
+async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:
+    """Write the log into blocks and compact everything; the blocks before and after.
+
+    Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
+    """
+    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (store, maintenance):
+            before = store.state.blocks
+            await maintenance.compact_fully()
+            return before, store.state.blocks

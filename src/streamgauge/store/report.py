@@ -1,0 +1,40 @@
+"""What a store holds, as plain values for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from streamgauge.store.ports import BlockMeta, Damage
+
+
+def report(
+    blocks: Sequence[BlockMeta],
+    head_samples: int,
+    series: int,
+    commit: int,
+    flushed_through: int,
+    damage: Sequence[Damage],
+    cardinality: dict[str, Any],
+) -> dict[str, Any]:
+    """The answer of `inspect`. Times in ms, sizes in bytes."""
+    return {
+        "blocks": [
+            {
+                "id": meta.id,
+                "min_time": meta.min_time,
+                "max_time": meta.max_time,
+                "series": meta.series,
+                "samples": meta.samples,
+                "bytes": meta.bytes,
+                "level": meta.level,
+                "late": meta.late,
+            }
+            for meta in sorted(blocks, key=lambda meta: (meta.min_time, meta.id))
+        ],
+        "head": {"samples": head_samples, "series": series},
+        "commit": commit,
+        "flushed_through": flushed_through,
+        "damage": [{"path": entry.path, "what": entry.what} for entry in damage],
+        "cardinality": cardinality,
+    }

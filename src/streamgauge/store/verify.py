@@ -1,0 +1,93 @@
+"""Every invariant of a store, as one list of sentences about what does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from streamgauge.errors import Corrupt, StorageError
+from streamgauge.store import names
+from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.check import check_block, check_blocks
+from streamgauge.store.log import SegmentLog
+from streamgauge.store.ports import BlockMeta, RecordKind
+from streamgauge.store.records import decode_metadata, decode_samples, decode_series
+
+
+def check_live_blocks(data: Path, metas: Sequence[BlockMeta]) -> list[str]:
+    """What is wrong with blocks that the catalog names: each by itself, with each other, and their series' ids."""
+    blocks = LocalBlocks(data)
+    problems: list[str] = []
+    readable: list[BlockMeta] = []
+    keys: dict[int, bytes] = {}
+    for meta in metas:
+        try:
+            with blocks.open(meta.id) as reader:
+                problems += check_block(reader)
+                if reader.meta != meta:
+                    problems.append(f"block {meta.id}: its footer and the catalog do not say the same")
+                for series, key in zip(reader.series_ids().tolist(), reader.keys().to_pylist(), strict=True):
+                    if keys.setdefault(series, key) != key:
+                        problems.append(f"block {meta.id}: series {series} has other labels than in an earlier block")
+            readable.append(meta)
+        except FileNotFoundError as error:
+            problems.append(f"block {meta.id}: {error.filename} is missing")
+        except Corrupt as error:
+            problems.append(f"block {meta.id}: {error.message}")
+    return problems + check_blocks(readable, blocks.open)
+
+
+def check_folder(data: Path) -> list[str]:
+    """What is wrong with a folder that no server holds. Nothing is changed."""
+    try:
+        catalog = SqliteCatalog.open(data, writable=False)
+    except CatalogLost as lost:
+        return [f"{lost.message}; the next start rebuilds the catalog from the blocks"]
+    except StorageError as error:
+        return [error.message]
+    state = catalog.load()
+    catalog.close()
+    problems = check_live_blocks(data, state.blocks)
+    live = {meta.id for meta in state.blocks}
+    problems += [
+        f"block {block_id} is not in the catalog; the next start removes it or sets it aside"
+        for block_id in LocalBlocks(data).names()
+        if block_id not in live
+    ]
+    for meta in state.blocks:
+        if meta.last_commit > state.flushed_through:
+            problems.append(f"block {meta.id} holds commits after {state.flushed_through}, where the log takes over")
+    log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    problems += _check_log(log)
+    problems += [f"{damage.path}: {damage.what}" for damage in log.damage]
+    aside = names.set_aside_dir(data)
+    if aside.is_dir():
+        problems += [f"{path} was set aside as damaged" for path in sorted(aside.iterdir()) if path.suffix != ".txt"]
+    return problems
+
+
+def _check_log(log: SegmentLog) -> Iterator[str]:
+    """Records that decode, commits that do not go back, and a definition of each series before its samples."""
+    defined: set[int] = set()
+    last = 0
+    for record in log.replay():
+        if record.commit < last:
+            yield f"the log goes back from commit {last} to {record.commit}"
+        last = record.commit
+        try:
+            if record.kind == RecordKind.SERIES:
+                ids, keys = decode_series(record.payload)
+                defined.update(ids.tolist())
+                if len(ids) != len(keys):
+                    yield f"commit {record.commit} defines {len(ids)} series with {len(keys)} keys"
+            elif record.kind == RecordKind.SAMPLES:
+                unknown = set(np.unique(decode_samples(record.payload).series).tolist()) - defined
+                if unknown:
+                    yield f"commit {record.commit} has samples of series {min(unknown)}, which the log does not define"
+            elif record.kind == RecordKind.METADATA:
+                decode_metadata(record.payload)
+        except Corrupt as error:
+            yield f"commit {record.commit} cannot be read: {error.message}"
