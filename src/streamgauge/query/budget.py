@@ -21,9 +21,7 @@ class Limits:
 class Budget:
     """One query's running account. Used in the worker, on one thread; `cancel` may be called from any."""
 
-    def __init__(
-        self, limits: Limits, monotonic: Callable[[], float] = time.monotonic, *, waited: float = 0.0
-    ) -> None:
+    def __init__(self, limits: Limits, monotonic: Callable[[], float] = time.monotonic, *, waited: float = 0.0) -> None:
         """`waited`: seconds that the query has already spent waiting for a worker."""
         self.limits = limits
         self.samples = 0
