@@ -55,18 +55,34 @@ def compact_folder(folder: str) -> None:
             f"{folder} is held by the server with process id {held.pid} at {held.address}, which compacts by itself; "
             "stop it first"
         )
-    from streamgauge.store.offline import compact_offline
+    from streamgauge.store.offline import compact_folder as compacted
 
-    before, after = asyncio.run(compact_offline(path))
-    click.echo(f"{folder}: {_blocks(before)} -> {_blocks(after)}")
+    before, after = asyncio.run(compacted(path))
+    click.echo(f"{folder}: {_described(before)} -> {_described(after)}")
 
 
-def _blocks(report: dict[str, int]) -> str:
-    each = report["bytes"] / report["samples"] if report["samples"] else 0.0
-    count = report["blocks"]
-    return (
-        f"{count} block{'s' * (count != 1)}, {report['samples']} samples, {report['bytes']} bytes ({each:.2f} a sample)"
-    )
+def _described(blocks: Sequence[BlockMeta]) -> str:
+    samples, size = sum(meta.samples for meta in blocks), sum(meta.bytes for meta in blocks)
+    each = f" ({size / samples:.2f} a sample)" if samples else ""
+    return f"{len(blocks)} block{'s' * (len(blocks) != 1)}, {samples} samples, {size} bytes{each}"
+
+
+def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
+    from streamgauge.query.cardinality import cardinality
+    from streamgauge.store.offline import open_folder
+    from streamgauge.store.report import report
+
+    with open_folder(path) as (snapshot, damage):
+        series = snapshot.open({}).series([], -(1 << 62), 1 << 62)
+        return report(
+            snapshot.blocks,
+            snapshot.head.rows,
+            len(series),
+            snapshot.commit,
+            max((meta.last_commit for meta in snapshot.blocks), default=0),
+            damage,
+            cardinality(series, limit),
+        )
 
 
 def _existing(folder: str) -> Path:

@@ -81,7 +81,7 @@ def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> d
     with open_folder(folder) as (snapshot, damage):
         for entry in damage:
             click.echo(f"warning: {entry.path}: {entry.what}", err=True)
-        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot, Budget(Limits())).body))
+        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot.open({}), Budget(Limits())).body))
     return answer
 
 

@@ -16,16 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import StreamgaugeError
-from streamgauge.model.arrays import Floats, Int32s, Int64s
-from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
+from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.frame import LabelFrame
+from streamgauge.query.labels import LabelTexts
 from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
-from streamgauge.query.text import concatenated, join, join_present, time_texts, value_texts
+from streamgauge.query.text import concatenated, join, time_texts, value_texts
 
 JSON = "application/json"
 
 CHUNK_BYTES = 2 << 20
 """Text of one chunk, about: some 64 k points, so that the arrays in between stay in the processor's cache."""
 _POINT_BYTES = 32
+_ROW_BYTES = 64
 
 
 def error_body(error: StreamgaugeError) -> bytes:
@@ -61,9 +63,9 @@ def evaluation_data(evaluation: Evaluation, stats: Mapping[str, object] | None =
 
 def series_data(frame: LabelFrame) -> Iterator[bytes]:
     """One object of labels for each series."""
-    labels = _LabelTexts(frame)
+    labels = _labels(frame)
     yield b"["
-    for first, last in _ranges(labels.sizes()):
+    for first, last in _ranges(_ROW_BYTES + labels.sizes()):
         text = concatenated(join(",{", labels.rows(first, last), "}"))
         yield text[1:] if first == 0 else text
     yield b"]"
@@ -89,10 +91,10 @@ def _string(result: String) -> Iterator[bytes]:
 
 
 def _vector(result: Vector) -> Iterator[bytes]:
-    labels = _LabelTexts(result.labels)
+    labels = _labels(result.labels)
     middle = f'}},"value":[{_time(result.time)},"'
     yield b"["
-    for first, last in _ranges(labels.sizes()):
+    for first, last in _ranges(_ROW_BYTES + labels.sizes()):
         values = value_texts(result.values[first:last])
         text = concatenated(join(',{"metric":{', labels.rows(first, last), middle, values, '"]}'))
         yield text[1:] if first == 0 else text
@@ -100,12 +102,12 @@ def _vector(result: Vector) -> Iterator[bytes]:
 
 
 def _matrix(result: Matrix) -> Iterator[bytes]:
-    labels = _LabelTexts(result.labels)
+    labels = _labels(result.labels)
     counts = np.count_nonzero(result.present, axis=1)
     times = time_texts(result.times)
 
     def pieces() -> Iterator[bytes]:
-        for first, last in _ranges(labels.sizes() + counts * _POINT_BYTES):
+        for first, last in _ranges(_ROW_BYTES + labels.sizes() + counts * _POINT_BYTES):
             present = result.present[first:last]
             steps = np.nonzero(present)[1]
             starts = np.cumsum(counts[first:last]) - counts[first:last]
@@ -116,11 +118,11 @@ def _matrix(result: Matrix) -> Iterator[bytes]:
 
 
 def _range_vector(result: RangeVector) -> Iterator[bytes]:
-    labels = _LabelTexts(result.labels)
+    labels = _labels(result.labels)
     samples = result.samples
 
     def pieces() -> Iterator[bytes]:
-        for first, last in _ranges(labels.sizes() + np.diff(samples.offsets) * _POINT_BYTES):
+        for first, last in _ranges(_ROW_BYTES + labels.sizes() + np.diff(samples.offsets) * _POINT_BYTES):
             begin, end = samples.offsets[first], samples.offsets[last]
             steps = np.arange(end - begin)
             starts = samples.offsets[first:last] - begin
@@ -165,43 +167,8 @@ def _rows_of_points(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield _SERIES_CLOSE + b"]"
 
 
-class _LabelTexts:
-    """The labels of a frame as the inside of a JSON object, ordered by name, for one range of rows at a time."""
-
-    def __init__(self, frame: LabelFrame) -> None:
-        self._frame_rows = frame.rows
-        self._columns = [
-            (codes, join(_dump(name).decode() + ":", _quoted(values)))
-            for name, (codes, values) in sorted((name, _used(column)) for name, column in frame.columns.items())
-        ]
-
-    def sizes(self) -> Int64s:
-        """Bytes of text of each row, about. int64[rows]."""
-        sizes = np.full(self._frame_rows, 2 * _POINT_BYTES, np.int64)
-        for codes, texts in self._columns:
-            lengths = np.append(pc.cast(pc.binary_length(texts), pa.int64()).to_numpy(), 0)
-            sizes += lengths[codes]  # ABSENT is the last
-        return sizes
-
-    def rows(self, first: int, last: int) -> pa.StringArray:
-        columns = []
-        for codes, texts in self._columns:
-            part = codes[first:last]
-            codes_or_null: Any = pa.array(part, mask=part == ABSENT)
-            columns.append(texts.take(codes_or_null))
-        if not columns:
-            return pa.array([""] * (last - first), pa.string())
-        return join_present(columns, ",")
-
-
-def _used(column: LabelColumn) -> tuple[Int32s, pa.StringArray]:
-    """Codes and a dictionary no longer than about the number of rows: a store's own may be far longer."""
-    codes, values = column.codes, column.values
-    if len(values) <= len(codes):
-        return codes, values
-    used, places = np.unique(codes, return_inverse=True)
-    absent = int(len(used) > 0 and used[0] == ABSENT)
-    return (places - absent).astype(np.int32), values.take(used[absent:])
+def _labels(frame: LabelFrame) -> LabelTexts:
+    return LabelTexts(frame, lambda name: _dump(name).decode() + ":", _quoted)
 
 
 def _quoted(texts: pa.StringArray) -> pa.StringArray:

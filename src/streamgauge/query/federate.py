@@ -1,0 +1,116 @@
+"""The latest sample of each matching series, in the text exposition format: what /federate answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamgauge.model.arrays import stale_mask
+from streamgauge.model.source import Matcher, Selection, Source
+from streamgauge.query.budget import Budget
+from streamgauge.query.labels import METRIC_NAME, LabelTexts, column_texts
+from streamgauge.query.text import concatenated, join, strings, value_texts
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_CLASSIC_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_CLASSIC_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_TYPES = frozenset({"counter", "gauge"})
+"""Types that are passed on. The series of a histogram or a summary do not stand together in order of names."""
+_LINES_AT_ONCE = 20_000
+
+
+def federate(
+    source: Source,
+    matcher_sets: Sequence[Sequence[Matcher]],
+    start: int,
+    end: int,
+    budget: Budget,
+    types: Mapping[str, str],
+    external_labels: Mapping[str, str],
+) -> Iterator[bytes]:
+    """Lines ordered by metric name, a `# TYPE` line before each metric, times in ms.
+
+    A series without a name, or whose latest sample in [start, end] is a stale marker, is left out. External labels are
+    added to the series that do not have them. `instance` is added empty where it is in neither, so that a scraper that
+    honors labels does not put its own there.
+    """
+    defaults = {"instance": "", **external_labels}
+    tables = [_latest(source.select(matchers, start, end, budget), defaults) for matchers in matcher_sets]
+    lines = _distinct(pa.concat_tables(tables).sort_by([("name", "ascending"), ("labels", "ascending")]))
+    return _spelled(lines, types)
+
+
+def _latest(selection: Selection, defaults: Mapping[str, str]) -> pa.Table:
+    """Columns name, labels, value and time, all text."""
+    samples = selection.samples
+    last = samples.offsets[1:] - 1
+    named = selection.labels.columns.get(METRIC_NAME)
+    keep = ~stale_mask(samples.values[last]) & (named.codes >= 0 if named is not None else False)
+    rows = np.nonzero(keep)[0]
+    frame = selection.labels.take(rows)
+    labels = LabelTexts(frame.without([METRIC_NAME]), _label_name, _label_values, defaults)
+    return pa.table(
+        {
+            "name": column_texts(frame.columns[METRIC_NAME]) if len(rows) else strings(()),
+            "labels": labels.rows(0, len(rows)),
+            "value": value_texts(samples.values[last[rows]]),
+            "time": pc.cast(pa.array(samples.times[last[rows]]), pa.string()),
+        }
+    )
+
+
+def _distinct(lines: pa.Table) -> pa.Table:
+    """Without the series that an earlier selector has selected, too."""
+    if len(lines) < 2:
+        return lines
+    same: Any = pc.and_(
+        *(pc.equal(lines[name].slice(1), lines[name].slice(0, len(lines) - 1)) for name in ("name", "labels"))
+    )
+    return lines.filter(pa.array(np.concatenate([[True], ~same.to_numpy()])))
+
+
+def _spelled(lines: pa.Table, types: Mapping[str, str]) -> Iterator[bytes]:
+    previous = None
+    for batch in lines.combine_chunks().to_batches(max_chunksize=_LINES_AT_ONCE):
+        names: Any = batch["name"].dictionary_encode()
+        codes = names.indices.to_numpy()
+        metrics = names.dictionary.to_pylist()
+        begins = np.append(True, codes[1:] != codes[:-1])
+        begins[0] = metrics[codes[0]] != previous
+        previous = metrics[codes[-1]]
+        headers = strings([*(_type_line(metric, types) for metric in metrics), ""])
+        openings = strings(map(_opening, metrics))
+        heads = headers.take(np.where(begins, codes, len(metrics)))
+        labels, values, times = (cast(pa.StringArray, batch[name]) for name in ("labels", "value", "time"))
+        yield concatenated(join(heads, openings.take(codes), labels, "} ", values, " ", times, "\n"))
+
+
+def _type_line(metric: str, types: Mapping[str, str]) -> str:
+    name = metric if _CLASSIC_METRIC.fullmatch(metric) else _quoted(metric)
+    kind = types.get(metric, "")
+    return f"# TYPE {name} {kind if kind in _TYPES else 'untyped'}\n"
+
+
+def _opening(metric: str) -> str:
+    """What stands before the labels; there always is one."""
+    return f"{metric}{{" if _CLASSIC_METRIC.fullmatch(metric) else f"{{{_quoted(metric)},"
+
+
+def _label_name(name: str) -> str:
+    return f"{name if _CLASSIC_LABEL.fullmatch(name) else _quoted(name)}="
+
+
+def _label_values(values: pa.StringArray) -> pa.StringArray:
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
+        values = pc.replace_substring(values, plain, escaped)
+    return join('"', values, '"')
+
+
+def _quoted(name: str) -> str:
+    return str(_label_values(strings([name]))[0].as_py())

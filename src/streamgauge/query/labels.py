@@ -1,0 +1,72 @@
+"""The labels of many series as text, a range of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamgauge.model.arrays import Int32s, Int64s
+from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
+from streamgauge.query.text import join, join_present, strings
+
+METRIC_NAME = "__name__"
+
+NameSpelling = Callable[[str], str]
+ValueSpelling = Callable[[pa.StringArray], pa.StringArray]
+
+
+class LabelTexts:
+    """Labels joined by commas, ordered by name. Each distinct value is spelled once."""
+
+    def __init__(
+        self, frame: LabelFrame, name: NameSpelling, value: ValueSpelling, defaults: Mapping[str, str] | None = None
+    ) -> None:
+        """`name` spells a label's name and what stands between it and the value, `value` spells values. `defaults` are
+        values of labels for the series that do not have them."""
+        self._rows = len(frame)
+        self._columns: list[tuple[Int32s, pa.StringArray]] = []
+        defaults = defaults or {}
+        for label in sorted({*frame.columns, *defaults}):
+            codes, values = _used(frame.columns.get(label), self._rows)
+            if label in defaults:
+                codes = np.where(codes == ABSENT, len(values), codes).astype(np.int32)
+                values = pa.concat_arrays([values, strings([defaults[label]])])
+            self._columns.append((codes, join(name(label), value(values))))
+
+    def sizes(self) -> Int64s:
+        """Bytes of the text of each row, without the commas. int64[rows]."""
+        sizes = np.zeros(self._rows, np.int64)
+        for codes, texts in self._columns:
+            lengths = pc.cast(pc.binary_length(texts), pa.int64()).to_numpy()
+            sizes += np.append(lengths, 0)[codes]  # ABSENT, -1, is the last
+        return sizes
+
+    def rows(self, first: int, last: int) -> pa.StringArray:
+        """The texts of the rows from `first` up to `last`."""
+        columns = []
+        for codes, texts in self._columns:
+            part = codes[first:last]
+            present: Any = pa.array(part, mask=part == ABSENT)
+            columns.append(texts.take(present))
+        return join_present(columns, ",") if columns else strings([""] * (last - first))
+
+
+def column_texts(column: LabelColumn) -> pa.StringArray:
+    """The value at each row, null where the label is absent."""
+    indices: Any = pa.array(column.codes, mask=column.codes == ABSENT)
+    return column.values.take(indices)
+
+
+def _used(column: LabelColumn | None, rows: int) -> tuple[Int32s, pa.StringArray]:
+    """Codes and a dictionary that is no longer than there are rows: that of a store may be far longer."""
+    if column is None:
+        return np.full(rows, ABSENT, np.int32), strings(())
+    if len(column.values) <= rows:
+        return column.codes, column.values
+    used, places = np.unique(column.codes, return_inverse=True)
+    absent = int(len(used) > 0 and used[0] == ABSENT)
+    return (places - absent).astype(np.int32), column.values.take(used[absent:])

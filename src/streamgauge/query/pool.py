@@ -1,0 +1,405 @@
+"""The query workers: who runs what, and when one of them has to go.
+
+    waiting (first come, first served) -> running in a worker -> answered
+
+One worker at least is kept ready; more are started while queries wait, and end when they have been idle for a while.
+One more is reserved for small queries, so that a list of labels never waits behind a month of samples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from streamgauge import errors
+from streamgauge.clock import Clock, SystemClock
+from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, QueryTimeout, StreamgaugeError
+from streamgauge.query.frames import Kind
+from streamgauge.query.process import WorkerProcess, how_it_ended
+from streamgauge.query.requests import Answer, Job, RunningQuery, TakeSnapshot
+from streamgauge.query.running import PoolQuery, PoolWorker, failure
+from streamgauge.query.spool import AnswerStream
+from streamgauge.query.worker import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 20
+MEMORY_LIMIT = 4 << 30
+"""Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
+kernels need room to work in."""
+RETRY_AFTER = 5
+"""Seconds, told to whom we refuse. Queries of dashboards take less."""
+TIMEOUT_GRACE = 2.0
+"""Seconds past a query's time until its worker is killed. The query checks the time itself, between steps of work."""
+CANCEL_GRACE = 1.0
+IDLE_SECONDS = 60.0
+"""After that a worker beyond the first ends. Dashboards refresh at least every minute; to start one takes 0.3 s."""
+RECYCLE_BYTES = 256 << 20
+"""Private memory that an idle worker may keep. It starts with some 25 MiB; not everything is given back."""
+MEMORY_CHECK_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class PoolStatistics:
+    """Totals since the start, and the present state."""
+
+    answered: int = 0  # whole answers, errors that the query itself met among them
+    refused: int = 0  # too many were waiting
+    canceled: int = 0  # by request, or the client went away
+    timed_out: int = 0
+    killed: int = 0  # workers that did not stop when told to, or outgrew their memory
+    died: int = 0  # workers that ended by themselves
+    recycled: int = 0  # workers that kept too much memory
+    started: int = 0  # workers
+    waiting: int = 0
+    running: int = 0
+    workers: int = 0
+
+
+class WorkerPool:
+    """Implements `query.requests.Workers`. Used on one event loop; `close` it."""
+
+    def __init__(
+        self,
+        take_snapshot: TakeSnapshot,
+        *,
+        clock: Clock | None = None,
+        workers: int | None = None,
+        max_waiting: int = MAX_WAITING,
+        memory_limit: int = MEMORY_LIMIT,
+        watch_memory: bool = sys.platform != "linux",
+        preload: tuple[str, ...] = (),
+        spool_directory: Path | None = None,
+    ) -> None:
+        """
+        workers: how many queries run at once, beside a small one; by default as many as there are cores.
+        watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
+        preload: modules that the snapshots need where they are opened.
+        spool_directory: where answers go that their clients are slow to take.
+        """
+        self._take_snapshot = take_snapshot
+        self._clock = clock or SystemClock()
+        self._limit = workers or os.cpu_count() or 1
+        self._max_waiting = max_waiting
+        self._watch_memory = watch_memory
+        self._settings = WorkerSettings(memory_limit, preload)
+        self._spool_directory = spool_directory
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="query-processes")
+        self._workers: list[PoolWorker] = []  # the one used last at the end
+        self._waiting: list[PoolQuery] = []
+        self._queries: dict[int, PoolQuery] = {}  # waiting and running, oldest first
+        self._next_id = 1
+        self._totals = PoolStatistics()
+        self._cannot_start: str | None = None  # then no worker is started until somebody asks again
+        self._closing = False
+
+    # ---- the life of the pool ----
+
+    async def start(self) -> None:
+        """Start the first workers and wait until they are ready.
+
+        Raises NotReady when they cannot start.
+        """
+        atexit.register(self._kill_all)
+        self._staff()
+        for worker in list(self._workers):
+            await worker.settled.wait()
+        if self._cannot_start is not None:
+            raise NotReady(self._cannot_start)
+
+    async def close(self) -> None:
+        """Stop all queries and end all workers. Nothing is left running when this returns."""
+        self._closing = True
+        stopping = NotReady("the server is stopping")
+        for query in list(self._queries.values()):
+            if query.worker is None:
+                self._finish(query, stopping)
+            else:
+                query.stopped = query.stopped or stopping
+        lives = [worker.life for worker in self._workers if worker.life is not None]
+        for worker in list(self._workers):
+            if worker.process is not None:
+                worker.process.signal_kill()
+            elif worker.life is not None:
+                worker.life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+        await asyncio.to_thread(self._executor.shutdown)
+        atexit.unregister(self._kill_all)
+
+    def _kill_all(self) -> None:
+        """For an interpreter that ends without `close`: it would wait for the workers for ever."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.signal_kill()
+
+    # ---- query.requests.Workers ----
+
+    async def run(self, job: Job) -> Answer:
+        query = self._admit(job)
+        try:
+            content_type, encoding = await query.head
+        except StreamgaugeError as error:
+            return failure(job, error)
+        except asyncio.CancelledError:
+            self._stop(query, QueryCanceled("the client went away"))
+            raise
+        return Answer(200, content_type, encoding, query.stream)
+
+    def running(self) -> list[RunningQuery]:
+        return [query.described() for query in self._queries.values()]
+
+    def cancel(self, query_id: int) -> bool:
+        query = self._queries.get(query_id)
+        if query is None:
+            return False
+        self._stop(query, QueryCanceled("the query was canceled"))
+        return True
+
+    def statistics(self) -> PoolStatistics:
+        running = len(self._queries) - len(self._waiting)
+        return replace(self._totals, waiting=len(self._waiting), running=running, workers=len(self._workers))
+
+    # ---- queries ----
+
+    def _admit(self, job: Job) -> PoolQuery:
+        if self._closing:
+            raise NotReady("the server is stopping")
+        gone = QueryCanceled("the client went away")
+        query = PoolQuery(
+            id=self._next_id,
+            job=job,
+            started=self._clock.now_ms(),
+            admitted=self._clock.monotonic(),
+            head=asyncio.get_running_loop().create_future(),
+            stream=AnswerStream(self._clock, lambda: self._stop(query, gone), self._spool_directory),
+        )
+        self._next_id += 1
+        self._cannot_start = None
+        self._waiting.append(query)
+        self._queries[query.id] = query
+        self._schedule()
+        if len(self._waiting) > self._max_waiting:
+            self._totals.refused += 1
+            error = Overloaded(f"{self._max_waiting} queries are waiting already", RETRY_AFTER)
+            self._waiting.remove(query)
+            del self._queries[query.id]
+            raise error
+        self._task(query, self._enforce_deadline(query))
+        return query
+
+    def _schedule(self) -> None:
+        """Give waiting queries to idle workers, in order of arrival, and start workers for the rest."""
+        for query in list(self._waiting):
+            worker = self._idle_worker(query)
+            if worker is not None:
+                try:
+                    self._assign(query, worker)
+                except StreamgaugeError as error:  # there is no snapshot to be had
+                    self._finish(query, error)
+        self._staff()
+
+    def _idle_worker(self, query: PoolQuery) -> PoolWorker | None:
+        """The reserved worker for what is small; else the one used last, so that the others may end."""
+        idle = [worker for worker in self._workers if worker.idle and (query.small or not worker.reserved)]
+        return max(reversed(idle), key=lambda worker: worker.reserved, default=None)
+
+    def _assign(self, query: PoolQuery, worker: PoolWorker) -> None:
+        snapshot, query.end_lease = self._take_snapshot()
+        self._waiting.remove(query)
+        query.worker, worker.query = worker, query
+        worker.stop_idling()
+        waited = self._clock.monotonic() - query.admitted
+        assert worker.process is not None
+        worker.process.channel.send(Kind.REQUEST, pickle.dumps((query.id, query.job, snapshot, waited)))
+        if self._watch_memory:
+            self._task(query, self._enforce_memory(query, worker.process))
+
+    def _stop(self, query: PoolQuery, error: StreamgaugeError) -> None:
+        """Tell a query to stop. What is waited for raises `error` at once; the worker gets a moment to obey."""
+        if query.id not in self._queries or query.stopped is not None:
+            return
+        self._totals.canceled += isinstance(error, QueryCanceled)
+        query.stopped = error
+        query.refuse(error)
+        if query.worker is None:
+            self._finish(query, error)
+        elif query.worker.process is not None:
+            query.worker.process.channel.send(Kind.CANCEL, str(query.id).encode())
+            self._task(query, self._kill_after(query, CANCEL_GRACE))
+
+    def _finish(self, query: PoolQuery, error: StreamgaugeError | None = None) -> None:
+        """A query is over: with an error, or because its answer is whole."""
+        if error is not None:
+            query.refuse(error)
+            self._totals.timed_out += isinstance(error, QueryTimeout)
+        else:
+            query.stream.finish()
+        if query.worker is None:
+            self._waiting.remove(query)
+        else:
+            query.worker.query = None
+            query.worker = None
+        if query.end_lease is not None:
+            end_lease, query.end_lease = query.end_lease, None
+            end_lease()
+        del self._queries[query.id]
+        current = asyncio.current_task()
+        for task in query.tasks:
+            if task is not current:
+                task.cancel()
+
+    # ---- enforcement ----
+
+    async def _enforce_deadline(self, query: PoolQuery) -> None:
+        seconds = query.job.limits.seconds
+        await self._clock.sleep(seconds)
+        if query.worker is None:
+            self._finish(query, QueryTimeout(f"the query waited {seconds:g} s for others to end", RETRY_AFTER))
+            return
+        await self._clock.sleep(TIMEOUT_GRACE)
+        self._kill(query, QueryTimeout(f"query timed out after {seconds:g} s (--query-timeout)"))
+
+    async def _enforce_memory(self, query: PoolQuery, process: WorkerProcess) -> None:
+        limit = self._settings.memory_limit
+        while process.private_memory() <= limit:
+            await self._clock.sleep(MEMORY_CHECK_SECONDS)
+        self._kill(query, QueryFailed(f"query needs more than {limit >> 20} MiB of memory (--query-memory); narrow it"))
+
+    async def _kill_after(self, query: PoolQuery, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._kill(query, QueryCanceled("the query was canceled"))
+
+    def _kill(self, query: PoolQuery, error: StreamgaugeError) -> None:
+        """End a query by ending its worker. The query is over when the worker is."""
+        worker = query.worker
+        if worker is None or worker.process is None:
+            return
+        query.stopped = query.stopped or error
+        if not worker.killed:
+            worker.killed = True
+            self._totals.killed += 1
+            logger.warning("killing query worker %d: %s: %s", worker.process.pid, error.message, query.text)
+            worker.process.signal_kill()
+
+    # ---- workers ----
+
+    def _staff(self) -> None:
+        """Start the workers that are missing: the reserved one, one to be ready, and one for each query that waits."""
+        if self._closing or self._cannot_start is not None:
+            return
+        staying = [worker for worker in self._workers if not worker.leaving]
+        if not any(worker.reserved for worker in staying):
+            self._hire(reserved=True)
+        general = [worker for worker in staying if not worker.reserved]
+        busy = sum(worker.query is not None for worker in general)
+        for _ in range(len(general), min(self._limit, max(1, busy + len(self._waiting)))):
+            self._hire(reserved=False)
+
+    def _hire(self, *, reserved: bool) -> None:
+        worker = PoolWorker(reserved)
+        self._workers.append(worker)
+        worker.life = asyncio.create_task(self._live(worker), name="query-worker")
+
+    async def _live(self, worker: PoolWorker) -> None:
+        """A worker's whole life, from its start to its burial."""
+        try:
+            process = await WorkerProcess.start(self._settings, self._executor)
+        except BaseException as error:
+            self._workers.remove(worker)
+            worker.settled.set()
+            if not isinstance(error, OSError):  # of which ChildProcessError is one
+                raise
+            self._give_up_starting(str(error))
+            return
+        worker.process = process
+        worker.settled.set()
+        self._totals.started += 1
+        try:
+            self._dismiss_or_keep(worker)
+            while (frame := await process.channel.receive()) is not None:
+                await self._handle(worker, *frame)
+        finally:
+            worker.leaving = True
+            code = await process.kill()
+            self._workers.remove(worker)
+            worker.stop_idling()
+            self._mourn(worker, code)
+        self._schedule()
+
+    def _give_up_starting(self, why: str) -> None:
+        """Queries that no worker is there for must not wait for ever; the next one tries again."""
+        self._cannot_start = why
+        logger.error("%s", why)
+        for query in list(self._waiting):
+            if not any(query.small or not worker.reserved for worker in self._workers if not worker.leaving):
+                self._finish(query, StreamgaugeError(why))
+
+    def _mourn(self, worker: PoolWorker, code: int | None) -> None:
+        query = worker.query
+        ended = how_it_ended(code)
+        expected = worker.killed or worker.retired or self._closing
+        if not expected:
+            self._totals.died += 1
+            logger.error("a query worker %s%s", ended, f" while it ran: {query.text}" if query else "")
+        if query is not None:
+            died = QueryFailed(f"the process that ran this query {ended}; other queries are not affected")
+            self._finish(query, query.stopped or died)
+
+    async def _handle(self, worker: PoolWorker, kind: Kind, payload: bytes) -> None:
+        query = worker.query
+        if query is None:
+            raise RuntimeError(f"a {kind.name} frame from a query worker that runs nothing")
+        if kind is Kind.HEAD:
+            head = json.loads(payload)
+            query.begin(head["content_type"], head["encoding"])
+        elif kind is Kind.CHUNK:
+            try:
+                await query.stream.put(payload)
+            except QueryFailed as error:
+                self._stop(query, error)
+        elif kind is Kind.FAULT:
+            logger.error("query failed unexpectedly: %s\n%s", query.text, payload.decode(errors="replace"))
+        elif kind is Kind.END:
+            self._totals.answered += query.stopped is None
+            self._finish(query)
+            self._dismiss_or_keep(worker)
+        elif kind is Kind.ERROR:
+            met = json.loads(payload)
+            self._totals.answered += query.stopped is None
+            self._finish(query, query.stopped or getattr(errors, met["name"])(met["message"]))
+            self._dismiss_or_keep(worker)
+
+    def _dismiss_or_keep(self, worker: PoolWorker) -> None:
+        """A worker has become free: let it go if it holds too much memory, else give it the next query."""
+        assert worker.process is not None
+        if worker.process.private_memory() > RECYCLE_BYTES:
+            self._totals.recycled += 1
+            worker.retire()
+            self._schedule()
+            return
+        self._workers.remove(worker)
+        self._workers.append(worker)
+        self._schedule()
+        if worker.idle and self._spare(worker):
+            worker.idle_timer = asyncio.create_task(self._end_when_idle(worker), name="query-worker-idle")
+
+    async def _end_when_idle(self, worker: PoolWorker) -> None:
+        await self._clock.sleep(IDLE_SECONDS)
+        worker.idle_timer = None
+        if self._spare(worker):
+            worker.retire()
+
+    def _spare(self, worker: PoolWorker) -> bool:
+        return not worker.reserved and sum(not w.reserved and not w.leaving for w in self._workers) > 1
+
+    def _task(self, query: PoolQuery, work: Coroutine[None, None, None]) -> None:
+        query.tasks.append(asyncio.create_task(work, name=f"query-{query.id}"))

@@ -1,0 +1,147 @@
+"""Starting, killing and burying the processes of query workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+
+import psutil
+
+from streamgauge.query import worker
+from streamgauge.query.channel import ServerChannel
+from streamgauge.query.frames import Kind
+from streamgauge.query.worker import WorkerSettings
+
+_JOIN_SECONDS = 5.0
+
+
+class WorkerProcess:
+    """One worker as the server sees it. Use `start`.
+
+    Processes are started and waited for on `executor`, which has one thread: multiprocessing's book-keeping is not made
+    for several, and to start one copies the page tables of the server, which takes milliseconds.
+    """
+
+    def __init__(self, process: BaseProcess, channel: ServerChannel, executor: Executor) -> None:
+        self.channel = channel
+        self.pid: int = process.pid or 0
+        self._process = process
+        self._executor = executor
+        self._memory: psutil.Process | None = None
+
+    @classmethod
+    async def start(cls, settings: WorkerSettings, executor: Executor) -> WorkerProcess:
+        """Start a worker and wait until it is ready.
+
+        Raises ChildProcessError when it ends before that.
+        """
+        ours, theirs = socket.socketpair()
+        process = multiprocessing.get_context("spawn").Process(
+            target=worker.main, args=(theirs, settings), name="streamgauge-query", daemon=True
+        )
+        starting = asyncio.get_running_loop().run_in_executor(executor, _start, process)
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            await asyncio.wait([starting])  # a few milliseconds, and the process uses our socket until then
+            ours.close()  # which ends the worker, if there is one
+            raise
+        finally:
+            theirs.close()
+        self = cls(process, await ServerChannel.open(ours), executor)
+        try:
+            frame = await self.channel.receive()
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
+        if frame is None or frame[0] is not Kind.READY:
+            raise ChildProcessError(f"a query worker could not start: it {how_it_ended(await self.kill())}")
+        return self
+
+    def signal_kill(self) -> None:
+        """End the process at once, whatever it is doing. `channel.receive` then reports the end."""
+        with contextlib.suppress(ValueError):  # it is buried
+            self._process.kill()
+
+    async def kill(self) -> int | None:
+        """End the process and wait for its end. Returns its exit code; None when the system does not let it go."""
+        self.signal_kill()
+        return await self.bury()
+
+    async def bury(self) -> int | None:
+        """Wait for a process that is ending. Returns its exit code; None when it has not ended in time."""
+        self.channel.close()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._join)
+
+    def private_memory(self) -> int:
+        """Bytes that are this process' alone, about: without the store's shared segments where the system tells them
+        apart. 0 when it is gone."""
+        try:
+            self._memory = self._memory or psutil.Process(self.pid)
+            memory = self._memory.memory_info()
+        except psutil.Error:
+            return 0
+        return int(memory.rss - getattr(memory, "shared", 0))
+
+    def _join(self) -> int | None:
+        with contextlib.suppress(ValueError):  # buried before
+            self._process.join(_JOIN_SECONDS)
+            code = self._process.exitcode
+            if code is not None:
+                self._process.close()
+            return code
+        return None
+
+
+def how_it_ended(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "does not end"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    hint = "; most likely the machine ran out of memory" if name == "SIGKILL" else ""
+    return f"was ended by signal {name}{hint}"
+
+
+def _start(process: BaseProcess) -> None:
+    """Start with SIGINT and SIGTERM blocked: a child inherits that, and ignores them before it takes the block away."""
+    if sys.platform == "win32":
+        with _bare_main():
+            process.start()
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it would be started on the way and take the block away
+    blocked = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        with _bare_main():
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _bare_main() -> Iterator[None]:
+    """While this lasts, a spawned process does not find the program's main module.
+
+    It would run it again, which costs the imports of the whole server, and recurses where the module is not guarded.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,79 @@
+"""Streams of bytes on their way out of a worker: content coding, and cutting into frames."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+GZIP_LEVEL = 1
+"""On the JSON of a range query level 1 makes a fifth to a third more bytes than level 6 in a quarter of its time."""
+
+
+def compressed(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """The chunks in one of the content codings identity, gzip and zstd."""
+    if encoding == "gzip":
+        return _gzip(chunks)
+    if encoding == "zstd":
+        return _zstd(chunks)
+    return iter(chunks)
+
+
+def framed(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of exactly `size`, the last one shorter. Never an empty piece."""
+    pending = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk)
+        if pending:
+            missing = size - len(pending)
+            pending += view[:missing]
+            view = view[missing:]
+            if len(pending) < size:
+                continue
+            yield bytes(pending)
+            pending.clear()
+        whole = len(view) // size * size
+        for begin in range(0, whole, size):
+            yield bytes(view[begin : begin + size])
+        pending += view[whole:]
+    if pending:
+        yield bytes(pending)
+
+
+def _gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    coder = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    for chunk in chunks:
+        yield coder.compress(chunk)
+    yield coder.flush()
+
+
+def _zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """One zstd frame. The coder writes into `out`, which is emptied after each chunk."""
+    out = _Collected()
+    with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as coder:
+        for chunk in chunks:
+            coder.write(chunk)
+            yield out.take()
+    yield out.take()
+
+
+class _Collected(io.RawIOBase):
+    """Holds what was written since it was last taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data

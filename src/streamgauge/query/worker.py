@@ -1,0 +1,181 @@
+"""The process in which queries run, one at a time.
+
+Its first module imports little: signals are set before anything that takes time, and what a query needs is imported
+before the worker reports that it is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from streamgauge.errors import QueryFailed, StreamgaugeError
+from streamgauge.query.frames import CHUNK_BYTES, Kind, WorkerChannel
+
+if TYPE_CHECKING:
+    from streamgauge.query.budget import Budget
+
+HIDDEN = "internal error; the server's log says more"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    memory_limit: int
+    """Bytes that a query may allocate, all together. On Linux the kernel refuses more."""
+    preload: tuple[str, ...] = ()
+    """Modules that snapshots will need."""
+
+
+def main(sock: socket.socket, settings: WorkerSettings) -> None:
+    """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
+    _ignore_signals()
+    channel = WorkerChannel(sock)
+    inbox = _Inbox()
+    threading.Thread(target=_listen, args=(channel, inbox), name="query-control", daemon=True).start()
+    _import(settings.preload)
+    _offer_to_the_oom_killer()
+    _limit_memory(settings.memory_limit)
+    channel.send(Kind.READY)
+    kept: dict[str, object] = {}
+    while True:
+        _answer(channel, inbox, settings, kept)
+
+
+class _Inbox:
+    """What came from the server: requests, and which one is cancelled. Shared by both threads."""
+
+    def __init__(self) -> None:
+        self.requests: SimpleQueue[bytes] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._canceled = -1
+        self._running: tuple[int, Budget] | None = None
+
+    def begin(self, query_id: int, budget: Budget) -> None:
+        with self._lock:
+            self._running = (query_id, budget)
+            if self._canceled == query_id:
+                budget.cancel()
+
+    def end(self) -> None:
+        with self._lock:
+            self._running = None
+
+    def cancel(self, query_id: int) -> None:
+        with self._lock:
+            self._canceled = query_id  # its request may not have been taken up yet
+            if self._running is not None and self._running[0] == query_id:
+                self._running[1].cancel()
+
+
+def _listen(channel: WorkerChannel, inbox: _Inbox) -> None:
+    try:
+        while (frame := channel.receive()) is not None:
+            kind, payload = frame
+            if kind is Kind.REQUEST:
+                inbox.requests.put(payload)
+            elif kind is Kind.CANCEL:
+                inbox.cancel(int(payload))
+    finally:
+        # The server has closed its end or was killed. The main thread may be in the middle of a query that nobody
+        # waits for, or in a call that never returns.
+        os._exit(0)
+
+
+def _answer(channel: WorkerChannel, inbox: _Inbox, settings: WorkerSettings, kept: dict[str, object]) -> None:
+    """Take up one request and answer it. Nothing of the query is referred to when this returns."""
+    request = inbox.requests.get()
+    try:
+        _run(channel, inbox, request, kept)
+    except StreamgaugeError as error:
+        _send_error(channel, error)
+    except MemoryError:
+        limit = settings.memory_limit >> 20
+        _send_error(channel, QueryFailed(f"query needs more than {limit} MiB of memory; narrow it"))
+    except BaseException:  # a panic of a library written in Rust is no Exception
+        channel.send(Kind.FAULT, traceback.format_exc().encode(errors="replace"), more=True)
+        _send_error(channel, StreamgaugeError(HIDDEN))
+    finally:
+        inbox.end()
+
+
+def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, object]) -> None:
+    from streamgauge.query.budget import Budget
+    from streamgauge.query.dispatch import execute
+    from streamgauge.query.stream import compressed, framed
+
+    query_id, job, snapshot, waited = pickle.loads(request)
+    budget = Budget(job.limits, waited=waited)
+    inbox.begin(query_id, budget)
+    begun = time.perf_counter()
+    source = snapshot.open(kept)
+    response = execute(job, source, budget, waited, time.perf_counter() - begun)
+    head = {"content_type": response.content_type, "encoding": job.encoding}
+    started = False
+    for chunk in framed(compressed(response.body, job.encoding), CHUNK_BYTES):
+        budget.check()
+        if not started:
+            channel.send(Kind.HEAD, json.dumps(head).encode(), more=True)
+            started = True
+        channel.send(Kind.CHUNK, chunk, more=len(chunk) < CHUNK_BYTES)
+    channel.send(Kind.END)
+
+
+def _send_error(channel: WorkerChannel, error: StreamgaugeError) -> None:
+    payload = {"name": type(error).__name__, "message": error.message}
+    channel.send(Kind.ERROR, json.dumps(payload).encode())
+
+
+def _ignore_signals() -> None:
+    """A terminal or a service manager signals all processes; the server decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked by who started us
+
+
+def _import(preload: tuple[str, ...]) -> None:
+    # Nothing here needs a parallel BLAS; each of its threads would keep a buffer of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import pyarrow
+
+    # Arrow's own allocator reserves a GiB at once, which counts against the limit, and gives nothing back.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    for module in ("streamgauge.query.dispatch", "streamgauge.query.stream", *preload):
+        importlib.import_module(module)
+
+
+def _offer_to_the_oom_killer() -> None:
+    """When the machine runs out of memory a query is to go, not the server."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def _limit_memory(limit: int) -> None:
+    """Let the kernel refuse private memory beyond `limit` bytes above what is in use now. Linux only.
+
+    RLIMIT_DATA leaves out what RLIMIT_AS would count, the shared segments and the mapped files of the store.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with open("/proc/self/status") as status:
+        used = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used + limit
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
