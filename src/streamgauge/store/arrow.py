@@ -46,13 +46,6 @@ def take(texts: pa.BinaryArray, at: Int64s) -> pa.BinaryArray:
     return texts.take(indices)
 
 
-def encode(texts: pa.BinaryArray) -> tuple[Int32s, list[bytes]]:
-    """Number the distinct texts in order of first appearance: (number of each text, the distinct ones)."""
-    encoded = texts.dictionary_encode()
-    codes: Int32s = encoded.indices.to_numpy(zero_copy_only=False)
-    return codes, cast("list[bytes]", encoded.dictionary.to_pylist())
-
-
 def booleans(mask: pa.BooleanArray) -> Bools:
     """A mask without nulls."""
     return cast("Bools", mask.to_numpy(zero_copy_only=False))

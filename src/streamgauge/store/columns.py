@@ -18,18 +18,15 @@ Page n of a label holds rows [n * PAGE_ROWS, (n + 1) * PAGE_ROWS); a label has n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from streamgauge.model.arrays import Int32s, Int64s, UInt32s
+from streamgauge.model.arrays import UInt32s
 from streamgauge.model.frame import ABSENT
 from streamgauge.model.labels import NAME, SEPARATOR
-from streamgauge.store import arrow
 from streamgauge.store.shared_arrays import GrowingArray
 from streamgauge.store.shm import SharedMemory
 
@@ -40,10 +37,6 @@ PAGE_MASK = PAGE_ROWS - 1
 
 NAMES = 0
 FILLER = -1
-
-_SEPARATOR_BYTE = SEPARATOR[0]
-_BULK_ROWS = 65_536
-"""Keys taken apart at once: about 100 MB of intermediate arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +111,15 @@ class LabelColumns:
 
     def add(self, series: int, key: bytes) -> None:
         """Add the row of one series. Raises Overloaded when shared memory runs out; the row is then not there."""
-        metric, *pieces = key.split(SEPARATOR)
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
         labels = self._labels
+        pieces = iter(key.split(SEPARATOR))
         try:
-            if metric:
+            if metric := next(pieces):
                 self._set(NAME, metric, page, slot)
-            for at in range(0, len(pieces) - 1, 2):
-                name = pieces[at]
-                label = labels.get(name)
-                if label is not None and label.open_page == page:
-                    code = label.codes.get(pieces[at + 1])
-                    if code is not None:
-                        label.page[slot] = code
-                        continue
-                self._set(name, pieces[at + 1], page, slot)
+            for name, value in zip(pieces, pieces, strict=False):  # what stands behind the last separator is dropped
+                self._set(name, value, page, slot)
             self._ids.append(series)
         except BaseException:
             for label in labels.values():
@@ -141,11 +127,6 @@ class LabelColumns:
                     label.page[slot] = ABSENT
             raise
         self.rows += 1
-
-    def add_many(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
-        """Add the rows of many series, `ids` ascending. Raises Overloaded; the columns are then of no further use."""
-        for start in range(0, len(ids), _BULK_ROWS):
-            self._add_chunk(ids[start : start + _BULK_ROWS], keys.slice(start, _BULK_ROWS))
 
     def mark_dead(self, rows: UInt32s) -> None:
         """Leave rows out of every later snapshot. Raises Overloaded."""
@@ -194,48 +175,3 @@ class LabelColumns:
         self._pages.append(label.number << 32 | page)
         label.page = memoryview(cast("Any", codes))
         label.open_page = page
-
-    def _add_chunk(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
-        rows = np.arange(self.rows, self.rows + len(ids))
-        for name, series, values in _take_apart(keys):
-            label = self._labels.get(name) or self._new_label(name)
-            local, texts = arrow.encode(values)
-            codes = np.empty(len(texts), np.int32)
-            for at, text in enumerate(texts):
-                value = text[:-1]
-                code = label.codes.get(value)
-                codes[at] = self._new_text(label.number, label.codes, value) if code is None else code
-            self._set_many(label, rows[series], codes[local])
-        self._ids.extend(ids)
-        self.rows += len(ids)
-
-    def _set_many(self, label: _Label, rows: Int64s, codes: Int32s) -> None:
-        pages = rows >> PAGE_SHIFT
-        starts = np.flatnonzero(np.diff(pages, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-            page = int(pages[start])
-            if label.open_page != page:
-                self._open_page(label, page)
-            np.asarray(label.page)[rows[start:end] & PAGE_MASK] = codes[start:end]
-
-
-def _take_apart(keys: pa.BinaryArray) -> Iterator[tuple[bytes, Int64s, pa.BinaryArray]]:
-    """Each label of some keys as (name, positions of the keys that have it, their values with a separator behind)."""
-    offsets, data = arrow.bounds_and_data(keys)
-    ends = np.flatnonzero(data == _SEPARATOR_BYTE) + 1
-    # Piece 0 of a key is its metric, then names and values alternate.
-    pieces_before = np.searchsorted(ends, offsets, side="right")
-    key_of_piece = np.repeat(np.arange(len(keys)), np.diff(pieces_before))
-    place = np.arange(len(ends)) - pieces_before[key_of_piece]
-    bounds = np.concatenate(([0], ends))
-    pieces = arrow.binary_array(bounds, data)
-
-    metrics = np.flatnonzero((place == 0) & (np.diff(bounds) > 1))
-    if len(metrics):
-        yield NAME, key_of_piece[metrics], arrow.take(pieces, metrics)
-    names = np.flatnonzero(place & 1)
-    codes, distinct = arrow.encode(arrow.take(pieces, names))
-    by_name = names[np.argsort(codes, kind="stable")]
-    ends_of_names = np.cumsum(np.bincount(codes, minlength=len(distinct)))
-    for name, at in zip(distinct, np.split(by_name, ends_of_names[:-1]), strict=True):
-        yield name[:-1], key_of_piece[at], arrow.take(pieces, at + 1)

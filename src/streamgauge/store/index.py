@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Overloaded
-from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
 from streamgauge.store.leases import Leases
@@ -30,8 +30,8 @@ _SERIES_OVERHEAD = 200
 """Bytes that a series takes in the server beside its key: object headers, an entry in a dictionary, its id."""
 _TEXT_OVERHEAD = 150
 """The same for a text of a dictionary."""
-_REBUILD_ROWS = 2048
-"""Rows moved at a time, in about 3 ms."""
+_REBUILD_ROWS = 512
+"""Rows moved at a time, in about 2 ms."""
 
 
 class SeriesIndex:
@@ -105,21 +105,21 @@ class SeriesIndex:
         """
         assert not self._keys, "restore fills an empty index"
         ids, first = np.unique(ids, return_index=True)
-        keys = arrow.take(keys, first)
-        newest = _last_of_each(keys)
-        left_out = ids[~newest]
-        if len(left_out):
-            ids, keys = ids[newest], keys.filter(pa.array(newest))
-        self._columns.add_many(ids, keys)
-        self._ids = array("I", ids.tobytes())
-        texts = cast("list[bytes]", keys.to_pylist())
-        for series, key in zip(self._ids, texts, strict=True):
+        texts = cast("list[bytes]", arrow.take(keys, first).to_pylist())
+        for series, key in zip(ids.tolist(), texts, strict=True):
             self._shards[hash(key) % _SHARDS][key] = series
-        self._keys = [*texts]
-        self._key_bytes = sum(map(len, texts))
+        left_out = []
+        for series, key in zip(ids.tolist(), texts, strict=True):
+            if self._shards[hash(key) % _SHARDS][key] == series:
+                self._columns.add(series, key)
+                self._ids.append(series)
+                self._keys.append(key)
+                self._key_bytes += len(key)
+            else:
+                left_out.append(series)
         if len(ids):
             self._next_id = max(self._next_id, int(ids[-1]) + 1)
-        return left_out
+        return np.array(left_out, np.uint32)
 
     def prune(self, ids: UInt32s) -> None:
         """Forget series that have no data any more. Ids that are not in the index are no error.
@@ -159,16 +159,14 @@ class SeriesIndex:
         ids = array("I")
         keys: list[bytes | None] = []
         try:
-            row = 0
-            while row < len(self._keys):
-                end = min(row + _REBUILD_ROWS, len(self._keys))
-                living = [at for at in range(row, end) if self._keys[at] is not None]
-                moved = array("I", [self._ids[at] for at in living])
-                fresh.add_many(np.array(moved), pa.array([self._keys[at] for at in living], pa.binary()))
-                ids.extend(moved)
-                keys.extend(self._keys[at] for at in living)
-                row = end
-                yield
+            # Series may be added and pruned while this stands at a yield.
+            for row, key in enumerate(self._keys):
+                if key is not None:
+                    fresh.add(self._ids[row], key)
+                    ids.append(self._ids[row])
+                    keys.append(key)
+                if row % _REBUILD_ROWS == _REBUILD_ROWS - 1:
+                    yield
             rows = _rows_of(np.concatenate([no_ids(), *self._pruned_meanwhile]), ids).astype(np.uint32)
             fresh.mark_dead(rows)
         except BaseException:
@@ -189,8 +187,8 @@ class SeriesIndex:
     def _add(self, shard: dict[bytes, int], key: bytes) -> int:
         if self.used_bytes >= self._budget:
             raise Overloaded(
-                f"the series index is full: {self.series} series take {self.used_bytes} bytes of {self._budget} allowed. "
-                "Drop labels that have many values, shorten the retention, or raise the limit of the index"
+                f"the series index is full: {self.series} series take {self.used_bytes} bytes, {self._budget} are "
+                "allowed. Drop labels that have many values, shorten the retention, or raise the limit of the index"
             )
         series = self._next_id
         if series > MAX_ID:
@@ -211,13 +209,3 @@ def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
     rows, ids = rows[rows < len(ascending)], ids[rows < len(ascending)]
     found: Int64s = rows[ascending[rows] == ids]
     return found
-
-
-def _last_of_each(keys: pa.BinaryArray) -> Bools:
-    """True where no later key is the same."""
-    codes, _ = arrow.encode(keys)
-    last = np.zeros(codes.max(initial=-1) + 1, np.int64)
-    last[codes] = np.arange(len(codes))
-    mask = np.zeros(len(codes), np.bool_)
-    mask[last] = True
-    return mask

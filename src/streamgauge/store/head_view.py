@@ -1,0 +1,166 @@
+"""The head as query workers and the flush see it: samples of chosen series from the runs of a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
+from streamgauge.model.source import NoMeter, Samples
+from streamgauge.store.merge import expand, merge
+from streamgauge.store.ports import Part
+from streamgauge.store.runs import HeadSnapshot, Run, SortedColumns, UnsortedColumns, sort
+from streamgauge.store.shm import attach
+
+_TABLE_ITEMS_PER_ID = 8
+_TABLE_ITEMS = 1 << 20
+"""A table over the span of the chosen ids is many times faster than searching, unless it is mostly empty."""
+_ROWS_PER_RANGE = 64
+"""Copying a range of rows takes about as long as taking 64 rows one by one."""
+_MAX_TIME = np.iinfo(np.int64).max
+
+
+def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> list[Part]:
+    """The samples of the series `ids` (ascending) with start <= time <= end, a part for each run that has some, in
+    order of commit.
+
+    Parts may share the memory of the head and are read-only. Raises StorageError if the snapshot's lease has ended.
+    """
+    if not len(ids):
+        return []
+    chosen = _Chosen(ids)
+    overlapping = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
+    parts = [_read(_open(run), chosen, *_clip(run, start, end)) for run in overlapping]
+    return [part for part in parts if part is not None]
+
+
+def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
+    """Every sample of some runs as (ids, times, values), strictly ascending by (id, time): of equal ones the one with
+    the higher commit stands."""
+    series, samples = merged(runs)
+    return np.repeat(series, np.diff(samples.offsets)), samples.times, samples.values
+
+
+def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
+    """Every sample of some runs as (series ids, ascending, and their samples)."""
+    columns = [_sorted(_open(run)) for run in runs]
+    series = _union([run.ids for run in columns])
+    chosen = _Chosen(series)
+    parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None)) is not None]
+    return series, merge(len(series), parts, NoMeter(), threads=1)
+
+
+class _Chosen:
+    """Finds the position of an id among the chosen ones."""
+
+    def __init__(self, ids: UInt32s) -> None:
+        self.count = len(ids)
+        self.low = int(ids[0])
+        self.high = int(ids[-1])
+        self._ids = ids
+        self._table: Int32s | None = None
+        span = self.high - self.low + 1
+        if span <= _TABLE_ITEMS + _TABLE_ITEMS_PER_ID * len(ids):
+            self._table = np.full(span, -1, np.int32)
+            self._table[ids - np.uint32(self.low)] = np.arange(len(ids), dtype=np.int32)
+
+    def positions(self, ids: UInt32s) -> Int32s:
+        """Position of each of the ids, which lie in [low, high]; -1 for one that is not chosen."""
+        if self._table is not None:
+            positions: Int32s = self._table[ids - np.uint32(self.low)]
+            return positions
+        positions = np.searchsorted(self._ids, ids).astype(np.int32)
+        positions[self._ids[positions] != ids] = -1
+        return positions
+
+
+def _open(run: Run) -> SortedColumns | UnsortedColumns:
+    segment = attach(run.name, run.size)
+    if run.series:
+        return SortedColumns.of(segment, run.rows, run.series)
+    return UnsortedColumns.of(segment).first(run.rows)
+
+
+def _sorted(columns: SortedColumns | UnsortedColumns) -> SortedColumns:
+    return columns if isinstance(columns, SortedColumns) else sort(columns)
+
+
+def _clip(run: Run, start: int, end: int) -> tuple[int | None, int | None]:
+    """The ends of the range that cut something off the run."""
+    return start if run.min_time < start else None, end if run.max_time > end else None
+
+
+def _read(columns: SortedColumns | UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> Part | None:
+    if isinstance(columns, UnsortedColumns):
+        few = _select_unsorted(columns, chosen, start, end)
+        return _read_sorted(sort(few), chosen, None, None) if len(few.ids) else None
+    return _read_sorted(columns, chosen, start, end)
+
+
+def _select_unsorted(columns: UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> UnsortedColumns:
+    """The rows in question, still in order of commit."""
+    rows = np.flatnonzero((columns.ids >= chosen.low) & (columns.ids <= chosen.high))
+    rows = rows[chosen.positions(columns.ids[rows]) >= 0]
+    if start is not None:
+        rows = rows[columns.times[rows] >= start]
+    if end is not None:
+        rows = rows[columns.times[rows] <= end]
+    return UnsortedColumns(columns.ids[rows], columns.times[rows], columns.values[rows])
+
+
+def _read_sorted(columns: SortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> Part | None:
+    low = int(np.searchsorted(columns.ids, np.uint32(chosen.low)))
+    high = int(np.searchsorted(columns.ids, np.uint32(chosen.high), side="right"))
+    positions = chosen.positions(columns.ids[low:high])
+    starts = columns.starts[low : high + 1].astype(np.int64)
+    firsts, ends = starts[:-1], starts[1:]
+    if positions.min(initial=0) < 0:
+        hit = positions >= 0
+        positions, firsts, ends = positions[hit], firsts[hit], ends[hit]
+    if start is not None:
+        firsts = _bisect(columns.times, firsts, ends, start)
+    if end is not None:
+        ends = _bisect(columns.times, firsts, ends, end + 1) if end < _MAX_TIME else ends
+    counts = np.zeros(chosen.count, np.int64)
+    counts[positions] = ends - firsts
+    times, values = _ranges(columns, firsts, ends)
+    return Part(counts, times, values) if len(times) else None
+
+
+def _bisect(times: Int64s, low: Int64s, high: Int64s, time: int) -> Int64s:
+    """In each of the ascending ranges [low, high), the first position whose time is not below `time`."""
+    low, high = low.copy(), high.copy()
+    open_ranges = np.flatnonzero(low < high)
+    while len(open_ranges):
+        middle = (low[open_ranges] + high[open_ranges]) // 2
+        below = times[middle] < time
+        low[open_ranges[below]] = middle[below] + 1
+        high[open_ranges[~below]] = middle[~below]
+        open_ranges = open_ranges[low[open_ranges] < high[open_ranges]]
+    return low
+
+
+def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64s, Floats]:
+    """The rows of ascending ranges; a view when they are one."""
+    if not len(firsts):
+        return columns.times[:0], columns.values[:0]
+    gaps = np.flatnonzero(firsts[1:] != ends[:-1])
+    if (len(gaps) + 1) * _ROWS_PER_RANGE > (ends - firsts).sum():
+        rows = expand(firsts, ends - firsts)
+        return columns.times[rows], columns.values[rows]
+    bounds = zip(firsts[[0, *(gaps + 1)]].tolist(), ends[[*gaps, -1]].tolist(), strict=True)
+    slices = [slice(first, end) for first, end in bounds]
+    if len(slices) == 1:
+        return columns.times[slices[0]], columns.values[slices[0]]
+    times, values = [columns.times[rows] for rows in slices], [columns.values[rows] for rows in slices]
+    return np.concatenate(times), np.concatenate(values)
+
+
+def _union(ids: Sequence[UInt32s]) -> UInt32s:
+    """The distinct ids, ascending. Unlike np.unique it does not hold the interpreter's lock."""
+    everything = np.concatenate(ids) if ids else np.empty(0, np.uint32)
+    everything.sort()
+    first = np.ones(len(everything), np.bool_)
+    first[1:] = everything[1:] != everything[:-1]
+    return everything[first]

@@ -1,0 +1,141 @@
+"""Samples of the same series from several places, brought together."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.source import Meter, Samples
+from streamgauge.store.ports import Part
+
+SAMPLE_BYTES = 16
+
+_ROWS_PER_THREAD = 250_000
+"""With fewer, starting a thread costs about what it saves. NumPy copies without the interpreter's lock."""
+_MAX_THREADS = 2
+_SERIES_PER_BLOCK = 8
+"""Copying a block of series takes about as long as copying 8 short series one sample at a time."""
+
+
+def merge(series: int, parts: Sequence[Part], meter: Meter, threads: int = _MAX_THREADS) -> Samples:
+    """The samples of `series` series from parts in ascending priority: of equal (series, time) the later part's stands,
+    and within a part the later row's.
+
+    The answer may share the memory of a part, so it is not to be written to. The meter is charged before anything is
+    allocated.
+    """
+    parts = [part for part in parts if len(part.times)]
+    totals = sum((part.counts for part in parts), np.zeros(series, np.int64))
+    offsets = np.concatenate(([0], np.cumsum(totals)))
+    total = int(offsets[-1])
+    if len(parts) == 1:
+        meter.charge(total, 0)
+        samples = Samples(offsets, parts[0].times, parts[0].values)
+        parts = []
+    else:
+        meter.charge(total, total * SAMPLE_BYTES)
+        samples = Samples(offsets, np.empty(total, np.int64), np.empty(total, np.float64))
+    shards = _shards(offsets, max(1, min(threads, os.cpu_count() or 1, total // _ROWS_PER_THREAD)))
+    if len(shards) == 1:
+        disordered = _fill(samples, parts, *shards[0])
+    else:
+        with ThreadPoolExecutor(len(shards)) as pool:
+            disordered = np.concatenate(list(pool.map(lambda shard: _fill(samples, parts, *shard), shards)))
+    return _repair(samples, disordered, meter) if len(disordered) else samples
+
+
+def expand(starts: Int64s, counts: Int64s) -> Int64s:
+    """The positions starts[i], starts[i] + 1, … counts[i] of them, for each i in turn."""
+    ends = np.cumsum(counts)
+    positions = np.repeat(starts - ends + counts, counts)
+    positions += np.arange(len(positions))
+    return positions
+
+
+def _shards(offsets: Int64s, count: int) -> list[tuple[int, int]]:
+    """Ranges of series with about equally many samples each."""
+    cuts = np.searchsorted(offsets, offsets[-1] * np.arange(1, count) // count).tolist()
+    bounds = [0, *cuts, len(offsets) - 1]
+    return list(itertools.pairwise(bounds))
+
+
+def _fill(samples: Samples, parts: Sequence[Part], low: int, high: int) -> Int64s:
+    """Put the samples of the series [low, high) in place, part behind part; returns those series whose times then do
+    not ascend."""
+    position = samples.offsets[low:high].copy()
+    for part in parts:
+        counts = part.counts[low:high]
+        start = int(part.counts[:low].sum())
+        end = start + int(counts.sum())
+        if end > start:
+            _place(samples, position, counts, part.times[start:end], part.values[start:end])
+            position += counts
+    return _disordered(samples, low, high)
+
+
+def _place(samples: Samples, position: Int64s, counts: Int64s, times: Int64s, values: Floats) -> None:
+    """Copy the next counts[i] rows to position[i] on, for each i in turn.
+
+    Scraped series have equally many samples: neighbours with equal counts and equal distances are one strided copy,
+    which takes a quarter of the time of an indexed one.
+    """
+    if not counts.all():
+        some = np.flatnonzero(counts)
+        position, counts = position[some], counts[some]
+    distance = np.diff(position, append=position[-1])
+    distance[-1] = distance[-2:][0]
+    new_block = (counts[1:] != counts[:-1]) | (distance[1:] != distance[:-1])
+    blocks = np.concatenate(([0], np.flatnonzero(new_block) + 1, [len(counts)]))
+    if len(blocks) * _SERIES_PER_BLOCK > len(counts):
+        rows = expand(position, counts)
+        samples.times[rows] = times
+        samples.values[rows] = values
+        return
+    source = 0
+    for first, end in itertools.pairwise(blocks.tolist()):
+        shape = (end - first, int(counts[first]))
+        strides = (int(distance[first]) * 8, 8)
+        size = shape[0] * shape[1]
+        for target, rows_in in ((samples.times, times), (samples.values, values)):
+            block = np.ndarray(shape, target.dtype, target, int(position[first]) * 8, strides)
+            block[...] = rows_in[source : source + size].reshape(shape)
+        source += size
+
+
+def _disordered(samples: Samples, low: int, high: int) -> Int64s:
+    """Which of the series [low, high) have times that do not strictly ascend."""
+    offsets = samples.offsets
+    first = int(offsets[low])
+    times = samples.times[first : offsets[high]]
+    ascends: Bools = times[1:] > times[:-1]
+    starts = offsets[low + 1 : high] - first
+    starts = starts[(starts > 0) & (starts < len(times))]
+    ascends[starts - 1] = True  # from one series to the next
+    if ascends.all():
+        return np.empty(0, np.int64)
+    return np.unique(np.searchsorted(offsets, np.flatnonzero(~ascends) + first, side="right") - 1)
+
+
+def _repair(samples: Samples, series: Int64s, meter: Meter) -> Samples:
+    """Bring the samples of the given series into order; of equal times only the last stays."""
+    meter.charge(0, len(samples.times) * SAMPLE_BYTES)
+    offsets = samples.offsets
+    rows = expand(offsets[series], offsets[series + 1] - offsets[series])
+    owner = np.repeat(np.arange(len(series)), offsets[series + 1] - offsets[series])
+    order = np.lexsort((samples.times[rows], owner))  # stable: later parts stay behind earlier ones
+    times, values = samples.times.copy(), samples.values.copy()
+    times[rows], values[rows] = times[rows[order]], values[rows[order]]
+    stays = np.ones(len(rows), np.bool_)
+    stays[:-1] = (times[rows[1:]] != times[rows[:-1]]) | (owner[1:] != owner[:-1])
+    if stays.all():
+        return Samples(offsets, times, values)
+    counts = np.diff(offsets)
+    counts[series] = np.bincount(owner[stays], minlength=len(series))
+    kept = np.ones(len(times), np.bool_)
+    kept[rows] = stays
+    return Samples(np.concatenate(([0], np.cumsum(counts))), times[kept], values[kept])
