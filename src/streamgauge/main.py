@@ -75,3 +75,112 @@ class _CurrentApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
+
+
+class _Server:
+    """One run of the server."""
+
+    def __init__(
+        self, clock: Clock, settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]]
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._data = Path(settings.data)
+        self._stats = Stats()
+        self._http_stats = HttpStats()
+        self._services = ServerServices(clock, settings, config, reread, self._stats.text)
+        self._services.reloaded = self._rebuild_app
+        self._app = _CurrentApp(self._build_app(settings, config))
+        self._stopping = asyncio.Event()
+
+    def _build_app(self, settings: Settings, config: Config) -> ASGIApp:
+        return build_app(self._services, http_options(settings, config), self._http_stats)
+
+    def _rebuild_app(self, settings: Settings, config: Config) -> None:
+        self._app.app = self._build_app(settings, config)
+
+    async def run(self, host: str, port: int) -> None:
+        """Until a signal asks to stop. Every part stops before those that it needs."""
+        async with AsyncExitStack() as stack:
+            lock = stack.enter_context(acquire(self._data, started=self._clock.now_ms()))
+            http = HttpServer(self._app, host, port, clock=self._clock)
+            await http.start()
+            stack.push_async_callback(http.stop, 0.0)
+            self._stats.register(HttpCollector(self._http_stats, http))
+            lock.announce(http.addresses[0])
+            self._handle_signals(http)
+            _greet(http.addresses[0], self._data)
+            await self._open(stack)
+            stack.push_async_callback(http.stop, GRACE_SECONDS)
+            tasks = await stack.enter_async_context(_cancelled_at_the_end())
+            self._start_sampling(tasks, http.addresses[0])
+            LOG.info("ready, %d samples in the head", self._services.store.head.rows)
+            await self._stopping.wait()
+            LOG.info("stopping: requests that have begun may finish; a second signal hurries")
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Open the store and start the query workers, side by side."""
+        services = self._services
+        settings = StoreSettings(
+            retention=self._settings.retention,
+            head_samples=self._settings.head_samples,
+            index_bytes=self._settings.index_max_bytes,
+            min_free_bytes=self._settings.min_free_bytes,
+        )
+        flusher, compacter = HelperProcess(), HelperProcess()
+        stack.push_async_callback(flusher.close)
+        stack.push_async_callback(compacter.close)
+        workers = asyncio.ensure_future(services.workers.start())
+        stack.push_async_callback(services.workers.close)
+        store, maintenance = await stack.enter_async_context(
+            open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
+        )
+        await workers
+        tasks = await stack.enter_async_context(_cancelled_at_the_end())
+        tasks.create_task(maintenance.run())
+        receiver = Receiver(store, self._clock, self._stats)
+        services.opened = Opened(store, maintenance, receiver)
+        self._stats.register(StoreCollector(store, maintenance))
+        self._stats.register(WorkerCollector(services.workers))
+
+    def _start_sampling(self, tasks: asyncio.TaskGroup, address: str) -> None:
+        if not self._settings.self_monitoring:
+            return
+        store = self._services.store
+        tasks.create_task(HostSampler(store, self._clock, self._stats).run())
+        tasks.create_task(SelfMonitor(store, self._clock, self._stats, address).run())
+
+    def _handle_signals(self, http: HttpServer) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if self._stopping.is_set():
+                loop.create_task(http.stop(0.0))
+            self._stopping.set()
+
+        def reload() -> None:
+            task = loop.create_task(self._services.reload())
+            task.add_done_callback(lambda done: done.exception())  # it has been logged
+
+        if sys.platform == "win32":
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+            return
+        loop.add_signal_handler(signal.SIGINT, stop)
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_the_end() -> AsyncIterator[asyncio.TaskGroup]:
+    """A group of tasks that run for as long as the `with`. One that fails ends it."""
+    async with asyncio.TaskGroup() as tasks:
+        yield tasks
+        for task in list(tasks._tasks):
+            task.cancel()
+
+
+def _greet(address: str, data: Path) -> None:
+    click.echo(f"streamgauge {__version__}, data in {data}")
+    click.echo(f"Open http://{address}/ in a browser.")
+    click.echo(f"Prometheus: remote_write: [{{url: http://{address}/api/v1/write}}], and http://{address} in Grafana.")

@@ -15,6 +15,11 @@ from streamgauge.errors import FolderInUse, NotFound
 from streamgauge.store.lock import holder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamgauge.store.ports import BlockMeta
+
+if TYPE_CHECKING:
     pass
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -33,6 +33,13 @@ def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> lis
     overlapping = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
     parts = [_read(_open(run), chosen, *_clip(run, start, end)) for run in overlapping]
     return [part for part in parts if part is not None]
+
+
+def series_in_head(snapshot: HeadSnapshot, start: int, end: int) -> Iterator[UInt32s]:
+    """Series that may have a sample in the range, run by run; ids may repeat."""
+    for run in snapshot.runs:
+        if run.min_time <= end and run.max_time >= start:
+            yield _open(run).ids
 
 
 def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:

@@ -23,12 +23,13 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
+from streamgauge.store.head_view import series_in_head
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
 from streamgauge.store.retention import expired
-from streamgauge.store.store import Store
+from streamgauge.store.store import FIRST_TIME, LAST_TIME, Store
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Maintenance:
         metadata = store.take_unsaved_metadata()
         change = CatalogChange(
             add=result.blocks,
-            flushed_through=taken.last_commit,
+            flushed_through=taken.through,
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata.values()],
         )
@@ -127,10 +128,10 @@ class Maintenance:
             except StorageError:
                 store.keep_unsaved(metadata)
                 raise
-            store.swap(result.blocks, (), taken.last_commit)
+            store.swap(result.blocks, (), taken.through)
         store.raise_watermarks(result.ids, result.latest)
         self.counts.flushes += 1
-        await store.committer.run(lambda: self._trim(taken.last_commit))
+        await store.committer.run(lambda: self._trim(taken.through))
         return True
 
     def _apply(self, change: CatalogChange, before: str, after: str) -> None:
@@ -282,7 +283,7 @@ class Maintenance:
             return  # the next round looks again
         present = np.zeros(store.index.next_id, np.bool_)
         present[kept] = True
-        for ids in store.head.ids():
+        for ids in series_in_head(store.head.snapshot(), FIRST_TIME, LAST_TIME):
             present[ids] = True
         dead = np.flatnonzero(~present).astype(np.uint32)
         if len(dead):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     memory = SharedMemory(data)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
-    head = Head(memory, leases)
+    pool = ThreadPoolExecutor(1, "head")
+    head = Head(memory, leases, pool, max_rows=UNBOUNDED)
     try:
         index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
@@ -54,7 +56,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         yield snapshot, [*recovered.damage, *log.damage]
     finally:
         head.close()
-        index.close()
+        pool.shutdown()
+        memory.close()
         recovered.catalog.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Progress:
 
 @asynccontextmanager
 async def open_store(
-    data: Path, settings: StoreSettings, clock: Clock, runner: Runner, progress: Progress
+    data: Path, settings: StoreSettings, clock: Clock, flusher: Runner, compacter: Runner, progress: Progress
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """Open a folder whose lock is held; everything acknowledged is visible inside the `with`. Its end leaves nothing
     unwritten.
@@ -53,7 +54,8 @@ async def open_store(
     memory = SharedMemory(data)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
-    head = Head(memory, leases)
+    pool = ThreadPoolExecutor(1, "head")
+    head = Head(memory, leases, pool, max_rows=2 * settings.head_samples)
     try:
         await asyncio.to_thread(index.restore, recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through)
@@ -72,7 +74,8 @@ async def open_store(
             log.close()
     finally:
         head.close()
-        index.close()
+        pool.shutdown()
+        memory.close()
 
 
 def _state(recovered: Recovered) -> StoreState:

@@ -14,10 +14,11 @@ from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source,
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
-from streamgauge.store.head_view import HeadSnapshot, read_head, series_in_head
+from streamgauge.store.head_view import read_head, series_in_head
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import BlockMeta, Part
+from streamgauge.store.runs import HeadSnapshot
 
 
 @dataclass(frozen=True, slots=True)

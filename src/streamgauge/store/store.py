@@ -25,6 +25,7 @@ from streamgauge.store.snapshot import StoreSnapshot, by_priority
 LOG = logging.getLogger(__name__)
 
 FIRST_TIME = int(np.iinfo(np.int64).min)
+LAST_TIME = int(np.iinfo(np.int64).max)
 MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
@@ -118,6 +119,7 @@ class Store:
         if not len(batch) and not fresh:
             return
         await self._wait_for_room(len(batch))
+        self.head.reserve(self._queued_rows + len(batch))
         loop = asyncio.get_running_loop()
         waiting = []
         for start in range(0, max(len(batch), 1), MAX_COMMIT_ROWS):
@@ -139,7 +141,7 @@ class Store:
 
     def _has_room(self, rows: int) -> bool:
         crowded = self._queued_rows and self._queued_rows + rows > MAX_QUEUED_ROWS
-        return not crowded and self.head.rows < 2 * self.settings.head_samples
+        return not crowded and not self.head.full
 
     async def wake_writers(self) -> None:
         """Let held-back writers look again."""

@@ -22,7 +22,7 @@ def check_live_blocks(data: Path, metas: Sequence[BlockMeta]) -> list[str]:
     blocks = LocalBlocks(data)
     problems: list[str] = []
     readable: list[BlockMeta] = []
-    keys: dict[int, bytes] = {}
+    keys: dict[int, bytes | None] = {}
     for meta in metas:
         try:
             with blocks.open(meta.id) as reader:
