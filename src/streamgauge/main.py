@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +112,8 @@ class _Server:
             _greet(http.addresses[0], self._data)
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
-            tasks = await stack.enter_async_context(_cancelled_at_the_end())
-            self._start_sampling(tasks, http.addresses[0])
+            start = await stack.enter_async_context(_background())
+            self._start_sampling(start, http.addresses[0])
             LOG.info("ready, %d samples in the head", self._services.store.head.rows)
             await self._stopping.wait()
             LOG.info("stopping: requests that have begun may finish; a second signal hurries")
@@ -136,19 +136,19 @@ class _Server:
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
         )
         await workers
-        tasks = await stack.enter_async_context(_cancelled_at_the_end())
-        tasks.create_task(maintenance.run())
+        start = await stack.enter_async_context(_background())
+        start(maintenance.run())
         receiver = Receiver(store, self._clock, self._stats)
         services.opened = Opened(store, maintenance, receiver)
         self._stats.register(StoreCollector(store, maintenance))
         self._stats.register(WorkerCollector(services.workers))
 
-    def _start_sampling(self, tasks: asyncio.TaskGroup, address: str) -> None:
+    def _start_sampling(self, start: Callable[[Coroutine[Any, Any, None]], None], address: str) -> None:
         if not self._settings.self_monitoring:
             return
         store = self._services.store
-        tasks.create_task(HostSampler(store, self._clock, self._stats).run())
-        tasks.create_task(SelfMonitor(store, self._clock, self._stats, address).run())
+        start(HostSampler(store, self._clock, self._stats).run())
+        start(SelfMonitor(store, self._clock, self._stats, address).run())
 
     def _handle_signals(self, http: HttpServer) -> None:
         loop = asyncio.get_running_loop()
@@ -172,11 +172,12 @@ class _Server:
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_at_the_end() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of tasks that run for as long as the `with`. One that fails ends it."""
-    async with asyncio.TaskGroup() as tasks:
-        yield tasks
-        for task in list(tasks._tasks):
+async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Starts tasks that run for as long as the `with`. One that fails ends the server."""
+    async with asyncio.TaskGroup() as group:
+        started: list[asyncio.Task[None]] = []
+        yield lambda work: started.append(group.create_task(work))
+        for task in started:
             task.cancel()
 
 

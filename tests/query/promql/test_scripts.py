@@ -189,7 +189,9 @@ def steps(start: str, end: str, step: str) -> Grid:
     return Grid(first, width, (last - first) // width + 1)
 
 
-def merged(loaded: list[tuple[dict[str, str], list[int], np.ndarray]]) -> list[tuple[dict[str, str], list[int], np.ndarray]]:
+def merged(
+    loaded: list[tuple[dict[str, str], list[int], np.ndarray]],
+) -> list[tuple[dict[str, str], list[int], np.ndarray]]:
     """One entry a series; of samples at the same time the later loaded wins."""
     result: dict[Labels, tuple[dict[str, str], dict[int, np.ndarray]]] = {}
     for labels, times, values in loaded:
@@ -205,7 +207,11 @@ def merged(loaded: list[tuple[dict[str, str], list[int], np.ndarray]]) -> list[t
 def same(a: float, b: float) -> bool:
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
-    return a == b or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-6 * (abs(a) + abs(b))) or abs(a - b) < 1e-300
+    return (
+        a == b
+        or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-6 * (abs(a) + abs(b)))
+        or abs(a - b) < 1e-300
+    )
 
 
 def shown(result: Vector | Matrix | RangeVector) -> dict[Labels, dict[int, float]]:
