@@ -253,18 +253,20 @@ def list_dir(path: Path) -> list[str]:
 
 def sync_dir(path: Path) -> None:
     """Make the names in a directory durable. Windows has no such call: NTFS keeps a journal of them."""
-    if sys.platform == "win32":
-        return
-    try:
-        hit("fs.sync")
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    if sys.platform != "win32":
         try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without the notion, such as some network ones
-            raise sync_error(error, f"sync {path}") from error
+            hit("fs.sync")
+            _sync_open_dir(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system without the notion, such as some network ones
+                raise sync_error(error, f"sync {path}") from error
+
+
+def _sync_open_dir(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def publish_dir(temporary: Path, final: Path) -> None:
@@ -340,10 +342,11 @@ def set_aside(path: Path, data: Path, why: str) -> Damage:
         with disk_errors(f"rename {path} to {kept}"):
             hit("fs.rename")
             os.rename(path, kept)
-        sync_dir(folder)
-        sync_dir(path.parent)
     except (StorageError, FileNotFoundError) as error:
         return Damage(str(path), f"{why}; it is left where it is and not used, as it could not be moved ({error})")
+    with suppress(StorageError):  # after a power cut it may stand where it was, and be found damaged again
+        sync_dir(folder)
+        sync_dir(path.parent)
     _write_reason(kept, path, why)
     return Damage(str(path), f"{why}; it is kept as {kept}")
 
