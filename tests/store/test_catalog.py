@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -115,6 +116,18 @@ def test_it_may_be_used_from_another_thread(tmp_path: Path) -> None:
     thread.join()
     assert catalog.load() == CHANGED
     catalog.close()
+
+
+def test_the_document_shows_the_tables_as_they_are(tmp_path: Path) -> None:
+    make(tmp_path)
+    document = (Path(__file__).parents[2] / "docs" / "format" / "catalog.md").read_text()
+    shown = document.split("```sql\n")[1].split("```")[0]
+    plain = re.sub(r"\s+", " ", re.sub(r"--.*", "", shown))
+    with closing(sqlite3.connect(names.catalog_file(tmp_path))) as connection:
+        tables = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+        keys = {row[0] for row in connection.execute("SELECT key FROM meta")}
+    assert {re.sub(r"\s+", " ", sql) for (sql,) in tables} == {sql.strip() for sql in plain.split(";") if sql.strip()}
+    assert keys == set(re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE))
 
 
 # ---- formats ------------------------------------------------------------------------------------------------------
