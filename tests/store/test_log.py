@@ -23,7 +23,7 @@ from streamgauge.store.failpoints import armed
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import Record, RecordKind
 from streamgauge.store.replay import log_store_id
-from streamgauge.store.segment import FRAME_BYTES, HEADER_BYTES, Header, decode_header, frame_bytes
+from streamgauge.store.segment import FRAME_BYTES, HEADER_BYTES, Header, decode_header, encode_frame, frame_bytes
 
 STORE = "000102030405060708090a0b0c0d0e0f"
 SMALL = 300  # bytes of a segment: three or four records
@@ -413,7 +413,8 @@ def test_a_torn_end_that_cannot_be_cut_is_ignored(tmp_path: Path) -> None:
 def test_a_header_torn_anywhere_is_as_if_never_made(tmp_path: Path) -> None:
     *_, last = fill(tmp_path, 10)
     sequence = int(last.stem) + 1
-    header = Header(bytes.fromhex(STORE), sequence, 77, sequence - 1, last.stat().st_size, 10).encode()
+    mark = decode_header(memoryview(last.read_bytes())).mark
+    header = Header(bytes.fromhex(STORE), sequence, 77, sequence - 1, mark, last.stat().st_size, 10).encode()
     for cut in range(HEADER_BYTES + 1):
         names.segment_file(tmp_path, sequence).write_bytes(header[:cut])
         log, found = open_log(tmp_path)
@@ -512,6 +513,47 @@ def test_a_missing_segment_is_missed_unless_blocks_hold_it(tmp_path: Path) -> No
         unneeded = open_log(tmp_path, flushed_through=max(held[path]))[0]
         assert not unneeded.damage
         path.write_bytes(content)
+
+
+def test_segments_that_come_back_after_the_log_went_on_are_set_aside(tmp_path: Path) -> None:
+    """Somebody moves the newest two away, starts a server, and puts one of them back."""
+    *older, second, last = fill(tmp_path, 12)
+    content = last.read_bytes()
+    for path in (second, last):
+        path.unlink()
+    log, before = open_log(tmp_path)
+    append(log, 13)
+    assert files(tmp_path) == [*older, second]
+    last.write_bytes(content)
+    log, found = open_log(tmp_path)
+    assert found == [*before, *plain(13)]
+    assert kept(tmp_path) == [last.name]
+
+
+def test_a_segment_that_was_given_up_and_holds_records_is_not_removed(tmp_path: Path) -> None:
+    *_, last = fill(tmp_path, 6)
+    log, _ = open_log(tmp_path)
+    with armed("fs.open", "eio"), pytest.raises(StorageError):
+        append(log, 7)
+    append(log, 8)
+    log.close()
+    given_up = names.segment_file(tmp_path, int(last.stem) + 1)
+    mark = decode_header(memoryview(last.read_bytes())).mark
+    header = Header(bytes.fromhex(STORE), int(given_up.stem), 5, int(last.stem), mark, last.stat().st_size, 6).encode()
+    given_up.write_bytes(header + b"".join(encode_frame(Record(7, 2, b"precious"), 5)))
+    log, found = open_log(tmp_path)
+    assert found == plain(1, 2, 3, 4, 5, 6, 8)
+    assert kept(tmp_path) == [given_up.name]
+
+
+def test_a_segment_cut_below_its_header_is_missed_unless_it_is_the_last(tmp_path: Path) -> None:
+    first, second, *_ = fill(tmp_path, 12)
+    first.write_bytes(first.read_bytes()[:50])
+    whole = bytearray(second.read_bytes())
+    whole[0] ^= 1
+    second.write_bytes(whole)
+    log, _ = open_log(tmp_path)
+    assert [Path(damage.path) for damage in log.damage] == [first, second]
 
 
 def records_in(data: Path, path: Path) -> Records:

@@ -89,7 +89,7 @@ def test_a_search_is_bounded_however_many_headers_it_meets() -> None:
     assert [(gap.start, gap.end, gap.last) for gap in gaps] == [(HEADER_BYTES, len(data), True)]
 
 
-HEADER = Header(bytes(range(16)), 7, MARK, 6, 1000, 42)
+HEADER = Header(bytes(range(16)), 7, MARK, 6, 5, 1000, 42)
 
 
 def test_a_header_comes_back() -> None:

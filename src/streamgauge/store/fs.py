@@ -139,6 +139,12 @@ def read_file(path: Path, limit: int) -> tuple[memoryview, list[tuple[int, int]]
             return data.toreadonly(), _read_into(file, data)
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file. Raises FileNotFoundError."""
+    with disk_errors(f"look at {path}"):
+        return path.stat().st_size
+
+
 def read_start(path: Path, size: int) -> memoryview:
     """The first `size` bytes of a file, fewer where it ends or the medium fails."""
     with disk_errors(f"read {path}"):
