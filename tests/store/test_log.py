@@ -32,6 +32,16 @@ IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands 
 Records = list[tuple[int, int, bytes]]
 
 
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder where a sync costs nothing, for tests that need hundreds."""
+    if IN_MEMORY is None:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        yield Path(folder)
+
+
 def open_log(data: Path, **options: int) -> tuple[SegmentLog, Records]:
     """A log and what it replays."""
     log = SegmentLog(data, STORE, **{"segment_bytes": SMALL, **options})
@@ -115,25 +125,25 @@ def test_payloads_are_aligned_views_that_cannot_be_written(tmp_path: Path) -> No
         assert not column.flags.writeable
 
 
-def test_trim_removes_what_blocks_hold_and_no_more(tmp_path: Path) -> None:
-    fill(tmp_path, 12)
-    log, _ = open_log(tmp_path)
+def test_trim_removes_what_blocks_hold_and_no_more(quick_path: Path) -> None:
+    fill(quick_path, 12)
+    log, _ = open_log(quick_path)
     append(log, 13)
     for through in (0, 5, 5, 12, 13):
         log.trim(through)
-        still = [commit for commit, _, _ in open_log(tmp_path, flushed_through=through)[1]]
+        still = [commit for commit, _, _ in open_log(quick_path, flushed_through=through)[1]]
         assert set(range(through + 1, 14)) <= set(still)
         assert still == sorted(still)
-    assert len(files(tmp_path)) == 1, "the open segment stays"
+    assert len(files(quick_path)) == 1, "the open segment stays"
     append(log, 14)
     log.close()
-    reopened, found = open_log(tmp_path, flushed_through=13)
+    reopened, found = open_log(quick_path, flushed_through=13)
     assert found == plain(13, 14)
     assert not reopened.damage
     reopened.trim(14)
-    assert files(tmp_path) == []
+    assert files(quick_path) == []
     append(reopened, 15)
-    assert open_log(tmp_path, flushed_through=14)[1] == plain(15)
+    assert open_log(quick_path, flushed_through=14)[1] == plain(15)
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
@@ -199,11 +209,11 @@ def later_format(header: Header) -> bytes:
 @pytest.mark.parametrize("error", ["eio", "enospc"])
 @pytest.mark.parametrize("lasting", [False, True])
 def test_a_failed_append_does_not_count_and_the_next_one_does(
-    tmp_path: Path, operation: str, error: str, lasting: bool
+    quick_path: Path, operation: str, error: str, lasting: bool
 ) -> None:
     """Each time that a file is opened, written to or synced: fail there, once or from then on until it recovers."""
     for time in range(1, 14):
-        data = tmp_path / str(time)
+        data = quick_path / str(time)
         log, _ = open_log(data)
         acknowledged = []
         errors: list[StorageError] = []
@@ -374,14 +384,14 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, point: str, 
     assert open_log(tmp_path, flushed_through=trimmed)[1] == [*found, (following, 2, b"more")]
 
 
-def test_a_torn_end_is_cut_off_wherever_it_is_torn(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def test_a_torn_end_is_cut_off_wherever_it_is_torn(quick_path: Path) -> None:
+    source = quick_path / "source"
     *_, last = fill(source, 10)
     whole = last.read_bytes()
     size = len(records_of(10)[-1].payload)
     start = len(whole) - frame_bytes(size)
     for cut, tail in itertools.product(range(start, start + FRAME_BYTES + size), (b"", bytes(64))):
-        data = tmp_path / f"{cut}-{len(tail)}"
+        data = quick_path / f"{cut}-{len(tail)}"
         shutil.copytree(source, data)
         files(data)[-1].write_bytes(whole[:cut] + tail)
         log, found = open_log(data)
@@ -410,25 +420,25 @@ def test_a_torn_end_that_cannot_be_cut_is_ignored(tmp_path: Path) -> None:
     assert not log.damage
 
 
-def test_a_header_torn_anywhere_is_as_if_never_made(tmp_path: Path) -> None:
-    *_, last = fill(tmp_path, 10)
+def test_a_header_torn_anywhere_is_as_if_never_made(quick_path: Path) -> None:
+    *_, last = fill(quick_path, 10)
     sequence = int(last.stem) + 1
     mark = decode_header(memoryview(last.read_bytes())).mark
     header = Header(bytes.fromhex(STORE), sequence, 77, sequence - 1, mark, last.stat().st_size, 10).encode()
     for cut in range(HEADER_BYTES + 1):
-        names.segment_file(tmp_path, sequence).write_bytes(header[:cut])
-        log, found = open_log(tmp_path)
+        names.segment_file(quick_path, sequence).write_bytes(header[:cut])
+        log, found = open_log(quick_path)
         assert found == plain(*range(1, 11))
         assert not log.damage
-        assert len(files(tmp_path)) == sequence - (cut < HEADER_BYTES)
+        assert len(files(quick_path)) == sequence - (cut < HEADER_BYTES)
 
 
 # ---- the bytes change ---------------------------------------------------------------------------------------------
 
 
-def test_a_flipped_byte_costs_its_own_record_at_most(tmp_path: Path) -> None:
+def test_a_flipped_byte_costs_its_own_record_at_most(quick_path: Path) -> None:
     """Every byte of every segment, one at a time."""
-    paths = fill(tmp_path, 9)
+    paths = fill(quick_path, 9)
     assert len(paths) >= 3
     everything = plain(*range(1, 10))
     spans = list(frames_of(paths))
@@ -436,7 +446,7 @@ def test_a_flipped_byte_costs_its_own_record_at_most(tmp_path: Path) -> None:
         whole = path.read_bytes()
         for at in range(len(whole)):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-            log, found = open_log(tmp_path, writable=False)
+            log, found = open_log(quick_path, writable=False)
             hit = [n for n, (owner, start, end, used) in enumerate(spans) if owner == path and start <= at < used]
             padding = any(owner == path and used <= at < end for owner, _, end, used in spans)
             assert found == [record for n, record in enumerate(everything) if n not in hit], (path.name, at)
@@ -497,20 +507,20 @@ def test_bytes_that_a_segment_lacks_are_missed(tmp_path: Path) -> None:
         assert first.stat().st_size == size, "only the last segment is ever cut"
 
 
-def test_a_missing_segment_is_missed_unless_blocks_hold_it(tmp_path: Path) -> None:
-    paths = fill(tmp_path, 12)
-    held = {path: {commit for commit, _, _ in records_in(tmp_path, path)} for path in paths}
+def test_a_missing_segment_is_missed_unless_blocks_hold_it(quick_path: Path) -> None:
+    paths = fill(quick_path, 12)
+    held = {path: {commit for commit, _, _ in records_in(quick_path, path)} for path in paths}
     for path in paths[:-1]:  # nothing tells of the last one
         content = path.read_bytes()
         path.unlink()
-        log, found = open_log(tmp_path)
+        log, found = open_log(quick_path)
         assert {commit for commit, _, _ in found} == set(range(1, 13)) - (
             held[path] - set().union(*(held[p] for p in paths if p != path))
         )
         (damage,) = log.damage
         assert damage.path == str(path)
         assert "missing" in damage.what
-        unneeded = open_log(tmp_path, flushed_through=max(held[path]))[0]
+        unneeded = open_log(quick_path, flushed_through=max(held[path]))[0]
         assert not unneeded.damage
         path.write_bytes(content)
 
