@@ -9,11 +9,12 @@ import sqlite3
 from streamgauge.errors import Corrupt
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState
 
+# Without row ids a table is one tree: there is no index beside it that could disagree unseen.
 _TABLES = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
-);
+) WITHOUT ROWID;
 CREATE TABLE blocks (
     id TEXT PRIMARY KEY,
     first_commit INTEGER NOT NULL,
@@ -27,13 +28,13 @@ CREATE TABLE blocks (
     samples INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     parents TEXT NOT NULL
-);
+) WITHOUT ROWID;
 CREATE TABLE metadata (
     metric TEXT PRIMARY KEY,
     type TEXT NOT NULL,
     help TEXT NOT NULL,
     unit TEXT NOT NULL
-);
+) WITHOUT ROWID;
 """
 
 _BLOCK = "id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, bytes, parents"

@@ -14,7 +14,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+
+import numpy as np
 
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import names
@@ -27,7 +30,7 @@ if sys.platform == "darwin":
 
 Buffer = bytes | bytearray | memoryview
 
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+BINARY = getattr(os, "O_BINARY", 0)  # without it Windows translates line ends
 _IOV_MAX = 1024  # the limit of Linux and macOS; POSIX promises 16
 _READ_PIECE = 1 << 20
 _SECTOR = 4096
@@ -52,7 +55,7 @@ def create(path: Path) -> int:
     """A new file, open for writing; its descriptor. It is an error if the name is taken."""
     with disk_errors(f"create {path}"):
         hit("fs.open")
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o640)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o640)
 
 
 def write(fd: int, buffers: Sequence[Buffer], path: Path) -> None:
@@ -132,9 +135,14 @@ def read_file(path: Path, limit: int) -> tuple[memoryview, list[tuple[int, int]]
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise Corrupt(f"{path} has {size} bytes where at most {limit} are possible")
-            data = memoryview(bytearray(size))
-            lost = _read_into(file.fileno(), data)
-            return data.toreadonly(), lost
+            data = np.zeros(size, np.uint8).data  # unlike a bytearray, zeroed by the system as it is filled
+            return data.toreadonly(), _read_into(file, data)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file. Raises FileNotFoundError."""
+    with disk_errors(f"look at {path}"):
+        return path.stat().st_size
 
 
 def read_start(path: Path, size: int) -> memoryview:
@@ -143,32 +151,30 @@ def read_start(path: Path, size: int) -> memoryview:
         hit("fs.open")
         with path.open("rb", buffering=0) as file:
             data = memoryview(bytearray(min(size, os.fstat(file.fileno()).st_size)))
-            whole = _read_piece(file.fileno(), data, range(len(data)))
-            return data.toreadonly() if whole else memoryview(b"")
+            return data.toreadonly() if _read_piece(file, data, 0) else memoryview(b"")
 
 
-def _read_into(fd: int, data: memoryview) -> list[tuple[int, int]]:
+def _read_into(file: FileIO, data: memoryview) -> list[tuple[int, int]]:
     lost: list[tuple[int, int]] = []
     for start in range(0, len(data), _READ_PIECE):
-        piece = range(start, min(start + _READ_PIECE, len(data)))
-        if _read_piece(fd, data, piece):
+        piece = data[start : start + _READ_PIECE]
+        if _read_piece(file, piece, start):
             continue
-        for sector_start in range(piece.start, piece.stop, _SECTOR):
-            sector = range(sector_start, min(sector_start + _SECTOR, piece.stop))
-            if not _read_piece(fd, data, sector):
-                lost.append((sector.start, sector.stop))
+        for at in range(0, len(piece), _SECTOR):
+            sector = piece[at : at + _SECTOR]
+            if not _read_piece(file, sector, start + at):
+                sector[:] = bytes(len(sector))
+                lost.append((start + at, start + at + len(sector)))
     return lost
 
 
-def _read_piece(fd: int, data: memoryview, piece: range) -> bool:
-    """False when the medium fails; errors that concern more than this piece are raised."""
+def _read_piece(file: FileIO, piece: memoryview, at: int) -> bool:
+    """Fill `piece` from offset `at`. False when the medium fails; errors that concern more than this are raised."""
     try:
         hit("fs.read")
-        os.lseek(fd, piece.start, os.SEEK_SET)
-        at = piece.start
-        while at < piece.stop and (chunk := os.read(fd, piece.stop - at)):
-            data[at : at + len(chunk)] = chunk
-            at += len(chunk)
+        file.seek(at)
+        while piece and (count := file.readinto(piece)):
+            piece = piece[count:]
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -211,7 +217,7 @@ def truncate(path: Path, size: int) -> None:
     """Cut a file, durably."""
     with disk_errors(f"cut {path} to {size} bytes"):
         hit("fs.open")
-        fd = os.open(path, os.O_WRONLY | _BINARY)
+        fd = os.open(path, os.O_WRONLY | BINARY)
     try:
         try:
             hit("fs.write")
@@ -253,18 +259,20 @@ def list_dir(path: Path) -> list[str]:
 
 def sync_dir(path: Path) -> None:
     """Make the names in a directory durable. Windows has no such call: NTFS keeps a journal of them."""
-    if sys.platform == "win32":
-        return
-    try:
-        hit("fs.sync")
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    if sys.platform != "win32":
         try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without the notion, such as some network ones
-            raise sync_error(error, f"sync {path}") from error
+            hit("fs.sync")
+            _sync_open_dir(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system without the notion, such as some network ones
+                raise sync_error(error, f"sync {path}") from error
+
+
+def _sync_open_dir(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def publish_dir(temporary: Path, final: Path) -> None:
@@ -272,7 +280,7 @@ def publish_dir(temporary: Path, final: Path) -> None:
     for file in sorted(temporary.iterdir()):
         with disk_errors(f"open {file}"):
             hit("fs.open")
-            fd = os.open(file, os.O_RDWR | _BINARY)  # Windows flushes only what is open for writing
+            fd = os.open(file, os.O_RDWR | BINARY)  # Windows flushes only what is open for writing
         try:
             sync_file(fd, file)
         finally:
@@ -340,10 +348,11 @@ def set_aside(path: Path, data: Path, why: str) -> Damage:
         with disk_errors(f"rename {path} to {kept}"):
             hit("fs.rename")
             os.rename(path, kept)
-        sync_dir(folder)
-        sync_dir(path.parent)
     except (StorageError, FileNotFoundError) as error:
         return Damage(str(path), f"{why}; it is left where it is and not used, as it could not be moved ({error})")
+    with suppress(StorageError):  # after a power cut it may stand where it was, and be found damaged again
+        sync_dir(folder)
+        sync_dir(path.parent)
     _write_reason(kept, path, why)
     return Damage(str(path), f"{why}; it is kept as {kept}")
 

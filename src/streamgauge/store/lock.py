@@ -75,7 +75,7 @@ def acquire(data: Path, address: str = "", started: int = 0) -> FolderLock:
     fs.make_dir(data)
     path = names.lock_file(data)
     with fs.disk_errors(f"open {path}"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)  # Python opens files close-on-exec
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | fs.BINARY, 0o640)  # Python opens files close-on-exec
     try:
         with fs.disk_errors(f"lock {path}"):
             _lock(fd, data)
@@ -100,7 +100,7 @@ def holder(data: Path) -> Holder | None:
     path = names.lock_file(data)
     try:
         with fs.disk_errors(f"open {path}"):
-            fd = os.open(path, os.O_RDONLY)
+            fd = os.open(path, os.O_RDONLY | fs.BINARY)
     except FileNotFoundError:
         return None
     try:

@@ -42,7 +42,7 @@ class SegmentLog:
         self._reader = LogReader(data, store_id, flushed_through, writable)
         self._replayed = False
         self._segments = self._reader.segments  # in order; where one is open, it is the last
-        self._open: tuple[int, int] | None = None  # file descriptor and mark of the open segment
+        self._fd: int | None = None  # of the open segment
         self._last_commit = 0
         self._next_sequence = 1
 
@@ -72,7 +72,7 @@ class SegmentLog:
         """See `ports.Log`. True also for a segment that is open and holds no record yet."""
         assert self._replayed, "the log must be replayed before it is written to"
         assert self._writable, "the log is open for reading"
-        if self._open is not None:
+        if self._fd is not None:
             end = self._segments[-1].end
             if end == HEADER_BYTES:
                 return True
@@ -84,10 +84,9 @@ class SegmentLog:
 
     def append(self, records: Sequence[Record]) -> None:
         """See `ports.Log`. Raises ReadOnly when the disk is full, else SyncFailed; both mean the same for the log."""
-        assert self._open is not None, "reserve comes before append"
-        fd, mark = self._open
-        segment = self._segments[-1]
-        buffers = [piece for record in records for piece in encode_frame(record, mark)]
+        assert self._fd is not None, "reserve comes before append"
+        fd, segment = self._fd, self._segments[-1]
+        buffers = [piece for record in records for piece in encode_frame(record, segment.mark)]
         size = sum(map(len, buffers))
         if segment.end + size > MAX_SEGMENT_BYTES:
             raise ValueError(f"an append of {size} bytes does not fit a log segment, which has at most 1 GiB")
@@ -106,7 +105,7 @@ class SegmentLog:
 
     def trim(self, through: int) -> None:
         """See `ports.Log`. Oldest first, each removal durable before the next, so that a crash leaves no hole."""
-        closed = len(self._segments) - (self._open is not None)
+        closed = len(self._segments) - (self._fd is not None)
         while closed and self._segments[0].last_commit <= through:
             hit("log.trim.before_remove")
             self._remove(self._segments[0])
@@ -116,9 +115,9 @@ class SegmentLog:
 
     def close(self) -> None:
         """Close the open segment. Everything in it is synced already."""
-        if self._open is not None:
-            fs.close(self._open[0])
-            self._open = None
+        if self._fd is not None:
+            fs.close(self._fd)
+            self._fd = None
 
     def _check_order(self, records: Sequence[Record]) -> None:
         commit = self._last_commit
@@ -138,6 +137,7 @@ class SegmentLog:
             sequence=sequence,
             mark=secrets.randbits(32) | 1,  # never 0
             previous=previous.sequence if previous else 0,
+            previous_mark=previous.mark if previous else 0,
             previous_bytes=previous.end if previous else 0,
             previous_commit=self._last_commit,
         )
@@ -154,14 +154,13 @@ class SegmentLog:
             with suppress(StorageError):
                 fs.remove_file(path)
             raise
-        self._segments.append(Segment(sequence, path, HEADER_BYTES, self._last_commit))
-        self._open = fd, header.mark
+        self._segments.append(Segment(sequence, path, header.mark, HEADER_BYTES, self._last_commit))
+        self._fd = fd
 
     def _abandon(self) -> None:
         """Seal the open segment after a failure. Whether its end could be cut or not, the next header voids it."""
-        assert self._open is not None
-        fd, _ = self._open
-        self._open = None
+        assert self._fd is not None
+        fd, self._fd = self._fd, None
         try:
             with suppress(StorageError):
                 hit("log.seal.before_truncate")

@@ -24,6 +24,7 @@ class Segment:
 
     sequence: int
     path: Path
+    mark: int  # 0: unreadable
     end: int  # bytes that count
     last_commit: int  # the last commit in it or in any before it
     damage: str | None = None  # why it must be kept, when all that can be read of it is in blocks
@@ -71,18 +72,25 @@ class LogReader:
 
     def _chain(self, files: Sequence[_File]) -> list[_File]:
         self.next_sequence = max((file.sequence for file in files), default=0) + 1
-        ours = []
+        ours: list[_File] = []
         for file in files:
-            if file.header is None or self._is_ours(file, file.header):
+            if self._belongs(file, ours[-1] if ours else None):
                 ours.append(file)
             else:
-                self._set_aside(
-                    file.path, f"{file.path.name} is a log segment of another data folder or another number"
-                )
+                name = file.path.name
+                self._set_aside(file.path, f"log segment {name} is of another data folder, or its place is another")
         return ours
 
-    def _is_ours(self, file: _File, header: Header) -> bool:
-        return header.sequence == file.sequence and header.store_id == uuid.UUID(self.store_id).bytes
+    def _belongs(self, file: _File, before: _File | None) -> bool:
+        """Whether a segment was written here and after the one before it; when neither can be told, it was."""
+        header = file.header
+        if header is None:
+            return True
+        if header.sequence != file.sequence or header.store_id != uuid.UUID(self.store_id).bytes:
+            return False
+        if before is None or before.header is None or before.sequence != header.previous:
+            return True
+        return header.previous_mark in (0, before.header.mark)
 
     def _note_missing(self, file: _File) -> None:
         """A header names the segment before it: if that is gone, and it held what no block has, say so."""
@@ -103,10 +111,12 @@ class LogReader:
         except Corrupt as error:
             self._set_aside(file.path, error.message)
             return
-        if file.header is None and len(data) <= HEADER_BYTES and counted in (None, HEADER_BYTES):
+        if file.header is None and len(data) <= HEADER_BYTES and counted == (None if last else HEADER_BYTES):
             self._discard(file)  # the server stopped while it made the file
             return
-        segment = Segment(file.sequence, file.path, HEADER_BYTES, self.last_commit)
+        segment = Segment(
+            file.sequence, file.path, file.header.mark if file.header else 0, HEADER_BYTES, self.last_commit
+        )
         self.segments.append(segment)
         gaps: list[Gap] = []
         commit = self.last_commit
@@ -163,8 +173,10 @@ class LogReader:
         return outcome
 
     def _discard(self, file: _File) -> None:
-        """Remove a segment that never held an acknowledged record."""
-        if self.writable:
+        """Remove a segment that was given up while it was made. One that holds something came back from elsewhere."""
+        if fs.size_of(file.path) > HEADER_BYTES:
+            self._set_aside(file.path, f"log segment {file.path.name} was missing when the one after it was begun")
+        elif self.writable:
             fs.remove_file(file.path)
 
     def _set_aside(self, path: Path, why: str) -> None:

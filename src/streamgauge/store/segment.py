@@ -44,6 +44,7 @@ class Header:
     sequence: int  # the number in the name
     mark: int  # random, uint32, in each frame of the segment, so that nothing else can pass for one
     previous: int  # sequence of the segment before; 0: there was none
+    previous_mark: int
     previous_bytes: int  # how many bytes of that one count
     previous_commit: int  # the last commit in it or in any before it; 0: none
 
@@ -57,7 +58,7 @@ class Header:
             self.previous,
             self.previous_bytes,
             self.previous_commit,
-            0,
+            self.previous_mark,
         )
         return head + _CRC.pack(zlib.crc32(head))
 
@@ -67,7 +68,9 @@ def decode_header(data: memoryview) -> Header:
     if len(data) < HEADER_BYTES:
         raise Corrupt("the header is not whole")
     head = data[: _HEADER.size]
-    magic, version, mark, store_id, sequence, previous, previous_bytes, previous_commit, _ = _HEADER.unpack(head)
+    magic, version, mark, store_id, sequence, previous, previous_bytes, previous_commit, previous_mark = _HEADER.unpack(
+        head
+    )
     if magic != MAGIC:
         raise Corrupt("the header does not start as that of a log segment")
     if _CRC.unpack_from(data, _HEADER.size)[0] != zlib.crc32(head):
@@ -77,7 +80,7 @@ def decode_header(data: memoryview) -> Header:
             f"the log is of format {version} and this streamgauge knows formats up to {FORMAT_VERSION}; "
             "start the newer one. Nothing was changed"
         )
-    return Header(store_id, sequence, mark, previous, previous_bytes, previous_commit)
+    return Header(store_id, sequence, mark, previous, previous_mark, previous_bytes, previous_commit)
 
 
 def frame_bytes(payload: int) -> int:
