@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 from streamgauge.errors import BadInput
 from streamgauge.model.batch import SampleBatch, empty_batch
@@ -262,12 +263,12 @@ class _Decoder:
                 others[_NOT_STORED[number]] += 1
 
         blocks = yield from samples_of(self.data, start, stop, other, self.findings)
-        name = series_text(pairs)
-        self.findings.refuse_not_stored(others, name)
+        if others:
+            self.findings.refuse_not_stored(others, series_text(pairs))
         samples = sum(map(len, blocks))
         series = self._identify(pairs, samples) if samples else None
         if series is not None:
-            yield from batches_of_series(blocks, series, self.window, self.findings, name)
+            yield from batches_of_series(blocks, series, self.window, self.findings, partial(series_text, pairs))
 
     def _identify(self, pairs: list[tuple[bytes, bytes]], samples: int) -> int | None:
         return identify(pairs, samples, self.resolve, self.findings)

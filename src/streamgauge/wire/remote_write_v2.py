@@ -35,6 +35,8 @@ from streamgauge.wire.samples import (
     PAUSE,
     SAMPLE_BYTES,
     SAMPLE_HEAD,
+    START_BYTES,
+    STARTED_HEAD,
     ZERO_HEAD,
     ZERO_SAMPLE_BYTES,
     Window,
@@ -58,6 +60,7 @@ _REFS_FIELD = 1
 _METADATA_FIELD = 5
 _NOT_STORED = {3: Reason.HISTOGRAM, 4: Reason.EXEMPLAR}
 _MAX_REF_BYTES = 5
+_START_TAG = b"\x18"
 _MAX_TAIL_BYTES = 64
 _MAX_KIND = 255
 _CODE_BYTES = 8
@@ -175,9 +178,10 @@ class _Decoder:
         while True:
             self.at = at
             ids, ends, after = self._collect_repeated(table, at)
-            batch = read_rows(self.data, ends, ids) if ids else None
+            batch = read_rows(self.data, ends, ids, heads_seen=True) if ids else None
             if batch is None:
                 return
+            self._count_starts(ends)
             yield admit(batch, self.window, self.findings, partial(self._series_around, at, ends))
             at = after
 
@@ -223,6 +227,8 @@ class _Decoder:
         except BadInput:
             return None
         zero = data.startswith(ZERO_HEAD, samples_at)
+        if not (zero or data.startswith((SAMPLE_HEAD, STARTED_HEAD), samples_at)):
+            return None
         sample_end = samples_at + (ZERO_SAMPLE_BYTES if zero else SAMPLE_BYTES)
         prefix = data[at : samples_at + len(ZERO_HEAD if zero else SAMPLE_HEAD)]
         return None if sample_end > stop else (prefix, data[sample_end:stop], stop - at, zero)
@@ -280,12 +286,17 @@ class _Decoder:
             elif begins_with(ZERO_HEAD, samples_at):
                 count = -1
                 sample_end = samples_at + ZERO_SAMPLE_BYTES
+            elif begins_with(STARTED_HEAD, samples_at):
+                count = 1
+                sample_end = samples_at + SAMPLE_BYTES
             else:
                 break
             raw_tail = data[sample_end:stop]
             tail = tails.get(raw_tail)
             if tail is None:
                 tail = self._tail(raw_tail)
+            if (raw_tail[:1] == _START_TAG) != (data[samples_at + 1] == STARTED_HEAD[1]):
+                break
             if tail is None or not SAMPLE_BYTES <= sample_end <= stop:
                 break
             add_start(at)
@@ -303,12 +314,18 @@ class _Decoder:
         return rows, stuck
 
     def _tail(self, raw: bytes) -> bytes | None:
-        """The key of what is behind the samples; None when that is neither nothing nor one Metadata."""
+        """The key of what is behind the value and time of a sample; None when it is in no standard form.
+
+        That is: the sample's start timestamp of six bytes or nothing, then a Metadata or nothing.
+        """
+        begin = START_BYTES if raw[:1] == _START_TAG else 0
         try:
-            found = list(fields(raw, 0, len(raw))) if len(raw) <= _MAX_TAIL_BYTES else []
+            found = list(fields(raw, begin, len(raw))) if len(raw) <= _MAX_TAIL_BYTES else []
+            if begin and varint(raw, 1, len(raw))[1] != begin:
+                return None
         except BadInput:
             return None
-        if raw and [(number, kind) for number, kind, _, _ in found] != [(_METADATA_FIELD, BYTES)]:
+        if len(raw) > begin and [(number, kind) for number, kind, _, _ in found] != [(_METADATA_FIELD, BYTES)]:
             return None
         tail = self._metadata_key(raw, found[0][2], found[0][3]) if found else b""
         self.tails[raw] = tail
@@ -318,7 +335,7 @@ class _Decoder:
         """The batch of these series; None when a part of it is in another form than it seemed, and nothing is done."""
         counts = np.array(rows.counts, np.int64)
         repeats = np.abs(counts)
-        batch = read_rows(self.data, rows.ends, np.repeat(np.where(counts < 0, -1, 0), repeats))
+        batch = read_rows(self.data, rows.ends, np.repeat(np.where(counts < 0, -1, 0), repeats), heads_seen=True)
         unpacked = self._unpack(rows.refs)
         if batch is None or unpacked is None:
             return None
@@ -332,6 +349,7 @@ class _Decoder:
                 if known is None:
                     row_refs = refs[bounds[row] : bounds[row + 1]].tolist()
                     ids[row] = self._series_of_key(keys[row], row_refs, rows.tails[row], int(repeats[row]))
+        self._count_starts(rows.ends)
         if self.table is not None:
             self._learn(self.table, rows, ids)
         batch, stored = _with_series(batch, ids, repeats)
@@ -374,6 +392,12 @@ class _Decoder:
                 self.cache.rows.put(key, series)
                 self._note_metadata(pairs, tail)
         return series
+
+    def _count_starts(self, ends: list[int]) -> None:
+        """Count the rows behind whose timestamp a start timestamp stands; no other field of that tag can."""
+        behind = np.array(ends, np.int64)
+        tags = np.frombuffer(self.data, np.uint8)[behind[behind < self.end]]
+        self.findings.start_times += int(np.count_nonzero(tags == _START_TAG[0]))
 
     def _learn(self, table: SymbolTable, rows: _Rows, ids: list[int | None]) -> None:
         """Know these series again in the next request that begins with the same symbols."""
@@ -454,12 +478,12 @@ class _Decoder:
             self.findings.refuse_not_stored(others, f"the time series at byte {start}")
             return
         pairs = self._pairs(refs)
-        name = series_text(pairs)
-        self.findings.refuse_not_stored(others, name)
+        if others:
+            self.findings.refuse_not_stored(others, series_text(pairs))
         series = identify(pairs, samples, self.resolve, self.findings) if samples else None
         self._note_metadata(pairs, key)
         if series is not None:
-            yield from batches_of_series(blocks, series, self.window, self.findings, name)
+            yield from batches_of_series(blocks, series, self.window, self.findings, partial(series_text, pairs))
 
 
 def _references(data: bytes, kind: int, a: int, b: int, limit: int) -> list[int]:

@@ -1,10 +1,11 @@
 """The Sample message, which remote write 1.0 and 2.0 share, read in columns.
 
-A sample as every encoder writes it today has one of two forms (hexadecimal; the timestamp of any day from 1971 to 2109
-has six bytes):
+A sample as every encoder writes it today has one of these forms (hexadecimal; the timestamp of any day from 1971 to
+2109 has six bytes):
 
     12 10 09 vv vv vv vv vv vv vv vv 10 tt tt tt tt tt tt     18 bytes
     12 07 10 tt tt tt tt tt tt                                 9 bytes: a value of +0 is left out
+    12 17 09 vv … vv 10 tt … tt 18 ss ss ss ss ss ss          25 bytes: with a start timestamp (2.0 only)
 
 Such rows are gathered by their ends; whatever looks otherwise is read field by field.
 """
@@ -27,8 +28,10 @@ SAMPLE_BYTES = 18
 VALUE_AND_TIME_BYTES = 15
 TIME_BYTES = 7
 ZERO_SAMPLE_BYTES = 9
+START_BYTES = 7
 SAMPLE_HEAD = b"\x12\x10\x09"
 ZERO_HEAD = b"\x12\x07"
+STARTED_HEAD = b"\x12\x17\x09"
 SAMPLES_FIELD = 2
 
 MAX_SMALL = BATCH_ROWS // 4
@@ -52,11 +55,12 @@ _CONTINUED = np.uint64(0x8080_8080_8080)
 _SIX_BYTES = np.uint64(0x0080_8080_8080)
 
 
-def read_rows(data: bytes, ends: list[int], ids: list[int] | Int64s) -> SampleBatch | None:
+def read_rows(data: bytes, ends: list[int], ids: list[int] | Int64s, heads_seen: bool = False) -> SampleBatch | None:
     """The samples that end at `ends`, each at least 18 bytes into `data`.
 
-    ids: series id of each row, ~id where the value is left out. For those the caller has seen the head; all else is
-    checked here. None when a row has neither form.
+    ids: series id of each row, ~id where the value is left out; for those, or for all with `heads_seen`, the caller has
+        seen the bytes before the value or the timestamp. All else is checked here.
+    None when a row is not in such a form.
     """
     signs = np.array(ids, np.int64)
     zero = signs < 0
@@ -64,10 +68,11 @@ def read_rows(data: bytes, ends: list[int], ids: list[int] | Int64s) -> SampleBa
         (len(data) - SAMPLE_BYTES + 1,), np.dtype((np.void, SAMPLE_BYTES)), data, 0, (1,)
     )
     rows = windows[np.array(ends, np.int64) - SAMPLE_BYTES].view(_ROW)
-    valued = (rows["field"] == 0x12) & (rows["value_tag"] == 0x0910)
     time = rows["time_high"].astype(np.uint64) << np.uint64(32)
     time |= rows["time_low"]
-    standard = (valued | zero) & (rows["time_tag"] == 0x10) & (time & _CONTINUED == _SIX_BYTES)
+    standard = (rows["time_tag"] == 0x10) & (time & _CONTINUED == _SIX_BYTES)
+    if not heads_seen:
+        standard &= zero | ((rows["field"] == 0x12) & (rows["value_tag"] == 0x0910))
     if not standard.all():
         return None
     bits = rows["value"].astype(np.int64)
@@ -159,13 +164,13 @@ def samples_of(
 
 
 def batches_of_series(
-    blocks: list[SampleBatch], series: int, window: Window, findings: Findings, name: str
+    blocks: list[SampleBatch], series: int, window: Window, findings: Findings, name: Callable[[], str]
 ) -> Iterator[SampleBatch]:
     """What `samples_of` returned, as batches of the series `series`."""
     for block in blocks:
         ids = np.full(len(block), series, np.uint32)
         for piece in pieces(SampleBatch(ids, block.times, block.values)):
-            yield admit(piece, window, findings, lambda row: name)
+            yield admit(piece, window, findings, lambda row: name())
 
 
 def admit(batch: SampleBatch, window: Window, findings: Findings, name: Callable[[int], str]) -> SampleBatch:
