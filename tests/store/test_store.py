@@ -114,7 +114,7 @@ async def _act(
         await maintenance.compact_fully()
 
 
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(operations=OPERATIONS)
 def test_store_is_a_dictionary(
     operations: list[tuple[str, list[tuple[bytes, int, int]]]], tmp_path_factory: pytest.TempPathFactory

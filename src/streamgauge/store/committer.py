@@ -52,13 +52,12 @@ class Committer:
     def __init__(
         self,
         log: Log,
-        next_commit: int,
         keys_of: Callable[[UInt32s], Sequence[bytes]],
         published: Published,
         failed: Failed,
     ) -> None:
         self._log = log
-        self._next_commit = next_commit
+        self._next_commit = 0
         self._keys_of = keys_of
         self._published = published
         self._failed = failed
@@ -69,6 +68,10 @@ class Committer:
         self._closing = False  # protected by _wake
         self._defined: Bools = np.zeros(1024, np.bool_)  # series defined in the open segment; the thread's own
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    def start(self, next_commit: int) -> None:
+        """Begin, with this number for the first commit. The log has been replayed to its end."""
+        self._next_commit = next_commit
         self._thread.start()
 
     def submit(self, pending: Pending) -> None:
@@ -94,7 +97,8 @@ class Committer:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         while True:

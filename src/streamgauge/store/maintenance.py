@@ -131,7 +131,7 @@ class Maintenance:
             store.swap(result.blocks, (), taken.through)
         store.raise_watermarks(result.ids, result.latest)
         self.counts.flushes += 1
-        await store.committer.run(lambda: self._trim(taken.through))
+        store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
         return True
 
     def _apply(self, change: CatalogChange, before: str, after: str) -> None:
@@ -329,3 +329,10 @@ class Maintenance:
 def _report(task: asyncio.Future[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         LOG.error("a block that is no longer needed could not be removed: %s", error)
+
+
+def _report_trim(task: asyncio.Future[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.error(
+            "log segments that are no longer needed could not be removed, and stay until the next flush: %s", error
+        )

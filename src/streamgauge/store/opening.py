@@ -63,6 +63,7 @@ async def open_store(
         store = Store(data, settings, clock, leases, index, head, log, state)
         maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
         await _replay(store, log, maintenance, progress)
+        store.committer.start(max(log.last_commit, state.flushed_through) + 1)
         state.damage += log.damage
         for damage in state.damage:
             LOG.warning("%s: %s", damage.path, damage.what)

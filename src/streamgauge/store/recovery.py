@@ -24,7 +24,7 @@ from streamgauge.store.flush import NO_WATERMARK
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
-from streamgauge.store.replay import store_id_of
+from streamgauge.store.replay import log_store_id
 
 LOG = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     if live:
         LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
-    store_id = store_id_of(data) or str(uuid.uuid4())
+    store_id = log_store_id(data) or uuid.uuid4().hex
     return SqliteCatalog.create(data, CatalogState(store_id, 0, 0, tuple(live)))
 
 

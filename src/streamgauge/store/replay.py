@@ -30,12 +30,6 @@ class Segment:
     damage: str | None = None  # why it must be kept, when all that can be read of it is in blocks
 
 
-def store_id_of(data: Path) -> str | None:
-    """The store that the log of a folder belongs to, from the first header that can be read."""
-    headers = (file.header for file in _list_files(data))
-    return next((str(uuid.UUID(bytes=header.store_id)) for header in headers if header is not None), None)
-
-
 @dataclass
 class _File:
     sequence: int

@@ -86,7 +86,7 @@ class Store:
         self._closing = False
         self._room = asyncio.Condition()
         self._forgotten: Bools = np.zeros(0, np.bool_)  # by series id: pruned, and not to be written to
-        self.committer = Committer(log, state.commit + 1, index.keys_of, self._published, self._failed)
+        self.committer = Committer(log, index.keys_of, self._published, self._failed)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -173,10 +173,13 @@ class Store:
         )
 
     def _published(self, commits: Sequence[Commit], group: Sequence[Pending]) -> None:
-        for commit in commits:
-            self.head.append(commit.number, commit.batch)
-            self.state.commit = commit.number
-            self.samples_appended += len(commit.batch)
+        try:
+            self._make_visible(commits)
+        except Exception as error:
+            # On disk and not in memory: only a start from the log puts that right, so nothing more is taken.
+            LOG.critical("a commit that is on disk could not be made visible; restart the server", exc_info=True)
+            self._failed(group, StorageError(f"stored, but visible only after a restart: {error!r}"))
+            return
         for pending in group:
             for entry in pending.metadata:
                 self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
@@ -185,6 +188,12 @@ class Store:
         self._left_queue(group)
         if self.head.rows >= self.settings.head_samples:
             self.work.set()
+
+    def _make_visible(self, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            self.head.append(commit.number, commit.batch)
+            self.state.commit = commit.number
+            self.samples_appended += len(commit.batch)
 
     def _failed(self, group: Sequence[Pending], error: StorageError) -> None:
         self.refuse(error)

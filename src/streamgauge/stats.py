@@ -1,0 +1,138 @@
+"""What streamgauge counts of itself: every counter, gauge and histogram in one place, in a registry of its own.
+
+The only module that knows the metrics library.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from streamgauge import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One of our metrics with its present samples: (name, labels, value)."""
+
+    name: str
+    type: str
+    help: str
+    samples: tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]
+
+
+class Stats:
+    """All metrics of one server. Updating one is safe from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        build = Gauge(
+            "streamgauge_build_info",
+            "A constant 1; the labels say what is running.",
+            ("version", "python"),
+            registry=registry,
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+
+        self.ingested_samples = Counter(
+            "streamgauge_ingested_samples_total",
+            "Samples stored, by the way they came in.",
+            ("source",),
+            registry=registry,
+        )
+        self.refused = Counter(
+            "streamgauge_refused_total",
+            "Samples, and whatever else, not stored, by the way they came in and why.",
+            ("source", "reason"),
+            registry=registry,
+        )
+        self.ignored_start_times = Counter(
+            "streamgauge_ignored_start_timestamps_total",
+            "Start timestamps that came with samples; they are not stored yet.",
+            registry=registry,
+        )
+        self.ingest_requests = Counter(
+            "streamgauge_ingest_requests_total",
+            "Requests that brought data, by the way they came in and the HTTP status of the answer.",
+            ("source", "code"),
+            registry=registry,
+        )
+        self.ingest_request_bytes = Counter(
+            "streamgauge_ingest_request_bytes_total",
+            "Bytes of request bodies as they came over the network.",
+            ("source",),
+            registry=registry,
+        )
+        self.ingest_seconds = Histogram(
+            "streamgauge_ingest_request_duration_seconds",
+            "From the end of a request's body to its answer: decoding, and waiting until it is on disk.",
+            ("source",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.inflight_bytes = Gauge(
+            "streamgauge_ingest_inflight_bytes",
+            "Bytes of request bodies held in memory at this moment.",
+            registry=registry,
+        )
+        self.series_cache_bytes = Gauge(
+            "streamgauge_series_cache_bytes",
+            "Memory held by the decoders' cache of series.",
+            registry=registry,
+        )
+        self.collector_seconds = Gauge(
+            "streamgauge_host_collector_duration_seconds",
+            "How long the last run of a host collector took.",
+            ("collector",),
+            registry=registry,
+        )
+        self.collector_failures = Counter(
+            "streamgauge_host_collector_failures_total",
+            "Runs of a host collector that failed or took too long.",
+            ("collector",),
+            registry=registry,
+        )
+        self.sampling_failures = Counter(
+            "streamgauge_sampling_failures_total",
+            "Rounds of host metrics or self-monitoring that could not be stored.",
+            ("source",),
+            registry=registry,
+        )
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A gauge whose value another part owns: `read` is called whenever the metrics are asked for.
+
+        `name` without the prefix; raises ValueError when it is taken.
+        """
+        Gauge(f"streamgauge_{name}", text, registry=self._registry).set_function(read)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """A counter of another part. `name` without prefix and `_total`; raises ValueError when it is taken."""
+        return Counter(f"streamgauge_{name}_total", text, labels, registry=self._registry)
+
+    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        """A histogram of seconds of another part. `name` without prefix; raises ValueError when it is taken."""
+        return Histogram(f"streamgauge_{name}_seconds", text, labels, buckets=_SECONDS, registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Everything in the Prometheus text format (`CONTENT_TYPE`), for /metrics."""
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterator[Family]:
+        """Everything as values, for storing in our own store. A counter goes by the name that its samples have."""
+        for metric in self._registry.collect():
+            name = metric.name + "_total" if metric.type == "counter" else metric.name
+            samples = tuple(
+                (sample.name, tuple(sample.labels.items()), sample.value)
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            )
+            yield Family(name, metric.type, metric.documentation, samples)

@@ -1,0 +1,84 @@
+"""What a decoder finds beside the samples it hands over: what it had to refuse, and metadata."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from streamgauge.model.batch import Metadata
+
+MAX_EXAMPLES = 5
+"""Refused things that an answer names. More would not help whoever reads them in a sender's log."""
+_MAX_TEXT = 300
+
+TYPES = ("unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset")
+"""Metric types by their number, which remote write 1.0 and 2.0 share."""
+
+
+class Reason(enum.StrEnum):
+    """Why something was not stored. The value is the `reason` label of our own metrics."""
+
+    LABELS = "invalid_labels"  # a series whose labels are not valid
+    TOO_OLD = "too_old"  # a sample before the oldest admitted time
+    TOO_NEW = "too_new"  # a sample after the newest admitted time
+    SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
+    HISTOGRAM = "native_histogram"
+    EXEMPLAR = "exemplar"
+    METADATA = "invalid_metadata"
+
+
+_NOT_STORED_TEXT = {
+    Reason.HISTOGRAM: "native histograms are not stored, only float samples are",
+    Reason.EXEMPLAR: "exemplars are not stored, only float samples are",
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """Filled by a decoder while it runs."""
+
+    refused: Counter[Reason] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)  # the first few refusals, a sentence each
+    metadata: dict[str, Metadata] = field(default_factory=dict)  # by metric; taken and emptied by the caller
+    start_times: int = 0  # start timestamps seen; accepted, not stored
+
+    def refuse(self, reason: Reason, what: str, count: int = 1) -> None:
+        """Count `count` refused things, and keep `what` if there is still room for an example."""
+        self.refused[reason] += count
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(shorten(what))
+
+    def refuse_not_stored(self, counts: Mapping[Reason, int], series: str) -> None:
+        """Count histograms and exemplars of a series, `series` being its text."""
+        for reason, count in counts.items():
+            self.refuse(reason, f"{series}: {_NOT_STORED_TEXT[reason]}", count)
+
+    def note_metadata(self, metric: bytes, kind: int, help_text: bytes, unit: bytes) -> None:
+        """Keep a metric's metadata, or refuse it. `kind` is the number on the wire; an undefined one is unknown."""
+        if not metric:
+            self.refuse(Reason.METADATA, "metadata without a metric's name")
+            return
+        word = TYPES[kind] if kind < len(TYPES) else TYPES[0]
+        try:
+            name = metric.decode()
+            self.metadata[name] = Metadata(name, word, help_text.decode(), unit.decode())
+        except UnicodeDecodeError:
+            self.refuse(Reason.METADATA, f"the metadata of {_text(metric)} is not UTF-8")
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def series_text(pairs: list[tuple[bytes, bytes]]) -> str:
+    """Labels as people write them: name{label="value"}. For messages; escapes what is not UTF-8."""
+    metric = b"".join(value for name, value in pairs if name == b"__name__")
+    others = [(name, value) for name, value in pairs if name != b"__name__"]
+    inner = ",".join(f'{_text(name)}="{_text(value)}"' for name, value in others)
+    return shorten(f"{_text(metric)}{{{inner}}}")
+
+
+def _text(raw: bytes) -> str:
+    return raw[:_MAX_TEXT].decode(errors="backslashreplace")

@@ -1,0 +1,231 @@
+"""From the bytes that spell a series on the wire to its id: labels are decoded once a series, not once a sample.
+
+Only bytes that mean the same in every request may be a key: the label section of a remote-write 1.0 series is such, a
+reference into a request's symbol table is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from streamgauge.errors import BadInput, Overloaded
+from streamgauge.model.labels import MAX_LABELS, series_key
+from streamgauge.wire.findings import Findings, Reason, series_text
+
+Resolve = Callable[[bytes], int]
+"""The sink's `resolve`: the id of a canonical key; raises Overloaded."""
+
+MAX_PAIRS = 2 * MAX_LABELS
+"""Labels of a series on the wire, those with an empty value included. Decoders stop collecting after one more."""
+
+DEFAULT_LIMIT = 256 << 20
+"""Bytes. Room for about 700,000 series of 9 labels; a series that is not cached costs about ten times as much to
+decode, so the limit only guards against label sets that never come back."""
+
+_SPELLING_OVERHEAD = 150  # bytes object, dictionary entry and number beside the spelling itself (measured)
+_RECORD_OVERHEAD = 270  # the same, and three lists
+
+
+@dataclass(slots=True)
+class _Spellings:
+    """One generation: spelling to id."""
+
+    ids: dict[bytes, int] = field(default_factory=dict)
+    size: int = 0  # bytes
+
+
+class SpellingCache:
+    """Spelling to number in two generations: when the young one holds half of `limit` bytes it becomes the old one,
+    and the old one goes. What is used again moves back into the young one."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._young = _Spellings()
+        self._old = _Spellings()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._young.size + self._old.size
+
+    def __len__(self) -> int:
+        return len(self._young.ids) + len(self._old.ids)
+
+    def young(self) -> dict[bytes, int]:
+        """What is most likely to hit, for a fast look-up; `get` also finds the rest."""
+        return self._young.ids
+
+    def get(self, spelling: bytes) -> int | None:
+        known = self._young.ids.get(spelling)
+        if known is None and (known := self._old.ids.pop(spelling, None)) is not None:
+            self._old.size -= len(spelling) + _SPELLING_OVERHEAD
+            self.put(spelling, known)
+        return known
+
+    def put(self, spelling: bytes, number: int) -> None:
+        if self._young.size > self._half:
+            self._old, self._young = self._young, _Spellings()
+        self._young.ids[spelling] = number
+        self._young.size += len(spelling) + _SPELLING_OVERHEAD
+
+    def clear(self) -> None:
+        self._young, self._old = _Spellings(), _Spellings()
+
+
+class RecordOrder:
+    """Records of one sample each, numbered (`slot`) in the order in which they were first seen.
+
+    A sender keeps the order of its series, so after slot n usually comes slot n + 1: comparing with that one prefix is
+    half the cost of cutting out the bytes and hashing them, and as exact.
+
+    prefixes[slot]: the record's bytes up to the value, or up to the timestamp where the value is left out. The last
+        element is (), which no record begins with.
+    sizes[slot]: bytes of the whole record.
+    ids[slot]: its series id; ~id where the value is left out.
+    """
+
+    def __init__(self) -> None:
+        self.slots: dict[bytes, int] = {}
+        self.prefixes: list[bytes | tuple[()]] = [()]
+        self.sizes: list[int] = []
+        self.ids: list[int] = []
+        self.size = 0  # bytes
+
+    def add(self, prefix: bytes, size: int, series: int, name: bytes | None = None) -> int:
+        """Note a record under `name`, or else under its prefix."""
+        slot = self.slots[prefix if name is None else name] = len(self.ids)
+        self.prefixes[slot] = prefix
+        self.prefixes.append(())
+        self.sizes.append(size)
+        self.ids.append(series)
+        self.size += len(prefix) + _RECORD_OVERHEAD
+        return slot
+
+
+class SymbolTable:
+    """What is known of the requests of remote write 2.0 that begin with exactly these symbols.
+
+    As long as a sender's series stay the same its requests repeat, table included; a record with its raw references is
+    then self-contained.
+
+    tails[slot]: the bytes of a record behind its sample.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.records = RecordOrder()
+        self.tails: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.raw) + self.records.size
+
+    def add(self, prefix: bytes, tail: bytes, size: int, series: int) -> None:
+        if prefix + tail not in self.records.slots:
+            self.records.add(prefix, size, series, prefix + tail)
+            self.tails.append(tail)
+
+
+class SymbolTables:
+    """Symbol tables seen lately, found by how they begin; forgotten all at once when they pass `limit` bytes."""
+
+    _BEGINNING = 512  # bytes; enough to hold the values of the first series, which tell requests of one sender apart
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tables: dict[bytes, SymbolTable] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(table.size for table in self._tables.values())
+
+    def find(self, data: bytes) -> SymbolTable | None:
+        """The table with which the request `data` may begin; what follows it is for the caller to check."""
+        table = self._tables.get(data[: self._BEGINNING])
+        return table if table is not None and data.startswith(table.raw) else None
+
+    def remember(self, raw: bytes) -> None:
+        """Note a table, in the place of one that begins alike. Short ones are not worth it."""
+        if len(raw) < self._BEGINNING:
+            return
+        if self.size > self._limit:
+            self._tables.clear()
+        self._tables[raw[: self._BEGINNING]] = SymbolTable(raw)
+
+    def clear(self) -> None:
+        self._tables.clear()
+
+
+class SeriesCache:
+    """All that a server's remote-write decoders remember of series. Used on one thread.
+
+    `limit` is in bytes, over everything in it.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self._half_records = limit // 8 * 3 // 2
+        self.records = RecordOrder()
+        self._old_records = RecordOrder()
+        self.labels = SpellingCache(limit // 4)  # label section of 1.0
+        self.symbols = SpellingCache(limit // 8)  # a symbol of 2.0, to a code that is never given again
+        self.rows = SpellingCache(limit // 8)  # the codes of a 2.0 series' labels and metadata
+        self.tables = SymbolTables(limit // 8)
+        self._next_code = 0
+        self._generation: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        parts = (self.records, self._old_records, self.labels, self.symbols, self.rows, self.tables)
+        return sum(part.size for part in parts)
+
+    def enter(self, generation: int) -> None:
+        """Begin a request: ids of another generation of the sink are forgotten."""
+        if generation != self._generation:
+            self.clear()
+            self._generation = generation
+
+    def clear(self) -> None:
+        self.records, self._old_records = RecordOrder(), RecordOrder()
+        self.labels.clear()
+        self.symbols.clear()
+        self.rows.clear()
+        self.tables.clear()
+
+    def trim(self) -> None:
+        """Make room. Replaces `records`, so it is called between batches only."""
+        if self.records.size > self._half_records:
+            self._old_records, self.records = self.records, RecordOrder()
+
+    def slot(self, prefix: bytes) -> int | None:
+        """The slot in `records` of the record that begins with `prefix`."""
+        slot = self.records.slots.get(prefix)
+        if slot is None and (old := self._old_records.slots.get(prefix)) is not None:
+            slot = self.records.add(prefix, self._old_records.sizes[old], self._old_records.ids[old])
+        return slot
+
+    def code(self, symbol: bytes) -> int:
+        """The code of a symbol: the same for as long as it is remembered, and never another symbol's."""
+        code = self.symbols.get(symbol)
+        if code is None:
+            code = self._next_code
+            self._next_code += 1
+            self.symbols.put(symbol, code)
+        return code
+
+
+def identify(pairs: Iterable[tuple[bytes, bytes]], samples: int, resolve: Resolve, findings: Findings) -> int | None:
+    """The id of a series with these labels; None when it, and with it its `samples` samples, is refused."""
+    labels = list(pairs)
+    try:
+        if len(labels) > MAX_PAIRS:
+            raise BadInput(f"a series has more than {MAX_PAIRS} labels")
+        return resolve(series_key(labels))
+    except BadInput as error:
+        findings.refuse(Reason.LABELS, f"{series_text(labels)}: {error.message}", samples)
+    except Overloaded as error:
+        findings.refuse(Reason.SERIES_LIMIT, f"{series_text(labels)}: {error.message}", samples)
+    return None
