@@ -125,7 +125,7 @@ def test_pyarrow_polars_and_duckdb_read_a_block_without_us(blocks: LocalBlocks, 
     assert [row[2] for row in found] == rows.counts.tolist()
     assert duckdb.sql(
         f"SELECT count(*) FROM '{samples}' JOIN '{series}' USING (series_id) WHERE labels['instance'] = 'a:9100'"
-    ).fetchone() == (int(rows.counts[labels.index(LABELS[0])]),)
+    ).fetchall() == [(int(rows.counts[labels.index(LABELS[0])]),)]
 
 
 LONG = [3, 200_000, 1, 30_000, 30_000, 30_000, 90_000, *([7, 19] * 1500)]
