@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.errors import Corrupt, FormatTooNew
+from streamgauge.errors import FormatTooNew
 from streamgauge.model.arrays import Int64s
 from streamgauge.store.ports import BlockMeta
 
@@ -91,10 +91,10 @@ def encode_meta(meta: BlockMeta) -> str:
 def decode_meta(raw: bytes | None, size: int) -> BlockMeta:
     """The opposite of `encode_meta`. `size` is that of the block's files together, in bytes.
 
-    Raises Corrupt, and FormatTooNew for a version that we do not know.
+    Raises ValueError, and FormatTooNew for a version that we do not know.
     """
     if raw is None:
-        raise Corrupt("its footer has no entry of streamgauge's")
+        raise ValueError("its footer has no entry of streamgauge's")
     try:
         document: dict[str, Any] = json.loads(raw)
         if document["version"] > FORMAT_VERSION:
@@ -117,7 +117,7 @@ def decode_meta(raw: bytes | None, size: int) -> BlockMeta:
             parents=tuple(str(parent) for parent in document["parents"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"the streamgauge entry in its footer cannot be read: {error!r}") from None
+        raise ValueError(f"the streamgauge entry in its footer makes no sense: {error!r}") from None
 
 
 # ---- checksums ------------------------------------------------------------------------------------------------------
@@ -166,10 +166,10 @@ class Checksums:
 
 
 def decode_checksums(raw: bytes) -> Checksums:
-    """The opposite of `Checksums.encode`. Raises Corrupt and FormatTooNew."""
+    """The opposite of `Checksums.encode`. Raises ValueError and FormatTooNew."""
     line, _, rest = raw.partition(b"\n")
     if rest != b"%08x\n" % zlib.crc32(line):
-        raise Corrupt(f"its {CHECKSUMS} is damaged")
+        raise ValueError("its checksum is wrong")
     document = json.loads(line)
     if document["version"] > FORMAT_VERSION:
         raise FormatTooNew(f"a block has format version {document['version']}; we read up to {FORMAT_VERSION}")

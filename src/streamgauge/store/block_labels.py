@@ -20,7 +20,9 @@ def keys_to_labels(keys: pa.BinaryArray) -> Labels:
 
     Raises pa.ArrowInvalid for text that is not UTF-8.
     """
-    split: Any = pc.call_function("split_pattern", [keys], pc.SplitPatternOptions(SEPARATOR))
+    separator: Any = SEPARATOR  # the stubs know text only
+    split: Any = pc.call_function("split_pattern", [keys], pc.SplitPatternOptions(separator))
+    parts: Any
     parts, offsets = _flat(split.values, split.offsets)  # metric, name, value, …, "" of each key
     first = offsets[:-1]
     pairs = (np.diff(offsets) - 2) // 2

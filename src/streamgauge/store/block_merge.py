@@ -1,4 +1,4 @@
-"""Merging the rows of several blocks in chunks of about a million, whole columns at a time."""
+"""Merging the rows of several blocks in chunks of half a million, whole columns at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store.block_reader import LocalBlockReader, RowCursor
 from streamgauge.store.ranges import ranges, starts_of
 
-CHUNK_ROWS = 1 << 20
-"""Rows merged at a time: large enough that the cost of a chunk does not count, and some 60 MB with all copies."""
+CHUNK_ROWS = 1 << 19
+"""Rows merged at a time: large enough that the cost of a chunk does not count, and some 30 MB with all copies."""
 
 
 @dataclass(frozen=True, slots=True)

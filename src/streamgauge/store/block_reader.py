@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
 from streamgauge.store import names
 from streamgauge.store.block_format import CHECKSUMS, FOOTER_KEY, Checksums, decode_checksums, decode_meta
@@ -50,17 +49,17 @@ def _read_checksums(directory: Path) -> Checksums:
 def _verify_tail(path: Path, size: int, start: int, checksum: int) -> None:
     with reading(path), pa.OSFile(str(path), "r") as file:
         if file.size() != size:
-            raise Corrupt(f"{path} has {file.size()} bytes, not {size}")
+            raise ValueError(f"it has {file.size()} bytes, not {size}")
         file.seek(start)
         if zlib.crc32(file.read(size - start)) != checksum:
-            raise Corrupt(f"the footer of {path} is damaged")
+            raise ValueError("its footer is damaged")
 
 
 def _meta(directory: Path, footer: pq.FileMetaData, checksums: Checksums) -> BlockMeta:
     size = checksums.samples_size + checksums.series.size + (directory / CHECKSUMS).stat().st_size
     meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY.encode()), size)
     if meta.id != directory.name:
-        raise Corrupt(f"its footer names block {meta.id}")
+        raise ValueError(f"its footer names block {meta.id}")
     return meta
 
 
@@ -75,8 +74,8 @@ class LocalBlockReader:
         self._series_path = names.series_file(directory)
         self._series_checksums = checksums.series
         file = self._read_series_file()
-        self.meta = _meta(directory, file.metadata, checksums)
         with reading(self._series_path):
+            self.meta = _meta(directory, file.metadata, checksums)
             table = file.read(columns=["series_id", "first_row", "rows", "min_time", "max_time"])
         self._ids: UInt32s = table.column(0).to_numpy()
         self.first_rows: Int64s = table.column(1).to_numpy()
@@ -154,7 +153,7 @@ class LocalBlockReader:
                 or zlib.crc32(view[: checksums.footer_start]) != checksums.body
                 or zlib.crc32(view[checksums.footer_start :]) != checksums.footer
             ):
-                raise Corrupt(f"{self._series_path} is damaged")
+                raise ValueError("it is damaged")
             return pq.ParquetFile(pa.BufferReader(content))
 
     def _find(self, ids: UInt32s, start: int, end: int) -> tuple[Int64s, Int64s]:
@@ -240,7 +239,7 @@ def _is_matrix(counts: Int64s, rows: Int64s) -> bool:
 
 
 class RowCursor:
-    """Reads a block's rows in order, two row groups at a time."""
+    """Reads a block's rows in order, a row group at a time."""
 
     def __init__(self, samples: SamplesFile) -> None:
         self._samples = samples
@@ -252,7 +251,7 @@ class RowCursor:
         """The next `rows` rows; fewer only at the end."""
         groups = len(self._samples.row_ends)
         while len(self._times) < rows and self._next_group < groups:
-            stop = min(self._next_group + 2, groups)
+            stop = self._next_group + 1
             times, values = self._samples.decode(self._next_group, stop)
             self._next_group = stop
             self._times = np.concatenate((self._times, times))

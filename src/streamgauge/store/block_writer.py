@@ -3,10 +3,8 @@ them are held."""
 
 from __future__ import annotations
 
-import io
-import os
-import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +28,12 @@ from streamgauge.store.block_format import (
     encode_meta,
 )
 from streamgauge.store.block_labels import keys_to_labels
+from streamgauge.store.parquet_output import COMMON_SETTINGS, ParquetOutput
 from streamgauge.store.ports import BlockMeta
 from streamgauge.store.ranges import starts_of
 
 SERIES_ROW_GROUP = 32_768
 """Series of a row group of the series file, which bounds what decoding their labels takes."""
-
-_ONE_PAGE = 1 << 30
-"""Rows and bytes of a page at most: each column of a row group is one page. Readers decode whole row groups anyway, and
-zstd finds far more in 98,304 rows than in the 20,000 that Arrow would put into a page (0.37 against 0.45 bytes a sample
-on recorded scrapes), above all in times, which series that are scraped together share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +85,35 @@ def _encoded_size(column: Int64s | Floats, encoding: ColumnEncoding) -> int:
         column_encoding={"column": encoding.name},
         compression_level=encoding.level,
         write_statistics=False,
-        **_COMMON,
+        **COMMON_SETTINGS,
     )
     return int(sink.tell())
 
 
-_COMMON: dict[str, Any] = {
-    "compression": "zstd",
-    "write_page_checksum": True,
-    "store_schema": False,
-    "data_page_size": _ONE_PAGE,
-    "max_rows_per_page": _ONE_PAGE,
-    "dictionary_pagesize_limit": _ONE_PAGE,
-}
-_SERIES_FILE: dict[str, Any] = {
-    **_COMMON,
-    "use_dictionary": ["labels.key_value.key", "labels.key_value.value"],
-    "column_encoding": dict.fromkeys(SERIES_SCHEMA.names[:-1], "DELTA_BINARY_PACKED"),
-    "write_statistics": ["series_id", "min_time", "max_time"],
-}
+def _samples_settings(encoding: Encoding) -> dict[str, Any]:
+    return {
+        "use_dictionary": False,
+        "column_encoding": {
+            "series_id": "DELTA_BINARY_PACKED",
+            "time": encoding.time.name,
+            "value": encoding.value.name,
+        },
+        "compression_level": {
+            "series_id": encoding.others,
+            "time": encoding.time.level,
+            "value": encoding.value.level,
+        },
+        "write_statistics": ["series_id", "time"],
+    }
+
+
+def _series_settings(encoding: Encoding) -> dict[str, Any]:
+    return {
+        "use_dictionary": ["labels.key_value.key", "labels.key_value.value"],
+        "column_encoding": dict.fromkeys(SERIES_SCHEMA.names[:-1], "DELTA_BINARY_PACKED"),
+        "compression_level": encoding.others,
+        "write_statistics": ["series_id", "min_time", "max_time"],
+    }
 
 
 class BlockWriter:
@@ -122,25 +126,8 @@ class BlockWriter:
     def __init__(self, directory: Path, meta: BlockMeta, encoding: Encoding) -> None:
         self._directory = directory
         self._meta = meta
-        self._level = encoding.others
-        self._file = _File(names.samples_file(directory))
-        self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, "w"),
-            SAMPLES_SCHEMA,
-            use_dictionary=False,
-            column_encoding={
-                "series_id": "DELTA_BINARY_PACKED",
-                "time": encoding.time.name,
-                "value": encoding.value.name,
-            },
-            compression_level={
-                "series_id": encoding.others,
-                "time": encoding.time.level,
-                "value": encoding.value.level,
-            },
-            write_statistics=["series_id", "time"],
-            **_COMMON,
-        )
+        self._encoding = encoding
+        self._samples = ParquetOutput(names.samples_file(directory), SAMPLES_SCHEMA, _samples_settings(encoding))
         self._pending = _PendingRows()
         self._series = _SeriesColumns()
         self._row_ends: list[int] = []
@@ -173,62 +160,50 @@ class BlockWriter:
             series=len(columns.ids),
             samples=int(columns.counts.sum()),
         )
-        self._writer.add_key_value_metadata({FOOTER_KEY: encode_meta(meta)})
-        self._writer.close()
-        samples_footer = self._file.take_checksum()
-        series = _write_series(names.series_file(self._directory), meta, columns, keys, self._level)
+        self._samples.finish(FOOTER_KEY, encode_meta(meta))
+        samples_footer = self._samples.take_checksum()
+        series = self._write_series(meta, columns, keys)
         checksums = Checksums(
             row_ends=np.array(self._row_ends, np.int64),
             byte_ends=np.array(self._byte_ends, np.int64),
             row_groups=np.array(self._checksums, np.int64),
-            samples_size=self._file.size,
+            samples_size=self._samples.size,
             samples_footer=samples_footer,
             series=series,
         ).encode()
         fs.write_durably(self._directory / CHECKSUMS, checksums)
         self.finished = True
-        return replace(meta, bytes=self._file.size + series.size + len(checksums))
+        return replace(meta, bytes=self._samples.size + series.size + len(checksums))
 
     def close(self) -> None:
-        """Close the file, finished or not."""
-        self._file.close()
+        """Close the files, finished or not."""
+        self._samples.close()
 
     def _write_group(self, table: pa.Table) -> None:
-        self._writer.write_table(table, row_group_size=MAX_ROW_GROUP)
+        self._samples.write_row_group(table)
         self._row_ends.append(table.num_rows + (self._row_ends[-1] if self._row_ends else 0))
-        self._byte_ends.append(self._file.size)
-        self._checksums.append(self._file.take_checksum())
+        self._byte_ends.append(self._samples.size)
+        self._checksums.append(self._samples.take_checksum())
 
-
-class _File(io.RawIOBase):
-    """A new file as pyarrow wants one, which knows the CRC-32 of what was written since it was last asked."""
-
-    def __init__(self, path: Path) -> None:
-        self.size = 0
-        self._path = path
-        self._checksum = 0
-        self._descriptor = fs.create(path)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: bytes) -> int:  # type: ignore[override]
-        fs.write(self._descriptor, [content], self._path)
-        self._checksum = zlib.crc32(content, self._checksum)
-        self.size += len(content)
-        return len(content)
-
-    def tell(self) -> int:
-        return self.size
-
-    def take_checksum(self) -> int:
-        checksum, self._checksum = self._checksum, 0
-        return checksum
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
+    def _write_series(self, meta: BlockMeta, series: _Series, keys: pa.BinaryArray) -> SeriesChecksums:
+        with closing(
+            ParquetOutput(names.series_file(self._directory), SERIES_SCHEMA, _series_settings(self._encoding))
+        ) as output:
+            first_rows = starts_of(series.counts)
+            for start in range(0, len(keys), SERIES_ROW_GROUP):
+                rows = slice(start, start + SERIES_ROW_GROUP)
+                columns: list[pa.Array[Any]] = [
+                    pa.array(series.ids[rows]),
+                    pa.array(first_rows[rows]),
+                    pa.array(series.counts[rows]),
+                    pa.array(series.min_times[rows]).view(TIME),
+                    pa.array(series.max_times[rows]).view(TIME),
+                    keys_to_labels(keys[rows]),
+                ]
+                output.write_row_group(pa.Table.from_arrays(columns, schema=SERIES_SCHEMA))
+            body_size, body = output.size, output.take_checksum()
+            output.finish(FOOTER_KEY, encode_meta(meta))
+            return SeriesChecksums(output.size, body_size, body, output.take_checksum())
 
 
 class _PendingRows:
@@ -310,31 +285,3 @@ class _SeriesColumns:
             np.concatenate([part.min_times for part in self._parts]),
             np.concatenate([part.max_times for part in self._parts]),
         )
-
-
-def _write_series(path: Path, meta: BlockMeta, series: _Series, keys: pa.BinaryArray, level: int) -> SeriesChecksums:
-    file = _File(path)
-    try:
-        with pq.ParquetWriter(
-            pa.PythonFile(file, "w"),
-            SERIES_SCHEMA,
-            compression_level=level,
-            **_SERIES_FILE,
-        ) as writer:
-            first_rows = starts_of(series.counts)
-            for start in range(0, len(keys), SERIES_ROW_GROUP):
-                rows = slice(start, start + SERIES_ROW_GROUP)
-                columns: list[pa.Array[Any]] = [
-                    pa.array(series.ids[rows]),
-                    pa.array(first_rows[rows]),
-                    pa.array(series.counts[rows]),
-                    pa.array(series.min_times[rows]).view(TIME),
-                    pa.array(series.max_times[rows]).view(TIME),
-                    keys_to_labels(keys[rows]),
-                ]
-                writer.write_table(pa.Table.from_arrays(columns, schema=SERIES_SCHEMA))
-            body_size, body = file.size, file.take_checksum()
-            writer.add_key_value_metadata({FOOTER_KEY: encode_meta(meta)})
-        return SeriesChecksums(file.size, body_size, body, file.take_checksum())
-    finally:
-        file.close()

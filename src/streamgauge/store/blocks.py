@@ -63,15 +63,15 @@ class LocalBlocks:
             assert writer.finished
             fs.publish_dir(temporary, names.block_dir(self._data, meta.id))
         except BaseException:
-            with suppress(StorageError):  # what stays is removed at the next start
-                fs.remove_tree(temporary, names.tmp_dir(self._data))
+            # A publication whose last sync failed has moved the block to its name, where nobody may find it.
+            left = temporary if temporary.exists() else names.block_dir(self._data, meta.id)
+            with suppress(StorageError):  # what stays all the same is no part of the catalog
+                fs.remove_tree(left, names.tmp_dir(self._data))
             raise
 
     def open(self, block_id: str) -> LocalBlockReader:
-        try:
-            return LocalBlockReader(names.block_dir(self._data, block_id))
-        except Corrupt as error:
-            raise Corrupt(f"block {block_id}: {error.message}") from error
+        """Raises Corrupt when its series cannot be read; its rows are checked as they are read."""
+        return LocalBlockReader(names.block_dir(self._data, block_id))
 
     def remove(self, block_id: str) -> None:
         fs.remove_tree(names.block_dir(self._data, block_id), names.tmp_dir(self._data))

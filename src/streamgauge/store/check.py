@@ -19,12 +19,17 @@ from streamgauge.store.ranges import starts_of
 
 def check_block(reader: LocalBlockReader) -> list[str]:
     """Every violated invariant of one block, as sentences. Reads all of it, a row group at a time."""
-    prefix = f"block {reader.meta.id}: "
+    problems = _prefixed(reader.meta, _check_meta(reader.meta))
     try:
-        problems = [*_check_meta(reader.meta), *_check_series(reader), *_check_rows(reader)]
+        problems += _prefixed(reader.meta, _check_series(reader))
+        problems += _prefixed(reader.meta, _check_rows(reader))
     except StorageError as error:
-        problems = [error.message]
-    return [prefix + problem for problem in problems]
+        problems.append(error.message)
+    return problems
+
+
+def _prefixed(meta: BlockMeta, problems: Iterator[str]) -> list[str]:
+    return [f"block {meta.id}: {problem}" for problem in problems]
 
 
 def _check_meta(meta: BlockMeta) -> Iterator[str]:
@@ -51,7 +56,7 @@ def _check_series(reader: LocalBlockReader) -> Iterator[str]:
         return
     if len(np.unique(ids)) != len(ids):
         yield "a series id occurs more than once"
-    if not pc.all(pc.less(keys[:-1], keys[1:])).as_py():
+    if not pc.less(keys[:-1], keys[1:]).to_numpy(False).all():
         yield "its series are not in the order of their keys, or one occurs twice"
     if (reader.rows <= 0).any() or not np.array_equal(reader.first_rows, starts_of(reader.rows)):
         yield "the rows of its series do not follow each other"

@@ -36,7 +36,7 @@ class SamplesFile:
             hit("fs.open")
             self._file = pa.OSFile(str(path), "r")
             if self._file.size() != checksums.samples_size:
-                raise Corrupt(f"{path} has {self._file.size()} bytes, not {checksums.samples_size}")
+                raise ValueError(f"it has {self._file.size()} bytes, not {checksums.samples_size}")
         self._parquet: pq.ParquetFile | None = None
 
     def groups_of(self, rows: Int64s) -> Int64s:
@@ -53,9 +53,9 @@ class SamplesFile:
             table = parquet.read_row_groups(
                 list(range(first, stop)), columns=["time", "value"], use_threads=stop - first >= _THREADS_FROM
             )
-        expected = int(self.row_ends[stop - 1] - self.row_starts[first])
-        if table.num_rows != expected:
-            raise Corrupt(f"{self._path} has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
+            expected = int(self.row_ends[stop - 1] - self.row_starts[first])
+            if table.num_rows != expected:
+                raise ValueError(f"it has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
         return _numpy(table.column(0), pa.int64()), _numpy(table.column(1), pa.float64())
 
     def series_ids(self, first: int, stop: int) -> UInt32s:
@@ -75,7 +75,7 @@ class SamplesFile:
             start = int(self._byte_ends[-1])
             footer = self._read(start, self._checksums.samples_size)
             if zlib.crc32(footer) != self._checksums.samples_footer:
-                raise Corrupt(f"the footer of {self._path} is damaged")
+                raise ValueError("its footer is damaged")
             self._parquet = pq.ParquetFile(self._file)
         return self._parquet
 
@@ -90,16 +90,17 @@ class SamplesFile:
         for group in range(first, stop):
             piece = content[int(self._byte_starts[group]) - start : int(self._byte_ends[group]) - start]
             if zlib.crc32(piece) != self._checksums.row_groups[group]:
-                raise Corrupt(f"row group {group} of {self._path} is damaged")
+                raise ValueError(f"row group {group} is damaged")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in reading a block into Corrupt: not even a missing file leaves a way to serve it."""
+    """Turn whatever goes wrong in reading a file of a block into Corrupt, which names both. A missing file is no
+    exception: it leaves no way to serve the block."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
-        raise Corrupt(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise Corrupt(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
 
 
 def _numpy(column: pa.ChunkedArray[Any], physical: pa.DataType) -> npt.NDArray[Any]:

@@ -1,0 +1,148 @@
+"""The checker finds each kind of wrong block. The blocks are written on purpose by the writer, which trusts its caller."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from streamgauge.model.labels import key_of
+from streamgauge.store.block_reader import LocalBlockReader
+from streamgauge.store.block_writer import FLUSH_ENCODING
+from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.check import check_block, check_blocks
+from streamgauge.store.ports import DAY_MS, BlockMeta
+
+DAY = 20_000 * DAY_MS
+META = BlockMeta("b", 11, 20, 0, 0, DAY, False, 0, 0, 0, 0)
+KEYS = [key_of({"__name__": "m", "n": str(n)}) for n in range(3)]
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> LocalBlocks:
+    return LocalBlocks(tmp_path)
+
+
+def write(
+    blocks: LocalBlocks,
+    meta: BlockMeta = META,
+    ids: tuple[int, ...] = (0, 1, 2),
+    keys: list[bytes] = KEYS,
+    times: tuple[tuple[int, ...], ...] = ((0, 1), (0, 1), (0, 1)),
+) -> BlockMeta:
+    """A block with the given times of each series, in ms from the start of the day."""
+    counts = np.array([len(of) for of in times])
+    rows = DAY + np.concatenate([np.array(of, np.int64) for of in times])
+    with blocks.writer(meta, FLUSH_ENCODING) as writer:
+        writer.append(np.array(ids, np.uint32), counts, rows, np.zeros(len(rows)))
+        return writer.finish(pa.array(keys, pa.binary()))
+
+
+def problems(blocks: LocalBlocks, meta: BlockMeta) -> list[str]:
+    with blocks.open(meta.id) as reader:
+        return check_block(reader)
+
+
+def test_a_good_block_has_no_problem(blocks: LocalBlocks) -> None:
+    assert problems(blocks, write(blocks)) == []
+
+
+@pytest.mark.parametrize(
+    ("meta", "what"),
+    [
+        (replace(META, first_commit=21), "commits run from 21 to 20"),
+        (replace(META, window=-1), "is not late"),
+        (replace(META, window=DAY + 1), "not the start of a day"),
+        (replace(META, window=DAY + DAY_MS), "not all in its window"),
+        (replace(META, level=1), "level 1 and 0 parents"),
+        (replace(META, parents=("a",)), "level 0 and 1 parents"),
+    ],
+)
+def test_a_footer_that_cannot_be(blocks: LocalBlocks, meta: BlockMeta, what: str) -> None:
+    [problem] = problems(blocks, write(blocks, meta))
+    assert problem.startswith("block b: ")
+    assert what in problem
+
+
+def test_series_out_of_order(blocks: LocalBlocks) -> None:
+    [problem] = problems(blocks, write(blocks, keys=[KEYS[1], KEYS[0], KEYS[2]]))
+    assert "order of their keys" in problem
+
+
+def test_a_key_that_occurs_twice(blocks: LocalBlocks) -> None:
+    [problem] = problems(blocks, write(blocks, keys=[KEYS[0], KEYS[0], KEYS[2]]))
+    assert "occurs twice" in problem
+
+
+def test_an_id_that_occurs_twice(blocks: LocalBlocks) -> None:
+    [problem] = problems(blocks, write(blocks, ids=(7, 8, 7)))
+    assert "series id occurs more than once" in problem
+
+
+@pytest.mark.parametrize("of", [(0, 2, 1, 3), (0, 1, 1, 3)])
+def test_times_that_do_not_ascend(blocks: LocalBlocks, of: tuple[int, ...]) -> None:
+    [problem] = problems(blocks, write(blocks, times=((0,), of, (0,))))
+    assert "do not ascend" in problem
+
+
+def test_times_that_do_not_ascend_between_row_groups(blocks: LocalBlocks) -> None:
+    with blocks.writer(META, FLUSH_ENCODING) as writer:
+        for start in (0, 98_303):  # the second row group begins with the last time of the first
+            times = DAY + start + np.arange(98_304)
+            writer.append(np.zeros(1, np.uint32), np.array([98_304]), times, np.zeros(98_304))
+        writer.finish(pa.array(KEYS[:1], pa.binary()))
+    [problem] = problems(blocks, META)
+    assert "row group 1" in problem
+
+
+def test_damage_is_a_problem_not_an_exception(blocks: LocalBlocks, tmp_path: Path) -> None:
+    write(blocks)
+    path = tmp_path / "blocks" / "b" / "samples.parquet"
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    path.write_bytes(content)
+    [problem] = problems(blocks, META)
+    assert problem == "block b: samples.parquet cannot be read: row group 0 is damaged"
+    other = write(blocks, replace(META, id="c", first_commit=21, last_commit=30))
+    assert problem in check_blocks([META, other], blocks.open)
+
+
+def open_nothing(block_id: str) -> LocalBlockReader:
+    raise AssertionError(f"{block_id} is opened without need")
+
+
+def test_normal_blocks_of_a_day_must_be_disjoint(blocks: LocalBlocks) -> None:
+    later = replace(META, id="c", first_commit=21, last_commit=30)
+    first = write(blocks, times=((0, 2, 4), (0, 1), (0, 1)))
+    disjoint = write(blocks, later, times=((1, 3, 5), (2, 3), (2, 3)))
+    assert check_blocks([first, disjoint], blocks.open) == []
+    blocks.remove("c")
+    doubled = write(blocks, later, times=((1, 2, 4), (2, 3), (2, 3)))
+    [problem] = check_blocks([first, doubled], blocks.open)
+    assert "b, c, none of them late, have 2 samples in common" in problem
+
+
+def test_late_blocks_may_hold_what_others_hold(blocks: LocalBlocks) -> None:
+    late = replace(META, id="late", first_commit=21, last_commit=30, late=True)
+    assert check_blocks([write(blocks), write(blocks, late)], blocks.open) == []
+
+
+def test_commits_of_one_time_belong_to_one_block(blocks: LocalBlocks) -> None:
+    overlapping = replace(META, id="c", first_commit=20, last_commit=30)
+    metas = [write(blocks), write(blocks, overlapping, times=((2, 3), (2, 3), (2, 3)))]
+    [problem] = check_blocks(metas, blocks.open)
+    assert problem == "blocks b and c hold the same commits of the same time"
+    wide = replace(META, id="w", window=-1, late=True, min_time=DAY, max_time=DAY + 20 * DAY_MS)
+    within = replace(wide, id="x", window=DAY + 3 * DAY_MS, min_time=DAY + 3 * DAY_MS, max_time=DAY + 3 * DAY_MS)
+    assert len(check_blocks([wide, within], open_nothing)) == 1
+    assert check_blocks([wide, replace(within, first_commit=21, last_commit=30)], open_nothing) == []
+
+
+def test_blocks_of_different_days_need_not_be_opened() -> None:
+    tomorrow = replace(META, id="c", window=DAY + DAY_MS, min_time=DAY + DAY_MS, max_time=DAY + DAY_MS)
+    today = replace(META, min_time=DAY, max_time=DAY)
+    assert check_blocks([today, tomorrow], open_nothing) == []
+    assert check_blocks([today, today], open_nothing) != []
