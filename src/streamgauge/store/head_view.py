@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
-from streamgauge.model.source import NoMeter, Samples
+from streamgauge.model.source import NoMeter, Samples, empty_samples
 from streamgauge.store.merge import expand, merge
-from streamgauge.store.ports import Part
+from streamgauge.store.ports import Part, no_ids
 from streamgauge.store.runs import HeadSnapshot, Run, SortedColumns, UnsortedColumns, sort
 from streamgauge.store.shm import attach
 
@@ -44,6 +44,8 @@ def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
 
 def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     """Every sample of some runs as (series ids, ascending, and their samples)."""
+    if not runs:
+        return no_ids(), empty_samples()
     columns = [_sorted(_open(run)) for run in runs]
     series = _union([run.ids for run in columns])
     chosen = _Chosen(series)

@@ -79,11 +79,9 @@ class _Column:
 
     def all_codes(self, rows: int) -> Int32s:
         """The codes of the first `rows` rows."""
-        pages = -(-rows // PAGE_ROWS)
-        codes = np.full((pages, PAGE_ROWS), ABSENT, np.int32)
-        known = self.pages[: np.searchsorted(self.pages, pages)]
-        for start, block in self.mirror.codes.blocks(self.numbers[: len(known)], PAGE_ROWS):
-            codes[known[start : start + len(block)]] = block
+        codes = np.full((-(-rows // PAGE_ROWS), PAGE_ROWS), ABSENT, np.int32)
+        for pages, block in self._blocks(rows):
+            codes[pages] = block
         return codes.reshape(-1)[:rows]
 
     def scan(self, check: Check, rows: int) -> Int64s:
@@ -91,11 +89,19 @@ class _Column:
         if check.absent:
             return np.flatnonzero(check.passes(self.all_codes(rows)))
         found = [np.empty(0, np.int64)]
-        for start, block in self.mirror.codes.blocks(self.numbers, PAGE_ROWS):
+        for pages, block in self._blocks(rows):
             hits = np.flatnonzero(check.passes(block.reshape(-1)))
-            found.append((self.pages[start + (hits >> PAGE_SHIFT)] << PAGE_SHIFT) + (hits & PAGE_MASK))
-        passing = np.concatenate(found)
-        return passing[: np.searchsorted(passing, rows)]
+            found.append((pages[hits >> PAGE_SHIFT] << PAGE_SHIFT) + (hits & PAGE_MASK))
+        return np.concatenate(found)
+
+    def _blocks(self, rows: int) -> Iterator[tuple[Int64s, Int32s]]:
+        """The label's pages of the first `rows` rows, some at a time, as (pages, [pages, PAGE_ROWS] codes)."""
+        known = self.pages[: np.searchsorted(self.pages << PAGE_SHIFT, rows)]
+        for start, block in self.mirror.codes.blocks(self.numbers[: len(known)], PAGE_ROWS):
+            pages = known[start : start + len(block)]
+            if (pages[-1] + 1) << PAGE_SHIFT > rows:
+                block[-1, rows & PAGE_MASK :] = ABSENT  # the writer may be writing there
+            yield pages, block
 
 
 class _Mirror:
