@@ -18,7 +18,7 @@ from streamgauge.model.arrays import stale_marker
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.model.source import NoMeter
 from streamgauge.store.head import MAX_COMMIT_ROWS, FlushInput, Head
-from streamgauge.store.head_view import read_head, rows_of
+from streamgauge.store.head_view import head_series, read_head, rows_of
 from streamgauge.store.leases import Leases
 from streamgauge.store.merge import merge
 from streamgauge.store.runs import SEGMENT_ROWS, HeadSnapshot
@@ -130,6 +130,11 @@ def test_every_snapshot_stays_what_it_was(
             for chosen, start, end in queries:
                 answer = {key: bits for key, bits in expected.items() if key[0] in chosen and start <= key[1] <= end}
                 assert read(snapshot, chosen, start, end) == answer
+                there = head_series(snapshot, start, end).tolist()
+                assert there == sorted(set(there))
+                assert (
+                    {key[0] for key in expected if start <= key[1] <= end} <= set(there) <= {key[0] for key in expected}
+                )
 
 
 def between(commits: dict[int, list[Sample]], after: int, through: int) -> Contents:

@@ -18,6 +18,7 @@ Page n of a label holds rows [n * PAGE_ROWS, (n + 1) * PAGE_ROWS); a label has n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,6 +35,8 @@ PAGE_SHIFT = 11
 PAGE_ROWS = 1 << PAGE_SHIFT
 """8 KiB a page: a label of few series costs little, and a column of a million rows is 489 pages."""
 PAGE_MASK = PAGE_ROWS - 1
+
+_FORGOTTEN_AT_ONCE = 8192
 
 NAMES = 0
 FILLER = -1
@@ -108,6 +111,14 @@ class LabelColumns:
         """Remove the shared memory."""
         for array in self._arrays:
             array.remove()
+
+    def forget(self) -> Iterator[None]:
+        """Free the writer's dictionaries, about 1 ms a step; letting go of a large one at once takes far longer."""
+        for label in self._labels.values():
+            while label.codes:
+                for _ in range(min(_FORGOTTEN_AT_ONCE, len(label.codes))):
+                    label.codes.popitem()
+                yield
 
     def add(self, series: int, key: bytes) -> None:
         """Add the row of one series. Raises Overloaded when shared memory runs out; the row is then not there."""

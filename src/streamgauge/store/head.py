@@ -217,6 +217,8 @@ class Head:
 
     def _finish(self, job: _Job) -> None:
         job.release()
+        if job.future.cancelled():
+            return
         if error := job.future.exception():
             # They can be read as they are, if more slowly, and the next flush takes them away.
             _log.warning("cannot sort %d segments of the head: %s", len(job.sources), error, exc_info=error)

@@ -35,6 +35,13 @@ def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> lis
     return [part for part in parts if part is not None]
 
 
+def head_series(snapshot: HeadSnapshot, start: int, end: int) -> UInt32s:
+    """The ids, ascending, of the series that may have a sample with start <= time <= end in the head: all that have
+    one in a run that overlaps the range."""
+    runs = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
+    return _union([_open(run).ids for run in runs])
+
+
 def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
     """Every sample of some runs as (ids, times, values), strictly ascending by (id, time): of equal ones the one with
     the higher commit stands."""

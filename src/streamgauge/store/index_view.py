@@ -163,6 +163,11 @@ class IndexView:
         """Rows there are, dead ones counted."""
         return self._snapshot.rows
 
+    @property
+    def label_names(self) -> list[str]:
+        """Names that some series has, or had."""
+        return list(self._mirror.columns)
+
     def match(self, matchers: Sequence[Matcher]) -> Int64s:
         """The rows of living series that fulfil every matcher. Raises BadInput for an invalid regular expression."""
         checks: list[tuple[_Column, Check]] = []
@@ -193,11 +198,12 @@ class IndexView:
         return self._mirror.ids.take(rows)
 
     def rows_of(self, ids: UInt32s) -> Int64s:
-        """The rows of those of the ids (ascending) that living series have."""
+        """The rows of those of the ids (ascending) that are in the index, be they of dead series or not."""
         known = self._mirror.ids.read(0, self.rows)
         rows = np.searchsorted(known, ids)
         rows, ids = rows[rows < len(known)], ids[rows < len(known)]
-        return self._living(rows[known[rows] == ids])
+        found: Int64s = rows[known[rows] == ids]
+        return found
 
     def frame(self, rows: Int64s, names: Iterable[str] | None = None) -> LabelFrame:
         """The labels of rows: all that any of them has, or of those only the named ones."""
