@@ -132,9 +132,8 @@ def test_every_snapshot_stays_what_it_was(
                 assert read(snapshot, chosen, start, end) == answer
                 there = head_series(snapshot, start, end).tolist()
                 assert there == sorted(set(there))
-                assert (
-                    {key[0] for key in expected if start <= key[1] <= end} <= set(there) <= {key[0] for key in expected}
-                )
+                in_range = {series for series, time in expected if start <= time <= end}
+                assert in_range <= set(there) <= {series for series, _ in expected}
 
 
 def between(commits: dict[int, list[Sample]], after: int, through: int) -> Contents:

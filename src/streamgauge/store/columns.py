@@ -25,7 +25,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from streamgauge.model.arrays import UInt32s
 from streamgauge.model.frame import ABSENT
 from streamgauge.model.labels import NAME, SEPARATOR
 from streamgauge.store.shared_arrays import GrowingArray
@@ -36,10 +35,10 @@ PAGE_ROWS = 1 << PAGE_SHIFT
 """8 KiB a page: a label of few series costs little, and a column of a million rows is 489 pages."""
 PAGE_MASK = PAGE_ROWS - 1
 
-_FORGOTTEN_AT_ONCE = 8192
-
 NAMES = 0
 FILLER = -1
+
+_FORGOTTEN_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,8 @@ class LabelColumns:
         self._heap = GrowingArray(memory, self.base, "h", np.uint8)
         self._pages = GrowingArray(memory, self.base, "p", np.int64)
         self._codes = GrowingArray(memory, self.base, "c", np.int32)
-        self._arrays: tuple[GrowingArray[Any], ...] = (
-            *(self._ids, self._dead, self._text_names, self._text_ends),
-            *(self._heap, self._pages, self._codes),
-        )
+        columns = (self._ids, self._dead, self._pages, self._codes)
+        self._arrays: tuple[GrowingArray[Any], ...] = (*columns, self._text_names, self._text_ends, self._heap)
         self._labels: dict[bytes, _Label] = {}
 
     @property
@@ -139,9 +136,9 @@ class LabelColumns:
             raise
         self.rows += 1
 
-    def mark_dead(self, rows: UInt32s) -> None:
-        """Leave rows out of every later snapshot. Raises Overloaded."""
-        self._dead.extend(rows)
+    def mark_dead(self, row: int) -> None:
+        """Leave a row out of every later snapshot. Raises Overloaded; the row then stays."""
+        self._dead.append(row)
 
     def _set(self, name: bytes, value: bytes, page: int, slot: int) -> None:
         label = self._labels.get(name) or self._new_label(name)

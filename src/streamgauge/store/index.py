@@ -52,7 +52,7 @@ class SeriesIndex:
         self._keys: list[bytes | None] = []  # by row; None where the series is dead
         self._ids = array("I")  # by row, ascending
         self._key_bytes = 0  # of the living
-        self._pruned_meanwhile: list[UInt32s] | None = None  # by what ran during a rebuild
+        self._pruned_meanwhile: array[int] | None = None  # ids pruned during a rebuild
 
     @property
     def next_id(self) -> int:
@@ -125,22 +125,19 @@ class SeriesIndex:
         """Forget series that have no data any more. Ids that are not in the index are no error.
 
         Takes about 1 µs a series. Their rows stay where they are, for the queries that run, until a `rebuild`. Raises
-        Overloaded when shared memory runs out; nothing has changed then.
+        Overloaded when shared memory runs out; some may then remain.
         """
-        ids = np.unique(ids)
-        rows = [row for row in _rows_of(ids, self._ids).tolist() if self._keys[row] is not None]
-        if not rows:
-            return
-        self._columns.mark_dead(np.array(rows, np.uint32))
-        for row in rows:
+        for row in _rows_of(ids, self._ids).tolist():
             key = self._keys[row]
-            assert key is not None
+            if key is None:
+                continue
+            self._columns.mark_dead(row)
+            self._generation += 1
             self._keys[row] = None
-            del self._shards[hash(key) % _SHARDS][key]
             self._key_bytes -= len(key)
-        self._generation += 1
-        if self._pruned_meanwhile is not None:
-            self._pruned_meanwhile.append(ids)
+            del self._shards[hash(key) % _SHARDS][key]
+            if self._pruned_meanwhile is not None:
+                self._pruned_meanwhile.append(self._ids[row])
 
     @property
     def wants_rebuild(self) -> bool:
@@ -155,7 +152,7 @@ class SeriesIndex:
         the index is then as it was.
         """
         assert self._pruned_meanwhile is None, "one rebuild at a time"
-        self._pruned_meanwhile = []
+        pruned_meanwhile = self._pruned_meanwhile = array("I")
         fresh = LabelColumns(self._memory)
         ids = array("I")
         keys: list[bytes | None] = []
@@ -168,15 +165,14 @@ class SeriesIndex:
                     keys.append(key)
                 if row % _REBUILD_ROWS == _REBUILD_ROWS - 1:
                     yield
-            rows = _rows_of(np.concatenate([no_ids(), *self._pruned_meanwhile]), ids).astype(np.uint32)
-            fresh.mark_dead(rows)
+            for row in _rows_of(_view(pruned_meanwhile), ids).tolist():
+                fresh.mark_dead(row)
+                keys[row] = None
         except BaseException:
             fresh.remove()
             raise
         finally:
             self._pruned_meanwhile = None
-        for at in rows.tolist():
-            keys[at] = None
         old = self._columns
         self._columns, self._ids, self._keys = fresh, ids, keys
         self._leases.retire(old.base, old.remove)
@@ -202,8 +198,13 @@ class SeriesIndex:
 
 def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
     """Rows of those of the ids that are `known`, which is ascending."""
-    ascending = np.array(known, np.uint32, copy=False) if known else no_ids()
+    ascending = _view(known)
     rows = np.searchsorted(ascending, ids)
     rows, ids = rows[rows < len(ascending)], ids[rows < len(ascending)]
     found: Int64s = rows[ascending[rows] == ids]
     return found
+
+
+def _view(ids: array[int]) -> UInt32s:
+    # While the view exists, the array cannot grow.
+    return np.array(ids, np.uint32, copy=False) if ids else no_ids()
