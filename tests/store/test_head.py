@@ -315,6 +315,26 @@ def test_segments_that_cannot_be_sorted_are_read_as_they_are(
     assert all_of(taken) == read(head.snapshot(), [1, 2], *EVER) == {(1, 1): 5, (2, 2): 2}
 
 
+def test_a_merge_that_finds_no_memory_is_not_tried_again(
+    head: Head, small_files: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = 1000
+    for commit in range(8):
+        head.append(commit, scrape(rows, commit, np.random.default_rng(commit)))
+        head.seal()
+        if commit == 6:
+            head.settle(wait=True)
+    small_files(3 * 16 * rows)  # enough to sort one, not to merge eight
+    head.settle(wait=True)
+    for _ in range(3):
+        head.settle(wait=True)
+        head.append(head.last_commit + 1, empty_batch())
+    small_files(-1)
+    assert len(caplog.records) == 1
+    assert [(run.rows, run.series) for run in head.snapshot().runs] == [(rows, rows)] * 8
+    assert len(all_of(head.snapshot())) == 8 * rows
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
 def test_closing_leaves_nothing(tmp_path: Path) -> None:
     with a_head(tmp_path) as (head, _):

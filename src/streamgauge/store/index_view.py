@@ -44,10 +44,11 @@ class ViewCache:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where rows are: page of each row, and place in it."""
+    """Where ascending rows are: page of each row and place in it; the distinct pages, ascending."""
 
     pages: Int64s
     slots: Int64s
+    touched: Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,18 @@ class _Column:
 
     def codes(self, places: _Places) -> Int32s | None:
         """The codes of ascending rows; None when none of them is on a page of this label."""
-        at = np.searchsorted(self.pages, places.pages)
-        at[at == len(self.pages)] = 0
-        there = self.pages[at] == places.pages
-        if there.all():
-            return self.mirror.codes.take((self.numbers[at] << PAGE_SHIFT) + places.slots)
-        rows = np.flatnonzero(there)
-        if not len(rows):
+        last = places.touched[-1] if len(places.touched) else -1
+        known = self.pages[: np.searchsorted(self.pages, last, side="right")]
+        numbers = np.full(last + 1, ABSENT)
+        numbers[known] = self.numbers[: len(known)]
+        there = numbers[places.touched] != ABSENT
+        if not there.any():
             return None
-        codes = np.full(len(there), ABSENT, np.int32)
-        codes[rows] = self.mirror.codes.take((self.numbers[at[rows]] << PAGE_SHIFT) + places.slots[rows])
+        if there.all():
+            return self.mirror.codes.take((numbers[places.pages] << PAGE_SHIFT) + places.slots)
+        rows = np.flatnonzero(numbers[places.pages] != ABSENT)
+        codes = np.full(len(places.pages), ABSENT, np.int32)
+        codes[rows] = self.mirror.codes.take((numbers[places.pages[rows]] << PAGE_SHIFT) + places.slots[rows])
         return codes
 
     def all_codes(self, rows: int) -> Int32s:
@@ -248,7 +251,8 @@ class IndexView:
 
 
 def _places(rows: Int64s) -> _Places:
-    return _Places(rows >> PAGE_SHIFT, rows & PAGE_MASK)
+    pages = rows >> PAGE_SHIFT
+    return _Places(pages, rows & PAGE_MASK, pages[np.flatnonzero(np.diff(pages, prepend=-1))])
 
 
 def _texts_of(column: LabelColumn) -> pa.BinaryArray:
