@@ -18,13 +18,13 @@ Page n of a label holds rows [n * PAGE_ROWS, (n + 1) * PAGE_ROWS); a label has n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from streamgauge.model.arrays import UInt32s
 from streamgauge.model.frame import ABSENT
 from streamgauge.model.labels import NAME, SEPARATOR
 from streamgauge.store.shared_arrays import GrowingArray
@@ -37,6 +37,8 @@ PAGE_MASK = PAGE_ROWS - 1
 
 NAMES = 0
 FILLER = -1
+
+_FORGOTTEN_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,8 @@ class LabelColumns:
         self._heap = GrowingArray(memory, self.base, "h", np.uint8)
         self._pages = GrowingArray(memory, self.base, "p", np.int64)
         self._codes = GrowingArray(memory, self.base, "c", np.int32)
-        self._arrays: tuple[GrowingArray[Any], ...] = (
-            *(self._ids, self._dead, self._text_names, self._text_ends),
-            *(self._heap, self._pages, self._codes),
-        )
+        columns = (self._ids, self._dead, self._pages, self._codes)
+        self._arrays: tuple[GrowingArray[Any], ...] = (*columns, self._text_names, self._text_ends, self._heap)
         self._labels: dict[bytes, _Label] = {}
 
     @property
@@ -109,6 +109,14 @@ class LabelColumns:
         for array in self._arrays:
             array.remove()
 
+    def forget(self) -> Iterator[None]:
+        """Free the writer's dictionaries, about 1 ms a step; letting go of a large one at once takes far longer."""
+        for label in self._labels.values():
+            while label.codes:
+                for _ in range(min(_FORGOTTEN_AT_ONCE, len(label.codes))):
+                    label.codes.popitem()
+                yield
+
     def add(self, series: int, key: bytes) -> None:
         """Add the row of one series. Raises Overloaded when shared memory runs out; the row is then not there."""
         page = self.rows >> PAGE_SHIFT
@@ -128,9 +136,9 @@ class LabelColumns:
             raise
         self.rows += 1
 
-    def mark_dead(self, rows: UInt32s) -> None:
-        """Leave rows out of every later snapshot. Raises Overloaded."""
-        self._dead.extend(rows)
+    def mark_dead(self, row: int) -> None:
+        """Leave a row out of every later snapshot. Raises Overloaded; the row then stays."""
+        self._dead.append(row)
 
     def _set(self, name: bytes, value: bytes, page: int, slot: int) -> None:
         label = self._labels.get(name) or self._new_label(name)

@@ -55,7 +55,7 @@ class FlushInput:
         return sum(run.rows for run in self.runs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """`future` replaces `sources`, neighbours in the head, by one sorted run."""
 
@@ -103,6 +103,7 @@ class Head:
         self._active: _Active | None = None
         self._spares: list[Segment] = []
         self._jobs: list[_Job] = []
+        self._left_alone: set[str] = set()  # runs that could not be sorted or merged: not tried again
         self._last_commit = -1
         self._taken_through = -1  # the last commit that a flush was given
 
@@ -196,11 +197,11 @@ class Head:
         while self._jobs:
             if wait:
                 concurrent.futures.wait([job.future for job in self._jobs])
-            done = [job for job in self._jobs if job.future.done()]
-            if not done:
+            finished = [job for job in self._jobs if job.future.done()]
+            if not finished:
                 return
-            self._jobs = [job for job in self._jobs if not job.future.done()]
-            for job in done:
+            for job in finished:
+                self._jobs.remove(job)
                 self._finish(job)
             self._merge_small_runs()
 
@@ -217,9 +218,12 @@ class Head:
 
     def _finish(self, job: _Job) -> None:
         job.release()
+        if job.future.cancelled():
+            return
         if error := job.future.exception():
             # They can be read as they are, if more slowly, and the next flush takes them away.
             _log.warning("cannot sort %d segments of the head: %s", len(job.sources), error, exc_info=error)
+            self._left_alone |= {run.name for run in job.sources}
             return
         result = job.future.result()
         at = next((at for at, run in enumerate(self._runs) if run is job.sources[0]), None)
@@ -233,7 +237,7 @@ class Head:
             self._retire(run)
 
     def _merge_small_runs(self) -> None:
-        busy = {run.name for job in self._jobs for run in job.sources}
+        busy = self._left_alone.union(run.name for job in self._jobs for run in job.sources)
         neighbours: list[Run] = []
         for run in self._runs:
             small = run.series > 0 and run.rows <= SEGMENT_ROWS
@@ -246,6 +250,7 @@ class Head:
                 neighbours = []
 
     def _retire(self, run: Run) -> None:
+        self._left_alone.discard(run.name)
         self._leases.retire(run.name, lambda: self._memory.remove(run.name))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
-from streamgauge.model.source import NoMeter, Samples
+from streamgauge.model.source import NoMeter, Samples, empty_samples
 from streamgauge.store.merge import expand, merge
-from streamgauge.store.ports import Part
+from streamgauge.store.ports import Part, no_ids
 from streamgauge.store.runs import HeadSnapshot, Run, SortedColumns, UnsortedColumns, sort
 from streamgauge.store.shm import attach
 
@@ -35,11 +35,11 @@ def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> lis
     return [part for part in parts if part is not None]
 
 
-def series_in_head(snapshot: HeadSnapshot, start: int, end: int) -> Iterator[UInt32s]:
-    """Series that may have a sample in the range, run by run; ids may repeat."""
-    for run in snapshot.runs:
-        if run.min_time <= end and run.max_time >= start:
-            yield _open(run).ids
+def head_series(snapshot: HeadSnapshot, start: int, end: int) -> UInt32s:
+    """The ids, ascending, of the series that may have a sample with start <= time <= end in the head: all that have
+    one in a run that overlaps the range."""
+    runs = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
+    return _union([_open(run).ids for run in runs])
 
 
 def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
@@ -51,6 +51,8 @@ def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
 
 def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     """Every sample of some runs as (series ids, ascending, and their samples)."""
+    if not runs:
+        return no_ids(), empty_samples()
     columns = [_sorted(_open(run)) for run in runs]
     series = _union([run.ids for run in columns])
     chosen = _Chosen(series)

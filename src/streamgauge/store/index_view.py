@@ -44,10 +44,11 @@ class ViewCache:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where rows are: page of each row, and place in it."""
+    """Where ascending rows are: page of each row and place in it; the distinct pages, ascending."""
 
     pages: Int64s
     slots: Int64s
+    touched: Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +66,25 @@ class _Column:
 
     def codes(self, places: _Places) -> Int32s | None:
         """The codes of ascending rows; None when none of them is on a page of this label."""
-        at = np.searchsorted(self.pages, places.pages)
-        at[at == len(self.pages)] = 0
-        there = self.pages[at] == places.pages
-        if there.all():
-            return self.mirror.codes.take((self.numbers[at] << PAGE_SHIFT) + places.slots)
-        rows = np.flatnonzero(there)
-        if not len(rows):
+        last = places.touched[-1] if len(places.touched) else -1
+        known = self.pages[: np.searchsorted(self.pages, last, side="right")]
+        numbers = np.full(last + 1, ABSENT)
+        numbers[known] = self.numbers[: len(known)]
+        there = numbers[places.touched] != ABSENT
+        if not there.any():
             return None
-        codes = np.full(len(there), ABSENT, np.int32)
-        codes[rows] = self.mirror.codes.take((self.numbers[at[rows]] << PAGE_SHIFT) + places.slots[rows])
+        if there.all():
+            return self.mirror.codes.take((numbers[places.pages] << PAGE_SHIFT) + places.slots)
+        rows = np.flatnonzero(numbers[places.pages] != ABSENT)
+        codes = np.full(len(places.pages), ABSENT, np.int32)
+        codes[rows] = self.mirror.codes.take((numbers[places.pages[rows]] << PAGE_SHIFT) + places.slots[rows])
         return codes
 
     def all_codes(self, rows: int) -> Int32s:
         """The codes of the first `rows` rows."""
-        pages = -(-rows // PAGE_ROWS)
-        codes = np.full((pages, PAGE_ROWS), ABSENT, np.int32)
-        known = self.pages[: np.searchsorted(self.pages, pages)]
-        for start, block in self.mirror.codes.blocks(self.numbers[: len(known)], PAGE_ROWS):
-            codes[known[start : start + len(block)]] = block
+        codes = np.full((-(-rows // PAGE_ROWS), PAGE_ROWS), ABSENT, np.int32)
+        for pages, block in self._blocks(rows):
+            codes[pages] = block
         return codes.reshape(-1)[:rows]
 
     def scan(self, check: Check, rows: int) -> Int64s:
@@ -91,11 +92,19 @@ class _Column:
         if check.absent:
             return np.flatnonzero(check.passes(self.all_codes(rows)))
         found = [np.empty(0, np.int64)]
-        for start, block in self.mirror.codes.blocks(self.numbers, PAGE_ROWS):
+        for pages, block in self._blocks(rows):
             hits = np.flatnonzero(check.passes(block.reshape(-1)))
-            found.append((self.pages[start + (hits >> PAGE_SHIFT)] << PAGE_SHIFT) + (hits & PAGE_MASK))
-        passing = np.concatenate(found)
-        return passing[: np.searchsorted(passing, rows)]
+            found.append((pages[hits >> PAGE_SHIFT] << PAGE_SHIFT) + (hits & PAGE_MASK))
+        return np.concatenate(found)
+
+    def _blocks(self, rows: int) -> Iterator[tuple[Int64s, Int32s]]:
+        """The label's pages of the first `rows` rows, some at a time, as (pages, [pages, PAGE_ROWS] codes)."""
+        known = self.pages[: np.searchsorted(self.pages << PAGE_SHIFT, rows)]
+        for start, block in self.mirror.codes.blocks(self.numbers[: len(known)], PAGE_ROWS):
+            pages = known[start : start + len(block)]
+            if (pages[-1] + 1) << PAGE_SHIFT > rows:
+                block[-1, rows & PAGE_MASK :] = ABSENT  # the writer may be writing there
+            yield pages, block
 
 
 class _Mirror:
@@ -157,6 +166,11 @@ class IndexView:
         """Rows there are, dead ones counted."""
         return self._snapshot.rows
 
+    @property
+    def label_names(self) -> list[str]:
+        """Names that some series has, or had."""
+        return list(self._mirror.columns)
+
     def match(self, matchers: Sequence[Matcher]) -> Int64s:
         """The rows of living series that fulfil every matcher. Raises BadInput for an invalid regular expression."""
         checks: list[tuple[_Column, Check]] = []
@@ -187,11 +201,12 @@ class IndexView:
         return self._mirror.ids.take(rows)
 
     def rows_of(self, ids: UInt32s) -> Int64s:
-        """The rows of those of the ids (ascending) that living series have."""
+        """The rows of those of the ids (ascending) that are in the index, be they of dead series or not."""
         known = self._mirror.ids.read(0, self.rows)
         rows = np.searchsorted(known, ids)
         rows, ids = rows[rows < len(known)], ids[rows < len(known)]
-        return self._living(rows[known[rows] == ids])
+        found: Int64s = rows[known[rows] == ids]
+        return found
 
     def frame(self, rows: Int64s, names: Iterable[str] | None = None) -> LabelFrame:
         """The labels of rows: all that any of them has, or of those only the named ones."""
@@ -236,7 +251,8 @@ class IndexView:
 
 
 def _places(rows: Int64s) -> _Places:
-    return _Places(rows >> PAGE_SHIFT, rows & PAGE_MASK)
+    pages = rows >> PAGE_SHIFT
+    return _Places(pages, rows & PAGE_MASK, pages[np.flatnonzero(np.diff(pages, prepend=-1))])
 
 
 def _texts_of(column: LabelColumn) -> pa.BinaryArray:

@@ -23,7 +23,7 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
-from streamgauge.store.head_view import series_in_head
+from streamgauge.store.head_view import head_series
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush
 from streamgauge.store.log import SegmentLog
@@ -283,8 +283,7 @@ class Maintenance:
             return  # the next round looks again
         present = np.zeros(store.index.next_id, np.bool_)
         present[kept] = True
-        for ids in series_in_head(store.head.snapshot(), FIRST_TIME, LAST_TIME):
-            present[ids] = True
+        present[head_series(store.head.snapshot(), FIRST_TIME, LAST_TIME)] = True
         dead = np.flatnonzero(~present).astype(np.uint32)
         if len(dead):
             store.forget(dead)

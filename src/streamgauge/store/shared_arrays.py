@@ -77,15 +77,6 @@ class GrowingArray(Generic[Item]):
         self._items[self.length - self._start] = item
         self.length += 1
 
-    def extend(self, items: npt.NDArray[Item]) -> None:
-        """Append many items. Raises Overloaded like `reserve`; some of the items may then have been appended."""
-        done = 0
-        while done < len(items):
-            self.reserve()
-            count = min(self.room(), len(items) - done)
-            self.allocate(count)[:] = items[done : done + count]
-            done += count
-
     def room(self) -> int:
         """Items that still fit the current segment."""
         return self._start + self._room - self.length

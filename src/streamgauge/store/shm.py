@@ -121,15 +121,13 @@ def remove_leftovers(data_dir: Path) -> int:
     Call it under the folder's lock. Linux only: elsewhere segments cannot be listed, and the killed server's resource
     tracker (macOS) or the operating system (Windows) removes them.
     """
-    if not sys.platform.startswith("linux"):
+    if not _LINUX_FOLDER.is_dir():
         return 0
     removed = 0
-    with contextlib.suppress(OSError):
-        for entry in os.listdir(_LINUX_FOLDER):
-            if entry.startswith(_folder_prefix(data_dir)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(_LINUX_FOLDER / entry)
-                    removed += 1
+    for leftover in _LINUX_FOLDER.glob(f"{_folder_prefix(data_dir)}*"):
+        with contextlib.suppress(FileNotFoundError):  # the killed server's tracker may be at it too
+            leftover.unlink()
+            removed += 1
     return removed
 
 

@@ -14,7 +14,7 @@ from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source,
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
-from streamgauge.store.head_view import read_head, series_in_head
+from streamgauge.store.head_view import head_series, read_head
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import BlockMeta, Part
@@ -114,6 +114,5 @@ class StoreSource:
                 first, last = reader.time_bounds()
                 ids = ids[(first <= end) & (last >= start)]
             present[ids] = True
-        for ids in series_in_head(self._snapshot.head, start, end):
-            present[ids] = True
+        present[head_series(self._snapshot.head, start, end)] = True
         return present
