@@ -127,5 +127,6 @@ class ConnectionTable:
         if oldest is newcomer:
             return False
         self.closed["evicted"] += 1
+        self.discard(oldest)  # now, not when its socket is gone: the next newcomer of this turn needs another
         oldest.evict()
         return True

@@ -74,7 +74,7 @@ class HttpServer:
     async def start(self) -> None:
         """Listen. Raises ListenFailed, with a sentence, when an address is taken, unknown or forbidden."""
         room = raise_descriptor_limit() - BACKLOG - OTHER_DESCRIPTORS
-        self._table.limits = replace(self._limits, connections=max(16, min(self._limits.connections, room)))
+        self._table.limits = replace(self._limits, connections=min(self._limits.connections, max(16, room)))
         self._table.now = self._clock.monotonic()
         self._config.load()
         self._state.default_headers = self._date_header()
@@ -213,7 +213,9 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
 
 
 def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, or asyncio would not see that this is TCP and leave Nagle's algorithm on for every connection
+    # accepted: an answer in two writes would then wait 40 ms for the client's delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform == "win32":
             # SO_REUSEADDR would let another program take the port over there.
