@@ -56,7 +56,9 @@ class InProcessWorkers:
             return Answer(200, "application/json", "identity", self._dies())
         if text == "streams":
             return Answer(200, "application/json", "identity", self._streams())
-        kind = "text/plain; version=0.0.4; charset=utf-8" if isinstance(job.query, FederateQuery) else "application/json"
+        kind = (
+            "text/plain; version=0.0.4; charset=utf-8" if isinstance(job.query, FederateQuery) else "application/json"
+        )
         body = json.dumps({"status": "success", "data": repr(job.query)}).encode()
         return Answer(200, kind, "identity", self._pieces(body))
 

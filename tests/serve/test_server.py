@@ -33,7 +33,7 @@ class Held:
         await hello(scope, receive, send)
 
 
-# ---- addresses --------------------------------------------------------------------------------------------------------
+# ---- addresses ------------------------------------------------------------------------------------------------------
 
 
 async def test_port_0_takes_a_free_port(listen):
@@ -90,7 +90,7 @@ def test_sockets_are_closed_when_one_of_them_cannot_be_bound():
         sock.close()
 
 
-# ---- many connections -------------------------------------------------------------------------------------------------
+# ---- many connections -----------------------------------------------------------------------------------------------
 
 
 async def test_thousands_of_idle_connections_do_not_keep_a_new_one_out(listen, connect):
@@ -134,7 +134,7 @@ async def test_when_all_connections_are_busy_the_next_one_is_told_to_come_later(
     assert server.closed == {"no_room": 1}
 
 
-# ---- stopping ---------------------------------------------------------------------------------------------------------
+# ---- stopping -------------------------------------------------------------------------------------------------------
 
 
 async def test_stopping_lets_a_running_request_finish_and_closes_idle_connections(listen, connect):

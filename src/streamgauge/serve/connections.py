@@ -55,6 +55,9 @@ class Member(Protocol):
     def evict(self) -> None:
         """Close an idle connection because another needs its place."""
 
+    def break_off(self) -> None:
+        """Close now, so that the client cannot take what it has for a whole answer."""
+
 
 class ConnectionTable:
     """The connections of one listener. Used on the event loop's thread."""

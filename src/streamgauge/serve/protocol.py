@@ -238,12 +238,12 @@ class Connection(HttpToolsProtocol):
 
     def _abort(self, reason: str) -> None:
         self._table.closed[reason] += 1
-        self._reset()
+        self.break_off()
 
-    def _reset(self) -> None:
-        """Close so that the client sees a reset: an orderly close could be taken for the end of an answer."""
+    def break_off(self) -> None:
+        # By a reset: an orderly close could be taken for the end of an answer.
         sock = self.transport.get_extra_info("socket")
-        if sock is not None:
+        if sock is not None and sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
@@ -257,12 +257,12 @@ class Connection(HttpToolsProtocol):
             await self._application(scope, receive, send)
         except asyncio.CancelledError:
             cycle.disconnected = True
-            self._reset()
+            self.break_off()
         except Exception:
             if cycle.response_started:
                 logger.warning("answer to %s %s broken off", scope["method"], scope["path"], exc_info=True)
                 cycle.disconnected = True
-                self._reset()
+                self.break_off()
             else:
                 logger.exception("no answer to %s %s", scope["method"], scope["path"])
                 await cycle.send_500_response()

@@ -142,7 +142,7 @@ class HttpServer:
         for task in self._state.tasks:
             task.cancel()
         for member in self._table.members():
-            member.evict()
+            member.break_off()
         await self._table.wait_empty()
         if self._state.tasks:
             await asyncio.wait(self._state.tasks)
@@ -213,8 +213,8 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str
 
 
 def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> socket.socket:
-    # The protocol is named, or asyncio would not see that this is TCP and leave Nagle's algorithm on for every connection
-    # accepted: an answer in two writes would then wait 40 ms for the client's delayed acknowledgement.
+    # The protocol is named, or asyncio would not see that this is TCP and leave Nagle's algorithm on for connections
+    # it accepts: an answer in two writes would then wait 40 ms for the client's delayed acknowledgement.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform == "win32":
