@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 
 import pytest
@@ -146,6 +147,29 @@ async def test_what_is_not_http_is_answered_400(listen, connect, garbage: bytes)
     await client.send(garbage)
     assert (await client.read_all()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert server.closed == {"malformed": 1}
+
+
+async def test_no_bytes_take_the_listener_down(listen, connect):
+    """Valid requests with bytes changed, cut, repeated; then a client that is served as ever."""
+    rng = random.Random(20240607)
+    seeds = [
+        POST % 5 + b"12345",
+        GET + GET,
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\n12345\r\n0\r\nA: b\r\n\r\n",
+        b"PUT http://h/%ff%zz?a=%00 HTTP/1.0\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ]
+    server = await listen(Echo())
+    for _ in range(300):
+        data = bytearray(rng.choice(seeds))
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randint(0, 3)] = rng.randbytes(rng.randint(0, 3)) * rng.choice((1, 1, 50))
+        client = await connect(server)
+        await client.send(bytes(data))
+        client.abort()
+    client = await connect(server)
+    await client.send(GET)
+    assert (await client.read_head()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_an_offer_to_upgrade_is_ignored(listen, connect):

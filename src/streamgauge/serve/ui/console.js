@@ -68,7 +68,9 @@ async function askRange(query, signal) {
   const seconds = Number(range.value);
   const width = Math.max(320, Math.floor($("result").clientWidth));
   const step = Math.max(1, Math.ceil(seconds / Math.min(400, width / 3)));
-  const end = Math.floor(Date.now() / 1000);
+  // On a fine grid the points of one refresh are those of the last, so that a live curve moves and does not shimmer.
+  const grid = step < 15 ? step : 1;
+  const end = Math.floor(Date.now() / 1000 / grid) * grid;
   const parameters = { query, start: end - seconds, end, step, limit: MOST_CURVES };
   const answer = await api("query_range", parameters, signal);
   return (took) => {
@@ -226,7 +228,7 @@ async function refreshStatus() {
   try {
     const { data } = await api("status/runtimeinfo");
     const now = Date.parse(data.serverTime) / 1000;
-    const facts = [["Series", compact(data.headSeries)]];
+    const facts = [["Series", data.headSeries.toLocaleString()]];
     if (state.appended !== null && now > state.appended.now) {
       facts.push(["Samples/s", compact((data.samplesAppended - state.appended.count) / (now - state.appended.now), 3)]);
     }
@@ -289,6 +291,7 @@ async function main() {
   state.version = (await api("status/buildinfo").catch(() => null))?.data.productVersion;
   await Promise.all([refreshStatus(), refreshNames()]);
   select(expr.value ? tab : state.tab);
+  setTimeout(refreshStatus, 1000); // a rate takes two looks
   setInterval(() => {
     if (document.hidden) return;
     refreshStatus();
