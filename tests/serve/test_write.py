@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 
@@ -27,7 +29,8 @@ async def test_the_body_and_the_headers_reach_the_receiver_and_its_reply_the_cli
 
 
 async def test_a_refusal_of_the_receiver_is_text(served):
-    served.services.reply.status, served.services.reply.body = 400, "out of bounds\n"
+    headers = {"x-prometheus-remote-write-samples-written": "2", "content-type": "text/plain; charset=utf-8"}
+    served.services.reply = Reply(400, headers, "out of bounds\n")
     response = await served.http.post(WRITE, content=b"x")
     assert (response.status_code, response.text) == (400, "out of bounds\n")
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
@@ -72,6 +75,13 @@ async def test_a_body_that_stops_half_way_is_never_taken_for_whole(served, conne
     await client.close()
     await asyncio.wait_for(served.services.write_ended.wait(), 20)
     assert served.services.written == []
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: str
 
 
 async def test_requests_are_counted_by_route_and_status(served):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,6 +108,17 @@ class Job:
     stats: bool = False
 
 
+class Chunks(Protocol):
+    """The bytes of an answer. Async generators are such, too."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Give the answer up, at any time, also before the first chunk was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer as it goes to the client. `chunks` raises when the worker dies in the middle: the connection must
@@ -116,7 +127,7 @@ class Answer:
     status: int
     content_type: str
     encoding: str
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Chunks
     retry_after: int | None = None
 
 

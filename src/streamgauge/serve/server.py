@@ -55,6 +55,7 @@ class HttpServer:
         self._config = Config(
             app,
             http="httptools",
+            workers=1,  # else the environment is asked
             ws="none",
             lifespan="off",
             interface="asgi3",
