@@ -55,6 +55,9 @@ class Member(Protocol):
     def evict(self) -> None:
         """Close an idle connection because another needs its place."""
 
+    def break_off(self) -> None:
+        """Close now, so that the client cannot take what it has for a whole answer."""
+
 
 class ConnectionTable:
     """The connections of one listener. Used on the event loop's thread."""
@@ -127,5 +130,6 @@ class ConnectionTable:
         if oldest is newcomer:
             return False
         self.closed["evicted"] += 1
+        self.discard(oldest)  # now, not when its socket is gone: the next newcomer of this turn needs another
         oldest.evict()
         return True

@@ -1,10 +1,12 @@
-"""The page that a browser sees: three files, no script of anybody else's, nothing fetched from anywhere else."""
+"""The page that a browser sees: no script of anybody else's, nothing fetched from anywhere
+else, so it works without a network."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from streamgauge import __version__
@@ -28,6 +30,7 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
+_FILES = frozenset({"console.css", "console.js", "graph.js", "complete.js"})
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 
@@ -58,8 +61,8 @@ class Console:
 
     async def file(self, request: Request, params: Params) -> Response:
         name = request.path_params["file"]
-        if name not in ("console.js", "console.css"):
-            return Response("not found\n", 404, media_type="text/plain")
+        if name not in _FILES:
+            raise HTTPException(404)
         return _file(name)
 
 

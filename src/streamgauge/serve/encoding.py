@@ -26,7 +26,7 @@ def negotiate(accepted: str | None) -> str:
     anything = weights.get("*", 0.0)
     offered = {coding: weights.get(coding, anything) for coding in PREFERRED[:-1]}
     best = max(offered, key=lambda coding: offered[coding])
-    return best if offered[best] > weights.get("identity", 0.0) or offered[best] >= 1.0 else "identity"
+    return best if 0 < offered[best] >= weights.get("identity", 0.0) else "identity"
 
 
 async def compress(body: bytes, encoding: str) -> bytes:

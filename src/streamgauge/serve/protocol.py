@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
+import sys
 from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Cycle = RequestResponseCycle
+
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class _Refused(Exception):
@@ -233,6 +238,13 @@ class Connection(HttpToolsProtocol):
 
     def _abort(self, reason: str) -> None:
         self._table.closed[reason] += 1
+        self.break_off()
+
+    def break_off(self) -> None:
+        # By a reset: an orderly close could be taken for the end of an answer.
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     # ---- the application ------------------------------------------------------------------------------------------
@@ -245,12 +257,12 @@ class Connection(HttpToolsProtocol):
             await self._application(scope, receive, send)
         except asyncio.CancelledError:
             cycle.disconnected = True
-            self.transport.abort()
+            self.break_off()
         except Exception:
             if cycle.response_started:
                 logger.warning("answer to %s %s broken off", scope["method"], scope["path"], exc_info=True)
                 cycle.disconnected = True
-                self.transport.abort()
+                self.break_off()
             else:
                 logger.exception("no answer to %s %s", scope["method"], scope["path"])
                 await cycle.send_500_response()

@@ -49,7 +49,7 @@ class ConfigNumbers:
 
 
 class WriteReply(Protocol):
-    """The answer to a write, as the receiver of a wire format gives it."""
+    """The answer to a write, as the receiver of a wire format gives it: with a content-type if it has a body."""
 
     @property
     def status(self) -> int: ...

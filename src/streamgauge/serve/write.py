@@ -31,9 +31,7 @@ class RemoteWrite:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         reply = await self._services.remote_write(headers, _body(receive))
         body = reply.body.encode()
-        answer = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
-        if body:
-            answer.append((b"content-type", b"text/plain; charset=utf-8"))
+        answer = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
         if reply.status != 204:
             answer.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": reply.status, "headers": answer})

@@ -1,0 +1,284 @@
+"""A listener on a free port, raw clients for it, and the rest of the server reduced to what the routes need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from streamgauge.clock import Clock, ManualClock
+from streamgauge.errors import ConfigError, Overloaded
+from streamgauge.model.batch import Metadata
+from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
+from streamgauge.serve.app import build_app
+from streamgauge.serve.connections import ConnectionLimits
+from streamgauge.serve.server import HttpServer
+from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
+from streamgauge.serve.stats import HttpStats
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+class InProcessWorkers:
+    """Answers every job at once with the query's repr, except for queries whose text asks for something else."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.started = asyncio.Event()
+        self.stopped = asyncio.Event()  # a query was stopped before its end
+        self.cancelled: list[int] = []
+
+    async def run(self, job: Job) -> Answer:
+        self.jobs.append(job)
+        text = getattr(job.query, "query", "")
+        if text == "too many":
+            raise Overloaded("20 queries wait already", retry_after=3)
+        if text == "waits":
+            await self._hang()
+        if text == "fails":
+            body = b'{"status":"error","errorType":"execution","error":"many-to-many"}'
+            return Answer(422, "application/json", "identity", self._pieces(body))
+        if text == "dies":
+            return Answer(200, "application/json", "identity", self._dies())
+        if text == "streams":
+            return Answer(200, "application/json", "identity", self._streams())
+        kind = (
+            "text/plain; version=0.0.4; charset=utf-8" if isinstance(job.query, FederateQuery) else "application/json"
+        )
+        body = json.dumps({"status": "success", "data": repr(job.query)}).encode()
+        return Answer(200, kind, "identity", self._pieces(body))
+
+    def running(self) -> list[RunningQuery]:
+        return [RunningQuery(7, "up", 1_700_000_000_000, "running", 4711)]
+
+    def cancel(self, query_id: int) -> bool:
+        self.cancelled.append(query_id)
+        return query_id == 7
+
+    async def _hang(self) -> None:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped.set()
+
+    async def _pieces(self, body: bytes) -> AsyncGenerator[bytes, None]:
+        half = len(body) // 2
+        yield body[:half]
+        yield body[half:]
+
+    async def _dies(self) -> AsyncGenerator[bytes, None]:
+        yield b'{"status":"success","data":['
+        raise ConnectionError("the worker is gone")
+
+    async def _streams(self) -> AsyncGenerator[bytes, None]:
+        yield b'{"status":"success","data":['
+        await self._hang()
+
+
+@dataclass
+class Reply:
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=lambda: {"X-Prometheus-Remote-Write-Samples-Written": "2"})
+    body: str = ""
+
+
+class InProcessServices:
+    """Services for the routes, all in memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.started_at = clock.now_ms() - 60_000
+        self.workers = InProcessWorkers()
+        self.state = Replay(4, 4, True)
+        self.known = [
+            Metadata("up", "gauge", "Whether it is up."),
+            Metadata("http_requests_total", "counter", "Requests.", "requests"),
+            Metadata("http_requests_total", "counter", "Requests, otherwise described."),
+        ]
+        self.reply = Reply()
+        self.written: list[tuple[Mapping[str, str], bytes]] = []
+        self.write_started = asyncio.Event()
+        self.write_ended = asyncio.Event()
+        self.bad_config = ""
+        self.reloads = 0
+
+    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+        self.write_started.set()
+        try:
+            self.written.append((headers, b"".join([piece async for piece in body])))
+            return self.reply
+        finally:
+            self.write_ended.set()
+
+    def metadata(self) -> Sequence[Metadata]:
+        return self.known
+
+    def replay(self) -> Replay:
+        return self.state
+
+    def store_numbers(self) -> StoreNumbers:
+        return StoreNumbers(head_series=12, samples_appended=3_456, damaged=1, retention=15 * 86_400_000)
+
+    def config_numbers(self) -> ConfigNumbers:
+        return ConfigNumbers(reloaded=True, loaded_at=self.started_at)
+
+    def config_yaml(self) -> str:
+        return "global: {}\n"
+
+    def flags(self) -> Mapping[str, str]:
+        return {"listen": "127.0.0.1:4318"}
+
+    async def reload(self) -> None:
+        if self.bad_config:
+            raise ConfigError(self.bad_config)
+        self.reloads += 1
+
+    async def inspect(self) -> Mapping[str, object]:
+        return {"blocks": []}
+
+    async def check(self) -> Mapping[str, object]:
+        raise RuntimeError("a bug with /secret/path in it")
+
+    def metrics_text(self) -> bytes:
+        return b"# TYPE streamgauge_up gauge\nstreamgauge_up 1\n" * 100
+
+
+@dataclass
+class Served:
+    """A running application."""
+
+    server: HttpServer
+    services: InProcessServices
+    stats: HttpStats
+    http: httpx.AsyncClient
+
+
+Serve = Callable[..., Awaitable[Served]]
+Listen = Callable[..., Awaitable[HttpServer]]
+
+
+@pytest.fixture
+async def listen(clock: ManualClock) -> AsyncIterator[Listen]:
+    """Serves an ASGI application with a clock that the test moves."""
+    servers: list[HttpServer] = []
+
+    async def start(app: ASGIApp, limits: ConnectionLimits | None = None, host: str = "127.0.0.1") -> HttpServer:
+        server = HttpServer(app, host, 0, clock=clock, limits=limits)
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        await server.stop(0)
+
+
+@pytest.fixture
+async def serve(clock: ManualClock, listen: Listen) -> AsyncIterator[Serve]:
+    """Serves the whole application."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(options: HttpOptions | None = None) -> Served:
+            services, stats = InProcessServices(clock), HttpStats()
+            server = await listen(build_app(services, options, stats))
+            client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30, trust_env=False)
+            return Served(server, services, stats, await stack.enter_async_context(client))
+
+        yield start
+
+
+@pytest.fixture
+async def served(serve: Serve) -> Served:
+    return await serve()
+
+
+class RawClient:
+    """Bytes over TCP."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        """Send, and let the server see it. Loopback delivers in the call; the loop needs a few turns."""
+        self._writer.write(data)
+        await self._writer.drain()
+        await settle()
+
+    async def read_head(self) -> bytes:
+        return await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)
+
+    async def read(self, count: int) -> bytes:
+        return await asyncio.wait_for(self._reader.readexactly(count), 20)
+
+    async def read_all(self) -> bytes:
+        """Everything until the server closes."""
+        return await asyncio.wait_for(self._reader.read(), 20)
+
+    async def is_reset(self) -> bool:
+        """Whether the server broke the connection off; waits until it has closed it one way or the other."""
+        try:
+            await self.read_all()
+        except ConnectionError:
+            return True
+        return False
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+Connect = Callable[[HttpServer], Awaitable[RawClient]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    clients: list[RawClient] = []
+
+    async def open_client(server: HttpServer) -> RawClient:
+        # A small buffer, so that a client that does not read is felt by the server.
+        clients.append(RawClient(*await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 16)))
+        await settle()
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def assert_error() -> Callable[..., None]:
+    """The one check of the API's error envelope."""
+
+    def check(response: httpx.Response, status: int, kind: str, part: str) -> None:
+        assert response.status_code == status, response.text
+        assert response.headers["content-type"] == "application/json"
+        body = response.json()
+        assert body.keys() == {"status", "errorType", "error"}
+        assert (body["status"], body["errorType"]) == ("error", kind)
+        assert part in body["error"]
+
+    return check

@@ -1,0 +1,45 @@
+"""docs/http.md names every route, its methods and its parameters, and none that is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streamgauge.serve.app import endpoints
+from streamgauge.serve.connections import ConnectionLimits
+from streamgauge.serve.services import HttpOptions
+
+pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+ROW = re.compile(r"\| ((?:`[A-Z]+` )+)`(/[^`]*)` \|([^|]*)\|")
+METHODS = {"GET", "POST", "PUT", "DELETE"}
+
+
+async def test_every_route_is_documented_with_its_parameters(served):
+    written = {
+        path: (set(re.findall(r"[A-Z]+", methods)), re.findall(r"`([^`]+)`", params))
+        for methods, path, params in ROW.findall(PAGE.read_text())
+    }
+    routes = {
+        endpoint.path: (METHODS & set(endpoint.methods), list(endpoint.params))
+        for endpoint in endpoints(served.services, HttpOptions())
+    }
+    assert written == routes | {"/api/v1/write": ({"POST"}, [])}
+
+
+def test_the_limits_are_those_of_the_code():
+    text, limits = PAGE.read_text(), ConnectionLimits()
+    for shown in (
+        f"| {limits.header_bytes // 1024} KiB | 431",
+        f"| {limits.target_bytes // 1024} KiB | 414",
+        f"| {limits.header_seconds:g} s | 408",
+        f"| {limits.body_rate // 1000} kB/s, after {limits.grace_seconds:g} s | 408",
+        f"| {limits.answer_rate // 1000} kB/s, after",
+        f"| {limits.idle_seconds:g} s | closed",
+        f"| {limits.pipelined} | reset",
+        f"| {limits.connections:,},",
+    ):
+        assert shown in text

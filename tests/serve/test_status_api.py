@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from streamgauge import __version__
+from streamgauge.serve.services import Replay
+from streamgauge.serve.status_api import format_duration, rfc3339
+
+pytestmark = pytest.mark.anyio
+
+
+async def data(served, path: str) -> object:
+    response = await served.http.get(f"/api/v1/{path}")
+    assert response.status_code == 200
+    body = response.json()
+    assert body["status"] == "success"
+    return body["data"]
+
+
+@pytest.mark.parametrize(
+    ("path", "empty"),
+    [
+        ("targets", {"activeTargets": [], "droppedTargets": []}),
+        ("targets?state=active", {"activeTargets": [], "droppedTargets": []}),
+        ("targets/metadata", []),
+        ("scrape_pools", {"scrapePools": []}),
+        ("rules", {"groups": []}),
+        ("alerts", {"alerts": []}),
+        ("alertmanagers", {"activeAlertmanagers": [], "droppedAlertmanagers": []}),
+        ("notifications", []),
+    ],
+)
+async def test_what_has_nothing_to_tell_yet_is_empty(served, path: str, empty: object):
+    assert await data(served, path) == empty
+
+
+async def test_buildinfo_is_that_of_a_prometheus_3_and_names_us(served):
+    info = await data(served, "status/buildinfo")
+    assert info["version"].startswith("3.")
+    assert (info["product"], info["productVersion"]) == ("streamgauge", __version__)
+    # Grafana takes a server with this key for Mimir.
+    assert "features" not in info
+
+
+async def test_runtimeinfo(served, clock):
+    info = await data(served, "status/runtimeinfo")
+    assert info["startTime"] == rfc3339(clock.now_ms() - 60_000)
+    assert info["serverTime"] == "2023-11-14T22:13:20.000Z"
+    assert info["storageRetention"] == "15d"
+    assert (info["headSeries"], info["samplesAppended"], info["corruptionCount"]) == (12, 3_456, 1)
+    assert info["reloadConfigSuccess"] is True
+
+
+async def test_config_and_flags(served):
+    assert await data(served, "status/config") == {"yaml": "global: {}\n"}
+    assert await data(served, "status/flags") == {"listen": "127.0.0.1:4318"}
+
+
+async def test_the_replay_can_be_watched_while_it_runs(served):
+    served.services.state = Replay(3, 4, False)
+    assert await data(served, "status/walreplay") == {"min": 0, "max": 4, "current": 3, "state": "in progress"}
+
+
+async def test_running_queries_can_be_listed_and_cancelled(served, assert_error):
+    (query,) = (await data(served, "status/queries"))["queries"]
+    assert query == {"id": 7, "query": "up", "started": rfc3339(1_700_000_000_000), "state": "running", "worker": 4711}
+    for method in ("POST", "DELETE"):
+        response = await served.http.request(method, "/api/v1/admin/queries/7/cancel")
+        assert response.json() == {"status": "success", "data": {"cancelled": 7}}
+    for unknown in ("8", "x", "-1", "9" * 50, "²"):
+        response = await served.http.post(f"/api/v1/admin/queries/{unknown}/cancel")
+        assert_error(response, 404, "not_found", "/api/v1/status/queries")
+
+
+async def test_inspect(served):
+    assert await data(served, "status/inspect") == {"blocks": []}
+
+
+async def test_probes(served):
+    assert (await served.http.get("/-/healthy")).status_code == 200
+    assert (await served.http.get("/-/ready")).status_code == 200
+    served.services.state = Replay(1, 4, False)
+    assert (await served.http.get("/-/healthy")).status_code == 200
+    response = await served.http.get("/-/ready")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "1 of 4" in response.text
+
+
+async def test_reload(served):
+    for method in ("POST", "PUT"):
+        assert (await served.http.request(method, "/-/reload")).status_code == 200
+    assert served.services.reloads == 2
+    served.services.bad_config = 'config.yml:3: unknown key "golbal"; was "global" meant?'
+    response = await served.http.post("/-/reload")
+    assert response.status_code == 500
+    assert "golbal" in response.text
+
+
+async def test_own_metrics_compressed_where_taken(served, connect):
+    response = await served.http.get("/metrics", headers={"accept-encoding": "gzip"})
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["vary"] == "Accept-Encoding"
+    assert response.text == served.services.metrics_text().decode()
+    client = await connect(served.server)
+    await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
+    body = (await client.read_all()).partition(b"\r\n\r\n")[2]
+    assert gzip.decompress(body) == served.services.metrics_text()
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(1_296_000_000, "15d"), (5_400_000, "1h30m"), (86_400_001, "1d1ms"), (1_000, "1s")]
+)
+def test_durations_as_prometheus_writes_them(milliseconds: int, text: str):
+    assert format_duration(milliseconds) == text
