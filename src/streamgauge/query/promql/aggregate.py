@@ -68,7 +68,7 @@ def _mean(segments: Segments, steps: Steps, count: Floats) -> Floats:
     total, rest = segments.sum(steps.values, steps.present)
     count = np.maximum(count, 1)
     mean = total / count + rest / count
-    overflown = ~np.isfinite(total).all(axis=1)
+    overflown: Bools = ~np.logical_and.reduce(np.isfinite(total), axis=1)
     if not overflown.any():
         return mean
     # The sum of finite numbers may overflow where their mean does not: sum 2**-64 of each.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from streamgauge.query.promql.numbers import go_format
 
@@ -55,7 +55,7 @@ class Annotations:
     ) -> None:
         """`times` are the first and the last in ms."""
         low, high = map(go_format, buckets)
-        first, last = (f"{datetime.fromtimestamp(t // 1000, timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for t in times)
+        first, last = (f"{datetime.fromtimestamp(t // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for t in times)
         self._inform(
             "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/"
             f"latest/querying/functions/#histogram_quantile), from buckets {low} to {high}, with a max diff of "

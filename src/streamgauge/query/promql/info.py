@@ -12,8 +12,8 @@ from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.query.promql.frames import METRIC_NAME, column_of, concat, describe, with_columns
-from streamgauge.query.promql.matching import any_present, join
 from streamgauge.query.promql.matchers import matches_empty, matching_rows
+from streamgauge.query.promql.matching import any_present, join
 from streamgauge.query.promql.nodes import (
     Aggregate,
     At,
