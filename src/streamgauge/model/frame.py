@@ -63,22 +63,15 @@ class LabelFrame:
         Returns (group, first): for each row the number of its label set, int64[rows], numbered in order of first
         appearance; and for each group its first row, int64[groups].
         """
-        key = np.zeros(self.rows, np.int64)
-        radix = 1
+        key, radix = np.zeros(self.rows, np.int64), 1
         for column in self.columns.values():
             width = len(column.values) + 1
             if radix > (1 << 62) // width:
-                uniques, key = np.unique(key, return_inverse=True)
-                radix = len(uniques)
-            key = key * width + (column.codes.astype(np.int64) + 1)
+                key, first = _number(key, radix)
+                radix = len(first)
+            key = key * width + (column.codes + 1)
             radix *= width
-        if radix == 1:
-            return key, np.zeros(min(self.rows, 1), np.int64)
-        _, first, group = np.unique(key, return_index=True, return_inverse=True)
-        order = np.argsort(first, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        return rank[group], first[order]
+        return _number(key, radix)
 
     def labels(self, row: int) -> dict[str, str]:
         """The labels of one row as text, ordered by name."""
@@ -102,6 +95,24 @@ class LabelFrame:
                     codes[row] = dictionary.setdefault(value, len(dictionary))
             columns[name] = LabelColumn(codes, pa.array(list(dictionary), pa.string()))
         return LabelFrame(len(label_sets), columns)
+
+
+def _number(key: Int64s, radix: int) -> tuple[Int64s, Int64s]:
+    """Number the distinct keys, which are in [0, radix), by first appearance: (number of each row, its first row)."""
+    rows = np.arange(len(key))
+    if radix <= 4 * len(key) + 1024:
+        first_row = np.empty(radix, np.int64)
+        first_row[key[::-1]] = rows[::-1]  # of equal keys the last assignment stays
+        leader = first_row[key]
+        first = np.flatnonzero(leader == rows)
+        number = np.empty(len(key), np.int64)
+        number[first] = np.arange(len(first))
+        return number[leader], first
+    encoded = pa.array(key).dictionary_encode()  # a hash table: np.unique sorts, 8 times slower on a million rows
+    group = encoded.indices.to_numpy().astype(np.int64)
+    first = np.empty(len(encoded.dictionary), np.int64)
+    first[group[::-1]] = rows[::-1]
+    return group, first
 
 
 def empty_frame(rows: int = 0) -> LabelFrame:
