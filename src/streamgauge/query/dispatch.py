@@ -16,6 +16,9 @@ from streamgauge.query.budget import Budget
 from streamgauge.query.cardinality import cardinality
 from streamgauge.query.encode import JSON, evaluation_data, json_data, series_data, strings_data, success
 from streamgauge.query.federate import CONTENT_TYPE, federate
+from streamgauge.query.promql.engine import evaluate
+from streamgauge.query.promql.format import format_query, parse_tree
+from streamgauge.query.promql.parser import parse_selector
 from streamgauge.query.promql.steps import Grid
 from streamgauge.query.requests import (
     CardinalityQuery,
@@ -48,7 +51,7 @@ class Response:
 
 
 def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, preparing: float = 0.0) -> Response:
-    """Answer a job. For its statistics: the seconds that it `waited` for a worker, and that `preparing` its source took.
+    """Answer a job. For its statistics, in seconds: how long it `waited` for a worker, and `preparing` its source took.
 
     Raises any StreamgaugeError; MemoryError.
     """
@@ -62,12 +65,8 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
         case LabelValuesQuery() as query:
             return _json(*_strings(_label_values(_matching(query, source), query.label), query.limit))
         case FormatQuery(text):
-            from streamgauge.query.promql.format import format_query
-
             return _json(json_data(format_query(text)))
         case ParseQuery(text):
-            from streamgauge.query.promql.format import parse_tree
-
             return _json(json_data(parse_tree(text)))
         case CardinalityQuery(limit):
             return _json(json_data(cardinality(source.series([], *ALL_TIME), limit)))
@@ -86,8 +85,6 @@ def _evaluated(
     query: InstantQuery | RangeQuery, source: Source, budget: Budget, before: tuple[float, float] | None
 ) -> tuple[Body, Sequence[str], Sequence[str]]:
     """The data, warnings and infos; with statistics unless `before`, the seconds before evaluation, is None."""
-    from streamgauge.query.promql.engine import evaluate
-
     begun = time.perf_counter()
     instant = isinstance(query, InstantQuery)
     grid = Grid.instant(query.time) if isinstance(query, InstantQuery) else _grid(query)
@@ -141,10 +138,6 @@ def _matching(query: SeriesQuery | LabelNamesQuery | LabelValuesQuery, source: S
 
 
 def _selectors(texts: Sequence[str]) -> list[tuple[Matcher, ...]]:
-    if not texts:
-        return []
-    from streamgauge.query.promql.parser import parse_selector
-
     return [parse_selector(text) for text in texts]
 
 

@@ -47,18 +47,29 @@ class LabelTexts:
 
     def rows(self, first: int, last: int) -> pa.StringArray:
         """The texts of the rows from `first` up to `last`."""
-        columns = []
-        for codes, texts in self._columns:
-            part = codes[first:last]
-            present: Any = pa.array(part, mask=part == ABSENT)
-            columns.append(texts.take(present))
-        return join_present(columns, ",") if columns else strings([""] * (last - first))
+        labeled = np.zeros(last - first, np.bool_)
+        for codes, _ in self._columns:
+            labeled |= codes[first:last] != ABSENT
+        rows = np.flatnonzero(labeled)
+        if len(rows) == last - first and len(rows):
+            return join_present((_texts_at(codes[first:last], texts) for codes, texts in self._columns), ",")
+        empty = strings([""])
+        if not len(rows):
+            return empty.take(np.zeros(last - first, np.int64))
+        joined = join_present((_texts_at(codes[first + rows], texts) for codes, texts in self._columns), ",")
+        places = np.full(last - first, len(rows))
+        places[rows] = np.arange(len(rows))
+        return pa.concat_arrays([joined, empty]).take(places)
 
 
 def column_texts(column: LabelColumn) -> pa.StringArray:
     """The value at each row, null where the label is absent."""
-    indices: Any = pa.array(column.codes, mask=column.codes == ABSENT)
-    return column.values.take(indices)
+    return _texts_at(column.codes, column.values)
+
+
+def _texts_at(codes: Int32s, texts: pa.StringArray) -> pa.StringArray:
+    indices: Any = pa.array(codes, mask=codes == ABSENT)
+    return texts.take(indices)
 
 
 def _used(column: LabelColumn | None, rows: int) -> tuple[Int32s, pa.StringArray]:

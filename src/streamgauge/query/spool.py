@@ -89,13 +89,16 @@ class AnswerStream:
                 break
             if self._finished and self._exhausted:
                 self._on_close = None
+                self._release()
                 raise StopAsyncIteration
             self._changed = asyncio.get_running_loop().create_future()
             try:
                 await self._changed
             finally:
                 self._changed = None
-        if not (self._finished and self._exhausted):
+        if self._finished and self._exhausted:
+            self._release()
+        else:
             self._pace = asyncio.create_task(self._watch_pace(len(chunk)), name="answer-pace")
         return chunk
 

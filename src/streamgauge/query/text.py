@@ -35,7 +35,10 @@ def join(*parts: pa.StringArray | str) -> pa.StringArray:
 
 
 def join_present(parts: Iterable[pa.StringArray], separator: str) -> pa.StringArray:
-    """Join arrays of one length, leaving out what is null."""
+    """Join arrays of one length, leaving out what is null.
+
+    Every element must be present in one of them at least: Arrow leaves those that are not out of the result.
+    """
     return _join(parts, separator, "skip")
 
 
@@ -58,7 +61,8 @@ def value_texts(values: Floats) -> pa.StringArray:
     if ordinary.all():
         return texts
     large = (size >= _ARROW_EXPONENT_FROM) & (size < _EXPONENT_FROM)
-    whole = large & (size < _EXACT_INTEGERS_BELOW) & (np.floor(size) == size)
+    whole = large & (size < _EXACT_INTEGERS_BELOW)
+    whole[whole] = np.floor(values[whole]) == values[whole]
     if whole.any():
         texts = _replace(texts, whole, _cast(values[whole].astype(np.int64), pa.string()))
     for mask, respell in (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -41,6 +42,7 @@ class WorkerSettings:
 def main(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
     _ignore_signals()
+    _end_with_the_server()
     channel = WorkerChannel(sock)
     inbox = _Inbox()
     threading.Thread(target=_listen, args=(channel, inbox), name="query-control", daemon=True).start()
@@ -145,6 +147,23 @@ def _ignore_signals() -> None:
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     else:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked by who started us
+
+
+def _end_with_the_server() -> None:
+    """Let the kernel end this process when the server's does, even within a call that keeps the interpreter lock, where
+    the thread that listens gets no turn. Linux only.
+
+    The server holds the other end of the sentinel, a pipe into which nothing is written: its only event is its end.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or parent is None:
+        return
+    import fcntl
+
+    sentinel = int(parent.sentinel)
+    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _import(preload: tuple[str, ...]) -> None:

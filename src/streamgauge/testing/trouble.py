@@ -14,54 +14,57 @@ from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, Meter, Selection, Source, empty_selection
 
-_kept: list[object] = []
+_held: list[object] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A snapshot whose `series` does as `what` says; a query for label names runs into it.
+    """A snapshot whose `series` does as `what` says; a query for label names or cardinality runs into it.
 
-    answer: one series with the label `pid`, the worker's process id.
-    wait: first connect to the loopback port `number`, send the process id and a line feed, and wait for a byte.
-    many: `number` series. large: one with a value of `number` bytes.
-    allocate: memory without end. keep: hold on to `number` bytes for ever. spin: never return, in Python.
-    deaf: never return and never look at anything, in C with the interpreter lock held.
+    answer: one series with the label `pid`, the worker's process id. large: one with a value of `number` bytes.
+    allocate: memory without end. keep: hold on to `number` bytes for ever, then answer. hold: the same, then spin.
+    spin: never return, in Python. deaf: never return, in C, with the interpreter lock held.
     abort, kill: end the process. refuse: raise QueryFailed. fail: raise a foreign exception.
+
+    With `gate` it first connects to that loopback port, sends its process id and a line feed, and waits for a byte. The
+    connection stays open for as long as the process lives.
     """
 
     what: str = "answer"
     number: int = 0
+    gate: int = 0
 
     def open(self, kept: MutableMapping[str, object]) -> Source:
-        return _TroubledSource(self.what, self.number)
+        return _TroubledSource(self)
 
 
 class _TroubledSource:
-    def __init__(self, what: str, number: int) -> None:
-        self._what = what
-        self._number = number
+    def __init__(self, trouble: Trouble) -> None:
+        self._trouble = trouble
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
         return empty_selection()
 
     def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
-        match self._what:
-            case "wait":
-                with socket.create_connection(("127.0.0.1", self._number)) as gate:
-                    gate.sendall(b"%d\n" % os.getpid())
-                    gate.recv(1)
-            case "many":
-                return LabelFrame.of([{"pid": str(i)} for i in range(self._number)])
+        trouble = self._trouble
+        if trouble.gate:
+            connection = socket.create_connection(("127.0.0.1", trouble.gate))
+            _held.append(connection)
+            connection.sendall(b"%d\n" % os.getpid())
+            connection.recv(1)
+        match trouble.what:
             case "large":
-                return LabelFrame.of([{"pid": "x" * self._number}])
+                return LabelFrame.of([{"pid": "x" * trouble.number}])
             case "allocate":
                 while True:
-                    _kept.append(np.ones(1 << 20))
+                    _held.append(np.ones(1 << 20))
             case "keep":
-                _kept.append(np.ones(self._number // 8))
+                _held.append(np.ones(trouble.number // 8))
+            case "hold":
+                _held.append(np.ones(trouble.number // 8))
+                _spin()
             case "spin":
-                while True:
-                    pass
+                _spin()
             case "deaf":
                 sum(range(1 << 62))
             case "abort":
@@ -73,3 +76,8 @@ class _TroubledSource:
             case "fail":
                 raise ZeroDivisionError("a detail that is nobody's business")
         return LabelFrame.of([{"pid": str(os.getpid())}])
+
+
+def _spin() -> None:
+    while True:
+        pass

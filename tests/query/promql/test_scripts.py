@@ -11,7 +11,7 @@ import ast
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,7 @@ NOT_UNDERSTOOD = {
 }
 
 Labels = tuple[tuple[str, str], ...]
+Loaded = tuple[dict[str, str], list[int], np.ndarray]
 Row = tuple[Labels, list[float | None], bool]
 
 
@@ -53,6 +54,10 @@ def shared_scripts() -> list[Path]:
     places = [Path(folder)] if folder else [parent / "shared" for parent in HERE.parents]
     found = next((place for place in places if (place / "data" / "promqltest").is_dir()), None)
     return sorted((found / "data" / "promqltest").glob("*.test")) if found else []
+
+
+def canonical(labels: Mapping[str, str]) -> Labels:
+    return tuple(sorted((name, value) for name, value in labels.items() if value))
 
 
 def milliseconds(text: str) -> int:
@@ -71,7 +76,7 @@ def number(text: str) -> float:
 
 
 def points(text: str) -> list[float | None]:
-    """`1+2x3 _ stale` as numbers, None (no point) and the stale marker's name for it: a signalling NaN would be lost."""
+    """`1+2x3 _ stale` as numbers, None (no point) and STALE, as a signalling NaN does not survive a Python float."""
     if "{{" in text:
         raise NativeHistogram
     result: list[float | None] = []
@@ -80,8 +85,10 @@ def points(text: str) -> list[float | None]:
         if expanded := re.fullmatch(rf"(_|stale|{NUMBER})(?:([+-])({NUMBER}))?x(\d+)", token):
             value, times = expanded[1], int(expanded[4]) + (expanded[1] != "_")
             step = 0.0 if expanded[2] is None else number(expanded[3]) * (-1 if expanded[2] == "-" else 1)
-        for i in range(times):
-            result.append(None if value == "_" else STALE if value == "stale" else number(value) + i * step)
+        if value in ("_", "stale"):
+            result += [None if value == "_" else STALE] * times
+        else:
+            result += [number(value) + i * step for i in range(times)]
     return result
 
 
@@ -122,7 +129,7 @@ class Case:
 @dataclass
 class Script:
     path: Path
-    loaded: list[tuple[dict[str, str], list[int], np.ndarray]] = field(default_factory=list)
+    loaded: list[Loaded] = field(default_factory=list)
     tainted: bool = False
 
     def cases(self) -> Iterator[Case]:
@@ -176,7 +183,7 @@ class Script:
             bare = re.match(rf"({NUMBER}|_)(\s|$)", text)
             labels, rest = ({}, text) if bare else series(text)
             try:
-                rows.append((tuple(sorted(labels.items())), points(rest), bool(bare)))
+                rows.append((canonical(labels), points(rest), bool(bare)))
             except NativeHistogram:
                 tainted = True
         grid = Grid.instant(milliseconds(at)) if at else steps(start, end, step)
@@ -189,13 +196,11 @@ def steps(start: str, end: str, step: str) -> Grid:
     return Grid(first, width, (last - first) // width + 1)
 
 
-def merged(
-    loaded: list[tuple[dict[str, str], list[int], np.ndarray]],
-) -> list[tuple[dict[str, str], list[int], np.ndarray]]:
+def merged(loaded: list[Loaded]) -> list[Loaded]:
     """One entry a series; of samples at the same time the later loaded wins."""
     result: dict[Labels, tuple[dict[str, str], dict[int, np.ndarray]]] = {}
     for labels, times, values in loaded:
-        key = tuple(sorted((name, value) for name, value in labels.items() if value))
+        key = canonical(labels)
         _, samples = result.setdefault(key, (labels, {}))
         samples.update({time: values[i : i + 1] for i, time in enumerate(times)})
     return [
@@ -207,17 +212,15 @@ def merged(
 def same(a: float, b: float) -> bool:
     if math.isnan(a) or math.isnan(b):
         return math.isnan(a) and math.isnan(b)
-    return (
-        a == b
-        or (math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 1e-6 * (abs(a) + abs(b)))
-        or abs(a - b) < 1e-300
-    )
+    if a == b or math.isinf(a) or math.isinf(b):
+        return a == b
+    return abs(a - b) <= max(1e-6 * (abs(a) + abs(b)), 1e-300)
 
 
 def shown(result: Vector | Matrix | RangeVector) -> dict[Labels, dict[int, float]]:
     found: dict[Labels, dict[int, float]] = {}
     for row, labels in enumerate(result.labels):
-        key = tuple(sorted(labels.items()))
+        key = canonical(labels)
         assert key not in found, f"two series {key}"
         if isinstance(result, Vector):
             found[key] = {result.time: float(result.values[row])}

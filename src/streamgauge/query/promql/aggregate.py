@@ -66,9 +66,9 @@ def _sum(segments: Segments, steps: Steps, count: Floats) -> Floats:
 
 def _mean(segments: Segments, steps: Steps, count: Floats) -> Floats:
     total, rest = segments.sum(steps.values, steps.present)
+    overflown: Bools = np.logical_or.reduce(~np.isfinite(total) & (count > 0), axis=1)
     count = np.maximum(count, 1)
     mean = total / count + rest / count
-    overflown = ~np.isfinite(total).all(axis=1)
     if not overflown.any():
         return mean
     # The sum of finite numbers may overflow where their mean does not: sum 2**-64 of each.

@@ -26,7 +26,16 @@ from streamgauge.query.promql.nodes import Call, MatrixSelector, Node, Selector,
 from streamgauge.query.promql.numbers import open_metrics_format
 from streamgauge.query.promql.range_functions import RANGE_FUNCTIONS, apply_range
 from streamgauge.query.promql.steps import Grid, Steps
-from streamgauge.query.promql.values import InstantVector, Value, empty_vector, merge_equal, no_names, single, stacked
+from streamgauge.query.promql.values import (
+    InstantVector,
+    Value,
+    empty_vector,
+    merge_equal,
+    no_names,
+    present_steps,
+    single,
+    stacked,
+)
 
 if TYPE_CHECKING:
     from streamgauge.query.promql.evaluator import Evaluator
@@ -71,8 +80,7 @@ def _metric_names(labels: LabelFrame) -> list[str]:
     if name is None:
         return []
     used = np.unique(name.codes[name.codes >= 0])
-    texts: list[str] = name.values.take(used).to_pylist()
-    return sorted(texts)
+    return sorted(map(str, name.values.take(used).to_pylist()))
 
 
 def _elementwise(ev: Evaluator, node: Call, grid: Grid) -> Value:
@@ -147,7 +155,7 @@ def _absent_over_time(ev: Evaluator, node: Call, grid: Grid) -> Value:
 
 
 def _absence(vector: InstantVector, matchers: tuple[Matcher, ...]) -> InstantVector:
-    absent = ~vector.steps.present.any(axis=0)
+    absent = ~present_steps(vector.steps)
     if not absent.any():
         return empty_vector(len(absent))
     return single(constant_frame(absent_labels(matchers)), np.ones(len(absent)), absent)

@@ -49,7 +49,7 @@ def over_windows(
 ) -> None:
     """Evaluate `function` on the windows (t - range_ms, t] of every series and write what it returns to `outputs`.
 
-    outputs: arrays [series, grid.count]. Rows of series without samples are left as they are.
+    outputs: arrays [series, grid.count]. Rows of series without samples in any window may be left as they are.
     chunk_samples: more of them make sense for a function that costs much for each chunk and little for each sample.
     """
     groups, rest = group_by_times(samples, SMALLEST_GROUP)
@@ -60,9 +60,11 @@ def over_windows(
     budget.charge(0, temporary)
 
     def evaluate(chunk: _Chunk) -> None:
-        rows, windows = chunk
-        for output, result in zip(outputs, function(windows()), strict=True):
-            output[rows] = result
+        rows, make_windows = chunk
+        windows = make_windows()
+        if windows.longest:
+            for output, result in zip(outputs, function(windows), strict=True):
+                output[rows] = result
         budget.check()
 
     chunks = deque(_shared_chunks(samples, groups, grid, range_ms, budget, chunk_samples))
@@ -75,10 +77,8 @@ def _run(evaluate: Callable[[_Chunk], None], chunks: deque[_Chunk], parallel: bo
     def work() -> None:
         with np.errstate(all="ignore"):
             try:
-                while True:
-                    evaluate(chunks.popleft())
-            except IndexError:  # no chunk is left
-                return
+                while (chunk := _next(chunks)) is not None:
+                    evaluate(chunk)
             except BaseException:
                 chunks.clear()
                 raise
@@ -89,6 +89,13 @@ def _run(evaluate: Callable[[_Chunk], None], chunks: deque[_Chunk], parallel: bo
         other = pool.submit(work)
         work()
         return other.result()
+
+
+def _next(chunks: deque[_Chunk]) -> _Chunk | None:
+    try:
+        return chunks.popleft()
+    except IndexError:
+        return None
 
 
 def _shared_chunks(

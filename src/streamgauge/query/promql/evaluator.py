@@ -56,7 +56,7 @@ class Evaluator:
         self.source = source
         self.budget = budget
         self.notes = notes
-        self.query = query
+        self.query: Grid = query
         self.lookback = lookback_ms
         self.instant = instant
 

@@ -1,4 +1,4 @@
-"""Operations on label frames: laying them under each other, ordering, replacing a column. None makes an object a row."""
+"""Operations on label frames: laying them under each other, ordering, replacing a column. None loops over rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from streamgauge.model.arrays import Bools, Floats, Int32s, Int64s
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
 
 METRIC_NAME = "__name__"
+METADATA = (METRIC_NAME, "__type__", "__unit__")
+"""Labels that say what the values are: they go together when the values become something else."""
 
 UInt64s = npt.NDArray[np.uint64]
 
@@ -45,9 +47,8 @@ def constant_frame(labels: Mapping[str, str]) -> LabelFrame:
 
 def encode(texts: pa.StringArray) -> LabelColumn:
     """A column from one text a row; "" means that the label is absent."""
-    encoded = texts.dictionary_encode()
-    values = encoded.dictionary
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    values = pc.unique(texts)
+    codes = pc.index_in(texts, value_set=values).to_numpy(zero_copy_only=False).astype(np.int32)
     return dropping_empty(LabelColumn(codes, values))
 
 
@@ -59,7 +60,7 @@ def dropping_empty(column: LabelColumn) -> LabelColumn:
     moved = np.arange(len(column.values), dtype=np.int32)
     moved[empty] = ABSENT
     moved[empty + 1 :] -= 1
-    values = column.values.filter(pc.not_equal(column.values, ""))
+    values = column.values.filter(pc.not_equal(column.values, pa.scalar("")))
     return recode(column.codes, moved, values)
 
 
@@ -75,7 +76,7 @@ def compact(column: LabelColumn) -> LabelColumn:
         return column
     used, codes = np.unique(column.codes, return_inverse=True)
     absent = bool(len(used)) and used[0] == ABSENT
-    values = column.values.take(pa.array(used[1:] if absent else used))
+    values = column.values.take(used[1:] if absent else used)
     return LabelColumn((codes - absent).astype(np.int32), values)
 
 
@@ -95,7 +96,7 @@ def _concat_columns(columns: Sequence[LabelColumn]) -> LabelColumn:
     if all(column.values is filled[0].values for column in filled):
         return LabelColumn(np.concatenate([column.codes for column in columns]), filled[0].values)
     columns = [compact(column) for column in columns]
-    values = pc.unique(pa.chunked_array([column.values for column in columns]))
+    values = pc.unique(pa.concat_arrays([column.values for column in columns]))
     codes = []
     for column in columns:
         mapping = pc.index_in(column.values, value_set=values).to_numpy(zero_copy_only=False)
@@ -104,12 +105,10 @@ def _concat_columns(columns: Sequence[LabelColumn]) -> LabelColumn:
 
 
 def drop_names(frame: LabelFrame, rows: Bools) -> LabelFrame:
-    """The frame with no metric name in the given rows."""
-    name = frame.columns.get(METRIC_NAME)
-    if name is None:
-        return frame
-    codes = np.where(rows, np.int32(ABSENT), name.codes)
-    return with_columns(frame, {METRIC_NAME: LabelColumn(codes, name.values)})
+    """The frame with no metric name, type and unit in the given rows."""
+    named = {name: frame.columns[name] for name in METADATA if name in frame.columns}
+    codes = {name: np.where(rows, np.int32(ABSENT), column.codes) for name, column in named.items()}
+    return with_columns(frame, {name: LabelColumn(codes[name], column.values) for name, column in named.items()})
 
 
 def ranks(values: pa.StringArray) -> Int64s:
@@ -162,7 +161,7 @@ def fractions(frame: LabelFrame) -> Floats:
     total = np.zeros(len(frame), np.uint64)
     for name, column in frame.columns.items():
         column = compact(column)
-        of_value = np.array([_hash(name, value) for value in column.values.to_pylist()] + [0], np.uint64)
+        of_value = np.array([_hash(name, str(value)) for value in column.values.to_pylist()] + [0], np.uint64)
         total += of_value[column.codes]  # the last one is of ABSENT
     return (_mixed(total) >> np.uint64(11)).astype(np.float64) / (1 << 53)
 
@@ -173,7 +172,7 @@ def _hash(name: str, value: str) -> int:
 
 
 def _mixed(x: UInt64s) -> UInt64s:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): each bit that goes in changes half of those coming out."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): each bit going in changes half of those coming out."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

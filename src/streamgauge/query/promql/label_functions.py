@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,16 @@ from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Int32s, Int64s
 from streamgauge.model.frame import ABSENT, LabelColumn
 from streamgauge.model.source import Matcher, MatchOp
-from streamgauge.query.promql.frames import METRIC_NAME, column_of, compact, dropping_empty, encode, order, with_columns
+from streamgauge.query.promql.frames import (
+    METRIC_NAME,
+    column_of,
+    compact,
+    dropping_empty,
+    encode,
+    order,
+    recode,
+    with_columns,
+)
 from streamgauge.query.promql.matchers import anchored
 from streamgauge.query.promql.values import InstantVector, merge_equal
 
@@ -56,7 +66,7 @@ def _expand(texts: pa.StringArray, pattern: str, replacement: str) -> tuple[Bool
             pieces.append(pc.fill_null(pc.struct_field(groups, group), ""))
     pieces.append(replacement[end:])
     columns = [pa.array([piece] * len(texts), pa.string()) if isinstance(piece, str) else piece for piece in pieces]
-    return matched.astype(np.bool_), pc.binary_join_element_wise(*columns, "")
+    return matched.astype(np.bool_), _joined(columns, "")
 
 
 def _name_groups(pattern: str) -> tuple[str, dict[str, str]]:
@@ -94,9 +104,9 @@ def _either(
 
 def _distinct(column: LabelColumn) -> LabelColumn:
     """The column with each text once in its dictionary."""
-    encoded = column.values.dictionary_encode()
-    mapping = np.append(encoded.indices.to_numpy(zero_copy_only=False), ABSENT).astype(np.int32)
-    return dropping_empty(LabelColumn(mapping[column.codes], encoded.dictionary))
+    values = pc.unique(column.values)
+    mapping = pc.index_in(column.values, value_set=values).to_numpy(zero_copy_only=False).astype(np.int32)
+    return dropping_empty(recode(column.codes, mapping, values))
 
 
 def label_join(vector: InstantVector, target: str, separator: str, sources: Sequence[str]) -> InstantVector:
@@ -107,17 +117,24 @@ def label_join(vector: InstantVector, target: str, separator: str, sources: Sequ
     keys = vector.labels.only(sources)
     group, first = keys.group()
     parts = [_texts(column_of(keys, source).take(first)) for source in sources]
-    joined = pc.binary_join_element_wise(*parts, separator) if parts else pa.array([""] * len(first), pa.string())
+    joined = _joined(parts, separator) if parts else pa.array([""] * len(first), pa.string())
     column = encode(joined)
     result = LabelColumn(column.codes[group], column.values)
     return _with_label(vector, target, result, np.ones(len(vector), np.bool_))
 
 
+def _joined(columns: list[pa.StringArray], separator: str) -> pa.StringArray:
+    # The stubs want one type for all arguments, the function wants a scalar as separator.
+    join: Any = pc.binary_join_element_wise
+    joined: pa.StringArray = join(*columns, separator)
+    return joined
+
+
 def _texts(column: LabelColumn) -> pa.StringArray:
     """One text a row, "" where the label is absent."""
     column = compact(column)
-    codes = pa.array(column.codes, mask=column.codes == ABSENT)
-    return pc.fill_null(column.values.take(codes), "")
+    values = pa.concat_arrays([column.values, pa.array([""], pa.string())])
+    return values.take(np.where(column.codes == ABSENT, len(column.values), column.codes))
 
 
 def _with_label(vector: InstantVector, name: str, column: LabelColumn, changed: Bools) -> InstantVector:
@@ -149,7 +166,7 @@ def sort_by_labels(vector: InstantVector, names: Sequence[str], *, descending: b
 
 def _natural_ranks(column: LabelColumn) -> Int64s:
     column = compact(column)
-    texts = ["", *column.values.to_pylist()]
+    texts = ["", *map(str, column.values.to_pylist())]
     places = {text: place for place, text in enumerate(sorted(texts, key=_natural_key))}
     by_code = np.array([places[text] for text in texts], np.int64)
     return by_code[column.codes + 1]

@@ -19,7 +19,7 @@ def anchored(pattern: str) -> str:
 def matches(matcher: Matcher, values: pa.StringArray) -> Bools:
     """For each value whether the matcher accepts it. Raises pyarrow.ArrowInvalid for a pattern that RE2 refuses."""
     if matcher.op in (MatchOp.EQUAL, MatchOp.NOT_EQUAL):
-        accepted = pc.equal(values, matcher.value)
+        accepted = pc.equal(values, pa.scalar(matcher.value))
     else:
         accepted = pc.match_substring_regex(values, anchored(matcher.value))
     result: Bools = accepted.to_numpy(zero_copy_only=False).astype(np.bool_)

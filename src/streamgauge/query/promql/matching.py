@@ -16,11 +16,11 @@ import numpy as np
 from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.frame import LabelFrame
-from streamgauge.query.promql.frames import METRIC_NAME, column_of, concat, describe, no_column, with_columns
+from streamgauge.query.promql.frames import METADATA, METRIC_NAME, column_of, concat, describe, no_column, with_columns
 from streamgauge.query.promql.nodes import Cardinality, Matching
 from streamgauge.query.promql.segments import Segments
 from streamgauge.query.promql.steps import Steps
-from streamgauge.query.promql.values import InstantVector, collapse, no_names
+from streamgauge.query.promql.values import InstantVector, collapse, no_names, present_steps
 
 _NOT_EXPLICIT = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
 _NOT_UNIQUE = "multiple matches for labels: grouping labels must ensure unique matches"
@@ -84,11 +84,12 @@ def match_vectors(lhs: InstantVector, rhs: InstantVector, matching: Matching, op
     Raises QueryFailed when several series match where only one may, at any step.
     """
     left, right, keys = common_keys(lhs, rhs, matching)
-    many = _Side(lhs, left, matching.fill_left)
-    one = _Side(rhs, right, matching.fill_right)
     swapped = matching.cardinality is Cardinality.ONE_TO_MANY
+    # Prometheus 3 does not swap the fill values: with group_right, fill_left is that of the right, the many side.
     if swapped:
-        many, one = one, many
+        many, one = _Side(rhs, right, matching.fill_left), _Side(lhs, left, matching.fill_right)
+    else:
+        many, one = _Side(lhs, left, matching.fill_left), _Side(rhs, right, matching.fill_right)
     together = _both_sides_matter(many, one)
     one = replace(
         one, vector=one.vector.with_steps(Steps(one.vector.steps.values, one.vector.steps.present & together))
@@ -108,8 +109,7 @@ def _both_sides_matter(many: _Side, one: _Side) -> Bools:
     """The steps at which anything is matched: with one side empty nothing is, and no clash is found, unless filled."""
     if many.fill is not None or one.fill is not None:
         return np.ones(many.vector.steps.present.shape[1], np.bool_)
-    some: Bools = many.vector.steps.present.any(axis=0) & one.vector.steps.present.any(axis=0)
-    return some
+    return present_steps(many.vector.steps) & present_steps(one.vector.steps)
 
 
 def _laid_over(one: _Side, matching: Matching, *, swapped: bool) -> _Side:
@@ -214,7 +214,7 @@ def _stacked(pairs: list[_Pairs]) -> _Pairs:
 
 def _check_unique(pairs: _Pairs, matching: Matching, operation: Operation) -> _Pairs:
     """Join rows of equal labels, and refuse two of them at one step, also where a comparison would drop them."""
-    labels = pairs.labels if operation.keeps_name else pairs.labels.without([METRIC_NAME])
+    labels = pairs.labels if operation.keeps_name else pairs.labels.without(METADATA)
     one_to_one = matching.cardinality is Cardinality.ONE_TO_ONE
     # A one-to-one match is decided by the labels matched on, a name is not one of them.
     compared = labels.without([METRIC_NAME]) if one_to_one and not matching.on else labels

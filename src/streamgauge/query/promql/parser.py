@@ -1,7 +1,7 @@
 """PromQL text to our syntax tree. The only module that knows the promql-parser package.
 
 The package checks the grammar and the types. Added here: the limits and error positions of `scan`, a stack that
-suffices on every platform, the sentences of Prometheus, and refusals of what Prometheus refuses and the package accepts.
+suffices on every platform, the sentences of Prometheus, and refusals of what Prometheus refuses but not the package.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _on_large_stack(work: Callable[[], Result]) -> Result:
 
 def _parse_scanned(text: str, found: Scan) -> Node:
     try:
-        tree = package.parse(text)
+        tree = package.parse(_with_demand(text, found.info_braces))
         return _Converter(text, found).convert(tree)
     except ValueError as error:
         raise _refusal(text, found, str(error)) from None
@@ -137,6 +137,13 @@ def _refusal(text: str, found: Scan, message: str) -> BadInput:
             if kind == "name" and text.startswith(name, position):
                 return parse_error(text, position, message)
     return parse_error(text, found.operands[0][1] if found.operands else 0, message)
+
+
+def _with_demand(text: str, braces: list[int]) -> str:
+    """The text with a first matcher in the label selectors of info(), which the package refuses to be all optional."""
+    for position in reversed(braces):
+        text = f'{text[: position + 1]}{METRIC_NAME}!="",{text[position + 1 :]}'
+    return text
 
 
 def _reworded(message: str) -> str:
@@ -189,7 +196,8 @@ class _Converter:
         position = next(self.positions)
         if tree.matchers.or_matchers:
             raise self.error(position, 'unexpected "or" between label matchers')
-        matchers = tuple(Matcher(m.name, _OPS[str(m.op).rpartition(".")[2]], m.value) for m in tree.matchers.matchers)
+        given = tree.matchers.matchers[1:] if in_info else tree.matchers.matchers  # see _with_demand
+        matchers = tuple(Matcher(m.name, _OPS[str(m.op).rpartition(".")[2]], m.value) for m in given)
         name = tree.name or ""
         if name:
             matchers = (*matchers, Matcher(METRIC_NAME, MatchOp.EQUAL, name))
@@ -235,9 +243,11 @@ class _Converter:
     def _info_selector(self, tree: Any) -> Node:
         if type(tree).__name__ != "VectorSelector":
             raise self.error(next(self.positions), "expected label selectors only")
+        if tree.name:
+            raise self.error(next(self.positions), "expected label selectors only, got vector selector instead")
         selector = self._VectorSelector(tree, in_info=True)
-        if selector.name or selector.offset or selector.at is not None:
-            raise self.error(selector.position, "expected label selectors only, got vector selector instead")
+        if selector.offset or selector.at is not None:
+            raise self.error(selector.position, "expected label selectors only")
         return selector
 
     def _AggregateExpr(self, tree: Any) -> Node:

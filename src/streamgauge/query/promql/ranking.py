@@ -1,7 +1,7 @@
 """Aggregations that order the rows of a group: quantile, topk, bottomk, limitk; and limit_ratio.
 
-Groups of similar size are laid out together as [groups, places, steps], padded to the next power of two, so that sorting
-along the places serves all of them at once and there are at most 30 such layouts.
+Groups of similar size are laid out together as [groups, places, steps], padded to the next power of two, so that
+sorting along the places serves all of them at once and there are at most 30 such layouts.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def first_rows(segments: Segments, present: Bools, k: Int64s) -> Bools:
     """The first k present rows of each group at each step: bool [rows, steps]."""
     ordered = present[segments.order]
     seen = np.cumsum(ordered, axis=0)
-    before = seen[segments.starts] - ordered[segments.starts]
-    place = seen - np.repeat(before, segments.sizes, axis=0)
+    before: Int64s = seen[segments.starts] - ordered[segments.starts]
+    place: Int64s = seen - np.repeat(before, segments.sizes, axis=0)
     chosen = np.empty_like(present)
     chosen[segments.order] = ordered & (place <= k)
     return chosen

@@ -35,6 +35,9 @@ _TOKEN = re.compile(
 _HIGH_ESCAPE = re.compile(r"\\(?:x[89a-fA-F][0-9a-fA-F]|[2-7][0-7]{2})")
 _PLAIN_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
+_DURATION = r"\s*(?:0[xX][0-9a-fA-F]+|(?:[0-9]+(?:ms|[smhdwy]))+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
+_RANGE = re.compile(rf"\[{_DURATION}(?::(?:{_DURATION}|\s*))?\]")
+
 _BINARY = frozenset({"+", "-", "*", "/", "%", "^", "==", "!=", "<", ">", "<=", ">=", "and", "or", "unless", "atan2"})
 _MATCHING = frozenset({"on", "ignoring", "group_left", "group_right", "fill", "fill_left", "fill_right"})
 _GROUPING = frozenset({"by", "without"})
@@ -58,11 +61,13 @@ class Scan:
     """What the scan found.
 
     operands: kind ("name", "braces", "number" or "string") and position of each leaf, call and aggregation, in the
-    order of the text, as far as the text makes sense. misplaced: where it stops making sense and why, or None.
+    order of the text, as far as the text makes sense. info_braces: where the label selector of an info() opens.
+    misplaced: where it stops making sense and why, or None.
     """
 
     text: str
     operands: list[tuple[str, int]] = field(default_factory=list)
+    info_braces: list[int] = field(default_factory=list)
     misplaced: tuple[int, str] | None = None
 
 
@@ -165,7 +170,7 @@ class _Walk:
         self.tokens = tokens
         self.at = 0
         self.found = Scan(text)
-        self.open: list[tuple[Token, bool]] = []  # the bracket, and whether a call's or aggregation's
+        self.open: list[tuple[Token, str]] = []  # the bracket, and the call or aggregation that it belongs to
 
     def run(self) -> Scan:
         operand_due = True
@@ -202,9 +207,11 @@ class _Walk:
             return self._named(token, word)
         if token.text == "{":
             self.found.operands.append(("braces", token.position))
+            if self.open and self.open[-1][1] == "info" and self.tokens[self.at - 2].text == ",":
+                self.found.info_braces.append(token.position)
             return self._skip_to("}", token)
         if token.text == "(":
-            self.open.append((token, False))
+            self.open.append((token, ""))
             return True
         if token.text in ("+", "-"):
             return True
@@ -223,7 +230,7 @@ class _Walk:
             if not self._skip_list():
                 return False
         if self._peek().text == "(":
-            self.open.append((self._peek(), True))
+            self.open.append((self._peek(), token.text))
             self.at += 1
             return True
         if self._peek().text == "{":
@@ -237,7 +244,7 @@ class _Walk:
         if word in _BINARY and token.kind != "string":
             return self._modifiers()
         if token.kind == "range":
-            return False
+            return self._range(token)
         if token.text == "," and self.open and self.open[-1][1]:
             return True
         if token.text == ")" and self.open:
@@ -258,6 +265,12 @@ class _Walk:
             if not self._skip_list():
                 return False
         return True
+
+    def _range(self, token: Token) -> bool:
+        if not _RANGE.fullmatch(token.text):
+            why = f"expected a duration, or two with a colon between them, in {token.text}"
+            return self._misplaced(token.position, why)
+        return False
 
     def _time(self, token: Token) -> bool:
         if self._peek().text in ("+", "-"):

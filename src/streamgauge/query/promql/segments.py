@@ -67,25 +67,21 @@ class Segments:
 
     def count(self, present: Bools) -> Int64s:
         """Present rows of each group: int64 [groups, steps]."""
-        if present.all():
-            return np.repeat(self.sizes[:, None], present.shape[1], axis=1)
-        result: Int64s = self._fold(np.add, present.astype(np.int32)).astype(np.int64)
-        return result
+        if (column := _whole_columns(present)) is not None:
+            return self.sizes[:, None] * column
+        return self._fold(np.add, present.astype(np.int32), None, 0).astype(np.int64)
 
     def largest(self, numbers: Int64s) -> Int64s:
         """The largest number of each group: int64 [groups, steps]."""
-        result: Int64s = self._fold(np.maximum, numbers)
-        return result
+        return self._fold(np.maximum, numbers, None, 0)
 
     def maximum(self, values: Floats, present: Bools) -> Floats:
         """The largest present value that is not NaN, NaN if there is none."""
-        result: Floats = self._fold(np.fmax, _masked(values, present, np.nan))
-        return result
+        return self._fold(np.fmax, values, _mask(present), np.nan)
 
     def minimum(self, values: Floats, present: Bools) -> Floats:
         """The smallest present value that is not NaN, NaN if there is none."""
-        result: Floats = self._fold(np.fmin, _masked(values, present, np.nan))
-        return result
+        return self._fold(np.fmin, values, _mask(present), np.nan)
 
     def sum(self, values: Floats, present: Bools) -> tuple[Floats, Floats]:
         """The sum of the present values and a correction to add to it: float64 [groups, steps] each.
@@ -94,40 +90,41 @@ class Segments:
         in whatever order the rows come. The correction is 0 where the sum is not finite.
         """
         with np.errstate(all="ignore"):
-            total, correction = self._sum(_masked(values, present, 0.0), None)
+            total, correction = self._sum(values, _mask(present), None)
         return total, np.where(np.isfinite(total), correction, 0.0)
 
-    def _fold(self, operation: np.ufunc, matrix: Array) -> Array:
+    def _fold(self, operation: np.ufunc, matrix: Array, mask: Bools | None, neutral: float) -> Array:
+        width = matrix.shape[1]
         if self.groups == len(self.group):
-            return matrix[self.order]
-        lanes = self._lanes(matrix.shape[1])
-        result = np.empty((len(lanes.group), matrix.shape[1]), matrix.dtype)
+            return _rows(matrix, self.order, mask, neutral)
+        lanes = self._lanes(width)
+        result = np.empty((len(lanes.group), width), matrix.dtype)
         for block in lanes.blocks:
-            state = matrix[self.order[block.starts]]
+            state = _rows(matrix, self.order[block.starts], mask, neutral)
             for active, at in block.positions():
-                operation(state[:active], matrix[self.order[at]], out=state[:active])
+                operation(state[:active], _rows(matrix, self.order[at], mask, neutral), out=state[:active])
             result[block.at] = state
-        return Segments(lanes.group, self.groups)._fold(operation, result)
+        return Segments(lanes.group, self.groups)._fold(operation, result, None, neutral)
 
-    def _sum(self, matrix: Floats, corrections: Floats | None) -> tuple[Floats, Floats]:
+    def _sum(self, matrix: Floats, mask: Bools | None, corrections: Floats | None) -> tuple[Floats, Floats]:
         if self.groups == len(self.group):
-            rest = np.zeros_like(matrix) if corrections is None else corrections
-            return matrix[self.order], rest[self.order]
+            rest = np.zeros_like(matrix) if corrections is None else corrections[self.order]
+            return _rows(matrix, self.order, mask, 0.0), rest
         width = matrix.shape[1]
         lanes = self._lanes(width)
         totals, rests = np.empty((len(lanes.group), width)), np.zeros((len(lanes.group), width))
         for block in lanes.blocks:
             rows = self.order[block.starts]
-            total = matrix[rows]
+            total = _rows(matrix, rows, mask, 0.0)
             rest = np.zeros_like(total) if corrections is None else corrections[rows]
-            buffers = np.empty((4, *total.shape))
+            buffers = np.empty((3, *total.shape))
             for active, at in block.positions():
                 rows = self.order[at]
-                _add(matrix, rows, total[:active], rest[:active], buffers[:, :active])
+                _add(_rows(matrix, rows, mask, 0.0), total[:active], rest[:active], buffers[:, :active])
                 if corrections is not None:
                     rest[:active] += corrections[rows]
             totals[block.at], rests[block.at] = total, rest
-        return Segments(lanes.group, self.groups)._sum(totals, rests)
+        return Segments(lanes.group, self.groups)._sum(totals, None, rests)
 
     def _lanes(self, width: int) -> _Lanes:
         abreast = max(1, BLOCK // max(width, 1))
@@ -145,14 +142,29 @@ class Segments:
         return _Lanes(group, blocks)
 
 
-def _masked(values: Floats, present: Bools, absent: float) -> Floats:
-    return values if present.all() else np.where(present, values, absent)
+def _whole_columns(present: Bools) -> Bools | None:
+    """bool [steps], whether all rows are present, if at each step either all or none are; else None."""
+    counts = np.count_nonzero(present, axis=0)
+    full = counts == len(present)
+    return full if bool((full | (counts == 0)).all()) else None
 
 
-def _add(matrix: Floats, rows: Int64s, total: Floats, rest: Floats, buffers: Floats) -> None:
-    """total += matrix[rows], and what rounding lost to `rest`."""
-    x, new, part, lost = buffers
-    np.take(matrix, rows, axis=0, out=x, mode="clip")
+def _mask(present: Bools) -> Bools | None:
+    """`present`, or None where it need not be heeded: what is summed where nothing is present does not matter."""
+    return present if _whole_columns(present) is None else None
+
+
+def _rows(matrix: Array, rows: Int64s, mask: Bools | None, neutral: float) -> Array:
+    """A copy of the rows, with `neutral` where the mask is False."""
+    copy = matrix.take(rows, axis=0)
+    if mask is not None:
+        np.copyto(copy, neutral, where=~mask.take(rows, axis=0))
+    return copy
+
+
+def _add(x: Floats, total: Floats, rest: Floats, buffers: Floats) -> None:
+    """total += x, and what rounding lost to `rest`."""
+    new, part, lost = buffers
     np.add(total, x, out=new)
     np.subtract(new, total, out=part)
     np.subtract(new, part, out=lost)

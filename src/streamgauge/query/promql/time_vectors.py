@@ -17,7 +17,8 @@ _CHUNK = 1 << 17
 def group_by_times(samples: Samples, smallest: int) -> tuple[list[Int64s], Int64s]:
     """Find groups of at least `smallest` series that have the same time vector.
 
-    Returns (groups, rest): the series of each group and all others, ascending. Series without samples are in neither.
+    Returns (groups, rest): the series of each group, ascending, the groups in the order of their first series; and all
+    other series, ascending. Series without samples are in neither.
 
     Candidates agree in length and in a few times along the way, which costs little when all vectors differ; they are
     then compared in full with one of them. A series that turns out to differ joins the rest.
@@ -37,6 +38,7 @@ def group_by_times(samples: Samples, smallest: int) -> tuple[list[Int64s], Int64
         same = _same_as_first(samples, members, int(lengths[members[0]]))
         groups.append(members[same])
         rest.append(members[~same])
+    groups.sort(key=lambda members: int(members[0]))
     return groups, np.sort(np.concatenate(rest))
 
 

@@ -82,6 +82,12 @@ def single(labels: LabelFrame, values: Floats, present: Bools) -> InstantVector:
     return InstantVector(labels, Steps(values[None, :], present[None, :]), no_names(1))
 
 
+def present_steps(steps: Steps) -> Bools:
+    """bool [steps]: whether any series has a value there."""
+    some: Bools = np.logical_or.reduce(steps.present, axis=0)
+    return some
+
+
 def stacked(vectors: Sequence[InstantVector]) -> InstantVector:
     """The rows of all vectors, in order."""
     steps = Steps(

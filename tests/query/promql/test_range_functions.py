@@ -1,0 +1,307 @@
+"""Every range function against a plain reading of what Prometheus documents, one window at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamgauge.model.source import Samples
+from streamgauge.query.budget import Budget, Limits
+from streamgauge.query.promql import chunks
+from streamgauge.query.promql.range_functions import RANGE_FUNCTIONS, Ranged, apply_range
+from streamgauge.query.promql.steps import Grid
+
+Point = tuple[int, float]
+Series = list[Point]
+
+
+# --- the oracle -----------------------------------------------------------------------------------------------------
+
+
+def divide(a: float, b: float) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.float64(a) / np.float64(b))
+
+
+def add_compensated(x: float, total: float, lost: float) -> tuple[float, float]:
+    after = total + x
+    if math.isinf(after):
+        return after, 0.0
+    if abs(total) >= abs(x):
+        return after, lost + ((total - after) + x)
+    return after, lost + ((x - after) + total)
+
+
+def extrapolated(window: Series, start: int, end: int, counter: bool, per_second: bool) -> float:
+    change = window[-1][1] - window[0][1]
+    if counter:
+        change += sum((a for (_, a), (_, b) in itertools.pairwise(window) if b < a), 0.0)
+    to_start, to_end = (window[0][0] - start) / 1000, (end - window[-1][0]) / 1000
+    sampled = (window[-1][0] - window[0][0]) / 1000
+    average = sampled / (len(window) - 1)
+    if to_start >= average * 1.1:
+        to_start = average / 2
+    if counter and change > 0 and window[0][1] >= 0:
+        to_start = min(to_start, sampled * divide(window[0][1], change))
+    if to_end >= average * 1.1:
+        to_end = average / 2
+    factor = (sampled + to_start + to_end) / sampled
+    return change * (factor / ((end - start) / 1000) if per_second else factor)
+
+
+def instant(window: Series, per_second: bool) -> float:
+    (t0, a), (t1, b) = window[-2:]
+    if not per_second:
+        return b - a
+    return (b if b < a else b - a) / ((t1 - t0) / 1000)
+
+
+def regression(window: Series, at: int) -> tuple[float, float]:
+    if any(not math.isfinite(y) for _, y in window):
+        return math.nan, math.nan
+    n = len(window)
+    xs = [(t - at) / 1000 for t, _ in window]
+    ys = [y for _, y in window]
+    mean_x, mean_y = math.fsum(xs) / n, math.fsum(ys) / n
+    covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+    slope = covariance / math.fsum((x - mean_x) ** 2 for x in xs)
+    return slope, mean_y - slope * mean_x
+
+
+def smoothed(window: Series, smoothing: float, trend: float) -> float:
+    previous, level, slope = 0.0, window[0][1], window[1][1] - window[0][1]
+    for i in range(1, len(window)):
+        if i > 1:
+            slope = trend * (level - previous) + (1 - trend) * slope
+        previous, level = level, smoothing * window[i][1] + (1 - smoothing) * (level + slope)
+    return level
+
+
+def total(window: Series) -> float:
+    result = lost = 0.0
+    for _, value in window:
+        result, lost = add_compensated(value, result, lost)
+    return result if math.isinf(result) else result + lost
+
+
+def average(window: Series) -> float:
+    result, lost, mean, incremental = window[0][1], 0.0, 0.0, False
+    for count, (_, value) in enumerate(window[1:], start=2):
+        if not incremental:
+            after, after_lost = add_compensated(value, result, lost)
+            if not math.isinf(after):
+                result, lost = after, after_lost
+                continue
+            incremental, mean, lost = True, result / (count - 1), lost / (count - 1)
+        kept = (count - 1) / count
+        mean, lost = add_compensated(value / count, kept * mean, kept * lost)
+    return mean + lost if incremental else result / len(window) + lost / len(window)
+
+
+def variance(window: Series) -> float:
+    count = mean = mean_lost = squares = squares_lost = 0.0
+    for _, value in window:
+        count += 1
+        distance = value - (mean + mean_lost)
+        mean, mean_lost = add_compensated(distance / count, mean, mean_lost)
+        squares, squares_lost = add_compensated(distance * (value - (mean + mean_lost)), squares, squares_lost)
+    return (squares + squares_lost) / count
+
+
+def quantile(q: float, values: list[float]) -> float:
+    if not 0 <= q <= 1:
+        return math.nan if math.isnan(q) else math.copysign(math.inf, q)
+    ordered = sorted(values, key=lambda value: (not math.isnan(value), value if value == value else 0.0))
+    rank = q * (len(ordered) - 1)
+    low = math.floor(rank)
+    high = min(len(ordered) - 1, low + 1)
+    return ordered[low] * (1 - (rank - low)) + ordered[high] * (rank - low)
+
+
+def median_deviation(window: Series) -> float:
+    values = [value for _, value in window]
+    if any(map(math.isnan, values)):
+        return math.nan
+    median = quantile(0.5, values)
+    return quantile(0.5, [abs(value - median) for value in values])
+
+
+def best(window: Series, better: Callable[[float, float], bool]) -> Point:
+    found = window[0]
+    for point in window:
+        if better(point[1], found[1]) or math.isnan(found[1]):
+            found = point
+    return found
+
+
+def count_pairs(window: Series, counts: Callable[[float, float], bool]) -> float:
+    return float(sum(counts(a, b) for (_, a), (_, b) in itertools.pairwise(window)))
+
+
+def same(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+NEEDS_TWO = {
+    "rate", "increase", "delta", "irate", "idelta", "deriv", "predict_linear", "double_exponential_smoothing",
+    "holt_winters",
+}  # fmt: skip
+
+ORACLE: dict[str, Callable[..., float]] = {
+    "rate": lambda w, start, end: extrapolated(w, start, end, True, True),
+    "increase": lambda w, start, end: extrapolated(w, start, end, True, False),
+    "delta": lambda w, start, end: extrapolated(w, start, end, False, False),
+    "irate": lambda w, *_: instant(w, True),
+    "idelta": lambda w, *_: instant(w, False),
+    "deriv": lambda w, *_: regression(w, w[0][0])[0],
+    "predict_linear": lambda w, _, end, ahead: (lambda slope, at: slope * ahead + at)(*regression(w, end)),
+    "double_exponential_smoothing": lambda w, _start, _end, smoothing, trend: smoothed(w, smoothing, trend),
+    "holt_winters": lambda w, _start, _end, smoothing, trend: smoothed(w, smoothing, trend),
+    "changes": lambda w, *_: count_pairs(w, lambda a, b: not same(a, b)),
+    "resets": lambda w, *_: count_pairs(w, lambda a, b: b < a),
+    "sum_over_time": lambda w, *_: total(w),
+    "avg_over_time": lambda w, *_: average(w),
+    "stdvar_over_time": lambda w, *_: variance(w),
+    "stddev_over_time": lambda w, *_: math.sqrt(variance(w)),
+    "min_over_time": lambda w, *_: best(w, lambda a, b: a < b)[1],
+    "max_over_time": lambda w, *_: best(w, lambda a, b: a > b)[1],
+    "ts_of_min_over_time": lambda w, *_: best(w, lambda a, b: a <= b)[0] / 1000,
+    "ts_of_max_over_time": lambda w, *_: best(w, lambda a, b: a >= b)[0] / 1000,
+    "ts_of_first_over_time": lambda w, *_: w[0][0] / 1000,
+    "ts_of_last_over_time": lambda w, *_: w[-1][0] / 1000,
+    "first_over_time": lambda w, *_: w[0][1],
+    "last_over_time": lambda w, *_: w[-1][1],
+    "count_over_time": lambda w, *_: float(len(w)),
+    "present_over_time": lambda w, *_: 1.0,
+    "quantile_over_time": lambda w, _start, _end, q: quantile(q, [value for _, value in w]),
+    "mad_over_time": lambda w, *_: median_deviation(w),
+}
+
+ARGUMENTS = {
+    "predict_linear": (90.5,),
+    "double_exponential_smoothing": (0.3, 0.6),
+    "holt_winters": (0.5, 0.1),
+    "quantile_over_time": (0.3,),
+}
+
+
+# --- comparing ------------------------------------------------------------------------------------------------------
+
+
+def samples_of(series: list[Series]) -> Samples:
+    points = [point for each in series for point in each]
+    return Samples(
+        np.cumsum([0, *map(len, series)]),
+        np.array([time for time, _ in points], np.int64),
+        np.array([value for _, value in points], np.float64),
+    )
+
+
+def steps_args(arguments: tuple[float, ...], count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    return [np.full(count, argument) for argument in arguments]
+
+
+def apply(name: str, series: list[Series], grid: Grid, range_ms: int, *arguments: float) -> Ranged:
+    budget = Budget(Limits())
+    return apply_range(name, samples_of(series), grid, range_ms, steps_args(arguments, grid.count), budget)
+
+
+def assert_agrees(name: str, series: list[Series], grid: Grid, range_ms: int) -> None:
+    arguments = ARGUMENTS.get(name, ())
+    steps = apply(name, series, grid, range_ms, *arguments).steps
+    assert steps.values.shape == steps.present.shape == (len(series), grid.count)
+    for row, points in enumerate(series):
+        for step, end in enumerate(grid.times().tolist()):
+            window = [point for point in points if end - range_ms < point[0] <= end]
+            where = f"{name} of {window} in ({end - range_ms}, {end}]"
+            assert steps.present[row, step] == (len(window) >= (2 if name in NEEDS_TWO else 1)), where
+            if not steps.present[row, step]:
+                continue
+            expected = ORACLE[name](window, end - range_ms, end, *arguments)
+            got = float(steps.values[row, step])
+            scale = max((abs(value) for _, value in window if math.isfinite(value)), default=0.0)
+            if name == "stdvar_over_time":
+                scale *= scale
+            close = same(got, expected) or math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-12 * scale)
+            assert close, f"{where}: {got} instead of {expected}"
+
+
+@pytest.fixture(params=["shared", "ragged", "as it comes"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Forces all series into one of the layouts, with chunks so small that they divide groups."""
+    smallest = {"shared": 1, "ragged": 1 << 30, "as it comes": 2}[request.param]
+    monkeypatch.setattr(chunks, "SMALLEST_GROUP", smallest)
+    monkeypatch.setattr(chunks, "CHUNK", 40)
+    monkeypatch.setattr(chunks, "PARALLEL", 0 if request.param == "ragged" else 1 << 30)
+    return request.param
+
+
+ordinary = st.one_of(
+    st.integers(0, 20).map(float),
+    st.floats(-1e6, 1e6, allow_subnormal=False),
+    st.sampled_from([0.0, -0.0, 1e15 + 0.25, 3e-9]),
+)
+special = st.sampled_from([math.nan, math.inf, -math.inf])
+values = st.one_of(ordinary, ordinary, ordinary, ordinary, special)
+
+
+@st.composite
+def series_lists(draw: st.DrawFn) -> list[Series]:
+    """Series of which some have the same times, scraped every 10 s with gaps and jitter, some a counter with resets."""
+    vectors = draw(
+        st.lists(
+            st.one_of(
+                st.builds(
+                    lambda phase, kept: [phase + 10_000 * i for i in kept],
+                    st.integers(0, 12_000),
+                    st.sets(st.integers(0, 14), max_size=15).map(sorted),
+                ),
+                st.sets(st.integers(-5_000, 150_000), max_size=12).map(sorted),
+            ),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    result = []
+    for vector in draw(st.lists(st.sampled_from(vectors), min_size=1, max_size=6)):
+        if draw(st.booleans()):
+            steps = draw(st.lists(st.integers(-3, 12), min_size=len(vector), max_size=len(vector)))
+            level, counter = 0.0, []
+            for step in steps:
+                level = 1.0 if step < 0 else level + step
+                counter.append(level)
+            result.append(list(zip(vector, counter, strict=True)))
+        else:
+            drawn = draw(st.lists(values, min_size=len(vector), max_size=len(vector)))
+            result.append(list(zip(vector, drawn, strict=True)))
+    return result
+
+
+grids = st.one_of(
+    st.builds(
+        Grid, st.integers(-20_000, 60_000), st.sampled_from([1, 7_000, 10_000, 15_000, 200_000]), st.integers(1, 9)
+    ),
+    st.integers(-10_000, 160_000).map(Grid.instant),
+    st.builds(Grid, st.integers(0, 150_000), st.just(0), st.integers(2, 3)),
+)
+ranges = st.sampled_from([1, 5_000, 10_000, 20_000, 30_000, 47_000, 300_000])
+
+
+@pytest.mark.parametrize("name", sorted(RANGE_FUNCTIONS))
+def test_agrees_with_the_definition(name: str, layout: str) -> None:
+    @settings(max_examples=25, deadline=None)
+    @given(series_lists(), grids, ranges)
+    def check(series: list[Series], grid: Grid, range_ms: int) -> None:
+        assert_agrees(name, series, grid, range_ms)
+
+    check()
+
+
+def test_every_function_has_a_definition() -> None:
+    assert set(ORACLE) == RANGE_FUNCTIONS

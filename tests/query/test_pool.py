@@ -1,0 +1,523 @@
+"""What one query can do to the others: nothing. Real processes throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from streamgauge.clock import ManualClock
+from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, StorageError
+from streamgauge.query.budget import Limits
+from streamgauge.query.pool import CANCEL_GRACE, IDLE_SECONDS, RECYCLE_BYTES, TIMEOUT_GRACE, WorkerPool
+from streamgauge.query.requests import Answer, CardinalityQuery, FederateQuery, Job, LabelValuesQuery, RunningQuery
+from streamgauge.testing import Trouble
+
+SMALL = Job(LabelValuesQuery("pid", (), 0, 1))
+BIG = Job(CardinalityQuery())
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel enforces this on Linux")
+
+
+class Stand:
+    """A pool whose next snapshot is `snapshot`, and the leases that it holds."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.snapshot: Any = Trouble()
+        self.leases = 0
+        self.pool = WorkerPool(self.take, **{"workers": 1} | settings)
+
+    def take(self) -> tuple[Any, Callable[[], None]]:
+        if isinstance(self.snapshot, Exception):
+            raise self.snapshot
+        self.leases += 1
+        return self.snapshot, self.end_lease
+
+    def end_lease(self) -> None:
+        self.leases -= 1
+
+    def begin(self, job: Job, snapshot: Any) -> asyncio.Task[tuple[Answer, bytes]]:
+        self.snapshot = snapshot
+        return asyncio.create_task(self.answer(job))
+
+    async def answer(self, job: Job, snapshot: Any = None) -> tuple[Answer, bytes]:
+        self.snapshot = self.snapshot if snapshot is None else snapshot
+        answer = await self.pool.run(job)
+        return answer, await read(answer)
+
+    async def pid(self) -> int:
+        """Of the reserved worker, unless it is busy."""
+        _, body = await self.answer(SMALL, Trouble())
+        return int(json.loads(body)["data"][0])
+
+    def line(self) -> RunningQuery:
+        [line] = self.pool.running()
+        return line
+
+
+class Gate:
+    """Where queries of `Trouble(gate=…)` report and wait."""
+
+    def __init__(self) -> None:
+        self.arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+        self.writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    async def arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        await self.arrivals.put(Arrival(int(await reader.readline()), reader, writer))
+
+
+class Arrival:
+    def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.pid = pid
+        self.reader = reader
+        self.writer = writer
+
+    def release(self) -> None:
+        self.writer.write(b".")
+
+    async def process_ended(self) -> None:
+        with suppress(ConnectionError):
+            assert await self.reader.read() == b""
+
+
+async def read(answer: Answer) -> bytes:
+    async with aclosing(answer.chunks):
+        return b"".join([chunk async for chunk in answer.chunks])
+
+
+async def turn() -> None:
+    """Let tasks that were just made run until they wait."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def error(body: bytes) -> str:
+    envelope = json.loads(body)
+    assert envelope["status"] == "error"
+    return str(envelope["error"])
+
+
+def run(test: Callable[..., Coroutine[Any, Any, None]], **settings: Any) -> None:
+    """Run a test of (stand, gate) or (stand, gate, clock)."""
+    asyncio.run(_run(test, settings))
+
+
+async def _run(test: Callable[..., Awaitable[None]], settings: dict[str, Any]) -> None:
+    stand = Stand(**settings)
+    async with asyncio.timeout(60), opened_gate() as gate:
+        try:
+            await stand.pool.start()
+            await test(stand, gate)
+        finally:
+            await stand.pool.close()
+    assert stand.leases == 0
+    assert stand.pool.running() == []
+
+
+@asynccontextmanager
+async def opened_gate() -> AsyncIterator[Gate]:
+    gate = Gate()
+    server = await asyncio.start_server(gate.arrived, "127.0.0.1", 0)
+    gate.port = server.sockets[0].getsockname()[1]
+    async with server:
+        try:
+            yield gate
+        finally:
+            for writer in gate.writers:
+                writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()
+
+
+# ---- queries that go wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "says"),
+    [
+        ("refuse", 422, "refused"),
+        ("fail", 500, "internal error"),
+        pytest.param("allocate", 422, "more than 256 MiB of memory", marks=linux),
+        ("abort", 422, "SIGABRT; other queries are not affected"),
+        ("kill", 422, "SIGKILL; most likely the machine ran out of memory"),
+    ],
+)
+def test_a_query_that_fails_fails_alone(what: str, status: int, says: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        other = stand.begin(BIG, Trouble(gate=gate.port))
+        waiting = await gate.arrivals.get()
+        answer, body = await stand.answer(SMALL, Trouble(what))
+        assert answer.status == status
+        assert says in error(body)
+        assert "nobody's business" not in error(body)
+        waiting.release()
+        assert (await other)[0].status == 200
+        assert (await stand.answer(SMALL, Trouble()))[0].status == 200
+
+    run(test, memory_limit=256 << 20)
+    assert ("nobody's business" in caplog.text) == (what == "fail")
+
+
+def test_memory_is_watched_where_the_kernel_does_not() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        answer, body = await stand.answer(SMALL, Trouble("hold", 250 << 20))
+        assert answer.status == 422
+        assert "more than 256 MiB of memory" in error(body)
+
+    run(test, memory_limit=256 << 20, watch_memory=True)
+
+
+@pytest.mark.parametrize("what", ["spin", "deaf"])
+def test_a_query_that_never_ends_is_killed_when_its_time_is_over(what: str) -> None:
+    clock = ManualClock()
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        job = Job(SMALL.query, Limits(seconds=100))
+        query = stand.begin(job, Trouble(what, gate=gate.port))
+        stuck = await gate.arrivals.get()
+        stuck.release()
+        await clock.advance(100 + TIMEOUT_GRACE - 0.1)
+        assert stand.line().state == "running"
+        await clock.advance(0.2)
+        answer, body = await query
+        assert answer.status == 503
+        assert error(body) == "query timed out after 100 s (--query-timeout)"
+        await stuck.process_ended()
+        assert await stand.pid() != stuck.pid
+        assert stand.pool.statistics().killed == 1
+        assert stand.pool.statistics().timed_out == 1
+
+    run(test, clock=clock)
+
+
+def test_a_query_that_is_canceled_answers_at_once_and_is_killed_if_it_goes_on() -> None:
+    clock = ManualClock()
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        query = stand.begin(SMALL, Trouble("spin", gate=gate.port))
+        stuck = await gate.arrivals.get()
+        line = stand.line()
+        assert (line.text, line.state, line.worker) == ("values of label pid", "running", stuck.pid)
+        stuck.release()
+        assert stand.pool.cancel(line.id)
+        answer, body = await query
+        assert (answer.status, error(body)) == (503, "the query was canceled")
+        await clock.advance(CANCEL_GRACE + 0.1)
+        await stuck.process_ended()
+        assert await stand.pid() != stuck.pid
+        assert not stand.pool.cancel(line.id)
+
+    run(test, clock=clock)
+
+
+def test_a_canceled_query_that_stops_in_time_costs_no_worker() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        query = stand.begin(BIG, Trouble(gate=gate.port))
+        first = await gate.arrivals.get()
+        stand.pool.cancel(stand.line().id)
+        assert (await query)[0].status == 503
+        following = stand.begin(BIG, Trouble(gate=gate.port))
+        first.release()
+        second = await gate.arrivals.get()
+        assert second.pid == first.pid
+        second.release()
+        assert (await following)[0].status == 200
+        assert stand.pool.statistics().killed == 0
+
+    run(test, clock=ManualClock())
+
+
+def test_a_client_that_goes_away_stops_its_query() -> None:
+    clock = ManualClock()
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        query = stand.begin(SMALL, Trouble("spin", gate=gate.port))
+        stuck = await gate.arrivals.get()
+        stuck.release()
+        query.cancel()
+        await asyncio.wait([query])
+        assert query.cancelled()
+        await clock.advance(CANCEL_GRACE + 0.1)
+        await stuck.process_ended()
+
+    run(test, clock=clock)
+
+
+def test_a_client_that_goes_away_while_it_waits_is_forgotten() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        first = stand.begin(BIG, Trouble(gate=gate.port))
+        running = await gate.arrivals.get()
+        second = stand.begin(BIG, Trouble())
+        await turn()
+        assert [line.state for line in stand.pool.running()] == ["running", "waiting"]
+        second.cancel()
+        await asyncio.wait([second])
+        assert [line.state for line in stand.pool.running()] == ["running"]
+        running.release()
+        await first
+
+    run(test)
+
+
+def test_closing_an_answer_early_cancels_the_query() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        stand.snapshot = Trouble("large", 30 << 20)
+        answer = await stand.pool.run(SMALL)
+        await answer.chunks.aclose()
+        assert stand.pool.statistics().canceled == 1
+        with pytest.raises(QueryCanceled):
+            await answer.chunks.__anext__()
+
+    run(test)
+
+
+def test_an_answer_whose_worker_dies_in_the_middle_is_never_taken_for_whole() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        stand.snapshot = Trouble("large", 100 << 20)
+        answer = await stand.pool.run(SMALL)
+        assert answer.status == 200
+        pid = stand.line().worker
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(QueryFailed, match="SIGKILL"):
+            await read(answer)
+
+    run(test)
+
+
+# ---- sharing ------------------------------------------------------------------------------------------------------
+
+
+def test_queries_are_served_in_order_of_arrival_and_refused_when_too_many_wait() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        queries = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(4)]
+        arrival = await gate.arrivals.get()
+        with pytest.raises(Overloaded) as refused:
+            await stand.pool.run(BIG)
+        assert refused.value.retry_after is not None
+        served = []
+        for _ in queries:
+            served += [line.id for line in stand.pool.running() if line.state == "running"]
+            arrival.release()
+            if len(served) < len(queries):
+                arrival = await gate.arrivals.get()
+        await asyncio.gather(*queries)
+        assert served == sorted(served)
+        assert len(served) == 4
+        assert stand.pool.statistics().refused == 1
+
+    run(test, max_waiting=3)
+
+
+def test_a_query_that_waits_too_long_is_told_so() -> None:
+    clock = ManualClock()
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        first = stand.begin(Job(BIG.query, Limits(seconds=1000)), Trouble(gate=gate.port))
+        running = await gate.arrivals.get()
+        second = stand.begin(Job(BIG.query, Limits(seconds=100)), Trouble())
+        await turn()
+        await clock.advance(100)
+        answer, body = await second
+        assert answer.status == 503
+        assert answer.retry_after is not None
+        assert error(body) == "the query waited 100 s for others to end"
+        running.release()
+        assert (await first)[0].status == 200
+
+    run(test, clock=clock)
+
+
+def test_small_queries_never_wait_behind_big_ones() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        big = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(2)]
+        first = await gate.arrivals.get()
+        assert await stand.pid() != first.pid
+        assert [line.state for line in stand.pool.running()] == ["running", "waiting"]
+        first.release()
+        await asyncio.gather(*big)
+
+    run(test)
+
+
+def test_workers_are_added_while_queries_wait_and_end_when_idle() -> None:
+    clock = ManualClock()
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        assert stand.pool.statistics().workers == 2
+        queries = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(5)]
+        arrivals = [await gate.arrivals.get() for _ in range(3)]
+        assert len({arrival.pid for arrival in arrivals}) == 3
+        assert [line.state for line in stand.pool.running()] == ["running"] * 3 + ["waiting"] * 2
+        for arrival in arrivals:
+            arrival.release()
+        arrivals += [await gate.arrivals.get() for _ in range(2)]
+        for arrival in arrivals[3:]:
+            arrival.release()
+        await asyncio.gather(*queries)
+        assert stand.pool.statistics().workers == 4
+        await clock.advance(IDLE_SECONDS + 0.1)
+        ends = [asyncio.create_task(arrival.process_ended()) for arrival in arrivals[:3]]
+        while sum(end.done() for end in ends) < 2:
+            await asyncio.wait([end for end in ends if not end.done()], return_when=asyncio.FIRST_COMPLETED)
+        last = stand.begin(BIG, Trouble(gate=gate.port))
+        arrival = await gate.arrivals.get()
+        assert [arrival.pid] == [a.pid for a, end in zip(arrivals[:3], ends, strict=True) if not end.done()]
+        arrival.release()
+        await last
+        for end in ends:
+            end.cancel()
+
+    run(test, clock=clock, workers=3)
+
+
+def test_a_worker_that_keeps_much_memory_is_replaced() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        before = await stand.pid()
+        await stand.answer(SMALL, Trouble("keep", 1 << 20))
+        assert await stand.pid() == before
+        await stand.answer(SMALL, Trouble("keep", RECYCLE_BYTES))
+        assert await stand.pid() != before
+        assert stand.pool.statistics().recycled == 1
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_holds_no_worker() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        size = 20 << 20
+        stand.snapshot = Trouble("large", size)
+        answers = [await stand.pool.run(SMALL) for _ in range(5)]
+        for answer in reversed(answers):
+            assert json.loads(await read(answer)) == {"status": "success", "data": ["x" * size]}
+
+    run(test)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_an_answer_says_how_it_is_encoded(encoding: str) -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        answer, body = await stand.answer(Job(SMALL.query, encoding=encoding), Trouble("large", 1 << 20))
+        assert (answer.content_type, answer.encoding) == ("application/json", encoding)
+        assert 0 < len(body) < 100_000
+
+    run(test)
+
+
+def test_federation_fails_in_plain_text() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        answer, body = await stand.answer(Job(FederateQuery(("{",), 0)))
+        assert answer.status == 400
+        assert answer.content_type.startswith("text/plain")
+        assert b"parse error" in body
+
+    run(test)
+
+
+# ---- the life of the pool -----------------------------------------------------------------------------------------
+
+
+def test_without_a_snapshot_the_query_fails_and_the_worker_stays() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        answer, body = await stand.answer(SMALL, StorageError("no snapshot"))
+        assert (answer.status, error(body)) == (500, "no snapshot")
+        assert (await stand.answer(SMALL, Trouble()))[0].status == 200
+
+    run(test)
+
+
+def test_workers_that_cannot_start_are_an_error_and_not_a_wait() -> None:
+    async def main() -> None:
+        stand = Stand(preload=("no.such.module",))
+        with pytest.raises(NotReady, match="could not start"):
+            await stand.pool.start()
+        answer, body = await stand.answer(SMALL)
+        assert answer.status == 500
+        assert "could not start" in error(body)
+        await stand.pool.close()
+
+    asyncio.run(main())
+
+
+def test_closing_ends_what_runs_and_what_waits() -> None:
+    async def main() -> None:
+        stand = Stand()
+        async with opened_gate() as gate:
+            await stand.pool.start()
+            queries = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(2)]
+            arrival = await gate.arrivals.get()
+            await stand.pool.close()
+            await arrival.process_ended()
+            for query in queries:
+                assert (await query)[0].status == 503
+            with pytest.raises(NotReady):
+                await stand.pool.run(SMALL)
+            assert stand.leases == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to one process")
+def test_a_worker_leaves_it_to_the_server_when_to_end() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        query = stand.begin(SMALL, Trouble(gate=gate.port))
+        arrival = await gate.arrivals.get()
+        os.kill(arrival.pid, signal.SIGINT)
+        os.kill(arrival.pid, signal.SIGTERM)
+        arrival.release()
+        assert (await query)[0].status == 200
+
+    run(test)
+
+
+SERVER = """
+import asyncio, sys
+from streamgauge.query.pool import WorkerPool
+from streamgauge.query.requests import CardinalityQuery, Job
+from streamgauge.testing import Trouble
+
+async def main(what, port):
+    pool = WorkerPool(lambda: (Trouble(what, gate=int(port)), lambda: None), workers=2)
+    await pool.start()
+    if what != "answer":
+        await asyncio.gather(*(pool.run(Job(CardinalityQuery())) for _ in range(2)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def server(what: str, port: int) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", SERVER, what, str(port)], env=environment)
+
+
+@pytest.mark.parametrize("what", ["spin", pytest.param("deaf", marks=linux)])
+def test_busy_workers_do_not_outlive_a_killed_server(what: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, server(what, listener.getsockname()[1]) as process:
+        listener.settimeout(60)
+        workers = [listener.accept()[0] for _ in range(2)]
+        for worker in workers:
+            assert worker.recv(20)
+            worker.sendall(b".")
+        process.kill()
+        process.wait()
+        for worker in workers:
+            worker.settimeout(60)
+            assert worker.recv(1) == b""
+            worker.close()
+
+
+def test_a_program_that_forgets_to_close_the_pool_ends_nevertheless() -> None:
+    with server("answer", 0) as process:
+        assert process.wait(60) == 0
