@@ -129,7 +129,7 @@ class _Chunks:
 
     def _shared_windows(self, series: Int64s, times: Int64s, bounds: Bounds) -> Windows:
         values = matrix(self.samples.values, self.samples.offsets[series], len(times))
-        return self._windows(series, values, times, bounds)
+        return self._windows(np.arange(len(series)) * len(times), values, times, bounds)
 
     def _ragged(self, rest: Int64s) -> Iterator[_Chunk]:
         sizes = self.samples.offsets[rest + 1] - self.samples.offsets[rest]
@@ -143,11 +143,11 @@ class _Chunks:
     def _ragged_windows(self, series: Int64s) -> Windows:
         part = _select(self.samples, series)
         bounds = Bounds.between(*window_bounds(part.offsets, part.times, self.grid, self.range_ms))
-        return self._windows(series, part.values, part.times, bounds)
+        return self._windows(part.offsets[:-1], part.values, part.times, bounds)
 
-    def _windows(self, series: Int64s, values: Floats, times: Int64s, bounds: Bounds) -> Windows:
+    def _windows(self, starts: Int64s, values: Floats, times: Int64s, bounds: Bounds) -> Windows:
         longest = int(bounds.count.max())
-        return Windows(len(series), values, times, bounds, longest, self.grid.times(), self.range_ms, self.check)
+        return Windows(starts, values, times, bounds, longest, self.grid.times(), self.range_ms, self.check)
 
 
 def _adjoining(rows: Int64s) -> Int64s | slice:

@@ -70,10 +70,11 @@ def _add_resets(windows: Windows, gained: Floats) -> None:
     """Add to the difference of last and first value, for each counter reset in a window, the value before it."""
     before, after = halves(windows.values, 1)
     dropped = after < before
+    dropped[windows.starts[1:] - 1] = False
     if not dropped.any():
         return
     # Number the resets of the chunk. Those in a window are a run of numbers: the ones up to its last sample, without
-    # those up to its first. Steps from one series to the next get numbers too, but no window holds one.
+    # those up to its first.
     until = np.zeros(windows.values.shape, np.int64)
     np.cumsum(dropped, out=until.reshape(-1)[1:])
     begin, end = take(until, windows.bounds.first), take(until, windows.bounds.last)

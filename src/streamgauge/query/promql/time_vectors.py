@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.source import Samples
@@ -49,7 +50,9 @@ def matrix(column: npt.NDArray[Number], starts: Int64s, length: int) -> npt.NDAr
     """
     if starts[-1] - starts[0] == (len(starts) - 1) * length:
         return column[starts[0] : starts[-1] + length].reshape(len(starts), length)
-    return column.take(starts[:, None] + np.arange(length))
+    (stride,) = column.strides
+    runs = as_strided(column, (len(column) - length + 1, length), (stride, stride), writeable=False)
+    return runs[starts]
 
 
 def _fingerprints(samples: Samples, rows: Int64s) -> npt.NDArray[np.uint64]:
