@@ -25,7 +25,16 @@ from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.store import failpoints
-from streamgauge.store.block_format import MAX_ROW_GROUP, MIN_ROW_GROUP, decode_meta, encode_meta, new_block_id
+from streamgauge.store.block_format import (
+    FOOTER_KEY,
+    MAX_ROW_GROUP,
+    MIN_ROW_GROUP,
+    SAMPLES_SCHEMA,
+    SERIES_SCHEMA,
+    decode_meta,
+    encode_meta,
+    new_block_id,
+)
 from streamgauge.store.block_reader import BlockCache, LocalBlockReader
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
@@ -248,6 +257,15 @@ def test_damaged_footers_are_found_by_a_scan(blocks: LocalBlocks, tmp_path: Path
     assert len(damaged) == 2
 
 
+def test_a_process_without_descriptors_does_not_blame_the_block(blocks: LocalBlocks) -> None:
+    blocks.write(META, sorted_rows([3]))
+    with failpoints.armed("fs.open", "emfile"), pytest.raises(StorageError) as caught:
+        read_everything(blocks, "b")
+    assert not isinstance(caught.value, Corrupt)
+    with failpoints.armed("fs.read", "eio"), pytest.raises(Corrupt, match="block b"):
+        read_everything(blocks, "b")
+
+
 def test_files_of_another_block_are_noticed(blocks: LocalBlocks, tmp_path: Path) -> None:
     blocks.write(META, sorted_rows([3]))
     (tmp_path / "blocks" / "b").rename(tmp_path / "blocks" / "c")
@@ -390,3 +408,10 @@ def test_ids_tell_the_day_and_differ() -> None:
     assert new_block_id(-1, 3, 17).startswith("wide-3-17-")
     assert new_block_id(2**62 // DAY_MS * DAY_MS, 1, 2).startswith("day53375995583-1-2-")
     assert new_block_id(DAY, 3, 17) != new_block_id(DAY, 3, 17)
+
+
+def test_the_page_on_the_format_knows_every_column_and_entry() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format" / "block.md").read_text()
+    entries = [*json.loads(encode_meta(META)), *SAMPLES_SCHEMA.names, *SERIES_SCHEMA.names, FOOTER_KEY]
+    assert [entry for entry in entries if f"`{entry}`" not in page] == []
+    assert f"{MIN_ROW_GROUP:,} to {MAX_ROW_GROUP:,}" in page

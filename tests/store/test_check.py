@@ -1,4 +1,4 @@
-"""The checker finds each kind of wrong block. The blocks are written on purpose by the writer, which trusts its caller."""
+"""The checker finds each kind of wrong block. They are written on purpose: the writer trusts its caller."""
 
 from __future__ import annotations
 
@@ -145,4 +145,5 @@ def test_blocks_of_different_days_need_not_be_opened() -> None:
     tomorrow = replace(META, id="c", window=DAY + DAY_MS, min_time=DAY + DAY_MS, max_time=DAY + DAY_MS)
     today = replace(META, min_time=DAY, max_time=DAY)
     assert check_blocks([today, tomorrow], open_nothing) == []
-    assert check_blocks([today, today], open_nothing) != []
+    late = replace(today, late=True)
+    assert "a block is listed more than once" in check_blocks([late, late], open_nothing)

@@ -20,9 +20,6 @@ FORMAT_VERSION = 1
 FOOTER_KEY = "streamgauge"
 """Key of the JSON in the footers of both Parquet files."""
 
-CHECKSUMS = "checksums.json"
-"""The third file of a block: the checksums of the other two."""
-
 TIME = pa.timestamp("ms", tz="UTC")
 
 _SAMPLES_FIELDS: list[pa.Field[Any]] = [

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
 from streamgauge.store import names
-from streamgauge.store.block_format import CHECKSUMS, FOOTER_KEY, Checksums, decode_checksums, decode_meta
+from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.ports import BlockMeta, Part
 from streamgauge.store.ranges import lower_bound, starts_of, take_ranges
@@ -41,7 +41,7 @@ def read_meta(directory: Path) -> BlockMeta:
 
 
 def _read_checksums(directory: Path) -> Checksums:
-    path = directory / CHECKSUMS
+    path = names.checksums_file(directory)
     with reading(path):
         return decode_checksums(path.read_bytes())
 
@@ -56,7 +56,7 @@ def _verify_tail(path: Path, size: int, start: int, checksum: int) -> None:
 
 
 def _meta(directory: Path, footer: pq.FileMetaData, checksums: Checksums) -> BlockMeta:
-    size = checksums.samples_size + checksums.series.size + (directory / CHECKSUMS).stat().st_size
+    size = checksums.samples_size + checksums.series.size + names.checksums_file(directory).stat().st_size
     meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY.encode()), size)
     if meta.id != directory.name:
         raise ValueError(f"its footer names block {meta.id}")

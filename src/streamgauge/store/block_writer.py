@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store import fs, names
 from streamgauge.store.block_format import (
-    CHECKSUMS,
     FOOTER_KEY,
     MAX_ROW_GROUP,
     MIN_ROW_GROUP,
@@ -171,7 +170,7 @@ class BlockWriter:
             samples_footer=samples_footer,
             series=series,
         ).encode()
-        fs.write_durably(self._directory / CHECKSUMS, checksums)
+        fs.write_durably(names.checksums_file(self._directory), checksums)
         self.finished = True
         return replace(meta, bytes=self._samples.size + series.size + len(checksums))
 

@@ -41,7 +41,7 @@ class LocalBlocks:
     def names(self) -> list[str]:
         """The ids of the blocks that are there, readable or not."""
         folder = names.blocks_dir(self._data)
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
     def write(self, meta: BlockMeta, rows: SortedRows) -> BlockMeta:
         with self.writer(meta, FLUSH_ENCODING) as writer:

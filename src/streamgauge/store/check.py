@@ -96,7 +96,8 @@ def _check_rows(reader: LocalBlockReader) -> Iterator[str]:
 
 
 def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBlockReader]) -> list[str]:
-    """Every violated invariant between blocks, as sentences. Rows are read only where series overlap in time."""
+    """Every violated invariant between blocks, as sentences. Opens the blocks of one day at a time, and reads
+    rows only where series overlap in time."""
     problems = []
     if len({meta.id for meta in metas}) != len(metas):
         problems.append("a block is listed more than once")
@@ -104,7 +105,7 @@ def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBl
     for meta in metas:
         if not meta.late:
             normal[meta.window].append(meta)
-    for blocks in normal.values():
+    for blocks in (blocks for blocks in normal.values() if len(blocks) > 1):
         problems += _check_disjoint(blocks, open_block)
     late = sorted((meta for meta in metas if meta.late), key=lambda meta: meta.last_commit)
     for groups in (*normal.values(), late):

@@ -14,6 +14,7 @@ SET_ASIDE = "set-aside"
 
 SAMPLES = "samples.parquet"
 SERIES = "series.parquet"
+CHECKSUMS = "checksums.json"
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -71,6 +72,11 @@ def samples_file(block: Path) -> Path:
 
 def series_file(block: Path) -> Path:
     return block / SERIES
+
+
+def checksums_file(block: Path) -> Path:
+    """Checksums of the other two files of the block."""
+    return block / CHECKSUMS
 
 
 def tmp_dir(data: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,15 @@ import pyarrow.parquet as pq
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store.block_format import Checksums
+from streamgauge.store.disk_errors import storage_error
 from streamgauge.store.failpoints import hit
 
 _THREADS_FROM = 4
 """Row groups from which it pays to decode the two columns at the same time."""
+
+
+_FILE_IS_TO_BLAME = (None, errno.EIO, errno.ENOENT)
+"""Arrow says what it cannot decode by an OSError without a number."""
 
 
 class SamplesFile:
@@ -95,11 +101,15 @@ class SamplesFile:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in reading a file of a block into Corrupt, which names both. A missing file is no
-    exception: it leaves no way to serve the block."""
+    """Translate what goes wrong in reading a file of a block: to Corrupt, which names both, where the file is to blame or
+    is missing; to another StorageError where the system is, as when it has no descriptor left."""
     try:
         yield
+    except MemoryError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno not in _FILE_IS_TO_BLAME:
+            raise storage_error(error, f"read {path}") from error
         raise Corrupt(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
 
 
