@@ -11,7 +11,7 @@ from typing import Any
 from streamgauge.clock import Clock
 from streamgauge.config import Config
 from streamgauge.errors import ConfigError, NotReady, StreamgaugeError
-from streamgauge.ingest.remote_write import Receiver
+from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Snapshot
 from streamgauge.query.budget import Limits
@@ -36,7 +36,7 @@ class Opened:
 
     store: Store
     maintenance: Maintenance
-    receiver: Receiver
+    receiver: RemoteWrite
 
 
 class ServerServices:

@@ -6,10 +6,12 @@ The only module that knows the metrics library.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from streamgauge import __version__
 
@@ -26,6 +28,36 @@ class Family:
     type: str
     help: str
     samples: tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The present values of a metric that another part keeps. `type` is counter or gauge; the name of a counter ends in
+    _total. `values` by label values, in the order of `labels`."""
+
+    name: str
+    type: str
+    help: str
+    values: Mapping[tuple[str, ...], float]
+    labels: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(name: str, type_: str, help_: str, value: float) -> Reading:
+        """A reading without labels."""
+        return Reading(name, type_, help_, {(): value})
+
+
+class _Watched(Collector):
+    def __init__(self, read: Callable[[], Iterable[Reading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        for reading in self._read():
+            kind = CounterMetricFamily if reading.type == "counter" else GaugeMetricFamily
+            family = kind(reading.name.removesuffix("_total"), reading.help, labels=reading.labels)
+            for labels, value in reading.values.items():
+                family.add_metric(labels, value)
+            yield family
 
 
 class Stats:
@@ -106,6 +138,10 @@ class Stats:
             ("source",),
             registry=registry,
         )
+
+    def watch(self, read: Callable[[], Iterable[Reading]]) -> None:
+        """Metrics whose values other parts own: `read` is called whenever the metrics are asked for."""
+        self._registry.register(_Watched(read))
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value another part owns: `read` is called whenever the metrics are asked for.

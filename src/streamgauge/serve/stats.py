@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from streamgauge.stats import Reading
 
 if TYPE_CHECKING:
     from streamgauge.serve.server import HttpServer
@@ -26,32 +25,27 @@ class HttpStats:
         self.seconds[route] = self.seconds.get(route, 0.0) + seconds
 
 
-class HttpCollector(Collector):
-    """The counts of HttpStats and of a listener as metric families."""
-
-    def __init__(self, stats: HttpStats, server: HttpServer) -> None:
-        self._stats = stats
-        self._server = server
-
-    def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "streamgauge_http_requests", "HTTP requests answered, by route and status.", labels=["handler", "code"]
-        )
-        for (route, status), count in self._stats.requests.items():
-            requests.add_metric([route, str(status)], count)
-        yield requests
-        seconds = CounterMetricFamily(
-            "streamgauge_http_request_seconds", "Seconds spent answering HTTP requests, by route.", labels=["handler"]
-        )
-        for route, total in self._stats.seconds.items():
-            seconds.add_metric([route], total)
-        yield seconds
-        yield GaugeMetricFamily(
-            "streamgauge_http_connections", "HTTP connections open.", value=self._server.connections
-        )
-        closed = CounterMetricFamily(
-            "streamgauge_http_connections_closed", "HTTP connections closed by a limit, by reason.", labels=["reason"]
-        )
-        for reason, count in self._server.closed.items():
-            closed.add_metric([reason], count)
-        yield closed
+def http_readings(stats: HttpStats, server: HttpServer) -> Iterator[Reading]:
+    """The counts of HttpStats and of a listener."""
+    yield Reading(
+        "streamgauge_http_requests_total",
+        "counter",
+        "HTTP requests answered, by route and status.",
+        {(route, str(status)): count for (route, status), count in stats.requests.items()},
+        ("handler", "code"),
+    )
+    yield Reading(
+        "streamgauge_http_request_seconds_total",
+        "counter",
+        "Seconds spent answering HTTP requests, by route.",
+        {(route,): total for route, total in stats.seconds.items()},
+        ("handler",),
+    )
+    yield Reading.of("streamgauge_http_connections", "gauge", "HTTP connections open.", server.connections)
+    yield Reading(
+        "streamgauge_http_connections_closed_total",
+        "counter",
+        "HTTP connections closed by a limit, by reason.",
+        {(reason,): count for reason, count in server.closed.items()},
+        ("reason",),
+    )

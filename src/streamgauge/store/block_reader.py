@@ -19,7 +19,7 @@ from streamgauge.store import names
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.ports import BlockMeta, Part
-from streamgauge.store.ranges import lower_bound, starts_of, take_ranges
+from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
 from streamgauge.store.samples_file import SamplesFile, reading
 
 _GROUPS_AT_ONCE = 32

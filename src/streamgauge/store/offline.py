@@ -47,11 +47,12 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     try:
         index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
-        commit = recovered.state.flushed_through
-        for commit, batch in replay_samples(log, commit):
+        last = recovered.state.flushed_through
+        for commit, batch in replay_samples(log, last):
             head.append(commit, batch)
+            last = commit
         snapshot = StoreSnapshot(
-            data, commit, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
+            data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
         )
         yield snapshot, [*recovered.damage, *log.damage]
     finally:

@@ -1,0 +1,69 @@
+"""What /metrics says of the store and the query workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from streamgauge.query.pool import WorkerPool
+from streamgauge.stats import Reading
+from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.store import Store
+
+_OF_WORKERS = {
+    "answered": "Queries answered whole, with an error of their own counted.",
+    "refused": "Queries refused because too many were waiting.",
+    "canceled": "Queries stopped by request, or because their client went away.",
+    "timed_out": "Queries stopped because their time was used up.",
+    "killed": "Workers killed because they did not stop when told to, or outgrew their memory.",
+    "died": "Workers that ended by themselves.",
+    "recycled": "Workers replaced because they kept too much memory.",
+    "started": "Workers started.",
+    "waiting": "Queries that wait for a worker.",
+    "running": "Queries that run.",
+    "workers": "Worker processes there are.",
+}
+_NOW = {"waiting", "running", "workers"}
+
+
+def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
+    """Sizes and totals of the store."""
+    state = store.state
+    yield Reading.of("streamgauge_head_samples", "gauge", "Samples in memory.", store.head.rows)
+    yield Reading.of("streamgauge_head_series", "gauge", "Series in the index.", store.index.series)
+    yield Reading.of("streamgauge_index_bytes", "gauge", "Memory of the series index.", store.index.used_bytes)
+    yield Reading.of(
+        "streamgauge_samples_appended_total", "counter", "Samples made durable since the start.", store.samples_appended
+    )
+    yield Reading.of("streamgauge_commits_total", "counter", "Commits ever made to this folder.", state.commit)
+    yield Reading.of("streamgauge_queued_samples", "gauge", "Samples on their way to the disk.", store.queued_rows)
+    yield Reading.of("streamgauge_blocks", "gauge", "Blocks on disk.", len(state.blocks))
+    yield Reading.of(
+        "streamgauge_blocks_bytes", "gauge", "Bytes of all blocks.", sum(meta.bytes for meta in state.blocks)
+    )
+    yield Reading.of(
+        "streamgauge_blocks_samples", "gauge", "Samples in all blocks.", sum(meta.samples for meta in state.blocks)
+    )
+    yield Reading.of(
+        "streamgauge_damaged", "gauge", "Things on disk that could not be read and were set aside.", len(state.damage)
+    )
+    refusing = float(store.refusal is not None)
+    yield Reading.of("streamgauge_read_only", "gauge", "1 while writes are refused because of the disk.", refusing)
+    counts = maintenance.counts
+    for name, text in (
+        ("flushes", "Flushes of the head into blocks."),
+        ("flush_failures", "Flushes that failed; they are tried again."),
+        ("compactions", "Compactions."),
+        ("compaction_failures", "Compactions that failed; they are tried again."),
+        ("blocks_dropped", "Blocks dropped by retention."),
+    ):
+        yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
+
+
+def worker_readings(workers: WorkerPool) -> Iterator[Reading]:
+    """Totals and present state of the query workers."""
+    statistics = workers.statistics()
+    for field in fields(statistics):
+        now = field.name in _NOW
+        name = f"streamgauge_query_{field.name}" + ("" if now else "_total")
+        yield Reading.of(name, "gauge" if now else "counter", _OF_WORKERS[field.name], getattr(statistics, field.name))
