@@ -208,6 +208,7 @@ def _histogram_quantiles(ev: Evaluator, node: Call, grid: Grid) -> Value:
     for arg in node.args[2:]:
         q = ev.scalar(arg, grid)
         result = histogram_quantile(vector.labels, vector.steps, q)
+        ev.budget.charge(result.steps.values.size, 9 * result.steps.values.size)
         found = _histogram_result(ev, result, grid, {arg.position: q}, node.args[0])
         for value in np.unique(q).tolist():
             at_step = np.isnan(q) if np.isnan(value) else q == value

@@ -16,6 +16,7 @@ import numpy as np
 from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.frame import LabelFrame, number_keys
+from streamgauge.model.source import Meter
 from streamgauge.query.promql.frames import METADATA, METRIC_NAME, column_of, concat, describe, no_column, with_columns
 from streamgauge.query.promql.nodes import Cardinality, Matching
 from streamgauge.query.promql.segments import Segments
@@ -78,8 +79,10 @@ def any_present(key: Int64s, keys: int, present: Bools) -> Bools:
     return result
 
 
-def match_vectors(lhs: InstantVector, rhs: InstantVector, matching: Matching, operation: Operation) -> InstantVector:
-    """Apply an operation to matched pairs.
+def match_vectors(
+    lhs: InstantVector, rhs: InstantVector, matching: Matching, operation: Operation, meter: Meter
+) -> InstantVector:
+    """Apply an operation to matched pairs. Pairs are charged to `meter`: with group_left there may be many.
 
     Raises QueryFailed when several series match where only one may, at any step.
     """
@@ -95,7 +98,7 @@ def match_vectors(lhs: InstantVector, rhs: InstantVector, matching: Matching, op
         one, vector=one.vector.with_steps(Steps(one.vector.steps.values, one.vector.steps.present & together))
     )
     one = _laid_over(one, keys, matching, swapped=swapped)
-    pairs = [_join(many, one, matching)]
+    pairs = [_join(many, one, matching, meter)]
     if one.fill is not None:
         pairs.append(_unmatched_many(many, one, keys, matching, one.fill))
     if many.fill is not None:
@@ -152,9 +155,11 @@ def join(left: Int64s, right: Int64s) -> tuple[Int64s, Int64s]:
     return left_rows, order[np.repeat(low, partners) + within]
 
 
-def _join(many: _Side, one: _Side, matching: Matching) -> _Pairs:
+def _join(many: _Side, one: _Side, matching: Matching, meter: Meter) -> _Pairs:
     """Every row of the many side with every row of the one side that has its key."""
     many_rows, one_rows = join(many.key, one.key)
+    points = len(many_rows) * many.vector.steps.values.shape[1]
+    meter.charge(points, 26 * points)
     many_steps, one_steps = many.vector.steps, one.vector.steps
     if np.array_equal(many_rows, np.arange(len(many_steps))):
         values, present = many_steps.values, many_steps.present  # the usual case: spare the copy
