@@ -18,7 +18,7 @@ from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql.steps import Grid
-from streamgauge.query.promql.time_vectors import group_by_times, matrix
+from streamgauge.query.promql.time_vectors import group_by_times, matrix, same_times
 from streamgauge.query.promql.windows import Bounds, Windows, window_bounds
 
 CHUNK = 15_000
@@ -37,7 +37,7 @@ _TEMPORARIES = 64
 WindowFunction = Callable[[Windows], tuple[npt.NDArray[Any], ...]]
 """Returns arrays that broadcast to [series, steps], one for each output."""
 
-_Chunk = tuple[Int64s, Callable[[], Windows]]
+_Chunk = Callable[[], Iterator[tuple[Int64s, Windows]]]
 """Series, ascending, and their windows, to be made by the thread that evaluates them."""
 
 
@@ -61,12 +61,11 @@ def over_windows(
     budget.charge(0, temporary)
 
     def evaluate(chunk: _Chunk) -> None:
-        series, make_windows = chunk
-        windows = make_windows()
-        if windows.longest:
-            rows = _adjoining(series)
-            for output, result in zip(outputs, function(windows), strict=True):
-                output[rows] = result
+        for series, windows in chunk():
+            if windows.longest:
+                rows = _adjoining(series)
+                for output, result in zip(outputs, function(windows), strict=True):
+                    output[rows] = result
         budget.check()
 
     _run(evaluate, deque(_Chunks(samples, grid, range_ms, budget.check, chunk_samples).all()), parallel)
@@ -111,11 +110,11 @@ class _Chunks:
     def all(self) -> Iterator[_Chunk]:
         groups, rest = group_by_times(self.samples, SMALLEST_GROUP)
         if groups:
-            yield from self._shared(groups)
+            yield from self._cut_groups(groups)
         if len(rest):
-            yield from self._ragged(rest)
+            yield from self._cut_rest(rest)
 
-    def _shared(self, groups: list[Int64s]) -> Iterator[_Chunk]:
+    def _cut_groups(self, groups: list[Int64s]) -> Iterator[_Chunk]:
         vectors = _select(self.samples, np.array([members[0] for members in groups]))
         firsts, ends = window_bounds(vectors.offsets, vectors.times, self.grid, self.range_ms)
         for group, members in enumerate(groups):
@@ -124,30 +123,33 @@ class _Chunks:
             bounds = Bounds.between(firsts[group] - start, ends[group] - start)
             count = max(1, min(CHUNK // self.grid.count, self.chunk_samples // len(times)))
             for begin in range(0, len(members), count):
-                series = members[begin : begin + count]
-                yield series, partial(self._shared_windows, series, times, bounds)
+                yield partial(self._shared, members[begin : begin + count], times, bounds)
 
-    def _shared_windows(self, series: Int64s, times: Int64s, bounds: Bounds) -> Windows:
-        values = matrix(self.samples.values, self.samples.offsets[series], len(times))
-        return self._windows(series, values, times, bounds)
-
-    def _ragged(self, rest: Int64s) -> Iterator[_Chunk]:
+    def _cut_rest(self, rest: Int64s) -> Iterator[_Chunk]:
         sizes = self.samples.offsets[rest + 1] - self.samples.offsets[rest]
         # A series takes up a share of its chunk, by whichever limit it is closer to.
         shares = np.cumsum(np.maximum(sizes / self.chunk_samples, self.grid.count / CHUNK))
         cuts = np.flatnonzero(np.diff(np.floor(shares))) + 1
         for begin, end in itertools.pairwise([0, *cuts.tolist(), len(rest)]):
-            series = rest[begin:end]
-            yield series, partial(self._ragged_windows, series)
+            yield partial(self._ragged, rest[begin:end])
 
-    def _ragged_windows(self, series: Int64s) -> Windows:
+    def _shared(self, series: Int64s, times: Int64s, bounds: Bounds) -> Iterator[tuple[Int64s, Windows]]:
+        same = same_times(self.samples, series, times)
+        if not same.all():
+            yield from self._ragged(series[~same])
+            series = series[same]
+        if len(series):
+            values = matrix(self.samples.values, self.samples.offsets[series], len(times))
+            yield series, self._windows(np.arange(len(series)) * len(times), values, times, bounds)
+
+    def _ragged(self, series: Int64s) -> Iterator[tuple[Int64s, Windows]]:
         part = _select(self.samples, series)
         bounds = Bounds.between(*window_bounds(part.offsets, part.times, self.grid, self.range_ms))
-        return self._windows(series, part.values, part.times, bounds)
+        yield series, self._windows(part.offsets[:-1], part.values, part.times, bounds)
 
-    def _windows(self, series: Int64s, values: Floats, times: Int64s, bounds: Bounds) -> Windows:
+    def _windows(self, starts: Int64s, values: Floats, times: Int64s, bounds: Bounds) -> Windows:
         longest = int(bounds.count.max())
-        return Windows(len(series), values, times, bounds, longest, self.grid.times(), self.range_ms, self.check)
+        return Windows(starts, values, times, bounds, longest, self.grid.times(), self.range_ms, self.check)
 
 
 def _adjoining(rows: Int64s) -> Int64s | slice:

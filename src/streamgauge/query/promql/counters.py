@@ -36,13 +36,16 @@ def _coverage(windows: Windows) -> tuple[Floats, Floats, Floats]:
     elapsed = windows.elapsed()
     first, last = take(elapsed, windows.bounds.first), take(elapsed, windows.bounds.last)
     ends = (windows.ends - windows.ends[0]).astype(np.float64)
-    sampled = (last - first) / 1000
+    to_start, to_end, sampled = first - (ends - windows.range_ms), ends - last, last - first
+    for milliseconds in (to_start, to_end, sampled):
+        milliseconds /= 1000
     average = sampled / (windows.count - 1)
     near = average * _NEAR
-    average /= 2
-    to_start = (first - (ends - windows.range_ms)) / 1000
-    to_end = (ends - last) / 1000
-    return sampled, np.where(to_start >= near, average, to_start), np.where(to_end >= near, average, to_end)
+    for to_edge in (to_start, to_end):
+        far = to_edge >= near
+        if far.any():
+            np.copyto(to_edge, average / 2, where=far)
+    return sampled, to_start, to_end
 
 
 def _extrapolated_increase(windows: Windows, seconds: float) -> Floats:
@@ -53,12 +56,14 @@ def _extrapolated_increase(windows: Windows, seconds: float) -> Floats:
     """
     sampled, to_start, to_end = _coverage(windows)
     per_second = 1 / (sampled * seconds)
+    to_end += sampled
+    to_start += to_end
     first = windows.first()
     gained = windows.last()
     gained -= first
     _add_resets(windows, gained)
-    from_zero = gained * ((sampled + to_end) * per_second)
-    gained *= (sampled + to_start + to_end) * per_second
+    from_zero = gained * np.multiply(to_end, per_second, out=to_end)
+    gained *= np.multiply(to_start, per_second, out=to_start)
     if np.fmin.reduce(first, axis=None) < 0:
         first = np.where(first < 0, np.inf, first)  # not a counter: there is no zero that it started from
     first /= seconds
@@ -70,10 +75,11 @@ def _add_resets(windows: Windows, gained: Floats) -> None:
     """Add to the difference of last and first value, for each counter reset in a window, the value before it."""
     before, after = halves(windows.values, 1)
     dropped = after < before
+    dropped[windows.starts[1:] - 1] = False
     if not dropped.any():
         return
     # Number the resets of the chunk. Those in a window are a run of numbers: the ones up to its last sample, without
-    # those up to its first. Steps from one series to the next get numbers too, but no window holds one.
+    # those up to its first.
     until = np.zeros(windows.values.shape, np.int64)
     np.cumsum(dropped, out=until.reshape(-1)[1:])
     begin, end = take(until, windows.bounds.first), take(until, windows.bounds.last)
@@ -114,8 +120,8 @@ def resets(windows: Windows) -> Floats:
 
 def _count_between(windows: Windows, happened: Bools) -> Floats:
     """Count in each window what happened between samples i and i + 1, flat, [number of values - 1]."""
-    until = np.zeros(windows.values.shape)
-    np.cumsum(happened, dtype=np.float64, out=until.reshape(-1)[1:])
+    until = np.zeros(windows.values.shape, np.int64)
+    np.cumsum(happened, out=until.reshape(-1)[1:])
     counted = take(until, windows.bounds.last)
     counted -= take(until, windows.bounds.first)
-    return counted
+    return counted.astype(np.float64)

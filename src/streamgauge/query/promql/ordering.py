@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.query.promql.blocks import covers, halves, unfilled
@@ -77,66 +78,77 @@ def quantile_over_time(windows: Windows, q: Floats) -> Floats:
 
     NaN sorts before all numbers. -Inf for q < 0, +Inf for q > 1, NaN for a NaN q.
     """
-    levels = np.broadcast_to(q, windows.shape)
-
-    def quantiles(values: Floats, counts: Int64s, windows_at: slice) -> Floats:
-        return _quantile(values, counts, levels.ravel()[windows_at])
-
     valid = (q >= 0) & (q <= 1)
+    levels = np.broadcast_to(np.where(valid, q, 0.0), windows.shape).reshape(-1)
+    result = np.empty(len(levels))
+    for part, values, counts in _gathered(windows):
+        result[part] = _quantile(values, counts, levels[part])
     outside = np.where(np.isnan(q), np.nan, np.where(q < 0, -np.inf, np.inf))
-    return np.where(valid, _on_values(windows, quantiles), outside)
+    return np.where(valid, result.reshape(windows.shape), outside)
 
 
 def mad_over_time(windows: Windows) -> Floats:
     """The median absolute deviation from the median; NaN where a value is NaN."""
-
-    def deviation(values: Floats, counts: Int64s, windows_at: slice) -> Floats:
-        half = np.full(len(values), 0.5)
-        spoiled = np.isnan(values).sum(axis=1) > values.shape[1] - counts
+    result = np.empty(windows.shape)
+    half = np.full(1, 0.5)
+    for part, values, counts in _gathered(windows):
         median = _quantile(values, counts, half)
-        return np.where(spoiled, np.nan, _quantile(np.abs(values - median[:, None]), counts, half))
+        spoiled = _missing(values, counts) > 0
+        values -= median[:, None]
+        np.abs(values, out=values)
+        result.reshape(-1)[part] = np.where(spoiled, np.nan, _quantile(values, counts, half))
+    return result
 
-    return _on_values(windows, deviation)
 
+def _gathered(windows: Windows) -> Iterator[tuple[slice, Floats, Int64s]]:
+    """The values of windows as rows, some windows at a time.
 
-def _on_values(windows: Windows, function: Callable[[Floats, Int64s, slice], Floats]) -> Floats:
-    """Evaluate a function of the values of each window.
-
-    The function gets float64 [some windows, longest] with NaN after the end of a window, the windows' counts, and
-    which of all windows these are, counted along [series, steps].
+    Yields which windows these are, counted along [series, steps]; float64 [windows, longest], with NaN after a window's
+    end, to be changed at will; and the number of samples of each window.
     """
     shape, longest = windows.shape, windows.longest
-    counts = np.broadcast_to(windows.count, shape).ravel()
+    counts = np.broadcast_to(windows.count, shape).reshape(-1)
     first = windows.bounds.first
-    if windows.values.ndim == 2:
-        first = first + np.arange(shape[0])[:, None] * windows.values.shape[1]
-    first = np.broadcast_to(first, shape).ravel()
-    values, result = windows.values.ravel(), np.zeros(counts.shape)
-    together = max(1, _SORTED // max(longest, 1))
-    positions = np.arange(longest)
+    if first.ndim == 1:
+        first = windows.starts[:, None] + first
+    first = np.minimum(first.reshape(-1), windows.values.size)
+    padded = np.append(windows.values, np.full(longest, np.nan))
+    runs = sliding_window_view(padded, longest)
+    full = bool((counts == longest).all())
+    together = max(1, _SORTED // longest)
     for begin in range(0, len(counts), together):
-        part = slice(begin, begin + together)
-        gathered = values.take(first[part, None] + positions, mode="clip")
-        np.copyto(gathered, np.nan, where=positions >= counts[part, None])
-        result[part] = function(gathered, counts[part], part)
         windows.check()
-    return result.reshape(shape)
+        part = slice(begin, begin + together)
+        values = runs[first[part]]
+        if not full:
+            values = np.where(np.arange(longest) < counts[part, None], values, np.nan)
+        yield part, values, counts[part]
+
+
+def _missing(values: Floats, counts: Int64s) -> Int64s:
+    """How many of the first `counts` values of each row are NaN, given that all after them are."""
+    missing: Int64s = np.isnan(values).sum(axis=1) - (values.shape[1] - counts)
+    return missing
 
 
 def _quantile(values: Floats, counts: Int64s, q: Floats) -> Floats:
-    """Quantiles of rows of which the first `counts` entries, and none after, count; the rest is NaN."""
-    ordered = np.sort(values, axis=1)  # NaN last, of the row itself and after its end
-    missing = np.isnan(ordered).sum(axis=1) - (values.shape[1] - counts)
+    """Quantiles of rows as `_gathered` gives them, which are sorted in place."""
+    values.sort(axis=1)  # NaN last
     rank = q * (counts - 1)
     low = np.floor(rank)
     weight = rank - low
+    lower = np.maximum(low, 0).astype(np.int64)
+    upper = np.minimum(lower + 1, np.maximum(counts - 1, 0))
+    begin = np.arange(0, values.size, values.shape[1])
+    flat = values.reshape(-1)
+    last = np.take(flat, begin + np.maximum(counts - 1, 0))
+    if not np.isnan(last).any():
+        between: Floats = flat[begin + lower] * (1 - weight) + flat[begin + upper] * weight
+        return between
+    # In PromQL's order NaN comes first.
+    missing = _missing(values, counts)
 
-    def nth(index: Floats) -> Floats:
-        """The entries at an index in an order that has NaN first."""
-        at = np.clip(index - missing, 0, values.shape[1] - 1).astype(np.int64)
-        entries = np.take_along_axis(ordered, at[:, None], axis=1)[:, 0]
-        return np.where(index < missing, np.nan, entries)
+    def nth(index: Int64s) -> Floats:
+        return np.where(index < missing, np.nan, flat[begin + np.maximum(index - missing, 0)])
 
-    lower = np.maximum(0, low)
-    upper = np.minimum(counts - 1, lower + 1)
     return nth(lower) * (1 - weight) + nth(upper) * weight

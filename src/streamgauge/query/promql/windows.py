@@ -45,7 +45,7 @@ class Windows:
     `check` raises when the query is out of time; long loops call it.
     """
 
-    series: int
+    starts: Int64s  # [series], where each series begins in the flat values
     values: Floats  # [series, n] or [samples], contiguous
     times: Int64s  # [n] or [samples], ms
     bounds: Bounds
@@ -56,7 +56,7 @@ class Windows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.series, len(self.ends)
+        return len(self.starts), len(self.ends)
 
     @property
     def count(self) -> Int64s:
@@ -106,8 +106,12 @@ def _samples_until(offsets: Int64s, times: Int64s, grid: Grid) -> Int64s:
     series, slots = len(offsets) - 1, grid.count + 1
     # Each sample belongs to the first step that sees it, 0 to count, where the last means none. Quotients of integers
     # this small are exact enough in floating point for rounding up, and much faster than integer division.
-    slot = (np.clip(times, grid.first, grid.last + 1) - grid.first) / grid.step
+    slot = times.astype(np.float64)
+    slot -= grid.first
+    slot /= grid.step
     np.ceil(slot, out=slot)
+    np.maximum(slot, 0, out=slot)
+    np.minimum(slot, grid.count, out=slot)
     slot += np.repeat(np.arange(0.0, series * slots, slots), np.diff(offsets))
     until = np.cumsum(np.bincount(slot.astype(np.int64), minlength=series * slots))
     return until.reshape(series, slots)[:, : grid.count]
