@@ -178,6 +178,11 @@ def test_a_query_over_its_budget_fails_before_it_allocates(expr: str) -> None:
         evaluate(expr, source(), Grid(0, 1, 150), Budget(Limits(samples=100)), instant=False)
 
 
+def test_a_function_that_only_the_parser_knows_is_refused() -> None:
+    with pytest.raises(QueryFailed, match=r"start_timestamp\(\) is not supported"):
+        instant("start_timestamp(temperature)")
+
+
 def distinct_values() -> MemorySource:
     return MemorySource.of([({"__name__": "m", "i": str(i)}, [0, 1], [float(i), i + 0.5]) for i in range(1_000)])
 
