@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
+from streamgauge.model.source import NoMeter
 from streamgauge.query.promql.aggregate import aggregate
 from streamgauge.query.promql.annotations import Annotations
 from streamgauge.query.promql.nodes import Aggregate
@@ -40,7 +41,9 @@ def vectors(draw: st.DrawFn) -> InstantVector:
 def run(query: str, vector: InstantVector, *param: float, instant: bool = False) -> InstantVector:
     node = parse(query)
     assert isinstance(node, Aggregate)
-    return aggregate(node, vector, np.array(param, np.float64) if param else None, Annotations(query), instant=instant)
+    return aggregate(
+        node, vector, np.array(param, np.float64) if param else None, Annotations(query), NoMeter(), instant=instant
+    )
 
 
 def groups(vector: InstantVector, step: int) -> dict[str, list[tuple[int, float]]]:

@@ -178,6 +178,34 @@ def test_a_query_over_its_budget_fails_before_it_allocates(expr: str) -> None:
         evaluate(expr, source(), Grid(0, 1, 150), Budget(Limits(samples=100)), instant=False)
 
 
+def test_a_function_that_only_the_parser_knows_is_refused() -> None:
+    with pytest.raises(QueryFailed, match=r"start_timestamp\(\) is not supported"):
+        instant("start_timestamp(temperature)")
+
+
+def distinct_values() -> MemorySource:
+    return MemorySource.of([({"__name__": "m", "i": str(i)}, [0, 1], [float(i), i + 0.5]) for i in range(1_000)])
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        'count_values("value", m)',
+        "m or label_replace(m, 'i', 'x$1', 'i', '(.*)')",
+    ],
+)
+def test_an_answer_that_outgrows_what_was_asked_of_is_paid_for(expr: str) -> None:
+    with pytest.raises(QueryFailed, match="needs more than 7000 samples"):
+        evaluate(expr, distinct_values(), Grid(0, 1, 2), Budget(Limits(samples=7_000)), instant=False)
+
+
+def test_of_many_annotations_ten_are_told() -> None:
+    data = MemorySource.of([({"__name__": f"metric{i:02}"}, [0, 1], [1.0, 2.0]) for i in range(25)])
+    answer = evaluate('sum(rate({__name__=~".+"}[5m]))', data, Grid.instant(1), Budget(Limits()), instant=True)
+    assert len(answer.infos) == 11
+    assert answer.infos[-1] == "15 more info annotations omitted"
+
+
 def test_a_query_out_of_time_stops() -> None:
     now = iter([0.0, *([0.0] * 4), *([1_000.0] * 100)])
     budget = Budget(Limits(seconds=10), monotonic=lambda: next(now))

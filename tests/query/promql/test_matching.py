@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
+from streamgauge.model.source import NoMeter
+from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql.binary import binary
 from streamgauge.query.promql.nodes import Binary, Cardinality, Matching
 from streamgauge.query.promql.parser import parse
@@ -147,9 +149,9 @@ def test_matching(lhs: InstantVector, rhs: InstantVector, op: str, matching: str
         want = [model(node, at(lhs, step), at(rhs, step)) for step in range(WIDTH)]
     except Refused:
         with pytest.raises(QueryFailed):
-            binary(node, lhs, rhs)
+            binary(node, lhs, rhs, NoMeter())
         return
-    result = binary(node, lhs, rhs)
+    result = binary(node, lhs, rhs, NoMeter())
     assert isinstance(result, InstantVector)
     for step in range(WIDTH):
         assert {key(labels): value for labels, value in at(result, step)} == want[step]
@@ -186,7 +188,7 @@ def test_what_clashes_is_named(query: str, message: str) -> None:
     node = parse(query)
     assert isinstance(node, Binary)
     with pytest.raises(QueryFailed) as refused:
-        binary(node, sides[query[0]], sides[query[-1]])
+        binary(node, sides[query[0]], sides[query[-1]], NoMeter())
     assert message in refused.value.message
 
 
@@ -197,6 +199,23 @@ def test_series_that_take_turns_do_not_clash() -> None:
     steady = InstantVector(LabelFrame.of([{"a": "1"}]), always, no_names(1))
     node = parse("l + on (a) r")
     assert isinstance(node, Binary)
-    result = binary(node, steady, turns)
+    result = binary(node, steady, turns, NoMeter())
     assert isinstance(result, InstantVector)
     assert result.steps.values.tolist() == [[11.0, 12.0]]
+
+
+def test_many_pairs_are_paid_for_before_they_are_made() -> None:
+    turns = InstantVector(
+        LabelFrame.of([{"a": "1", "b": str(i)} for i in range(50)]),
+        Steps(np.ones((50, 50)), np.eye(50, dtype=np.bool_)),
+        no_names(50),
+    )
+    steady = InstantVector(
+        LabelFrame.of([{"a": "1", "c": str(i)} for i in range(50)]),
+        Steps(np.ones((50, 50)), np.ones((50, 50), np.bool_)),
+        no_names(50),
+    )
+    node = parse("l + on (a) group_left (b) r")
+    assert isinstance(node, Binary)
+    with pytest.raises(QueryFailed, match="needs more than 100000 samples"):
+        binary(node, steady, turns, Budget(Limits(samples=100_000)))

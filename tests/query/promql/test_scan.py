@@ -95,5 +95,9 @@ def test_the_limits_themselves_are_admitted() -> None:
     scan("-" * MAX_DEPTH + "1")
 
 
+def test_a_number_begins_at_its_sign() -> None:
+    assert scan("a - 5 + -6 * +7").operands == [("name", 0), ("number", 4), ("number", 8), ("number", 13)]
+
+
 def test_depth_is_counted_where_it_nests_and_not_where_it_ended() -> None:
     scan(" + ".join(["-(-(a ^ b))"] * 90))

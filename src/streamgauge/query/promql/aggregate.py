@@ -9,6 +9,7 @@ import numpy as np
 from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.frame import LabelFrame
+from streamgauge.model.source import Meter
 from streamgauge.query.promql.annotations import Annotations
 from streamgauge.query.promql.count_values import count_values
 from streamgauge.query.promql.frames import METRIC_NAME
@@ -22,14 +23,15 @@ _INT64 = 2.0**63
 
 
 def aggregate(
-    node: Aggregate, vector: InstantVector, param: Floats | None, notes: Annotations, *, instant: bool
+    node: Aggregate, vector: InstantVector, param: Floats | None, notes: Annotations, meter: Meter, *, instant: bool
 ) -> InstantVector:
     """Evaluate an aggregation of `vector`. `param` is its scalar parameter, float64 [steps], if it has one.
 
+    The caller accounts for a result as large as `vector`; what may be larger is charged to `meter`.
     topk, bottomk, limitk and limit_ratio return series of `vector`, in an instant query the ranked ones in order.
     """
     if node.op == "count_values":
-        return count_values(vector, text_of(node.param), node.grouping, node.without)
+        return count_values(vector, text_of(node.param), node.grouping, meter, without=node.without)
     if param is not None:
         _check_param(node, param, notes)
     vector = vector.present_only()

@@ -9,6 +9,9 @@ from streamgauge.query.promql.numbers import go_format
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 
+MOST = 10
+"""As in Prometheus' API. A query over all metrics would otherwise tell something of each."""
+
 
 @dataclass(slots=True)
 class Annotations:
@@ -27,6 +30,10 @@ class Annotations:
 
     def _inform(self, text: str, position: int) -> None:
         self.infos.setdefault(f"PromQL info: {text} {self._place(position)}")
+
+    def told(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Warnings and infos, at most MOST of each and how many more there are."""
+        return _first(self.warnings, "warning"), _first(self.infos, "info")
 
     def invalid_quantile(self, value: float, position: int) -> None:
         self._warn(f"quantile value should be between 0 and 1, got {go_format(value)}", position)
@@ -62,3 +69,9 @@ class Annotations:
             f"{difference:.2g}, over {points} samples from {first} to {last}",
             position,
         )
+
+
+def _first(texts: dict[str, None], kind: str) -> tuple[str, ...]:
+    some = tuple(texts)[:MOST]
+    rest = len(texts) - len(some)
+    return (*some, f"{rest} more {kind} annotations omitted") if rest else some

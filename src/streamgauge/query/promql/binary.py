@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats
+from streamgauge.model.source import Meter
 from streamgauge.query.promql.matching import Operation, match_vectors
 from streamgauge.query.promql.nodes import COMPARISONS, SET_OPERATORS, Binary
 from streamgauge.query.promql.set_operators import combine_sets
@@ -32,14 +33,20 @@ _COMPARE: Mapping[str, Callable[[Floats, Floats], Bools]] = {
 }
 
 
-def binary(node: Binary, lhs: InstantVector | Floats, rhs: InstantVector | Floats) -> InstantVector | Floats:
-    """Apply the operator of `node`. Scalars are float64 [steps]. Raises QueryFailed where series do not match up."""
+def binary(
+    node: Binary, lhs: InstantVector | Floats, rhs: InstantVector | Floats, meter: Meter
+) -> InstantVector | Floats:
+    """Apply the operator of `node`. Scalars are float64 [steps].
+
+    The caller accounts for a result as large as the larger side; what goes beyond is charged to `meter`.
+    Raises QueryFailed where series do not match up.
+    """
     with np.errstate(all="ignore"):
         if isinstance(lhs, InstantVector) and isinstance(rhs, InstantVector):
             assert node.matching is not None
             if node.op in SET_OPERATORS:
-                return combine_sets(node.op, lhs, rhs, node.matching)
-            return match_vectors(lhs, rhs, node.matching, _operation(node))
+                return combine_sets(node.op, lhs, rhs, node.matching, meter)
+            return match_vectors(lhs, rhs, node.matching, _operation(node), meter)
         if isinstance(lhs, InstantVector):
             assert not isinstance(rhs, InstantVector)
             return _with_scalar(node, lhs, lhs.steps.values, rhs)

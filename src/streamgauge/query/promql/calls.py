@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Floats
 from streamgauge.model.frame import LabelFrame, empty_frame
 from streamgauge.model.source import Matcher
@@ -50,6 +51,8 @@ def call(ev: Evaluator, node: Call, grid: Grid) -> Value:
         return _range_function(ev, node, grid)
     if node.function in MATH_FUNCTIONS:
         return _elementwise(ev, node, grid)
+    if node.function not in _FUNCTIONS:  # the parser may know more: start_timestamp() needs what is not stored
+        raise QueryFailed(f"function {node.function}() is not supported")
     return _FUNCTIONS[node.function](ev, node, grid)
 
 
@@ -208,6 +211,7 @@ def _histogram_quantiles(ev: Evaluator, node: Call, grid: Grid) -> Value:
     for arg in node.args[2:]:
         q = ev.scalar(arg, grid)
         result = histogram_quantile(vector.labels, vector.steps, q)
+        ev.budget.charge(result.steps.values.size, 9 * result.steps.values.size)
         found = _histogram_result(ev, result, grid, {arg.position: q}, node.args[0])
         for value in np.unique(q).tolist():
             at_step = np.isnan(q) if np.isnan(value) else q == value

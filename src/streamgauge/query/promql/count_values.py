@@ -8,16 +8,20 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import QueryFailed
-from streamgauge.model.frame import LabelColumn
+from streamgauge.model.frame import LabelColumn, number_keys
+from streamgauge.model.source import Meter
 from streamgauge.query.promql.frames import METRIC_NAME, encode, no_column, with_columns
 from streamgauge.query.promql.numbers import plain_format
 from streamgauge.query.promql.steps import Steps
 from streamgauge.query.promql.values import InstantVector, no_names
 
 
-def count_values(vector: InstantVector, label: str, grouping: Iterable[str], without: bool) -> InstantVector:
+def count_values(
+    vector: InstantVector, label: str, grouping: Iterable[str], meter: Meter, *, without: bool
+) -> InstantVector:
     """For each group and value a series that has the value as text in `label`, and counts it.
 
+    There may be as many series as values, so the result is charged to `meter`.
     Raises QueryFailed when `label` cannot be the name of a label.
     """
     if not label:
@@ -35,12 +39,16 @@ def count_values(vector: InstantVector, label: str, grouping: Iterable[str], wit
         texts, shown = no_column(0), np.zeros_like(shown)
     base_group, base_first = base.group()
     width = max(len(texts.values), 1)
-    keys, group = np.unique(base_group[rows] * width + shown, return_inverse=True)
+    keys = base_group[rows] * width + shown
+    group, first = number_keys(keys, len(base_first) * width)
+    keys = keys[first]
     labels = base.take(base_first[keys // width])
     if len(texts.values):
         labels = with_columns(labels, {label: LabelColumn((keys % width).astype(np.int32), texts.values)})
     shape = (len(keys), steps.present.shape[1])
-    counts = np.bincount(group * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
+    points = shape[0] * shape[1]
+    meter.charge(points, 17 * points)
+    counts = np.bincount(group * shape[1] + columns, minlength=points).reshape(shape)
     nameless = no_names(len(keys))
     if METRIC_NAME in base.columns:
         nameless = np.bincount(group, vector.nameless[rows], len(keys)) > 0

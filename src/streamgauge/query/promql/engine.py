@@ -15,7 +15,6 @@ from streamgauge.query.promql.evaluator import Evaluator
 from streamgauge.query.promql.frames import drop_names, order
 from streamgauge.query.promql.nodes import Node, Type
 from streamgauge.query.promql.parser import parse
-from streamgauge.query.promql.scan import parse_error
 from streamgauge.query.promql.steps import Grid
 from streamgauge.query.promql.values import InstantVector, RangeSelection, Value, single, without_names
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS
@@ -39,9 +38,7 @@ def evaluate(
     """
     node = parse(expr)
     if not instant and node.type in (Type.MATRIX, Type.STRING):
-        raise parse_error(
-            expr, 0, f"invalid expression type {node.type.value!r} for range query, must be scalar or instant vector"
-        )
+        raise BadInput(f'invalid expression type "{node.type.value}" for range query, must be scalar or instant vector')
     notes = Annotations(expr)
     evaluator = Evaluator(source, budget, notes, grid, lookback, instant=instant)
     try:
@@ -49,7 +46,7 @@ def evaluate(
             result = _instant(evaluator, node, grid) if instant else _matrix(evaluator.value(node, grid), grid)
     except RecursionError:
         raise BadInput("the query is nested too deeply") from None
-    return Evaluation(result, tuple(notes.warnings), tuple(notes.infos))
+    return Evaluation(result, *notes.told())
 
 
 def _instant(evaluator: Evaluator, node: Node, grid: Grid) -> Result:
@@ -75,7 +72,10 @@ def _matrix(value: Value, grid: Grid) -> Matrix:
 def _shown(vector: InstantVector) -> InstantVector:
     """The vector as its reader sees it: names dropped, empty rows gone, in order."""
     vector = without_names(vector.present_only())
-    return vector if vector.ordered else vector.take(order(vector.labels))
+    if vector.ordered:
+        return vector
+    rows = order(vector.labels)
+    return vector if (rows[1:] > rows[:-1]).all() else vector.take(rows)
 
 
 def _range_vector(selected: RangeSelection) -> RangeVector:

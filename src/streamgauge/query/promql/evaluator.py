@@ -127,7 +127,7 @@ class Evaluator:
             assert not isinstance(result, str)
             assert not isinstance(right, str)
             self._charge(result, right)
-            result = self._holding(binary(link, result, right), samples, size)
+            result = self._holding(binary(link, result, right, self.budget), samples, size)
         return result
 
     def _charge(self, *values: Value) -> None:
@@ -140,7 +140,7 @@ class Evaluator:
             param = self.scalar(node.param, grid)
         vector = self.vector(node.expr, grid)
         self._charge(vector)
-        return aggregate(node, vector, param, self.notes, instant=self.instant)
+        return aggregate(node, vector, param, self.notes, self.budget, instant=self.instant and grid.count == 1)
 
     def look(self, node: Selector, grid: Grid) -> tuple[InstantVector, Looked]:
         """What an instant selector sees: its series, all of them, and their latest samples at each step."""

@@ -10,7 +10,7 @@ import numpy as np
 from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
-from streamgauge.model.source import Matcher, MatchOp
+from streamgauge.model.source import Matcher, MatchOp, Meter
 from streamgauge.query.promql.frames import METRIC_NAME, column_of, concat, describe, with_columns
 from streamgauge.query.promql.matchers import matches_empty, matching_rows
 from streamgauge.query.promql.matching import any_present, join
@@ -58,7 +58,7 @@ def info(ev: Evaluator, node: Call, grid: Grid) -> InstantVector:
     enriched = _Enriched.of(base, enrich=~own)
     allowed = {matcher.name for matcher in data}
     for name_rows in _by_name(current.labels):
-        enriched = enriched.joined(current.take(name_rows), allowed)
+        enriched = enriched.joined(current.take(name_rows), allowed, ev.budget)
     return enriched.result(keep_unmatched=all(map(matches_empty, data)))
 
 
@@ -138,7 +138,7 @@ class _Enriched:
             base, rows, base.steps.present, LabelFrame(len(base), {}), enrich, np.zeros(len(base), np.bool_)
         )
 
-    def joined(self, infos: InstantVector, allowed: set[str]) -> _Enriched:
+    def joined(self, infos: InstantVector, allowed: set[str], meter: Meter) -> _Enriched:
         """With the labels of one info metric."""
         ids = self.base.labels.only(IDENTIFYING).take(self.rows)
         group, first = concat([ids, infos.labels.only(IDENTIFYING)]).group()
@@ -147,6 +147,7 @@ class _Enriched:
         own = np.where(self.enrich & ~anonymous, own, len(first))  # a key that nothing has
         found = any_present(theirs, len(first) + 1, infos.steps.present)
         left, right = join(own, theirs)
+        meter.charge(len(left) * self.present.shape[1], len(left) * self.present.shape[1])
         paired = self.present[left] & infos.steps.present[right]
         some = paired.any(axis=1)
         left, right, paired = left[some], right[some], paired[some]

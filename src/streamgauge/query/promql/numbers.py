@@ -8,11 +8,11 @@ import numpy as np
 
 
 def go_format(value: float) -> str:
-    """The shortest text that reads back as the same number (Go's %g and %v): 0.5, 1e+21, +Inf, NaN."""
+    """The shortest text that reads back as the same number (Go's %g and %v): 0.5, 100000, 1e+06, +Inf, NaN."""
     if special := _special(value):
         return special
     magnitude = abs(value)
-    if magnitude and not 1e-4 <= magnitude < 1e21:
+    if magnitude and not 1e-4 <= magnitude < 1e6:
         return np.format_float_scientific(value, trim="-", exp_digits=2)
     return plain_format(value)
 

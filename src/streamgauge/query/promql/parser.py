@@ -42,8 +42,8 @@ from streamgauge.query.promql.nodes import (
 )
 from streamgauge.query.promql.scan import Scan, parse_error, quote, scan
 
-STACK_BYTES = 64 << 20
-"""The package recurses about 2 KB an operator; the main thread of Windows has 1 MiB. Only touched pages cost memory."""
+STACK_BYTES = 16 << 20
+"""The package needs about 2 KB an operator, the main thread of Windows has 1 MiB. Only touched pages cost memory."""
 
 METRIC_NAME = "__name__"
 

@@ -169,6 +169,7 @@ class _Walk:
     def __init__(self, text: str, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.at = 0
+        self.sign: int | None = None  # where the sign stands that was just read
         self.found = Scan(text)
         self.open: list[tuple[Token, str]] = []  # the bracket, and the call or aggregation that it belongs to
 
@@ -200,8 +201,10 @@ class _Walk:
 
     def _operand(self, token: Token) -> bool:
         word = token.text.lower()
+        sign, self.sign = self.sign, None
         if token.kind in ("number", "string"):
-            self.found.operands.append((token.kind, token.position))
+            start = token.position if sign is None or token.kind == "string" else sign
+            self.found.operands.append((token.kind, start))
             return False
         if token.kind == "name" and word not in _RESERVED:
             return self._named(token, word)
@@ -214,6 +217,7 @@ class _Walk:
             self.open.append((token, ""))
             return True
         if token.text in ("+", "-"):
+            self.sign = token.position
             return True
         if token.text == ")" and self.open and self.tokens[self.at - 2] is self.open[-1][0] and self.open[-1][1]:
             self.open.pop()  # a call without arguments
