@@ -384,11 +384,14 @@ def test_workers_are_added_while_queries_wait_and_end_when_idle() -> None:
 
 def test_a_worker_that_keeps_much_memory_is_replaced() -> None:
     async def test(stand: Stand, gate: Gate) -> None:
-        before = await stand.pid()
-        await stand.answer(SMALL, Trouble("keep", 1 << 20))
-        assert await stand.pid() == before
-        await stand.answer(SMALL, Trouble("keep", RECYCLE_BYTES))
-        assert await stand.pid() != before
+        pids = []
+        for kept in (1 << 20, RECYCLE_BYTES, 0):
+            query = stand.begin(BIG, Trouble("keep", kept, gate=gate.port))
+            arrival = await gate.arrivals.get()
+            pids.append(arrival.pid)
+            arrival.release()
+            await query
+        assert pids[0] == pids[1] != pids[2]
         assert stand.pool.statistics().recycled == 1
 
     run(test)
@@ -411,6 +414,14 @@ def test_an_answer_says_how_it_is_encoded(encoding: str) -> None:
         answer, body = await stand.answer(Job(SMALL.query, encoding=encoding), Trouble("large", 1 << 20))
         assert (answer.content_type, answer.encoding) == ("application/json", encoding)
         assert 0 < len(body) < 100_000
+
+    run(test)
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        answer, body = await stand.answer(Job(FederateQuery(("nothing",), 0)))
+        assert (answer.status, body) == (200, b"")
 
     run(test)
 
