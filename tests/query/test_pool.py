@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -508,14 +509,18 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def server(what: str, port: int) -> subprocess.Popen[bytes]:
+def server(directory: Path, what: str, port: int) -> subprocess.Popen[bytes]:
+    """A program whose main module is not guarded: a worker that ran it again would start a server of its own."""
+    main = directory / "main.py"
+    main.write_text(SERVER)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", SERVER, what, str(port)], env=environment)
+    return subprocess.Popen([sys.executable, str(main), what, str(port)], env=environment)
 
 
 @pytest.mark.parametrize("what", ["spin", pytest.param("deaf", marks=linux)])
-def test_busy_workers_do_not_outlive_a_killed_server(what: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, server(what, listener.getsockname()[1]) as process:
+def test_busy_workers_do_not_outlive_a_killed_server(what: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = server(tmp_path, what, listener.getsockname()[1])
         listener.settimeout(60)
         workers = [listener.accept()[0] for _ in range(2)]
         for worker in workers:
@@ -529,6 +534,6 @@ def test_busy_workers_do_not_outlive_a_killed_server(what: str) -> None:
             worker.close()
 
 
-def test_a_program_that_forgets_to_close_the_pool_ends_nevertheless() -> None:
-    with server("answer", 0) as process:
+def test_a_program_that_forgets_to_close_the_pool_ends_nevertheless(tmp_path: Path) -> None:
+    with server(tmp_path, "answer", 0) as process:
         assert process.wait(60) == 0

@@ -7,6 +7,7 @@ before the worker reports that it is ready.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -41,6 +42,7 @@ class WorkerSettings:
 
 def main(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
+    faulthandler.enable()  # a crash shows on standard error where it was
     _ignore_signals()
     _end_with_the_server()
     channel = WorkerChannel(sock)
