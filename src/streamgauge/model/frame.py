@@ -67,11 +67,11 @@ class LabelFrame:
         for column in self.columns.values():
             width = len(column.values) + 1
             if radix > (1 << 62) // width:
-                key, first = _number(key, radix)
+                key, first = number_keys(key, radix)
                 radix = len(first)
             key = key * width + (column.codes + 1)
             radix *= width
-        return _number(key, radix)
+        return number_keys(key, radix)
 
     def labels(self, row: int) -> dict[str, str]:
         """The labels of one row as text, ordered by name."""
@@ -97,8 +97,11 @@ class LabelFrame:
         return LabelFrame(len(label_sets), columns)
 
 
-def _number(key: Int64s, radix: int) -> tuple[Int64s, Int64s]:
-    """Number the distinct keys, which are in [0, radix), by first appearance: (number of each row, its first row)."""
+def number_keys(key: Int64s, radix: int) -> tuple[Int64s, Int64s]:
+    """Number the distinct keys, int64 in [0, radix), in order of first appearance.
+
+    Returns (number of each row, first row of each number).
+    """
     rows = np.arange(len(key))
     if radix <= 4 * len(key) + 1024:
         first_row = np.empty(radix, np.int64)

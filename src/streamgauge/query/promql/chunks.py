@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamgauge.model.arrays import Int64s
+from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql.steps import Grid
 from streamgauge.query.promql.time_vectors import group_by_times, matrix
-from streamgauge.query.promql.windows import Windows, window_bounds
+from streamgauge.query.promql.windows import Bounds, Windows, window_bounds
 
 CHUNK = 15_000
 """Samples, and windows, in a chunk. Its arrays then stay in the second-level cache and, at 8 bytes each, below the
@@ -34,8 +37,8 @@ _TEMPORARIES = 64
 WindowFunction = Callable[[Windows], tuple[npt.NDArray[Any], ...]]
 """Returns arrays that broadcast to [series, steps], one for each output."""
 
-Rows = Int64s | slice
-_Chunk = tuple[Rows, Callable[[], Windows]]
+_Chunk = tuple[Int64s, Callable[[], Windows]]
+"""Series, ascending, and their windows, to be made by the thread that evaluates them."""
 
 
 def over_windows(
@@ -52,24 +55,21 @@ def over_windows(
     outputs: arrays [series, grid.count]. Rows of series without samples in any window may be left as they are.
     chunk_samples: more of them make sense for a function that costs much for each chunk and little for each sample.
     """
-    groups, rest = group_by_times(samples, SMALLEST_GROUP)
-    sizes = np.diff(samples.offsets)
-    largest = max(chunk_samples, CHUNK, grid.count, int(sizes.max(initial=0)))
     parallel = len(samples.times) + len(samples) * grid.count >= PARALLEL and (os.cpu_count() or 1) > 1
-    temporary = largest * _TEMPORARIES * (1 + parallel)
+    longest = int(np.diff(samples.offsets).max(initial=0))
+    temporary = max(chunk_samples, CHUNK, grid.count, longest) * _TEMPORARIES * (1 + parallel)
     budget.charge(0, temporary)
 
     def evaluate(chunk: _Chunk) -> None:
-        rows, make_windows = chunk
+        series, make_windows = chunk
         windows = make_windows()
         if windows.longest:
+            rows = _adjoining(series)
             for output, result in zip(outputs, function(windows), strict=True):
                 output[rows] = result
         budget.check()
 
-    chunks = deque(_shared_chunks(samples, groups, grid, range_ms, budget, chunk_samples))
-    chunks.extend(_ragged_chunks(samples, rest, grid, range_ms, budget, chunk_samples))
-    _run(evaluate, chunks, parallel)
+    _run(evaluate, deque(_Chunks(samples, grid, range_ms, budget.check, chunk_samples).all()), parallel)
     budget.release(0, temporary)
 
 
@@ -98,57 +98,59 @@ def _next(chunks: deque[_Chunk]) -> _Chunk | None:
         return None
 
 
-def _shared_chunks(
-    samples: Samples, groups: list[Int64s], grid: Grid, range_ms: int, budget: Budget, chunk_samples: int
-) -> Iterator[_Chunk]:
-    if not groups:
-        return
-    first = np.array([members[0] for members in groups])
-    vectors = _select(samples, first)
-    left, right = window_bounds(vectors.offsets, vectors.times, grid, range_ms)
-    for group, members in enumerate(groups):
-        start, end = vectors.offsets[group : group + 2].tolist()
-        bounds = left[group] - start, right[group] - start
-        count = max(1, min(CHUNK // grid.count, chunk_samples // (end - start)))
-        for begin in range(0, len(members), count):
-            rows = members[begin : begin + count]
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """Cuts the series of one evaluation into chunks."""
 
-            def windows(
-                rows: Int64s = rows,
-                times: Int64s = vectors.times[start:end],
-                bounds: tuple[Int64s, Int64s] = bounds,
-            ) -> Windows:
-                values = matrix(samples.values, samples.offsets[rows], len(times))
-                left, right = bounds
-                return Windows(
-                    len(rows), values, times, left, right, right - left, grid.times(), range_ms, budget.check
-                )
+    samples: Samples
+    grid: Grid
+    range_ms: int
+    check: Callable[[], None]
+    chunk_samples: int
 
-            yield _compact(rows), windows
+    def all(self) -> Iterator[_Chunk]:
+        groups, rest = group_by_times(self.samples, SMALLEST_GROUP)
+        if groups:
+            yield from self._shared(groups)
+        if len(rest):
+            yield from self._ragged(rest)
+
+    def _shared(self, groups: list[Int64s]) -> Iterator[_Chunk]:
+        vectors = _select(self.samples, np.array([members[0] for members in groups]))
+        firsts, ends = window_bounds(vectors.offsets, vectors.times, self.grid, self.range_ms)
+        for group, members in enumerate(groups):
+            start, end = vectors.offsets[group : group + 2].tolist()
+            times = vectors.times[start:end]
+            bounds = Bounds.between(firsts[group] - start, ends[group] - start)
+            count = max(1, min(CHUNK // self.grid.count, self.chunk_samples // len(times)))
+            for begin in range(0, len(members), count):
+                series = members[begin : begin + count]
+                yield series, partial(self._shared_windows, series, times, bounds)
+
+    def _shared_windows(self, series: Int64s, times: Int64s, bounds: Bounds) -> Windows:
+        values = matrix(self.samples.values, self.samples.offsets[series], len(times))
+        return self._windows(series, values, times, bounds)
+
+    def _ragged(self, rest: Int64s) -> Iterator[_Chunk]:
+        sizes = self.samples.offsets[rest + 1] - self.samples.offsets[rest]
+        # A series takes up a share of its chunk, by whichever limit it is closer to.
+        shares = np.cumsum(np.maximum(sizes / self.chunk_samples, self.grid.count / CHUNK))
+        cuts = np.flatnonzero(np.diff(np.floor(shares))) + 1
+        for begin, end in itertools.pairwise([0, *cuts.tolist(), len(rest)]):
+            series = rest[begin:end]
+            yield series, partial(self._ragged_windows, series)
+
+    def _ragged_windows(self, series: Int64s) -> Windows:
+        part = _select(self.samples, series)
+        bounds = Bounds.between(*window_bounds(part.offsets, part.times, self.grid, self.range_ms))
+        return self._windows(series, part.values, part.times, bounds)
+
+    def _windows(self, series: Int64s, values: Floats, times: Int64s, bounds: Bounds) -> Windows:
+        longest = int(bounds.count.max())
+        return Windows(len(series), values, times, bounds, longest, self.grid.times(), self.range_ms, self.check)
 
 
-def _ragged_chunks(
-    samples: Samples, rest: Int64s, grid: Grid, range_ms: int, budget: Budget, chunk_samples: int
-) -> Iterator[_Chunk]:
-    sizes = np.diff(samples.offsets)[rest]
-    # A series is worth its share of whichever limit it is closer to.
-    shares = np.cumsum(np.maximum(sizes / chunk_samples, grid.count / CHUNK))
-    cuts = np.flatnonzero(np.diff(np.floor(shares))) + 1
-    for rows in np.split(rest, cuts):
-        if not len(rows):
-            continue
-
-        def windows(rows: Int64s = rows) -> Windows:
-            part = _select(samples, rows)
-            left, right = window_bounds(part.offsets, part.times, grid, range_ms)
-            return Windows(
-                len(rows), part.values, part.times, left, right, right - left, grid.times(), range_ms, budget.check
-            )
-
-        yield _compact(rows), windows
-
-
-def _compact(rows: Int64s) -> Rows:
+def _adjoining(rows: Int64s) -> Int64s | slice:
     """Ascending rows as a slice where they adjoin: assigning to that is a plain copy."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return slice(int(rows[0]), int(rows[-1]) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import QueryFailed
-from streamgauge.model.frame import LabelColumn
+from streamgauge.model.frame import LabelColumn, number_keys
 from streamgauge.query.promql.frames import METRIC_NAME, encode, no_column, with_columns
 from streamgauge.query.promql.numbers import plain_format
 from streamgauge.query.promql.steps import Steps
@@ -35,7 +35,9 @@ def count_values(vector: InstantVector, label: str, grouping: Iterable[str], wit
         texts, shown = no_column(0), np.zeros_like(shown)
     base_group, base_first = base.group()
     width = max(len(texts.values), 1)
-    keys, group = np.unique(base_group[rows] * width + shown, return_inverse=True)
+    keys = base_group[rows] * width + shown
+    group, first = number_keys(keys, len(base_first) * width)
+    keys = keys[first]
     labels = base.take(base_first[keys // width])
     if len(texts.values):
         labels = with_columns(labels, {label: LabelColumn((keys % width).astype(np.int32), texts.values)})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats
+from streamgauge.query.promql.blocks import halves
 from streamgauge.query.promql.windows import Windows, take
 
 _NEAR = 1.1
@@ -12,101 +13,109 @@ _NEAR = 1.1
 
 
 def rate(windows: Windows) -> Floats:
-    return _extrapolate(windows, _corrected_increase(windows), counter=True, seconds=windows.range_ms / 1000)
+    return _extrapolated_increase(windows, windows.range_ms / 1000)
 
 
 def increase(windows: Windows) -> Floats:
-    return _extrapolate(windows, _corrected_increase(windows), counter=True)
+    return _extrapolated_increase(windows, 1.0)
 
 
 def delta(windows: Windows) -> Floats:
-    return _extrapolate(windows, windows.last() - windows.first(), counter=False)
-
-
-def _extrapolate(windows: Windows, change: Floats, counter: bool, seconds: float = 1.0) -> Floats:
-    """Scale the change between a window's first and last sample, float64 [series, steps], to the whole window, and
-    divide it by `seconds`.
-
-    At either edge the change goes on to the edge where a sample is near, and else for half an average interval. A
-    counter does not go on to below zero: `change` would have taken it from its first value down to zero in a time that
-    limits how far it is extended.
-    """
-    first_time, last_time = windows.first_time(), windows.last_time()
-    sampled = (last_time - first_time) / 1000
-    average = sampled / (windows.count - 1)
-    near = average * _NEAR
-    to_start = (first_time - (windows.ends - windows.range_ms)) / 1000
-    to_start = np.where(to_start >= near, average / 2, to_start)
-    to_end = (windows.ends - last_time) / 1000
-    to_end = np.where(to_end >= near, average / 2, to_end)
-    if not counter:
-        return change * ((sampled + to_start + to_end) / sampled)
-    first = windows.first()
-    factor = first / change
-    factor *= sampled
-    np.copyto(factor, np.inf, where=(change <= 0) | (first < 0))
-    # fmin: where the counter stood still, at 0 or not a number, there is no such limit.
-    np.fmin(factor, to_start, out=factor)
-    factor += sampled
-    factor += to_end
-    factor /= sampled * seconds
-    factor *= change
-    return factor
-
-
-def _corrected_increase(windows: Windows) -> Floats:
-    """Last value less first, plus, for each counter reset between, the value before it. [series, steps]"""
-    change = windows.last()
-    change -= windows.first()
-    values = windows.values
-    dropped = values[..., 1:] < values[..., :-1]
-    if not dropped.any():
-        return change
-    # Number the resets of the chunk. Those in a window are a run of numbers: the ones up to its last sample, without
-    # those up to its first. In the ragged layout the steps from one series to the next get numbers too; no window
-    # holds one.
-    reset = np.zeros(values.shape, np.bool_)
-    reset[..., 1:] = dropped
-    until = np.cumsum(reset).reshape(values.shape)
-    begin, end = take(until, windows.left), take(until, windows.right - 1)
-    at = np.flatnonzero((end > begin) & (windows.count > 1))
-    if not len(at):
-        return change
-    # The values are added up anew for each window, not taken from a running total, which one huge value would spoil.
-    before = np.append(values[..., :-1][dropped], 0.0)
-    runs = np.stack((begin.ravel()[at], end.ravel()[at]), axis=1)
-    change.ravel()[at] += np.add.reduceat(before, runs.ravel())[::2]
+    sampled, to_start, to_end = _coverage(windows)
+    change = windows.last() - windows.first()
+    change *= (sampled + to_start + to_end) / sampled
     return change
 
 
+def _coverage(windows: Windows) -> tuple[Floats, Floats, Floats]:
+    """How long the series is taken to exist in each window, in seconds: from the first to the last sample, before it,
+    and after it. [steps] or [series, steps]
+
+    At either edge that is up to the edge where a sample is near, and else half an average interval.
+    """
+    elapsed = windows.elapsed()
+    first, last = take(elapsed, windows.bounds.first), take(elapsed, windows.bounds.last)
+    ends = (windows.ends - windows.ends[0]).astype(np.float64)
+    sampled = (last - first) / 1000
+    average = sampled / (windows.count - 1)
+    near = average * _NEAR
+    average /= 2
+    to_start = (first - (ends - windows.range_ms)) / 1000
+    to_end = (ends - last) / 1000
+    return sampled, np.where(to_start >= near, average, to_start), np.where(to_end >= near, average, to_end)
+
+
+def _extrapolated_increase(windows: Windows, seconds: float) -> Floats:
+    """What a counter gained over each whole window, divided by `seconds`. [series, steps]
+
+    Beyond its samples it is taken to have grown at the same rate, but not from below zero: the gain before the first
+    sample is at most the first value.
+    """
+    sampled, to_start, to_end = _coverage(windows)
+    per_second = 1 / (sampled * seconds)
+    first = windows.first()
+    gained = windows.last()
+    gained -= first
+    _add_resets(windows, gained)
+    from_zero = gained * ((sampled + to_end) * per_second)
+    gained *= (sampled + to_start + to_end) * per_second
+    if np.fmin.reduce(first, axis=None) < 0:
+        first = np.where(first < 0, np.inf, first)  # not a counter: there is no zero that it started from
+    first /= seconds
+    from_zero += first
+    return np.fmin(gained, from_zero, out=gained)
+
+
+def _add_resets(windows: Windows, gained: Floats) -> None:
+    """Add to the difference of last and first value, for each counter reset in a window, the value before it."""
+    before, after = halves(windows.values, 1)
+    dropped = after < before
+    if not dropped.any():
+        return
+    # Number the resets of the chunk. Those in a window are a run of numbers: the ones up to its last sample, without
+    # those up to its first. Steps from one series to the next get numbers too, but no window holds one.
+    until = np.zeros(windows.values.shape, np.int64)
+    np.cumsum(dropped, out=until.reshape(-1)[1:])
+    begin, end = take(until, windows.bounds.first), take(until, windows.bounds.last)
+    at = np.flatnonzero((end > begin) & (windows.count > 1))
+    if not len(at):
+        return
+    # The values are added up anew for each window, not taken from a running total, which one huge value would spoil.
+    runs = np.stack((begin.reshape(-1)[at], end.reshape(-1)[at]), axis=1).reshape(-1)
+    gained.reshape(-1)[at] += np.add.reduceat(np.append(before[dropped], 0.0), runs)[::2]
+
+
 def irate(windows: Windows) -> Floats:
-    last, previous = windows.last(), windows.at(windows.right - 2)
+    previous_at = windows.bounds.last - 1
+    last, previous = windows.last(), take(windows.values, previous_at)
     change = np.where(last < previous, last, last - previous)
-    interval = windows.last_time() - take(windows.times, windows.right - 2)
+    interval = take(windows.times, windows.bounds.last) - take(windows.times, previous_at)
     return change / (interval / 1000)
 
 
 def idelta(windows: Windows) -> Floats:
-    return windows.last() - windows.at(windows.right - 2)
+    return windows.last() - take(windows.values, windows.bounds.last - 1)
 
 
 def changes(windows: Windows) -> Floats:
     """How often the value changed; from NaN to NaN it does not."""
-    values = windows.values
-    before, after = values[..., :-1], values[..., 1:]
+    before, after = halves(windows.values, 1)
     changed = before != after
-    changed &= ~(np.isnan(before) & np.isnan(after))
+    unknown = np.isnan(before)
+    if unknown.any():
+        changed &= ~(unknown & np.isnan(after))
     return _count_between(windows, changed)
 
 
 def resets(windows: Windows) -> Floats:
-    return _count_between(windows, windows.values[..., 1:] < windows.values[..., :-1])
+    before, after = halves(windows.values, 1)
+    return _count_between(windows, after < before)
 
 
 def _count_between(windows: Windows, happened: Bools) -> Floats:
-    """Count, in each window, the positions i with happened[..., i], something between samples i and i + 1."""
-    shape = windows.values.shape
-    until: Int64s = np.zeros(shape, np.int64)
-    np.cumsum(happened, axis=-1, out=until[..., 1:])
-    counted = take(until, windows.right - 1) - take(until, windows.left)
-    return counted.astype(np.float64)
+    """Count in each window what happened between samples i and i + 1, flat, [number of values - 1]."""
+    until = np.zeros(windows.values.shape)
+    np.cumsum(happened, dtype=np.float64, out=until.reshape(-1)[1:])
+    counted = take(until, windows.bounds.last)
+    counted -= take(until, windows.bounds.first)
+    return counted

@@ -45,7 +45,8 @@ def evaluate(
     notes = Annotations(expr)
     evaluator = Evaluator(source, budget, notes, grid, lookback, instant=instant)
     try:
-        result = _instant(evaluator, node, grid) if instant else _matrix(evaluator.value(node, grid), grid)
+        with np.errstate(all="ignore"):  # NaN and infinities are answers, and absent points hold anything
+            result = _instant(evaluator, node, grid) if instant else _matrix(evaluator.value(node, grid), grid)
     except RecursionError:
         raise BadInput("the query is nested too deeply") from None
     return Evaluation(result, tuple(notes.warnings), tuple(notes.infos))

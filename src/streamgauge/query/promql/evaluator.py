@@ -69,6 +69,7 @@ class Evaluator:
         if isinstance(node, Text):
             return node.value
         samples, size = self.budget.samples, self.budget.bytes
+        self.budget.charge(grid.count, 8 * grid.count)
         if node.invariant and grid.count > 1:
             result = _spread(self._evaluate(node, Grid.instant(grid.first)), grid.count)
         else:

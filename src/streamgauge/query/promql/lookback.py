@@ -11,7 +11,7 @@ from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql.chunks import over_windows
 from streamgauge.query.promql.steps import Grid, Steps
-from streamgauge.query.promql.windows import Windows
+from streamgauge.query.promql.windows import Windows, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +39,4 @@ def lookback(samples: Samples, grid: Grid, lookback_ms: int, budget: Budget | No
 
 def _latest(windows: Windows) -> tuple[Floats, Bools, Int64s]:
     values = windows.last()
-    return values, (windows.count > 0) & ~stale_mask(values), windows.last_time()
+    return values, (windows.count > 0) & ~stale_mask(values), take(windows.times, windows.bounds.last)

@@ -15,7 +15,7 @@ import numpy as np
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Bools, Floats, Int64s
-from streamgauge.model.frame import LabelFrame
+from streamgauge.model.frame import LabelFrame, number_keys
 from streamgauge.query.promql.frames import METADATA, METRIC_NAME, column_of, concat, describe, no_column, with_columns
 from streamgauge.query.promql.nodes import Cardinality, Matching
 from streamgauge.query.promql.segments import Segments
@@ -73,8 +73,8 @@ def any_present(key: Int64s, keys: int, present: Bools) -> Bools:
     """bool [keys, steps]: whether any row of that key has a value."""
     result = np.zeros((keys, present.shape[1]), np.bool_)
     if len(key):
-        used, group = np.unique(key, return_inverse=True)
-        result[used] = Segments(group, len(used)).count(present) > 0
+        group, first = number_keys(key, keys)
+        result[key[first]] = Segments(group, len(first)).count(present) > 0
     return result
 
 
@@ -94,7 +94,7 @@ def match_vectors(lhs: InstantVector, rhs: InstantVector, matching: Matching, op
     one = replace(
         one, vector=one.vector.with_steps(Steps(one.vector.steps.values, one.vector.steps.present & together))
     )
-    one = _laid_over(one, matching, swapped=swapped)
+    one = _laid_over(one, keys, matching, swapped=swapped)
     pairs = [_join(many, one, matching)]
     if one.fill is not None:
         pairs.append(_unmatched_many(many, one, keys, matching, one.fill))
@@ -112,10 +112,10 @@ def _both_sides_matter(many: _Side, one: _Side) -> Bools:
     return present_steps(many.vector.steps) & present_steps(one.vector.steps)
 
 
-def _laid_over(one: _Side, matching: Matching, *, swapped: bool) -> _Side:
+def _laid_over(one: _Side, keys: int, matching: Matching, *, swapped: bool) -> _Side:
     """The one side with a single row for each key and set of included labels."""
     rows = len(one.vector)
-    by_key, first = _number(one.key)
+    by_key, first = number_keys(one.key, keys)
     if len(first) == rows:
         return one
     clash = Segments(by_key, len(first)).count(one.vector.steps.present) > 1
@@ -123,16 +123,10 @@ def _laid_over(one: _Side, matching: Matching, *, swapped: bool) -> _Side:
         raise _clash(one, by_key, clash, matching, swapped=swapped)
     if matching.include:
         included, distinct = one.vector.labels.only(matching.include).group()
-        by_key, first = _number(one.key * len(distinct) + included)
+        by_key, first = number_keys(one.key * len(distinct) + included, keys * len(distinct))
     steps, _ = collapse(one.vector.steps, Segments(by_key, len(first)))
     labels = one.vector.labels.take(first)
     return _Side(InstantVector(labels, steps, no_names(len(first))), one.key[first], one.fill)
-
-
-def _number(key: Int64s) -> tuple[Int64s, Int64s]:
-    """Number the distinct keys: (number of each row, first row of each number)."""
-    _, first, group = np.unique(key, return_index=True, return_inverse=True)
-    return group, first
 
 
 def _clash(one: _Side, by_key: Int64s, clash: Bools, matching: Matching, *, swapped: bool) -> QueryFailed:

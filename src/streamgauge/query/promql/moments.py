@@ -1,8 +1,4 @@
-"""Sums and central moments over windows, in doubled precision, without visiting each sample of each window.
-
-Sums of 1, 2, 4, 8, … consecutive samples are built from one another for every position at once, and a window of, say,
-13 samples is a block of 1, one of 4 and one of 8. That takes a number of vector operations that grows with the
-logarithm of the window's length.
+"""Sums and central moments over windows, in doubled precision, from blocks (see blocks.py).
 
 A sum is a pair of float64 arrays: its rounded value, and the rounding errors made so far (Ogita, Rump and Oishi,
 "Accurate Sum and Dot Product", 2005), which makes it as exact as compensated summation in order. No running total over
@@ -11,20 +7,21 @@ the whole series is kept: NaN, an infinity or 1e100 would spoil it for all windo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from streamgauge.model.arrays import Bools, Floats, Int64s
-from streamgauge.query.promql.windows import Windows, take
+from streamgauge.model.arrays import Floats
+from streamgauge.query.promql.blocks import Block, halves, partition, unfilled
+from streamgauge.query.promql.windows import Windows
 
 
-def two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """The rounded sum and its exact rounding error (Knuth)."""
-    total = a + b
+def two_sum(a: Floats, b: Floats, total: Floats | None = None, error: Floats | None = None) -> tuple[Floats, Floats]:
+    """The rounded sum and its exact rounding error (Knuth), in the given arrays if any."""
+    total = np.add(a, b, out=total)
     virtual = total - a
-    error = total - virtual
+    error = np.subtract(total, virtual, out=error)
     np.subtract(a, error, out=error)
     np.subtract(b, virtual, out=virtual)
     error += virtual
@@ -36,19 +33,16 @@ def window_sums(windows: Windows, column: Floats) -> tuple[Floats, Floats]:
 
     A sum that is not finite has no meaningful error. Sums that overflow on the way are infinite or NaN.
     """
-    total, lost = np.zeros(windows.shape), np.zeros(windows.shape)
-    rounded, errors = column, np.zeros(column.shape)
-    for block in _blocks(windows):
+    total, lost = np.zeros(1), np.zeros(1)
+    sums = _Sums(column, np.zeros(1))
+    for block in partition(windows):
         if block.size > 1:
-            half = block.size // 2
-            rounded, fresh = two_sum(rounded[..., :-half], rounded[..., half:])
-            fresh += errors[..., :-half]
-            fresh += errors[..., half:]
-            errors = fresh
+            sums = sums.doubled(block.size // 2)
         if block.used:
-            total, fresh = two_sum(total, block.of(rounded))
-            lost += fresh
-            lost += block.of(errors)
+            total, fresh = two_sum(total, block.of(sums.rounded))
+            lost = lost + fresh
+            if block.size > 1:
+                lost += block.of(sums.errors)
     return total, lost
 
 
@@ -67,63 +61,56 @@ def window_moments(windows: Windows, columns: Sequence[Floats], pairs: Sequence[
 
     The moments of a pair are NaN where a value of either column is not finite.
     """
-    sums = [(column, np.zeros(column.shape)) for column in columns]
+    sums = [_Sums(column, np.zeros(1)) for column in columns]
     products = [(columns[i] - columns[i]) + (columns[j] - columns[j]) for i, j in pairs]
     merged = _Merged(windows, len(columns), pairs)
-    for block in _blocks(windows):
+    for block in partition(windows):
         if block.size > 1:
             half = block.size // 2
-            apart = []
-            joined = []
-            for rounded, errors in sums:
-                left, right = slice(None, -half), slice(half, None)
-                total, fresh = two_sum(rounded[..., left], rounded[..., right])
-                fresh += errors[..., left] + errors[..., right]
-                joined.append((total, fresh))
-                distance = rounded[..., right] - rounded[..., left]
-                distance += errors[..., right] - errors[..., left]
-                apart.append(distance)
-            sums = joined
+            apart = [each.apart(half) for each in sums]
             products = [
-                product[..., :-half] + product[..., half:] + apart[i] * apart[j] * (0.5 / half)
-                for product, (i, j) in zip(products, pairs, strict=True)
+                _doubled(product, apart[i], apart[j], half) for product, (i, j) in zip(products, pairs, strict=True)
             ]
+            sums = [each.doubled(half) for each in sums]
         if block.used:
             merged.add(block, sums, products)
     return merged.moments()
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """The blocks of one size. A window has one of them, beginning at `positions`, where `within`."""
+class _Sums:
+    """The sums of blocks. Single samples have no errors yet: a single 0 stands for them."""
 
-    size: int
-    used: bool
-    positions: Int64s
-    within: Bools
-    everywhere: bool
+    rounded: Floats
+    errors: Floats
 
-    def of(self, column: Floats) -> Floats:
-        """The blocks' entries of a column, 0 where the window has none."""
-        entries = take(column, self.positions)
-        if not self.everywhere:
-            np.copyto(entries, 0.0, where=~self.within)
-        return entries
+    def doubled(self, half: int) -> _Sums:
+        rounded, total = unfilled(self.rounded, half)
+        errors, lost = unfilled(self.rounded, half)
+        two_sum(*halves(self.rounded, half), total, lost)
+        if half > 1:
+            first, second = halves(self.errors, half)
+            lost += first
+            lost += second
+        return _Sums(rounded, errors)
+
+    def apart(self, half: int) -> Floats:
+        """By how much the second half of each block of twice the size exceeds the first."""
+        difference, filled = unfilled(self.rounded, half)
+        first, second = halves(self.rounded, half)
+        np.subtract(second, first, out=filled)
+        if half > 1:
+            first, second = halves(self.errors, half)
+            filled += second - first
+        return difference
 
 
-def _blocks(windows: Windows) -> Iterator[_Block]:
-    """Each window as a row of blocks whose sizes are powers of two, the smallest first. Sizes up to the largest used
-    are given, also those that no window uses."""
-    sizes = int(np.bitwise_or.reduce(windows.count, axis=None))
-    positions = windows.left
-    for bit in range(sizes.bit_length()):
-        size = 1 << bit
-        if not sizes & size:
-            yield _Block(size, False, positions, np.zeros(0, np.bool_), False)
-            continue
-        within = (windows.count & size) != 0
-        yield _Block(size, True, positions, within, bool(within.all()))
-        positions = positions + np.where(within, size, 0)
+def _doubled(product: Floats, one: Floats, other: Floats, half: int) -> Floats:
+    """The central moment of blocks of twice `half` samples, whose halves' sums are apart by `one` and `other`."""
+    doubled, filled = unfilled(product, half)
+    np.add(*halves(product, half), out=filled)
+    doubled += one * other * (0.5 / half)
+    return doubled
 
 
 class _Merged:
@@ -135,26 +122,28 @@ class _Merged:
 
     def __init__(self, windows: Windows, columns: int, pairs: Sequence[tuple[int, int]]) -> None:
         self._pairs = pairs
-        self._count: Int64s = np.zeros(windows.count.shape, np.int64)
-        self._references: list[Floats] = [np.zeros(()) for _ in range(columns)]
-        self._deviations: list[Floats] = [np.zeros(()) for _ in range(columns)]
-        self._products: list[Floats] = [np.zeros(()) for _ in pairs]
+        self._count = np.zeros(windows.count.shape)
+        self._references: list[Floats] = [np.zeros(1) for _ in range(columns)]
+        self._deviations: list[Floats] = [np.zeros(1) for _ in range(columns)]
+        self._products: list[Floats] = [np.zeros(1) for _ in pairs]
 
-    def add(self, block: _Block, sums: Sequence[tuple[Floats, Floats]], products: Sequence[Floats]) -> None:
+    def add(self, block: Block, sums: Sequence[_Sums], products: Sequence[Floats]) -> None:
+        size = np.where(block.within, float(block.size), 0.0)
         first = block.within & (self._count == 0)
         counted = np.maximum(self._count, 1)
         apart = []
-        for i, (rounded, errors) in enumerate(sums):
-            total = block.of(rounded)
-            reference = np.where(first, total / block.size, self._references[i])
-            deviation = np.where(block.within, (total - block.size * reference) + block.of(errors), 0.0)
+        for i, each in enumerate(sums):
+            total = block.of(each.rounded)
+            self._references[i] = np.where(first, total / block.size, self._references[i])
+            deviation = total - size * self._references[i]
+            if block.size > 1:
+                deviation += block.of(each.errors)
             apart.append(deviation / block.size - self._deviations[i] / counted)
-            self._references[i] = reference
             self._deviations[i] = self._deviations[i] + deviation
-        weight = np.where(block.within, self._count * block.size / (self._count + block.size), 0.0)
+        weight = self._count * size / (self._count + block.size)
         for p, (i, j) in enumerate(self._pairs):
             self._products[p] = self._products[p] + block.of(products[p]) + apart[i] * apart[j] * weight
-        self._count = self._count + np.where(block.within, block.size, 0)
+        self._count = self._count + size
 
     def moments(self) -> Moments:
         means = [

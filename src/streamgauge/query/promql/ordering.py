@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.query.promql.blocks import covers, halves, unfilled
 from streamgauge.query.promql.windows import Windows, take
 
 _SORTED = 1 << 17
@@ -30,49 +31,45 @@ def ts_of_max_over_time(windows: Windows) -> Floats:
 
 
 def _extreme(windows: Windows, extreme: np.ufunc) -> Floats:
-    """The smallest or largest value of each window, NaN where all are NaN.
-
-    A window is covered by two blocks whose size is a power of two and which may overlap.
-    """
-    result = np.zeros(windows.shape)
+    """The smallest or largest value of each window, NaN where all are NaN."""
+    result = np.zeros(1)
     blocks = windows.values
-    for size, within in _covering_sizes(windows):
-        if size > 1:
-            blocks = extreme(blocks[..., : -(size // 2)], blocks[..., size // 2 :])
-        if within is not None:
-            found = extreme(take(blocks, windows.left), take(blocks, windows.right - size))
-            np.copyto(result, found, where=within)
+    for cover in covers(windows):
+        if cover.size > 1:
+            half = cover.size // 2
+            doubled, filled = unfilled(blocks, half)
+            extreme(*halves(blocks, half), out=filled)
+            blocks = doubled
+        if cover.within is not None:
+            found = extreme(take(blocks, cover.first), take(blocks, cover.second))
+            result = np.where(cover.within, found, result)
     return result
 
 
-def _covering_sizes(windows: Windows) -> list[tuple[int, Bools | None]]:
-    """Powers of two up to the longest window, each with the windows whose two covering blocks have that size."""
-    sizes: list[tuple[int, Bools | None]] = []
-    for bit in range(windows.longest.bit_length()):
-        size = 1 << bit
-        within = (windows.count >= size) & (windows.count < 2 * size)
-        sizes.append((size, within if within.any() else None))
-    return sizes
-
-
-def _time_of_extreme(windows: Windows, at_least: Callable[[Floats, Floats], Bools]) -> Floats:
+def _time_of_extreme(windows: Windows, at_least: np.ufunc) -> Floats:
     """When the extreme was last reached, in seconds; the last sample's time where all values are NaN."""
 
-    def later(values: tuple[Floats, Floats], times: tuple[Int64s, Int64s]) -> tuple[Floats, Int64s]:
-        take_second = at_least(values[1], values[0]) | np.isnan(values[0])
-        return np.where(take_second, values[1], values[0]), np.where(take_second, times[1], times[0])
+    def later(one: Floats, other: Floats) -> Bools:
+        """Whether the extreme of the later block is the one to take."""
+        replaced: Bools = at_least(other, one) | np.isnan(one)
+        return replaced
 
-    result = np.zeros(windows.shape, np.int64)
-    values, times = windows.values, windows.times
-    for size, within in _covering_sizes(windows):
-        if size > 1:
-            left, right = slice(None, -(size // 2)), slice(size // 2, None)
-            values, times = later((values[..., left], values[..., right]), (times[..., left], times[..., right]))
-        if within is not None:
-            begin, end = windows.left, windows.right - size
-            _, found = later((take(values, begin), take(values, end)), (take(times, begin), take(times, end)))
-            np.copyto(result, found, where=within)
-    return result / 1000
+    result = np.zeros(1)
+    values = windows.values
+    times = np.broadcast_to(windows.times / 1000, values.shape)
+    for cover in covers(windows):
+        if cover.size > 1:
+            half = cover.size // 2
+            (one, other), (before, after) = halves(values, half), halves(times, half)
+            values, best = unfilled(values, half)
+            times, when = unfilled(times, half)
+            second = later(one, other)
+            best[:], when[:] = np.where(second, other, one), np.where(second, after, before)
+        if cover.within is not None:
+            second = later(take(values, cover.first), take(values, cover.second))
+            found = np.where(second, take(times, cover.second), take(times, cover.first))
+            result = np.where(cover.within, found, result)
+    return result
 
 
 def quantile_over_time(windows: Windows, q: Floats) -> Floats:
@@ -110,7 +107,7 @@ def _on_values(windows: Windows, function: Callable[[Floats, Int64s, slice], Flo
     """
     shape, longest = windows.shape, windows.longest
     counts = np.broadcast_to(windows.count, shape).ravel()
-    first = windows.left
+    first = windows.bounds.first
     if windows.values.ndim == 2:
         first = first + np.arange(shape[0])[:, None] * windows.values.shape[1]
     first = np.broadcast_to(first, shape).ravel()

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats
 from streamgauge.query.promql.moments import two_sum, window_moments, window_sums
-from streamgauge.query.promql.windows import Windows
+from streamgauge.query.promql.windows import Windows, take
 
 _SHRINK = 2.0**-64
 """Values so scaled do not overflow when fewer than 2^64 of them are added up."""
@@ -60,20 +60,18 @@ def predict_linear(windows: Windows, seconds: Floats) -> Floats:
 def _line(windows: Windows, values: Floats) -> tuple[Floats, Floats, Floats]:
     """Least-squares line of each window: slope per second, mean value, and mean time in seconds from the window's end.
     All is NaN for a window with a value that is not finite."""
-    origin = windows.times[0]
-    elapsed = (windows.times - origin).astype(np.float64)
-    moments = window_moments(windows, [elapsed, values], [(0, 0), (0, 1)])
+    moments = window_moments(windows, [windows.elapsed(), values], [(0, 0), (0, 1)])
     of_time, with_time = moments.products
     mean_time, mean = moments.means
     slope = with_time / of_time * 1000
-    return slope, mean, (mean_time - (windows.ends - origin)) / 1000
+    return slope, mean, (mean_time - (windows.ends - windows.ends[0])) / 1000
 
 
 def double_exponential_smoothing(windows: Windows, smoothing: Floats, trend: Floats) -> Floats:
     """Holt's linear method. Both factors are float64 [steps], from 0 to 1."""
     shape = windows.shape
-    previous, smoothed = np.zeros(shape), np.broadcast_to(windows.first(), shape).copy()
-    slope = windows.at(windows.left + 1) - smoothed
+    previous, smoothed = np.zeros(shape), windows.first()
+    slope = take(windows.values, windows.bounds.first + 1) - smoothed
     for position, value, inside in _in_order(windows, 1):
         if position > 1:
             slope = trend * (smoothed - previous) + (1 - trend) * slope
@@ -91,7 +89,7 @@ def _in_order(windows: Windows, start: int = 0) -> Iterator[tuple[int, Floats, B
     for position in range(start, windows.longest):
         if position % _CHECK_EVERY == 0:
             windows.check()
-        yield position, windows.at(windows.left + position), windows.count > position
+        yield position, take(windows.values, windows.bounds.first + position), windows.count > position
 
 
 def _sum_in_order(windows: Windows) -> Floats:

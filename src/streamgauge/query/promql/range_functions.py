@@ -14,7 +14,7 @@ from streamgauge.query.budget import Budget
 from streamgauge.query.promql import counters, ordering, over_time
 from streamgauge.query.promql.chunks import CHUNK, over_windows
 from streamgauge.query.promql.steps import Grid, Steps
-from streamgauge.query.promql.windows import Windows
+from streamgauge.query.promql.windows import Windows, take
 
 INVALID_QUANTILE = "invalid quantile"
 """Note: a quantile outside of 0 to 1, or NaN, was asked for where there was something to take it of."""
@@ -75,8 +75,8 @@ _FUNCTIONS: Mapping[str, _Function] = {
     "stddev_over_time": _Function(over_time.stddev_over_time),
     "stdvar_over_time": _Function(over_time.stdvar_over_time),
     "sum_over_time": _Function(over_time.sum_over_time),
-    "ts_of_first_over_time": _Function(lambda windows: windows.first_time() / 1000),
-    "ts_of_last_over_time": _Function(lambda windows: windows.last_time() / 1000),
+    "ts_of_first_over_time": _Function(lambda windows: take(windows.times, windows.bounds.first) / 1000),
+    "ts_of_last_over_time": _Function(lambda windows: take(windows.times, windows.bounds.last) / 1000),
     "ts_of_max_over_time": _Function(ordering.ts_of_max_over_time),
     "ts_of_min_over_time": _Function(ordering.ts_of_min_over_time),
 }

@@ -43,9 +43,11 @@ def group_by_times(samples: Samples, smallest: int) -> tuple[list[Int64s], Int64
 
 
 def matrix(column: npt.NDArray[Number], starts: Int64s, length: int) -> npt.NDArray[Number]:
-    """The entries start, start + 1, …, start + length - 1 for each start, [starts, length]. A view where those
-    adjoin."""
-    if np.all(np.diff(starts) == length):
+    """The entries start, …, start + length - 1 for each start, [starts, length]; a view where they adjoin.
+
+    starts: ascending, at least `length` apart.
+    """
+    if starts[-1] - starts[0] == (len(starts) - 1) * length:
         return column[starts[0] : starts[-1] + length].reshape(len(starts), length)
     return column.take(starts[:, None] + np.arange(length))
 

@@ -5,8 +5,8 @@ A window function sees a chunk of series as one `Windows` object, in one of two 
     shared   the series have the same time vector     values [series, n]   times [n]         positions [steps]
     ragged   every series has times of its own        values [samples]     times [samples]   positions [series, steps]
 
-In both, time runs along the last axis, positions index that axis, and `numpy.take` along it together with broadcasting
-does the rest: what depends on times alone is worked out once for all series that share them.
+In both, time runs along the last axis, positions index that axis, and `take` together with broadcasting does the rest:
+what depends on times alone is worked out once for all series that share them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,31 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where windows begin and end: the positions first, first + 1, …, last; an empty one has last == first - 1."""
+
+    first: Int64s  # [steps] or [series, steps]
+    last: Int64s
+    count: Int64s
+
+    @staticmethod
+    def between(first: Int64s, end: Int64s) -> Bounds:
+        """Windows of the positions first, …, end - 1."""
+        return Bounds(np.ascontiguousarray(first), end - 1, end - first)
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """The windows (end - range_ms, end] of a chunk of series that holds at least one sample.
 
-    The window at a step holds the positions left, left + 1, …, right - 1; it is empty where left == right.
-    `count` is right - left. `check` raises when the query is out of time; long loops call it.
+    `check` raises when the query is out of time; long loops call it.
     """
 
     series: int
-    values: Floats  # [series, n] or [samples]
+    values: Floats  # [series, n] or [samples], contiguous
     times: Int64s  # [n] or [samples], ms
-    left: Int64s  # [steps] or [series, steps]
-    right: Int64s
-    count: Int64s
+    bounds: Bounds
+    longest: int  # number of samples in the longest window
     ends: Int64s  # [steps], ms
     range_ms: int
     check: Callable[[], None]
@@ -47,45 +59,40 @@ class Windows:
         return self.series, len(self.ends)
 
     @property
-    def longest(self) -> int:
-        """The number of samples in the longest window."""
-        return int(self.count.max())
-
-    def at(self, positions: Int64s) -> Floats:
-        """Values at positions, [series, steps]; any value where a position is out of range."""
-        return take(self.values, positions)
+    def count(self) -> Int64s:
+        """Samples in each window, [steps] or [series, steps]."""
+        return self.bounds.count
 
     def first(self) -> Floats:
-        return take(self.values, self.left)
+        """The first value of each window, [series, steps]."""
+        return take(self.values, self.bounds.first)
 
     def last(self) -> Floats:
-        return take(self.values, self.right - 1)
+        return take(self.values, self.bounds.last)
 
-    def first_time(self) -> Int64s:
-        """[steps] or [series, steps], ms"""
-        return take(self.times, self.left)
-
-    def last_time(self) -> Int64s:
-        return take(self.times, self.right - 1)
+    def elapsed(self) -> Floats:
+        """Times in ms since the first window's end, [n] or [samples]: whole numbers, and exact."""
+        elapsed: Floats = (self.times - self.ends[0]).astype(np.float64)
+        return elapsed
 
 
 def take(column: npt.NDArray[Number], positions: Int64s) -> npt.NDArray[Number]:
     """What a column laid out like times or values holds at positions; its first or last entry where they lie outside,
     as they may where a window is empty."""
-    return np.take(column, positions, axis=-1, mode="clip")
+    return column.take(positions, axis=-1, mode="clip")
 
 
 def window_bounds(offsets: Int64s, times: Int64s, grid: Grid, range_ms: int) -> tuple[Int64s, Int64s]:
     """Bounds of the windows (t - range_ms, t] of series in compressed-row form.
 
-    Returns (left, right), int64 [series, grid.count]: positions in `times` of each window's first sample and of the
-    one after its last. The cost is in proportion to samples plus windows.
+    Returns (first, end), int64 [series, grid.count]: positions in `times` of each window's first sample and of the one
+    after its last. The cost is in proportion to samples plus windows.
     """
     if grid.step == 0:
         instant = Grid(grid.first, max(range_ms, 1), 1)
-        left, right = window_bounds(offsets, times, instant, range_ms)
-        shape = (len(left), grid.count)
-        return np.broadcast_to(left, shape), np.broadcast_to(right, shape)
+        first, end = window_bounds(offsets, times, instant, range_ms)
+        shape = (len(first), grid.count)
+        return np.broadcast_to(first, shape), np.broadcast_to(end, shape)
     back, rest = divmod(range_ms, grid.step)
     if rest == 0 and back <= grid.count:
         longer = Grid(grid.first - range_ms, grid.step, grid.count + back)
@@ -99,8 +106,8 @@ def _samples_until(offsets: Int64s, times: Int64s, grid: Grid) -> Int64s:
     series, slots = len(offsets) - 1, grid.count + 1
     # Each sample belongs to the first step that sees it, 0 to count, where the last means none. Quotients of integers
     # this small are exact enough in floating point for rounding up, and much faster than integer division.
-    elapsed = np.clip(times, grid.first, grid.last + 1) - grid.first
-    slot = np.ceil(elapsed / grid.step).astype(np.int64)
-    slot += np.repeat(np.arange(0, series * slots, slots), np.diff(offsets))
-    until = np.cumsum(np.bincount(slot, minlength=series * slots))
+    slot = (np.clip(times, grid.first, grid.last + 1) - grid.first) / grid.step
+    np.ceil(slot, out=slot)
+    slot += np.repeat(np.arange(0.0, series * slots, slots), np.diff(offsets))
+    until = np.cumsum(np.bincount(slot.astype(np.int64), minlength=series * slots))
     return until.reshape(series, slots)[:, : grid.count]
