@@ -9,8 +9,7 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import QueryCanceled, QueryFailed
-from streamgauge.query import spool
-from streamgauge.query.spool import MEMORY_BYTES, PATIENCE, SLOWEST_READER, AnswerStream
+from streamgauge.query.spool import MEMORY_BYTES, PATIENCE, SLOWEST_READER, AnswerStream, SpoolSpace
 
 CHUNK = 256 << 10
 
@@ -21,7 +20,8 @@ class Setting:
     def __init__(self, directory: Path | None) -> None:
         self.clock = ManualClock()
         self.closed = 0
-        self.stream = AnswerStream(self.clock, self.on_close, directory)
+        self.space = SpoolSpace()
+        self.stream = AnswerStream(self.clock, self.on_close, self.space, directory)
 
     def on_close(self) -> None:
         self.closed += 1
@@ -179,21 +179,55 @@ def test_a_client_that_waits_for_a_slow_query_is_not_slow() -> None:
 def test_a_file_that_cannot_be_written_is_an_error_of_the_query(tmp_path: Path) -> None:
     async def test(setting: Setting) -> None:
         await setting.put(IN_MEMORY)
-        with pytest.raises(QueryFailed, match="does not fit the disk"):
+        with pytest.raises(QueryFailed, match="cannot be kept"):
             await setting.put(MORE)
         await setting.stream.aclose()
 
     run(test, tmp_path / "absent")
 
 
-def test_the_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "FILE_BYTES", 2 * CHUNK)
-
+def test_all_answers_share_the_disk(tmp_path: Path) -> None:
     async def test(setting: Setting) -> None:
+        setting.space.disk = 3 * CHUNK
         await setting.put(IN_MEMORY)
-        await setting.put(MORE[:2])
-        with pytest.raises(QueryFailed, match="waiting for it"):
-            await setting.put(MORE[2:3])
+        await setting.put(MORE[:3])
+        assert setting.space.disk == 0
+        with pytest.raises(QueryFailed, match="kept for slow readers already"):
+            await setting.put(MORE[3:4])
         await setting.stream.aclose()
+        assert setting.space.disk == 3 * CHUNK
 
     run(test, tmp_path)
+
+
+def test_all_answers_share_the_memory(tmp_path: Path) -> None:
+    async def test(setting: Setting) -> None:
+        other = AnswerStream(setting.clock, setting.on_close, setting.space, tmp_path)
+        setting.space.memory = 4 * CHUNK
+        await setting.put(range(4))
+        await other.put(chunk(0))
+        assert setting.space.memory == 0
+        assert setting.space.disk < SpoolSpace().disk
+        setting.stream.finish()
+        await setting.expect(range(4))
+        assert setting.space.memory == 4 * CHUNK
+        assert await anext(other) == chunk(0)
+        await other.put(chunk(1))
+        assert setting.space.memory == 3 * CHUNK
+        other.fail(QueryFailed("died"))
+        assert setting.space == SpoolSpace(memory=4 * CHUNK)
+        await other.aclose()
+
+    run(test, tmp_path)
+
+
+def test_an_answer_that_is_whole_stays_whole_when_its_worker_dies_later() -> None:
+    async def test(setting: Setting) -> None:
+        await setting.put(range(2))
+        setting.stream.finish()
+        setting.stream.fail(QueryFailed("died"))
+        await setting.expect(range(2))
+        with pytest.raises(StopAsyncIteration):
+            await anext(setting.stream)
+
+    run(test)

@@ -22,13 +22,13 @@ MAX_PAYLOAD_BYTES = 64 << 20
 
 
 class Kind(enum.IntEnum):
-    READY = 1  # worker: it waits for requests
+    READY = 1  # worker: it waits for a request, and refers to nothing of those before
     REQUEST = 2  # server: pickled (query id, job, snapshot, seconds waited)
     CANCEL = 3  # server: the query's id as decimal text
     HEAD = 4  # worker: JSON object of content_type, encoding
     CHUNK = 5  # worker: bytes of the answer
     END = 6  # worker: the answer is whole
-    ERROR = 7  # worker: JSON object of name (of an error class) and message; what came before it is not whole
+    ERROR = 7  # worker, in place of END: JSON object of name (of an error class) and message
     FAULT = 8  # worker: text for the server's log, before an ERROR
 
 

@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from streamgauge import errors
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, QueryTimeout, StreamgaugeError
@@ -27,15 +29,15 @@ from streamgauge.query.frames import Kind
 from streamgauge.query.process import WorkerProcess, how_it_ended
 from streamgauge.query.requests import Answer, Job, RunningQuery, TakeSnapshot
 from streamgauge.query.running import PoolQuery, PoolWorker, failure
-from streamgauge.query.spool import AnswerStream
-from streamgauge.query.worker import WorkerSettings
+from streamgauge.query.spool import AnswerStream, SpoolSpace
+from streamgauge.query.worker import HIDDEN, WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 20
 MEMORY_LIMIT = 4 << 30
 """Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
-kernels need room to work in."""
+kernels need room to work in. By default no more than half of the machine's."""
 RETRY_AFTER = 5
 """Seconds, told to whom we refuse. Queries of dashboards take less."""
 TIMEOUT_GRACE = 2.0
@@ -75,28 +77,31 @@ class WorkerPool:
         clock: Clock | None = None,
         workers: int | None = None,
         max_waiting: int = MAX_WAITING,
-        memory_limit: int = MEMORY_LIMIT,
+        memory_limit: int | None = None,
         watch_memory: bool = sys.platform != "linux",
         preload: tuple[str, ...] = (),
         spool_directory: Path | None = None,
     ) -> None:
         """
         workers: how many queries run at once, beside a small one; by default as many as there are cores.
+        memory_limit: bytes of private memory of one worker.
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
         preload: modules that the snapshots need where they are opened.
         spool_directory: where answers go that their clients are slow to take.
         """
         self._take_snapshot = take_snapshot
         self._clock = clock or SystemClock()
-        self._limit = workers or os.cpu_count() or 1
+        self._limit = workers or _cores()
         self._max_waiting = max_waiting
         self._watch_memory = watch_memory
-        self._settings = WorkerSettings(memory_limit, preload)
+        self._memory_limit = memory_limit or min(MEMORY_LIMIT, psutil.virtual_memory().total // 2)
+        self._settings = WorkerSettings(self._memory_limit, preload)
         self._spool_directory = spool_directory
+        self._space = SpoolSpace()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="query-processes")
         self._workers: list[PoolWorker] = []  # the one used last at the end
         self._waiting: list[PoolQuery] = []
-        self._queries: dict[int, PoolQuery] = {}  # waiting and running, oldest first
+        self._queries: dict[int, PoolQuery] = {}  # waiting, or running and not yet answered; oldest first
         self._next_id = 1
         self._totals = PoolStatistics()
         self._cannot_start: str | None = None  # then no worker is started until somebody asks again
@@ -122,7 +127,7 @@ class WorkerPool:
         stopping = NotReady("the server is stopping")
         for query in list(self._queries.values()):
             if query.worker is None:
-                self._finish(query, stopping)
+                self._fail(query, stopping)
             else:
                 query.stopped = query.stopped or stopping
         lives = [worker.life for worker in self._workers if worker.life is not None]
@@ -180,7 +185,7 @@ class WorkerPool:
             started=self._clock.now_ms(),
             admitted=self._clock.monotonic(),
             head=asyncio.get_running_loop().create_future(),
-            stream=AnswerStream(self._clock, lambda: self._stop(query, gone), self._spool_directory),
+            stream=AnswerStream(self._clock, lambda: self._stop(query, gone), self._space, self._spool_directory),
         )
         self._next_id += 1
         self._cannot_start = None
@@ -204,7 +209,10 @@ class WorkerPool:
                 try:
                     self._assign(query, worker)
                 except StreamgaugeError as error:  # there is no snapshot to be had
-                    self._finish(query, error)
+                    self._fail(query, error)
+                except Exception:
+                    logger.exception("a query could not be handed to its worker: %s", query.text)
+                    self._fail(query, StreamgaugeError(HIDDEN))
         self._staff()
 
     def _idle_worker(self, query: PoolQuery) -> PoolWorker | None:
@@ -213,13 +221,13 @@ class WorkerPool:
         return max(reversed(idle), key=lambda worker: worker.reserved, default=None)
 
     def _assign(self, query: PoolQuery, worker: PoolWorker) -> None:
+        assert worker.process is not None
         snapshot, query.end_lease = self._take_snapshot()
+        waited = self._clock.monotonic() - query.admitted
+        worker.process.channel.send(Kind.REQUEST, pickle.dumps((query.id, query.job, snapshot, waited)))
         self._waiting.remove(query)
         query.worker, worker.query = worker, query
         worker.stop_idling()
-        waited = self._clock.monotonic() - query.admitted
-        assert worker.process is not None
-        worker.process.channel.send(Kind.REQUEST, pickle.dumps((query.id, query.job, snapshot, waited)))
         if self._watch_memory:
             self._task(query, self._enforce_memory(query, worker.process))
 
@@ -231,18 +239,19 @@ class WorkerPool:
         query.stopped = error
         query.refuse(error)
         if query.worker is None:
-            self._finish(query, error)
+            self._fail(query, error)
         elif query.worker.process is not None:
             query.worker.process.channel.send(Kind.CANCEL, str(query.id).encode())
             self._task(query, self._kill_after(query, CANCEL_GRACE))
 
-    def _finish(self, query: PoolQuery, error: StreamgaugeError | None = None) -> None:
-        """A query is over: with an error, or because its answer is whole."""
-        if error is not None:
-            query.refuse(error)
-            self._totals.timed_out += isinstance(error, QueryTimeout)
-        else:
-            query.stream.finish()
+    def _fail(self, query: PoolQuery, error: StreamgaugeError) -> None:
+        """A query is over that no worker answers."""
+        self._totals.timed_out += isinstance(error, QueryTimeout)
+        query.refuse(error)
+        self._forget(query)
+
+    def _forget(self, query: PoolQuery) -> None:
+        """Nothing works for a query any longer."""
         if query.worker is None:
             self._waiting.remove(query)
         else:
@@ -251,7 +260,7 @@ class WorkerPool:
         if query.end_lease is not None:
             end_lease, query.end_lease = query.end_lease, None
             end_lease()
-        del self._queries[query.id]
+        self._queries.pop(query.id, None)
         current = asyncio.current_task()
         for task in query.tasks:
             if task is not current:
@@ -263,13 +272,13 @@ class WorkerPool:
         seconds = query.job.limits.seconds
         await self._clock.sleep(seconds)
         if query.worker is None:
-            self._finish(query, QueryTimeout(f"the query waited {seconds:g} s for others to end", RETRY_AFTER))
+            self._fail(query, QueryTimeout(f"the query waited {seconds:g} s for others to end", RETRY_AFTER))
             return
         await self._clock.sleep(TIMEOUT_GRACE)
         self._kill(query, QueryTimeout(f"query timed out after {seconds:g} s (--query-timeout)"))
 
     async def _enforce_memory(self, query: PoolQuery, process: WorkerProcess) -> None:
-        limit = self._settings.memory_limit
+        limit = self._memory_limit
         while process.private_memory() <= limit:
             await self._clock.sleep(MEMORY_CHECK_SECONDS)
         self._kill(query, QueryFailed(f"query needs more than {limit >> 20} MiB of memory (--query-memory); narrow it"))
@@ -300,7 +309,7 @@ class WorkerPool:
         if not any(worker.reserved for worker in staying):
             self._hire(reserved=True)
         general = [worker for worker in staying if not worker.reserved]
-        busy = sum(worker.query is not None for worker in general)
+        busy = sum(worker.query is not None and worker.query.id in self._queries for worker in general)
         for _ in range(len(general), min(self._limit, max(1, busy + len(self._waiting)))):
             self._hire(reserved=False)
 
@@ -327,6 +336,11 @@ class WorkerPool:
             self._dismiss_or_keep(worker)
             while (frame := await process.channel.receive()) is not None:
                 await self._handle(worker, *frame)
+        except Exception:
+            logger.exception("the answer of a query worker is not understood")
+            worker.killed = True
+            if worker.query is not None:
+                worker.query.stopped = StreamgaugeError(HIDDEN)
         finally:
             worker.leaving = True
             code = await process.kill()
@@ -341,7 +355,7 @@ class WorkerPool:
         logger.error("%s", why)
         for query in list(self._waiting):
             if not any(query.small or not worker.reserved for worker in self._workers if not worker.leaving):
-                self._finish(query, StreamgaugeError(why))
+                self._fail(query, StreamgaugeError(why))
 
     def _mourn(self, worker: PoolWorker, code: int | None) -> None:
         query = worker.query
@@ -352,7 +366,7 @@ class WorkerPool:
             logger.error("a query worker %s%s", ended, f" while it ran: {query.text}" if query else "")
         if query is not None:
             died = QueryFailed(f"the process that ran this query {ended}; other queries are not affected")
-            self._finish(query, query.stopped or died)
+            self._fail(query, query.stopped or died)
 
     async def _handle(self, worker: PoolWorker, kind: Kind, payload: bytes) -> None:
         query = worker.query
@@ -364,18 +378,23 @@ class WorkerPool:
         elif kind is Kind.CHUNK:
             try:
                 await query.stream.put(payload)
-            except QueryFailed as error:
-                self._stop(query, error)
+            except QueryFailed as cannot_keep:
+                self._stop(query, cannot_keep)
         elif kind is Kind.FAULT:
             logger.error("query failed unexpectedly: %s\n%s", query.text, payload.decode(errors="replace"))
         elif kind is Kind.END:
             self._totals.answered += query.stopped is None
-            self._finish(query)
-            self._dismiss_or_keep(worker)
+            query.stream.finish()
+            del self._queries[query.id]
         elif kind is Kind.ERROR:
             met = json.loads(payload)
+            error = query.stopped or getattr(errors, met["name"])(met["message"])
             self._totals.answered += query.stopped is None
-            self._finish(query, query.stopped or getattr(errors, met["name"])(met["message"]))
+            self._totals.timed_out += isinstance(error, QueryTimeout)
+            query.refuse(error)
+            del self._queries[query.id]
+        elif kind is Kind.READY:
+            self._forget(query)
             self._dismiss_or_keep(worker)
 
     def _dismiss_or_keep(self, worker: PoolWorker) -> None:
@@ -403,3 +422,8 @@ class WorkerPool:
 
     def _task(self, query: PoolQuery, work: Coroutine[None, None, None]) -> None:
         query.tasks.append(asyncio.create_task(work, name=f"query-{query.id}"))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1

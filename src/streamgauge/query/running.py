@@ -27,6 +27,8 @@ from streamgauge.query.requests import (
 from streamgauge.query.spool import AnswerStream
 
 _SMALL = (InstantQuery, SeriesQuery, LabelNamesQuery, LabelValuesQuery, FormatQuery, ParseQuery)
+_TEXT_LENGTH = 1000
+"""Whoever asks may send a megabyte; the list and the log show who it was, not all of it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -99,7 +101,12 @@ class PoolWorker:
 
 
 def describe(query: Query) -> str:
-    """A query in the words of the list of running queries."""
+    """A query in the words of the list of running queries and of the log."""
+    text = _words(query)
+    return text if len(text) <= _TEXT_LENGTH else f"{text[:_TEXT_LENGTH]}…"
+
+
+def _words(query: Query) -> str:
     match query:
         case InstantQuery() | RangeQuery() | FormatQuery() | ParseQuery():
             return query.query

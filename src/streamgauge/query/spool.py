@@ -1,6 +1,7 @@
 """An answer between the worker that makes it and the client that reads it.
 
 A slow client must not hold a worker: what it has not taken is kept in memory up to 8 MiB, the rest in a temporary file.
+What all answers hold together is limited, too: there can be any number of slow clients.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +20,10 @@ from streamgauge.errors import QueryCanceled, QueryFailed, StreamgaugeError
 from streamgauge.query.frames import CHUNK_BYTES
 
 MEMORY_BYTES = 8 << 20
-FILE_BYTES = 4 << 30
-"""A temporary file grows no further. 50 M points, the most a query may hold, are below 2 GiB of text."""
+"""Of one answer. Most answers of dashboards are smaller, and never see a file."""
+ALL_MEMORY_BYTES = 64 << 20
+ALL_FILE_BYTES = 8 << 30
+"""Of all answers together. 50 M points, the most a query may hold, are below 2 GiB of text."""
 SLOWEST_READER = 10_000
 """Bytes a second. Whoever reads more slowly keeps a file and a lease on the disk for no good reason."""
 PATIENCE = 30.0
@@ -27,15 +31,26 @@ PATIENCE = 30.0
 a lost packet, and for what the sockets in between take at once."""
 
 
+@dataclass(slots=True)
+class SpoolSpace:
+    """What is left for all answers together, in bytes."""
+
+    memory: int = ALL_MEMORY_BYTES
+    disk: int = ALL_FILE_BYTES
+
+
 class AnswerStream:
     """The chunks of one answer, in order. The worker's side calls `put`, `finish`, `fail`; the client's side iterates
     and calls `aclose`, after which `on_close` has been called, once, if the answer was not read to its end."""
 
-    def __init__(self, clock: Clock, on_close: Callable[[], None], directory: Path | None = None) -> None:
+    def __init__(
+        self, clock: Clock, on_close: Callable[[], None], space: SpoolSpace, directory: Path | None = None
+    ) -> None:
         """`directory` is where the temporary file goes; the system's by default."""
         self._clock = clock
         self._on_close: Callable[[], None] | None = on_close
-        self._file = _File(directory)
+        self._space = space
+        self._file = _File(space, directory)
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._finished = False
@@ -52,14 +67,15 @@ class AnswerStream:
         """
         if self._error is not None:
             return
-        if self._file.unread or self._held + len(chunk) > MEMORY_BYTES:
+        size = len(chunk)
+        if self._file.unread or self._held + size > MEMORY_BYTES or size > self._space.memory:
             try:
                 await self._file.append(chunk)
             except OSError as error:
-                raise QueryFailed(f"the answer does not fit the disk while its reader is slow: {error}") from None
+                raise QueryFailed(f"the answer cannot be kept for its slow reader: {error}") from None
         else:
             self._chunks.append(chunk)
-            self._held += len(chunk)
+            self._hold(size)
         self._wake()
 
     def finish(self) -> None:
@@ -69,10 +85,8 @@ class AnswerStream:
 
     def fail(self, error: StreamgaugeError) -> None:
         """The answer will never be whole: from now on the client's side raises `error`."""
-        if self._error is None and not (self._finished and self._exhausted):
-            self._error = error
-            self._release()
-            self._wake()
+        if self._error is None and not self._finished:
+            self._break(error)
 
     # ---- the client's side ----
 
@@ -115,7 +129,7 @@ class AnswerStream:
     async def _take(self) -> bytes:
         if self._chunks:
             chunk = self._chunks.popleft()
-            self._held -= len(chunk)
+            self._hold(-len(chunk))
             return chunk
         if self._file.unread:
             try:
@@ -130,10 +144,16 @@ class AnswerStream:
 
     def _give_up(self, error: StreamgaugeError) -> None:
         on_close, self._on_close = self._on_close, None
-        self.fail(error)
         self._stop_pace()
-        if on_close is not None and self._error is error:
-            on_close()
+        if self._error is None and not (self._finished and self._exhausted):
+            self._break(error)
+            if on_close is not None:
+                on_close()
+
+    def _break(self, error: StreamgaugeError) -> None:
+        self._error = error
+        self._release()
+        self._wake()
 
     def _stop_pace(self) -> None:
         if self._pace is not None and self._pace is not asyncio.current_task():
@@ -142,8 +162,12 @@ class AnswerStream:
 
     def _release(self) -> None:
         self._chunks.clear()
-        self._held = 0
+        self._hold(-self._held)
         self._file.close()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._space.memory -= size
 
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():
@@ -153,13 +177,15 @@ class AnswerStream:
 class _File:
     """A temporary file that is appended to at one end and taken from at the other, by threads."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, space: SpoolSpace, directory: Path | None) -> None:
+        self._space = space
         self._directory = directory
         self._file: IO[bytes] | None = None
         self._closed = False
         self._turn = asyncio.Lock()
         self._read = 0
         self._written = 0
+        self._size = 0  # on disk
 
     @property
     def unread(self) -> int:
@@ -167,10 +193,13 @@ class _File:
         return 0 if self._closed else self._written - self._read
 
     async def append(self, data: bytes) -> None:
-        """Raises OSError, also for a file that would pass FILE_BYTES."""
+        """Raises OSError, also when there is no space left for all answers together."""
         async with self._turn:
-            if self._written + len(data) > FILE_BYTES:
-                raise OSError(f"more than {FILE_BYTES >> 30} GiB are waiting for it")
+            more = max(0, self._written + len(data) - self._size)
+            if more > self._space.disk:
+                raise OSError("too much is kept for slow readers already")
+            self._size += more
+            self._space.disk -= more
             await asyncio.to_thread(self._write_at, self._written, data)
             self._written += len(data)
             if self._closed:
@@ -189,6 +218,8 @@ class _File:
 
     def close(self) -> None:
         self._closed = True
+        self._space.disk += self._size
+        self._size = 0
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -19,6 +19,8 @@ def compressed(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
         return _gzip(chunks)
     if encoding == "zstd":
         return _zstd(chunks)
+    if encoding != "identity":
+        raise ValueError(f"no content coding {encoding}")
     return iter(chunks)
 
 

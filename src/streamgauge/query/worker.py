@@ -7,6 +7,8 @@ before the worker reports that it is ready.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
 import importlib
 import json
 import multiprocessing
@@ -41,6 +43,7 @@ class WorkerSettings:
 
 def main(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
+    faulthandler.enable()  # a crash shows on standard error where it was
     _ignore_signals()
     _end_with_the_server()
     channel = WorkerChannel(sock)
@@ -49,10 +52,11 @@ def main(sock: socket.socket, settings: WorkerSettings) -> None:
     _import(settings.preload)
     _offer_to_the_oom_killer()
     _limit_memory(settings.memory_limit)
-    channel.send(Kind.READY)
     kept: dict[str, object] = {}
     while True:
+        channel.send(Kind.READY)
         _answer(channel, inbox, settings, kept)
+        _free_memory()
 
 
 class _Inbox:
@@ -98,18 +102,22 @@ def _listen(channel: WorkerChannel, inbox: _Inbox) -> None:
 def _answer(channel: WorkerChannel, inbox: _Inbox, settings: WorkerSettings, kept: dict[str, object]) -> None:
     """Take up one request and answer it. Nothing of the query is referred to when this returns."""
     request = inbox.requests.get()
+    failure: StreamgaugeError | None = None
     try:
         _run(channel, inbox, request, kept)
     except StreamgaugeError as error:
-        _send_error(channel, error)
+        failure = error
     except MemoryError:
         limit = settings.memory_limit >> 20
-        _send_error(channel, QueryFailed(f"query needs more than {limit} MiB of memory; narrow it"))
+        failure = QueryFailed(f"query needs more than {limit} MiB of memory; narrow it")
     except BaseException:  # a panic of a library written in Rust is no Exception
         channel.send(Kind.FAULT, traceback.format_exc().encode(errors="replace"), more=True)
-        _send_error(channel, StreamgaugeError(HIDDEN))
-    finally:
-        inbox.end()
+        failure = StreamgaugeError(HIDDEN)
+    inbox.end()
+    if failure is None:
+        channel.send(Kind.END)
+    else:
+        channel.send(Kind.ERROR, json.dumps({"name": _name(failure), "message": failure.message}).encode())
 
 
 def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, object]) -> None:
@@ -120,6 +128,7 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
     query_id, job, snapshot, waited = pickle.loads(request)
     budget = Budget(job.limits, waited=waited)
     inbox.begin(query_id, budget)
+<<<<<<< HEAD
     begun = time.perf_counter()
     source = snapshot.open(kept)
     response = execute(job, source, budget, waited, time.perf_counter() - begun)
@@ -132,11 +141,31 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
             started = True
         channel.send(Kind.CHUNK, chunk, more=len(chunk) < CHUNK_BYTES)
     channel.send(Kind.END)
+=======
+    response = execute(job, snapshot, budget, waited)
+    frames = framed(compressed(response.body, job.encoding), CHUNK_BYTES)
+    frame = next(frames, b"")  # what fails up to here has an answer of its own
+    head = {"content_type": response.content_type, "encoding": job.encoding}
+    channel.send(Kind.HEAD, json.dumps(head).encode(), more=True)
+    while frame:
+        budget.check()
+        channel.send(Kind.CHUNK, frame, more=len(frame) < CHUNK_BYTES)
+        frame = next(frames, b"")
+>>>>>>> workers
 
 
-def _send_error(channel: WorkerChannel, error: StreamgaugeError) -> None:
-    payload = {"name": type(error).__name__, "message": error.message}
-    channel.send(Kind.ERROR, json.dumps(payload).encode())
+def _name(error: StreamgaugeError) -> str:
+    """The name by which the server knows a class of errors, or the nearest one above it."""
+    known = StreamgaugeError.__module__
+    return next(each.__name__ for each in type(error).__mro__ if each.__module__ == known)
+
+
+def _free_memory() -> None:
+    """Give memory back. Without this the allocator kept 2.2 GB after a query of 100 M values; with it, 4 MB."""
+    import pyarrow
+
+    gc.collect()
+    pyarrow.default_memory_pool().release_unused()
 
 
 def _ignore_signals() -> None:
@@ -175,6 +204,8 @@ def _import(preload: tuple[str, ...]) -> None:
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     for module in ("streamgauge.query.dispatch", "streamgauge.query.stream", *preload):
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # so that collecting after each query looks at that query alone
 
 
 def _offer_to_the_oom_killer() -> None:
