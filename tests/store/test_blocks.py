@@ -247,6 +247,17 @@ def test_a_block_cut_short_or_in_part_missing_is_set_aside_and_the_others_are_se
     assert blocks.scan() == ([good], [])
 
 
+def test_a_folder_that_is_only_looked_at_is_not_changed(blocks: LocalBlocks, tmp_path: Path) -> None:
+    path = folder_of(tmp_path, blocks.write(META, sorted_rows([3]))) / "series.parquet"
+    os.truncate(path, 100)
+    (tmp_path / "tmp" / "left").touch()
+    before = sorted(tmp_path.rglob("*"))
+    found, [damaged] = LocalBlocks(tmp_path, read_only=True).scan()
+    assert found == []
+    assert "not used" in damaged.what
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_damaged_footers_are_found_by_a_scan(blocks: LocalBlocks, tmp_path: Path) -> None:
     for name in ("samples.parquet", "series.parquet"):
         meta = blocks.write(replace(META, id=name), sorted_rows([3]))

@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import FolderInUse
 from streamgauge.model.arrays import STALE_BITS
-from streamgauge.model.batch import Metadata, SampleBatch
-from streamgauge.model.labels import key_of, labels_of
-from streamgauge.model.source import Matcher, MatchOp, NoMeter
+from streamgauge.model.batch import SampleBatch
+from streamgauge.model.labels import key_of
+from streamgauge.model.source import NoMeter
 from streamgauge.store.helper import InThread
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance

@@ -128,21 +128,9 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
     query_id, job, snapshot, waited = pickle.loads(request)
     budget = Budget(job.limits, waited=waited)
     inbox.begin(query_id, budget)
-<<<<<<< HEAD
     begun = time.perf_counter()
     source = snapshot.open(kept)
     response = execute(job, source, budget, waited, time.perf_counter() - begun)
-    head = {"content_type": response.content_type, "encoding": job.encoding}
-    started = False
-    for chunk in framed(compressed(response.body, job.encoding), CHUNK_BYTES):
-        budget.check()
-        if not started:
-            channel.send(Kind.HEAD, json.dumps(head).encode(), more=True)
-            started = True
-        channel.send(Kind.CHUNK, chunk, more=len(chunk) < CHUNK_BYTES)
-    channel.send(Kind.END)
-=======
-    response = execute(job, snapshot, budget, waited)
     frames = framed(compressed(response.body, job.encoding), CHUNK_BYTES)
     frame = next(frames, b"")  # what fails up to here has an answer of its own
     head = {"content_type": response.content_type, "encoding": job.encoding}
@@ -151,7 +139,6 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
         budget.check()
         channel.send(Kind.CHUNK, frame, more=len(frame) < CHUNK_BYTES)
         frame = next(frames, b"")
->>>>>>> workers
 
 
 def _name(error: StreamgaugeError) -> str:

@@ -3,6 +3,7 @@ them are held."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -45,41 +46,66 @@ class ColumnEncoding:
 class Encoding:
     """How a block is stored."""
 
+    series_id: ColumnEncoding
     time: ColumnEncoding
     value: ColumnEncoding
-    others: int  # the level of zstd for all that is neither time nor value
+    level: int  # of zstd, for the series file
 
 
-FLUSH_ENCODING = Encoding(ColumnEncoding("BYTE_STREAM_SPLIT", 3), ColumnEncoding("PLAIN", 3), 3)
+FLUSH_ENCODING = Encoding(
+    series_id=ColumnEncoding("PLAIN", 3),
+    time=ColumnEncoding("BYTE_STREAM_SPLIT", 3),
+    value=ColumnEncoding("PLAIN", 3),
+    level=3,
+)
 """Quick to write. Level 1 takes a fifth more bytes and is no faster."""
 
 _COMPACTED_LEVEL = 9
+_SERIES_ID_TRIALS = (ColumnEncoding("PLAIN", 3), ColumnEncoding("DELTA_BINARY_PACKED", 9))
+"""Deltas win by far where ids ascend for long, and lose where they jump with every series."""
 _TIME_TRIALS = (
     ColumnEncoding("BYTE_STREAM_SPLIT", 12),
     ColumnEncoding("DELTA_BINARY_PACKED", 9),
     ColumnEncoding("PLAIN", 3),
 )
 """Levels are those from which a higher one hardly helps; between 6 and 11 zstd does worse on split bytes than at 3."""
-_VALUE_TRIALS = (ColumnEncoding("PLAIN", 9), ColumnEncoding("BYTE_STREAM_SPLIT", 6))
-"""Level 19 takes 2 % less than 9, and ten times as long. A dictionary lost in every row group of recorded scrapes: zstd
-finds by itself what repeats."""
+_VALUE_TRIALS = (ColumnEncoding("PLAIN", 3), ColumnEncoding("BYTE_STREAM_SPLIT", 3))
+_VALUE_LEVEL = 9
+"""Values are tried at a level that takes no time, which ranks them alike. Level 19 takes 2 % less than 9, and ten times
+as long. A dictionary lost in every row group of recorded scrapes: zstd finds by itself what repeats."""
 
 
-def choose_encoding(times: Int64s, values: Floats) -> Encoding:
-    """The encodings that make the given rows smallest, by trying them. For blocks that stay."""
-    return Encoding(
-        time=min(_TIME_TRIALS, key=lambda encoding: _encoded_size(times, encoding)),
-        value=min(_VALUE_TRIALS, key=lambda encoding: _encoded_size(values, encoding)),
-        others=_COMPACTED_LEVEL,
-    )
+class EncodingTrial:
+    """Finds the encodings that make rows smallest, by trying them. For blocks that stay."""
+
+    def __init__(self) -> None:
+        self._sizes: Counter[tuple[str, ColumnEncoding]] = Counter()
+
+    def add(self, series_ids: UInt32s, times: Int64s, values: Floats) -> None:
+        """Try rows, at most about a row group."""
+        for encoding in _SERIES_ID_TRIALS:
+            self._sizes["series_id", encoding] += _encoded_size(series_ids, encoding)
+        for encoding in _TIME_TRIALS:
+            self._sizes["time", encoding] += _encoded_size(times, encoding)
+        for encoding in _VALUE_TRIALS:
+            self._sizes["value", encoding] += _encoded_size(values, encoding)
+
+    def best(self) -> Encoding:
+        """The encodings whose sizes have the smallest sum over all rows tried."""
+        return Encoding(
+            series_id=min(_SERIES_ID_TRIALS, key=lambda encoding: self._sizes["series_id", encoding]),
+            time=min(_TIME_TRIALS, key=lambda encoding: self._sizes["time", encoding]),
+            value=replace(min(_VALUE_TRIALS, key=lambda encoding: self._sizes["value", encoding]), level=_VALUE_LEVEL),
+            level=_COMPACTED_LEVEL,
+        )
 
 
-def _encoded_size(column: Int64s | Floats, encoding: ColumnEncoding) -> int:
+def _encoded_size(column: UInt32s | Int64s | Floats, encoding: ColumnEncoding) -> int:
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.Table.from_arrays([pa.array(column)], ["column"]),
         sink,
-        row_group_size=MAX_ROW_GROUP,
+        row_group_size=max(len(column), 1),
         use_dictionary=False,
         column_encoding={"column": encoding.name},
         compression_level=encoding.level,
@@ -93,12 +119,12 @@ def _samples_settings(encoding: Encoding) -> dict[str, Any]:
     return {
         "use_dictionary": False,
         "column_encoding": {
-            "series_id": "DELTA_BINARY_PACKED",
+            "series_id": encoding.series_id.name,
             "time": encoding.time.name,
             "value": encoding.value.name,
         },
         "compression_level": {
-            "series_id": encoding.others,
+            "series_id": encoding.series_id.level,
             "time": encoding.time.level,
             "value": encoding.value.level,
         },
@@ -110,7 +136,7 @@ def _series_settings(encoding: Encoding) -> dict[str, Any]:
     return {
         "use_dictionary": ["labels.key_value.key", "labels.key_value.value"],
         "column_encoding": dict.fromkeys(SERIES_SCHEMA.names[:-1], "DELTA_BINARY_PACKED"),
-        "compression_level": encoding.others,
+        "compression_level": encoding.level,
         "write_statistics": ["series_id", "min_time", "max_time"],
     }
 

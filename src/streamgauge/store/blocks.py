@@ -15,10 +15,14 @@ from streamgauge.store.ports import BlockMeta, Damage, SortedRows
 
 
 class LocalBlocks:
-    """`ports.Blocks` in the folder `data`. Holds no state: any number of processes may read, one writes."""
+    """`ports.Blocks` in the folder `data`. Holds no state: any number of processes may read, one writes.
 
-    def __init__(self, data: Path) -> None:
+    Where `read_only`, a scan removes and moves nothing; it is for a folder that is looked at without a server.
+    """
+
+    def __init__(self, data: Path, read_only: bool = False) -> None:
         self._data = data
+        self._read_only = read_only
 
     def scan(self) -> tuple[list[BlockMeta], list[Damage]]:
         """Every whole block there is, ordered by id, from the footers; what cannot be read is set aside.
@@ -26,7 +30,8 @@ class LocalBlocks:
         For the start, while nobody uses the folder: what was half written is removed. Raises FormatTooNew for a block
         of a later version.
         """
-        fs.clear_tmp(self._data)
+        if not self._read_only:
+            fs.clear_tmp(self._data)
         found: list[BlockMeta] = []
         damage: list[Damage] = []
         for block_id in self.names():
@@ -35,7 +40,12 @@ class LocalBlocks:
             except FormatTooNew:
                 raise
             except Corrupt as error:
-                damage.append(self.set_aside(block_id, error.message))
+                if self._read_only:
+                    damage.append(
+                        Damage(str(names.block_dir(self._data, block_id)), f"{error.message}; it is not used")
+                    )
+                else:
+                    damage.append(self.set_aside(block_id, error.message))
         return found, damage
 
     def names(self) -> list[str]:

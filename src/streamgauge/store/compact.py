@@ -21,9 +21,9 @@ import pyarrow as pa
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
 from streamgauge.store.block_format import new_block_id
-from streamgauge.store.block_merge import MergedSeries, Rows, merge_rows, merge_series
+from streamgauge.store.block_merge import MergedSeries, Rows, merge_rows, merge_series, sample_rows
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import BlockWriter, Encoding, choose_encoding
+from streamgauge.store.block_writer import BlockWriter, Encoding, EncodingTrial
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import DAY_MS, BlockMeta
@@ -39,7 +39,9 @@ CRUMBS = 1 / 16
 and are fewer than MIN_INPUTS."""
 _DAYS_AT_ONCE = 16
 """Days that a split writes in one pass: each has row groups of its own in memory."""
-_TRIAL_GROUPS = 4
+_TRIAL_PIECES = 16
+"""Stretches of rows, from all over the blocks, on which encodings are tried: metrics differ, and four
+stretches of the recorded scrapes spoke for the worse encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,8 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     try:
         with ExitStack() as stack:
             readers = [stack.enter_context(blocks.open(meta.id)) for meta in plan.inputs]
-            encoding = _encoding_for(max(readers, key=lambda reader: reader.meta.samples))
             series = merge_series(readers)
+            encoding = _best_encoding(readers, series)
             if plan.split:
                 _split(plan, readers, series, blocks, encoding, written)
             else:
@@ -218,13 +220,11 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     return written
 
 
-def _encoding_for(reader: LocalBlockReader) -> Encoding:
-    """The best encoding of some row groups from all over the block."""
-    groups = np.unique(np.linspace(0, len(reader.samples.row_ends) - 1, _TRIAL_GROUPS).astype(np.int64))
-    sample = [reader.samples.decode(group, group + 1) for group in groups.tolist()]
-    return choose_encoding(
-        np.concatenate([times for times, _ in sample]), np.concatenate([values for _, values in sample])
-    )
+def _best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries) -> Encoding:
+    trial = EncodingTrial()
+    for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
+        trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)
+    return trial.best()
 
 
 def _merge_into_one(

@@ -64,6 +64,13 @@ class SamplesFile:
                 raise ValueError(f"it has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
         return _numpy(table.column(0), pa.int64()), _numpy(table.column(1), pa.float64())
 
+    def rows(self, start: int, stop: int) -> tuple[Int64s, Floats]:
+        """Times and values of the rows start <= row < stop; at least one. Raises Corrupt."""
+        first, last = self.groups_of(np.array([start, stop - 1])).tolist()
+        times, values = self.decode(first, last + 1)
+        cut = slice(start - int(self.row_starts[first]), stop - int(self.row_starts[first]))
+        return times[cut], values[cut]
+
     def series_ids(self, first: int, stop: int) -> UInt32s:
         """The series_id column of row groups, which only a check needs: the series file says the same."""
         with reading(self._path):
@@ -101,7 +108,7 @@ class SamplesFile:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Translate what goes wrong in reading a file of a block: to Corrupt, which names both, where the file is to blame or
+    """Translate what goes wrong in reading a file of a block: to Corrupt, naming both, where the file is to blame or
     is missing; to another StorageError where the system is, as when it has no descriptor left."""
     try:
         yield
