@@ -195,6 +195,11 @@ class SeriesCache:
         self.rows.clear()
         self.tables.clear()
 
+    def forget_metadata(self) -> None:
+        """What decoders handed over was not stored: make them hand over the metadata of 2.0 series again."""
+        self.rows.clear()
+        self.tables.clear()
+
     def trim(self) -> None:
         """Make room. Replaces `records`, so it is called between batches only."""
         if self.records.size > self._half_records:

@@ -1,0 +1,85 @@
+"""What may come in, and the account of what did not: shared by every way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from streamgauge.errors import Overloaded
+from streamgauge.stats import Stats
+from streamgauge.wire.findings import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of what comes in over the network, in bytes.
+
+    body: of one request, as it comes. Senders stay below 1 MiB.
+    content: of one request, decompressed; checked before it is allocated.
+    inflight: of all requests being received or decoded, both counted; beyond it senders are told to come again.
+    """
+
+    body: int = 16 << 20
+    content: int = 32 << 20
+    inflight: int = 256 << 20
+
+
+class InFlight:
+    """The memory that requests hold at this moment. Used on the event loop only."""
+
+    def __init__(self, limit: int, stats: Stats) -> None:
+        self._limit = limit
+        self._held = 0
+        self._gauge = stats.inflight_bytes
+
+    @contextmanager
+    def account(self) -> Iterator[Held]:
+        """The account of one request; closed whichever way it ends."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self._change(-held.size)
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded when `size` more bytes are too many."""
+        if self._held + size > self._limit:
+            raise Overloaded(
+                f"requests in flight already hold {self._held} bytes; the limit is {self._limit}", retry_after=1
+            )
+        self._change(size)
+
+    def _change(self, size: int) -> None:
+        self._held += size
+        self._gauge.set(self._held)
+
+
+class Held:
+    """What one request holds, in bytes."""
+
+    def __init__(self, inflight: InFlight) -> None:
+        self._inflight = inflight
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        self._inflight.take(size)
+        self.size += size
+
+
+def count(stats: Stats, source: str, stored: int, findings: Findings) -> None:
+    """Enter what became of one request into our metrics."""
+    if stored:
+        stats.ingested_samples.labels(source).inc(stored)
+    for reason, number in findings.refused.items():
+        stats.refused.labels(source, reason.value).inc(number)
+    if findings.start_times:
+        stats.ignored_start_times.inc(findings.start_times)
+
+
+def refusal_text(stored: int, findings: Findings) -> str:
+    """The answer to a request of which something was refused: how much was stored, what was not and why."""
+    total = findings.refused.total()
+    reasons = ", ".join(f"{number} {reason.value}" for reason, number in sorted(findings.refused.items()))
+    lines = [f"{stored} samples were stored; {total} items were not: {reasons}", *findings.examples]
+    return "\n".join(lines) + "\n"

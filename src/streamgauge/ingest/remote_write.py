@@ -1,0 +1,232 @@
+"""The remote-write receiver, whatever transport brings the request.
+
+Specifications: https://prometheus.io/docs/specs/prw/remote_write_spec/ and .../remote_write_spec_2_0/
+A request may be repeated as often as its sender likes: the same samples again change nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from streamgauge.clock import Clock
+from streamgauge.errors import (
+    BadInput,
+    Busy,
+    Overloaded,
+    StorageError,
+    StreamgaugeError,
+    TooLarge,
+    UnsupportedMedia,
+)
+from streamgauge.ingest.admission import Held, InFlight, Limits, count, refusal_text
+from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
+from streamgauge.model.sink import Sink
+from streamgauge.stats import Stats
+from streamgauge.wire import remote_write_v1, remote_write_v2, snappy
+from streamgauge.wire.findings import Findings
+from streamgauge.wire.samples import Window
+from streamgauge.wire.series_cache import SeriesCache
+
+SOURCE = "remote_write"
+
+_TEXT = "text/plain; charset=utf-8"
+_OFF_LOOP_BYTES = 1 << 20  # bodies that decompress to more than this, 1 ms of work, do so on a thread
+_APPENDS_AT_ONCE = 64  # of one request: 128,000 samples on their way to the disk
+_ATTEMPTS = 3
+_RETRY_SECONDS = 5
+
+Decode = Callable[[bytes, SeriesCache, Callable[[bytes], int], Window, Findings], Iterator[SampleBatch]]
+"""A decoder: a pure function of the request's bytes and the cache. A compiled one fits here."""
+
+
+class Protocol(enum.Enum):
+    """The message of each version, as the `proto` parameter of the content type names it."""
+
+    V1 = "prometheus.WriteRequest"
+    V2 = "io.prometheus.write.v2.Request"
+
+
+DECODERS: Mapping[Protocol, Decode] = {Protocol.V1: remote_write_v1.decode, Protocol.V2: remote_write_v2.decode}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer: header names in lower case, a text body, empty with 204."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What has become of one request so far."""
+
+    stored: int = 0  # samples on disk
+    findings: Findings = field(default_factory=Findings)
+    broken: BadInput | None = None  # why the rest of the request could not be read
+    failures: list[StreamgaugeError] = field(default_factory=list)  # of appends
+
+
+class RemoteWrite:
+    """Receives requests of both versions. One for a server; used on the event loop."""
+
+    def __init__(
+        self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, limits: Limits | None = None
+    ) -> None:
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._inflight = inflight
+        self._limits = limits or Limits()
+        self._cache = SeriesCache()
+
+    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+        """Answer one POST, after everything that is valid in it is on disk.
+
+        headers: by name in lower case. What `body` raises goes through: the sender is gone then.
+        """
+        outcome = _Outcome()
+        try:
+            with self._inflight.account() as held:
+                protocol = negotiate(headers)
+                block = await self._read(headers, body, held)
+                started = self._clock.monotonic()
+                data = await self._decompress(block, held)
+                outcome = await self._store(data, DECODERS[protocol])
+                self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+            reply = _reply(outcome)
+        except StreamgaugeError as error:
+            reply = _error_reply(error, outcome)
+        count(self._stats, SOURCE, outcome.stored, outcome.findings)
+        self._stats.ingest_requests.labels(SOURCE, str(reply.status)).inc()
+        self._stats.series_cache_bytes.set(self._cache.size)
+        return reply
+
+    async def _read(self, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held) -> bytes:
+        limit = self._limits.body
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > limit:
+            raise TooLarge(f"the body has {announced} bytes; the limit is {limit}")
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in body:
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
+            held.add(len(chunk))
+            chunks.append(chunk)
+        self._stats.ingest_request_bytes.labels(SOURCE).inc(size)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _decompress(self, block: bytes, held: Held) -> bytes:
+        length = snappy.decompressed_length(block)
+        if length <= self._limits.content:
+            held.add(length)
+        if length > _OFF_LOOP_BYTES:
+            return await asyncio.to_thread(snappy.decompress, block, self._limits.content)
+        return snappy.decompress(block, self._limits.content)
+
+    async def _store(self, data: bytes, decode: Decode) -> _Outcome:
+        """Decode a request and append what it holds, from the beginning again when series ids became invalid."""
+        for _ in range(_ATTEMPTS):
+            generation = self._sink.generation
+            self._cache.enter(generation)
+            outcome = _Outcome()
+            if await self._attempt(data, decode, generation, outcome):
+                return outcome
+        raise Overloaded("series were pruned while the request was being stored", retry_after=1)
+
+    async def _attempt(self, data: bytes, decode: Decode, generation: int, outcome: _Outcome) -> bool:
+        """False when the sink pruned series on the way: ids that were resolved before may name nothing now."""
+        sink, findings = self._sink, outcome.findings
+        room = asyncio.Semaphore(_APPENDS_AT_ONCE)
+        valid = True
+
+        async def append(batch: SampleBatch, metadata: tuple[Metadata, ...]) -> None:
+            nonlocal valid
+            try:
+                valid = valid and sink.generation == generation
+                if valid:
+                    await sink.append(batch, metadata)
+                    outcome.stored += len(batch)
+            except StreamgaugeError as error:
+                outcome.failures.append(error)
+            finally:
+                room.release()
+
+        batches = decode(data, self._cache, sink.resolve, sink.admitted(), findings)
+        async with asyncio.TaskGroup() as appends:
+            while valid and not outcome.failures:
+                try:
+                    batch = next(batches, None)
+                except BadInput as error:
+                    outcome.broken = error
+                    batch = None
+                metadata = tuple(findings.metadata.values())
+                findings.metadata.clear()
+                if metadata or (batch is not None and len(batch)):
+                    await room.acquire()
+                    appends.create_task(append(empty_batch() if batch is None else batch, metadata))
+                if batch is None:
+                    break
+                await asyncio.sleep(0)
+                valid = valid and sink.generation == generation
+        if outcome.failures:
+            self._cache.forget_metadata()  # so that it comes again with the retry
+        return valid
+
+
+def negotiate(headers: Mapping[str, str]) -> Protocol:
+    """The message that a request carries. Raises UnsupportedMedia, naming what is spoken.
+
+    A missing type or encoding means 1.0 and snappy, as the first senders left them out.
+    """
+    kind, *parameters = (part.strip() for part in headers.get("content-type", "").split(";"))
+    if kind and kind.lower() != "application/x-protobuf":
+        raise UnsupportedMedia(f'content type "{kind}" is not spoken here; send application/x-protobuf')
+    encoding = headers.get("content-encoding", "").strip()
+    if encoding and encoding.lower() != "snappy":
+        raise UnsupportedMedia(f'content encoding "{encoding}" is not spoken here; send snappy (block format)')
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "proto":
+            try:
+                return Protocol(value.strip().strip('"'))
+            except ValueError:
+                spoken = " or ".join(protocol.value for protocol in Protocol)
+                raise UnsupportedMedia(f'message "{value.strip()}" is not spoken here; send {spoken}') from None
+    return Protocol.V1
+
+
+def _reply(outcome: _Outcome) -> Reply:
+    if outcome.failures:
+        raise outcome.failures[0]
+    headers = _written(outcome)
+    if outcome.broken is not None:
+        before = f"; {outcome.stored} samples before that were stored"
+        return Reply(400, headers | {"content-type": _TEXT}, f"{outcome.broken.message}{before}\n")
+    if outcome.findings.refused:
+        body = refusal_text(outcome.stored, outcome.findings)
+        return Reply(400, headers | {"content-type": _TEXT}, body)
+    return Reply(204, headers, "")
+
+
+def _error_reply(error: StreamgaugeError, outcome: _Outcome) -> Reply:
+    headers = _written(outcome) | {"content-type": _TEXT}
+    if isinstance(error, (Busy, StorageError)):
+        seconds = error.retry_after if isinstance(error, Busy) else None
+        headers["retry-after"] = str(seconds or _RETRY_SECONDS)
+    return Reply(error.status, headers, f"{error.message}\n")
+
+
+def _written(outcome: _Outcome) -> dict[str, str]:
+    """How much of what was stored. Histograms and exemplars are not, so that their senders must hear 0."""
+    return {
+        "x-prometheus-remote-write-samples-written": str(outcome.stored),
+        "x-prometheus-remote-write-histograms-written": "0",
+        "x-prometheus-remote-write-exemplars-written": "0",
+    }
