@@ -50,6 +50,16 @@ class Findings:
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(shorten(what))
 
+    def mark(self) -> tuple[Counter[Reason], int, int]:
+        """Where we are, for `rewind`."""
+        return self.refused.copy(), len(self.examples), self.start_times
+
+    def rewind(self, mark: tuple[Counter[Reason], int, int]) -> None:
+        """Forget the refusals since `mark`: the same bytes are going to be read again, another way."""
+        refused, examples, self.start_times = mark
+        self.refused = refused
+        del self.examples[examples:]
+
     def refuse_not_stored(self, counts: Mapping[Reason, int], series: str) -> None:
         """Count histograms and exemplars of a series, `series` being its text."""
         for reason, count in counts.items():

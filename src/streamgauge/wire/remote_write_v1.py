@@ -24,6 +24,7 @@ from streamgauge.wire.findings import Findings, Reason, series_text
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, field, fields, span
 from streamgauge.wire.samples import (
     BATCH_ROWS,
+    IDLE_STEPS,
     MAX_SMALL,
     SAMPLE_BYTES,
     SAMPLE_HEAD,
@@ -34,6 +35,7 @@ from streamgauge.wire.samples import (
     Window,
     admit,
     batches_of_series,
+    gathered,
     pieces,
     read_rows,
     samples_of,
@@ -58,7 +60,7 @@ def decode(
     findings: receives what was refused, and metadata.
     Raises BadInput where the bytes are not such a message; what came before has been handed over by then.
     """
-    return _Decoder(data, cache, resolve, window, findings).batches()
+    return gathered(_Decoder(data, cache, resolve, window, findings).batches())
 
 
 class _Decoder:
@@ -72,13 +74,15 @@ class _Decoder:
         self.findings = findings
 
     def batches(self) -> Iterator[SampleBatch]:
+        steps = 0
         while self.at < self.end:
             self.cache.trim()
-            begin = self.at
+            begin, mark = self.at, self.findings.mark()
             ids, ends, stuck = self._collect()
             if ids:
                 batch = read_rows(self.data, ends, ids)
                 if batch is None:
+                    self.findings.rewind(mark)
                     yield from self._carefully(begin, self.at)
                 else:
                     yield from pieces(self._admit(batch, begin, ends))
@@ -86,8 +90,11 @@ class _Decoder:
                 _, _, _, after = field(self.data, self.at, self.end)
                 yield from self._carefully(self.at, after)
                 self.at = after
+                steps += 1
+                if steps % IDLE_STEPS == 0:
+                    yield empty_batch()
             elif not ids:
-                yield empty_batch()
+                yield empty_batch()  # a batch's worth of refused series
 
     # -- in columns ---------------------------------------------------------------------------------------------
 
@@ -160,13 +167,14 @@ class _Decoder:
         zero = data.startswith(ZERO_HEAD, labels_end) and stop - labels_end == ZERO_SAMPLE_BYTES
         if zero:
             count, rest = 1, 0
-        if rest or not 0 < count <= MAX_SMALL or not (zero or data.startswith(SAMPLE_HEAD, labels_end)):
+        if rest or not 0 < count <= MAX_SMALL:
             return None
         spelling = data[start:labels_end]
         series = self.cache.labels.get(spelling) if count > 1 else None
         if series is None:
+            heads = range(labels_end, stop, SAMPLE_BYTES)
             pairs = self._label_section(start, labels_end)
-            if pairs is None:
+            if pairs is None or not (zero or all(data.startswith(SAMPLE_HEAD, head) for head in heads)):
                 return None
             series = self._identify(pairs, count)
             if series is None:

@@ -31,6 +31,7 @@ from streamgauge.wire.findings import Findings, Reason, series_text
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, fields, span, varint
 from streamgauge.wire.samples import (
     BATCH_ROWS,
+    IDLE_STEPS,
     MAX_SMALL,
     PAUSE,
     SAMPLE_BYTES,
@@ -42,6 +43,7 @@ from streamgauge.wire.samples import (
     Window,
     admit,
     batches_of_series,
+    gathered,
     pieces,
     read_rows,
     samples_of,
@@ -75,7 +77,7 @@ def decode(
     findings: receives what was refused, and metadata (of a series whenever it, or its metadata, is new).
     Raises BadInput where the bytes are not such a message; what came before has been handed over by then.
     """
-    return _Decoder(data, cache, resolve, window, findings).batches()
+    return gathered(_Decoder(data, cache, resolve, window, findings).batches())
 
 
 @dataclass(slots=True)
@@ -113,12 +115,14 @@ class _Decoder:
             if self.table is None:
                 self.cache.tables.remember(self.data[:symbols_end])
             self.at = max(self.at, symbols_end)
+        steps = 0
         while self.at < self.end:
-            begin = self.at
+            begin, mark = self.at, self.findings.mark()
             rows, stuck = self._collect()
             if rows.refs:
                 batch = self._decode_rows(rows)
                 if batch is None:
+                    self.findings.rewind(mark)
                     yield from self._carefully(begin, self.at)
                 else:
                     yield from pieces(batch)
@@ -126,6 +130,9 @@ class _Decoder:
                 _, _, _, after = protobuf.field(self.data, self.at, self.end)
                 yield from self._carefully(self.at, after)
                 self.at = after
+                steps += 1
+                if steps % IDLE_STEPS == 0:
+                    yield empty_batch()
 
     # -- symbols ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
+from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Int64s
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.wire.findings import Findings, Reason
@@ -38,6 +39,9 @@ MAX_SMALL = BATCH_ROWS // 4
 """Samples of one series that are put into a batch together with those of other series."""
 PAUSE = 8192
 """Fields read one by one before other tasks get their turn."""
+IDLE_STEPS = 128
+"""Top-level fields read one by one before other tasks get their turn; each may be a whole series."""
+_MAX_HELD = 256  # small batches joined into one
 _MIN_BLOCK = 8  # samples from which on reading them in columns pays
 
 Window = tuple[int, int]
@@ -188,6 +192,41 @@ def admit(batch: SampleBatch, window: Window, findings: Findings, name: Callable
             findings.refuse(reason, what, len(rows))
     kept = ~(early | late)
     return SampleBatch(batch.series[kept], times[kept], batch.values[kept])
+
+
+def gathered(batches: Iterator[SampleBatch]) -> Iterator[SampleBatch]:
+    """The same rows with small batches joined, since storing a batch costs as much as decoding a hundred rows.
+
+    Empty batches, the pauses, go through. Rows before an error are handed over before it is raised.
+    """
+    held: list[SampleBatch] = []
+    rows = 0
+    try:
+        for batch in batches:
+            if len(batch) == 0:
+                yield batch
+                continue
+            if rows + len(batch) > BATCH_ROWS or len(held) == _MAX_HELD:
+                yield _joined(held)
+                held, rows = [], 0
+            held.append(batch)
+            rows += len(batch)
+    except BadInput:
+        if held:
+            yield _joined(held)
+        raise
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[SampleBatch]) -> SampleBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return SampleBatch(
+        np.concatenate([batch.series for batch in batches]),
+        np.concatenate([batch.times for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+    )
 
 
 def pieces(batch: SampleBatch) -> Iterator[SampleBatch]:
