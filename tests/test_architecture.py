@@ -26,8 +26,8 @@ ALLOWED = {
 
 ENGINES = {
     "promql_parser": {"query/promql/parser.py"},
-    "sqlite3": {"store/catalog.py"},
-    "psutil": {"ingest/host.py", "ingest/", "query/pool.py"},
+    "sqlite3": {"store/catalog.py", "store/catalog_rows.py", "store/sqlite_errors.py"},
+    "psutil": {"ingest/host_portable.py", "query/process.py"},
     "prometheus_client": {"stats.py"},
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
     "httptools": {"serve/protocol.py"},

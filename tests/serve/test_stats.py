@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
-from streamgauge.serve.stats import HttpCollector
+from streamgauge.serve.stats import http_readings
+from streamgauge.stats import Stats
 
 pytestmark = pytest.mark.anyio
 
@@ -14,9 +14,9 @@ async def test_requests_connections_and_what_limits_closed_are_exposed(served, c
     await served.http.get("/api/v1/labels")
     await served.http.get("/api/v1/query?time=x")
     await (await connect(served.server)).send(b"nonsense\r\n\r\n")
-    registry = CollectorRegistry()
-    registry.register(HttpCollector(served.stats, served.server))
-    lines = generate_latest(registry).decode().splitlines()
+    stats = Stats()
+    stats.watch(lambda: http_readings(served.stats, served.server))
+    lines = stats.exposition().decode().splitlines()
     assert 'streamgauge_http_requests_total{code="200",handler="/api/v1/labels"} 1.0' in lines
     assert 'streamgauge_http_requests_total{code="400",handler="/api/v1/query"} 1.0' in lines
     assert 'streamgauge_http_request_seconds_total{handler="/api/v1/labels"} 0.0' in lines
