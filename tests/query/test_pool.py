@@ -184,7 +184,7 @@ def test_a_query_that_eats_memory_fails_alone() -> None:
     async def test(stand: Stand, gate: Gate) -> None:
         answer, body = await stand.answer(SMALL, Trouble("allocate"))
         assert answer.status == 422
-        assert error(body) == "query needs more than 256 MiB of memory (--query-memory); narrow it"
+        assert error(body) == "query needs more than 256 MiB of memory; narrow it"
         assert (await stand.answer(SMALL, Trouble()))[0].status == 200
 
     run(test, memory_limit=256 << 20)

@@ -267,7 +267,7 @@ def test_a_split_keeps_commits_and_lateness(store: Store) -> None:
 
 
 def test_a_series_longer_than_a_chunk_is_merged_in_stretches_of_time(store: Store) -> None:
-    rows = 3 * merge.CHUNK_ROWS // 2
+    rows = 3 * block_merge.CHUNK_ROWS // 2
     key = pa.array([KEYS[0]], pa.binary())
     even = np.arange(0, 2 * rows, 2) + DAY
     mixed = np.unique(np.concatenate((even[::3], even[: rows // 3] + 1)))

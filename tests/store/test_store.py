@@ -124,7 +124,9 @@ def test_store_is_a_dictionary(
 
     async def one_life() -> None:
         async with opened(data) as (store, maintenance):
-            assert content(store.snapshot()[0]) == model
+            snapshot, release = store.snapshot()
+            assert content(snapshot) == model
+            release()
             while todo:
                 what, rows = todo.pop(0)
                 if what == "restart":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,6 +41,9 @@ RETRY_SECONDS = 10.0
 CLOCK_JUMP_MS = 600_000
 """More than NTP corrects: retention waits until such a jump has proved to last."""
 TRUST_SECONDS = 3600.0
+
+
+Reached = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -124,7 +127,9 @@ class Maintenance:
         )
         async with self._changing:
             try:
-                await asyncio.to_thread(self._apply, change, "flush.before_catalog", "flush.after_catalog")
+                await asyncio.to_thread(
+                    self._apply, change, lambda: hit("flush.before_catalog"), lambda: hit("flush.after_catalog")
+                )
             except StorageError:
                 store.keep_unsaved(metadata)
                 raise
@@ -134,10 +139,10 @@ class Maintenance:
         store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
         return True
 
-    def _apply(self, change: CatalogChange, before: str, after: str) -> None:
-        hit(before)
+    def _apply(self, change: CatalogChange, before: Reached, after: Reached) -> None:
+        before()
         self._catalog.apply(change)
-        hit(after)
+        after()
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -205,9 +210,11 @@ class Maintenance:
             if not live.issuperset(parents):
                 return False
             change = CatalogChange(add=written, remove=parents)
-            await asyncio.to_thread(self._apply, change, "compact.before_catalog", "compact.after_catalog")
+            await asyncio.to_thread(
+                self._apply, change, lambda: hit("compact.before_catalog"), lambda: hit("compact.after_catalog")
+            )
             self._store.swap(written, parents)
-        await self._dispose(parents, "compact.after_remove")
+        await self._dispose(parents, lambda: hit("compact.after_remove"))
         return True
 
     async def expire(self) -> bool:
@@ -220,11 +227,14 @@ class Maintenance:
             return False
         async with self._changing:
             await asyncio.to_thread(
-                self._apply, CatalogChange(remove=gone), "retention.before_catalog", "retention.after_catalog"
+                self._apply,
+                CatalogChange(remove=gone),
+                lambda: hit("retention.before_catalog"),
+                lambda: hit("retention.after_catalog"),
             )
             self._store.swap((), gone)
         self.counts.blocks_dropped += len(gone)
-        await self._dispose(gone, "retention.after_remove")
+        await self._dispose(gone, lambda: hit("retention.after_remove"))
         await self._forget_series_without_data()
         return True
 
@@ -238,18 +248,18 @@ class Maintenance:
             self._distrust_until = monotonic + TRUST_SECONDS
         return monotonic >= self._distrust_until
 
-    async def _dispose(self, ids: Sequence[str], failpoint: str) -> None:
+    async def _dispose(self, ids: Sequence[str], removed: Reached) -> None:
         """Remove block files as soon as no query reads them."""
         for block_id in ids:
-            self._store.leases.retire(block_id, partial(self._remove_soon, block_id, failpoint))
+            self._store.leases.retire(block_id, partial(self._remove_soon, block_id, removed))
 
-    def _remove_soon(self, block_id: str, failpoint: str) -> None:
-        task = asyncio.get_running_loop().run_in_executor(None, self._remove, block_id, failpoint)
+    def _remove_soon(self, block_id: str, removed: Reached) -> None:
+        task = asyncio.get_running_loop().run_in_executor(None, self._remove, block_id, removed)
         task.add_done_callback(_report)
 
-    def _remove(self, block_id: str, failpoint: str) -> None:
+    def _remove(self, block_id: str, removed: Reached) -> None:
         self._blocks.remove(block_id)
-        hit(failpoint)
+        removed()
 
     async def look_for_damage(self) -> int:
         """Read every block back and take out of service those that are not what was written. How many there were."""
