@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.model.labels import key_of
-from streamgauge.store import failpoints, merge
+from streamgauge.store import block_merge, failpoints
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block, check_blocks
 from streamgauge.store.compact import CompactionPlan, full_plan, perform_compaction, plan_compaction
