@@ -18,7 +18,6 @@ from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import no_ids
 from streamgauge.store.shm import SharedMemory
 
 DEFAULT_BUDGET = 1 << 30
@@ -49,8 +48,7 @@ class SeriesIndex:
         self._generation = 0
         self._columns = LabelColumns(memory)
         self._shards: list[dict[bytes, int]] = [{} for _ in range(_SHARDS)]
-        self._keys: list[bytes | None] = []  # by row; None where the series is dead
-        self._ids = array("I")  # by row, ascending
+        self._rows = _Rows()
         self._key_bytes = 0  # of the living
         self._pruned_meanwhile: array[int] | None = None  # ids pruned during a rebuild
 
@@ -67,13 +65,18 @@ class SeriesIndex:
     @property
     def series(self) -> int:
         """Living series."""
-        return len(self._keys) - self._columns.dead
+        return len(self._rows.keys) - self._columns.dead
 
     @property
     def used_bytes(self) -> int:
         """What the index takes: shared memory, and about what the server's own dictionaries take."""
         columns = self._columns
-        own = self._key_bytes + len(self._keys) * _SERIES_OVERHEAD + columns.text_bytes + columns.texts * _TEXT_OVERHEAD
+        own = (
+            self._key_bytes
+            + len(self._rows.keys) * _SERIES_OVERHEAD
+            + columns.text_bytes
+            + columns.texts * _TEXT_OVERHEAD
+        )
         return columns.allocated + own
 
     def snapshot(self) -> IndexSnapshot:
@@ -89,9 +92,9 @@ class SeriesIndex:
         return self._add(shard, key) if known is None else known
 
     def keys_of(self, ids: UInt32s) -> list[bytes]:
-        """The keys of living series. Raises KeyError for an id that is not one."""
-        keys = self._keys
-        found = [key for row in _rows_of(ids, self._ids).tolist() if (key := keys[row]) is not None]
+        """The keys of living series. Raises KeyError for an id that is not one. May be called on any thread."""
+        rows = self._rows
+        found = [key for row in rows.find(ids).tolist() if (key := rows.keys[row]) is not None]
         if len(found) < len(ids):
             raise KeyError(f"{len(ids) - len(found)} of {len(ids)} ids are not of living series")
         return found
@@ -103,7 +106,7 @@ class SeriesIndex:
         two keys keeps the first. Returns the ids left out, ascending. The budget does not apply: what is stored must
         be readable. Takes about 0.5 s for 100,000 series.
         """
-        assert not self._keys, "restore fills an empty index"
+        assert not self._rows.keys, "restore fills an empty index"
         ids, first = np.unique(ids, return_index=True)
         texts = cast("list[bytes]", arrow.take(keys, first).to_pylist())
         for series, key in zip(ids.tolist(), texts, strict=True):
@@ -112,8 +115,7 @@ class SeriesIndex:
         for series, key in zip(ids.tolist(), texts, strict=True):
             if self._shards[hash(key) % _SHARDS][key] == series:
                 self._columns.add(series, key)
-                self._ids.append(series)
-                self._keys.append(key)
+                self._rows.append(series, key)
                 self._key_bytes += len(key)
             else:
                 left_out.append(series)
@@ -127,22 +129,23 @@ class SeriesIndex:
         Takes about 1 µs a series. Their rows stay where they are, for the queries that run, until a `rebuild`. Raises
         Overloaded when shared memory runs out; some may then remain.
         """
-        for row in _rows_of(ids, self._ids).tolist():
-            key = self._keys[row]
+        rows = self._rows
+        for row in rows.find(ids).tolist():
+            key = rows.keys[row]
             if key is None:
                 continue
             self._columns.mark_dead(row)
             self._generation += 1
-            self._keys[row] = None
+            rows.keys[row] = None
             self._key_bytes -= len(key)
             del self._shards[hash(key) % _SHARDS][key]
             if self._pruned_meanwhile is not None:
-                self._pruned_meanwhile.append(self._ids[row])
+                self._pruned_meanwhile.append(int(rows.ids[row]))
 
     @property
     def wants_rebuild(self) -> bool:
         """More than half of the rows are dead."""
-        return self._columns.dead * 2 > len(self._keys)
+        return self._columns.dead * 2 > len(self._rows.keys)
 
     def rebuild(self) -> Iterator[None]:
         """Move the living series to new shared memory, a few ms a step; ids stay as they are.
@@ -154,27 +157,26 @@ class SeriesIndex:
         assert self._pruned_meanwhile is None, "one rebuild at a time"
         pruned_meanwhile = self._pruned_meanwhile = array("I")
         fresh = LabelColumns(self._memory)
-        ids = array("I")
-        keys: list[bytes | None] = []
+        moved = _Rows()
         try:
             # Series may be added and pruned while this stands at a yield.
-            for row, key in enumerate(self._keys):
+            for row, key in enumerate(self._rows.keys):
                 if key is not None:
-                    fresh.add(self._ids[row], key)
-                    ids.append(self._ids[row])
-                    keys.append(key)
+                    series = int(self._rows.ids[row])
+                    fresh.add(series, key)
+                    moved.append(series, key)
                 if row % _REBUILD_ROWS == _REBUILD_ROWS - 1:
                     yield
-            for row in _rows_of(_view(pruned_meanwhile), ids).tolist():
+            for row in moved.find(np.array(pruned_meanwhile, np.uint32)).tolist():
                 fresh.mark_dead(row)
-                keys[row] = None
+                moved.keys[row] = None
         except BaseException:
             fresh.remove()
             raise
         finally:
             self._pruned_meanwhile = None
         old = self._columns
-        self._columns, self._ids, self._keys = fresh, ids, keys
+        self._columns, self._rows = fresh, moved
         self._leases.retire(old.base, old.remove)
         yield from old.forget()
 
@@ -189,22 +191,31 @@ class SeriesIndex:
             raise Overloaded("every series id has been used: export the data and start a new folder")
         self._columns.add(series, key)
         self._next_id = series + 1
-        self._ids.append(series)
-        self._keys.append(key)
+        self._rows.append(series, key)
         self._key_bytes += len(key)
         shard[key] = series
         return series
 
 
-def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
-    """Rows of those of the ids that are `known`, which is ascending."""
-    ascending = _view(known)
-    rows = np.searchsorted(ascending, ids)
-    rows, ids = rows[rows < len(ascending)], ids[rows < len(ascending)]
-    found: Int64s = rows[ascending[rows] == ids]
-    return found
+class _Rows:
+    """Ids and keys by row. One thread appends while others read: what a reader has taken hold of stays as it is."""
 
+    def __init__(self) -> None:
+        self.ids = np.empty(1024, np.uint32)  # ascending; more than are used
+        self.keys: list[bytes | None] = []  # None where the series is dead
 
-def _view(ids: array[int]) -> UInt32s:
-    # While the view exists, the array cannot grow.
-    return np.array(ids, np.uint32, copy=False) if ids else no_ids()
+    def append(self, series: int, key: bytes) -> None:
+        row = len(self.keys)
+        if row == len(self.ids):
+            self.ids = np.concatenate((self.ids, np.empty_like(self.ids)))
+        self.ids[row] = series
+        self.keys.append(key)
+
+    def find(self, ids: UInt32s) -> Int64s:
+        """Rows of those of the ids that are known."""
+        used = len(self.keys)  # before `ids`, which may grow meanwhile
+        ascending = self.ids[:used]
+        rows = np.searchsorted(ascending, ids)
+        rows, ids = rows[rows < used], ids[rows < used]
+        found: Int64s = rows[ascending[rows] == ids]
+        return found
