@@ -235,7 +235,7 @@ def assert_agrees(name: str, series: list[Series], grid: Grid, range_ms: int) ->
 @pytest.fixture(params=["shared", "ragged", "as it comes"])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Forces all series into one of the layouts, with chunks so small that they divide groups."""
-    smallest = {"shared": 1, "ragged": 1 << 30, "as it comes": 2}[request.param]
+    smallest = {"shared": 0, "ragged": 1 << 60, "as it comes": 30}[request.param]
     monkeypatch.setattr(chunks, "SMALLEST_GROUP", smallest)
     monkeypatch.setattr(chunks, "CHUNK", 40)
     monkeypatch.setattr(chunks, "PARALLEL", 0 if request.param == "ragged" else 1 << 30)

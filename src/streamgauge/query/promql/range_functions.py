@@ -12,7 +12,7 @@ from streamgauge.model.arrays import Bools, Floats, stale_mask
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql import counters, ordering, over_time
-from streamgauge.query.promql.chunks import CHUNK, over_windows
+from streamgauge.query.promql.chunks import over_windows
 from streamgauge.query.promql.steps import Grid, Steps
 from streamgauge.query.promql.windows import Windows, take
 
@@ -116,7 +116,7 @@ def apply_range(
         return function.evaluate(windows, *args), windows.count >= function.needs
 
     over_windows(
-        evaluate, (values, present), samples, grid, range_ms, budget, _IN_ORDER_SAMPLES if function.in_order else CHUNK
+        evaluate, (values, present), samples, grid, range_ms, budget, _IN_ORDER_SAMPLES if function.in_order else 0
     )
     if name in ("double_exponential_smoothing", "holt_winters"):
         _check_factors(args[0], args[1], present)
