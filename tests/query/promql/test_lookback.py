@@ -72,9 +72,9 @@ def test_no_series() -> None:
     assert lookback(empty_samples(), Grid(0, 1, 4), 300).steps.values.shape == (0, 4)
 
 
-def test_the_budget_is_charged() -> None:
-    budget = Budget(Limits(samples=20))
+def test_the_budget_is_charged_for_what_is_needed_meanwhile() -> None:
+    budget = Budget(Limits())
     lookback(samples_of([[(0, 1.0)]] * 4), Grid(0, 1, 5), 300, budget)
-    assert (budget.samples, budget.bytes) == (20, 20 * 17)
-    with pytest.raises(QueryFailed):
-        lookback(samples_of([[(0, 1.0)]]), Grid(0, 1, 1), 300, budget)
+    assert (budget.samples, budget.bytes) == (0, 0)
+    with pytest.raises(QueryFailed, match="bytes"):
+        lookback(samples_of([[(0, 1.0)]]), Grid(0, 1, 1), 300, Budget(Limits(bytes=10)))

@@ -351,6 +351,12 @@ def test_sums_do_not_lose_small_numbers_beside_large_ones() -> None:
     assert at_once("sum_over_time", [0.1] * 10) == 1
 
 
+def test_a_sum_that_overflows_stays_infinite_and_its_average_does_not() -> None:
+    numbers = [1e308, -1e307, 1e308, -1e308]
+    assert at_once("sum_over_time", numbers) == math.inf
+    assert at_once("avg_over_time", numbers) == pytest.approx(9e307 / 4)
+
+
 def test_deviations_are_exact_far_from_zero() -> None:
     assert at_once("stdvar_over_time", [1e15 + i % 3 for i in range(12)]) == pytest.approx(2 / 3, rel=1e-12)
     assert at_once("stdvar_over_time", [1.5990505637277868] * 13) == 0
