@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgauge.model.source import Samples
+from streamgauge.errors import QueryFailed, QueryTimeout
+from streamgauge.model.arrays import stale_marker
+from streamgauge.model.source import Samples, empty_samples
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql import chunks
-from streamgauge.query.promql.range_functions import RANGE_FUNCTIONS, Ranged, apply_range
+from streamgauge.query.promql.range_functions import INVALID_QUANTILE, RANGE_FUNCTIONS, Ranged, apply_range, drop_stale
 from streamgauge.query.promql.steps import Grid
 
 Point = tuple[int, float]
@@ -235,7 +237,7 @@ def assert_agrees(name: str, series: list[Series], grid: Grid, range_ms: int) ->
 @pytest.fixture(params=["shared", "ragged", "as it comes"])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Forces all series into one of the layouts, with chunks so small that they divide groups."""
-    smallest = {"shared": 1, "ragged": 1 << 30, "as it comes": 2}[request.param]
+    smallest = {"shared": 0, "ragged": 1 << 60, "as it comes": 30}[request.param]
     monkeypatch.setattr(chunks, "SMALLEST_GROUP", smallest)
     monkeypatch.setattr(chunks, "CHUNK", 40)
     monkeypatch.setattr(chunks, "PARALLEL", 0 if request.param == "ragged" else 1 << 30)
@@ -295,7 +297,7 @@ ranges = st.sampled_from([1, 5_000, 10_000, 20_000, 30_000, 47_000, 300_000])
 
 @pytest.mark.parametrize("name", sorted(RANGE_FUNCTIONS))
 def test_agrees_with_the_definition(name: str, layout: str) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(series_lists(), grids, ranges)
     def check(series: list[Series], grid: Grid, range_ms: int) -> None:
         assert_agrees(name, series, grid, range_ms)
@@ -305,3 +307,149 @@ def test_agrees_with_the_definition(name: str, layout: str) -> None:
 
 def test_every_function_has_a_definition() -> None:
     assert set(ORACLE) == RANGE_FUNCTIONS
+
+
+# --- what random samples do not reach --------------------------------------------------------------------------------
+
+
+def at_once(name: str, numbers: list[float], *arguments: float) -> float:
+    """The function over one window that holds the numbers, 10 s apart, and nothing else."""
+    series = [(10_000 * i, number) for i, number in enumerate(numbers)]
+    end = series[-1][0]
+    steps = apply(name, [series], Grid.instant(end), end + 5_000, *arguments).steps
+    assert steps.present.all()
+    return float(steps.values[0, 0])
+
+
+@pytest.mark.parametrize("name", sorted(RANGE_FUNCTIONS))
+def test_windows_of_thousands_of_samples(name: str, layout: str) -> None:
+    generator = np.random.default_rng(7)
+    steps = generator.integers(-3, 30, 2_000)
+    counter = np.where(steps < 0, 5, np.cumsum(np.abs(steps))).astype(float).tolist()
+    gauge = generator.normal(1e9, 3, 1_500).tolist()
+    series = [list(zip(range(0, 30_000_000, 15_000), numbers, strict=False)) for numbers in (counter, gauge, counter)]
+    assert_agrees(name, series, Grid(29_000_000, 600_000, 2), 28_000_000)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([1.7e308, -1.7e308, 1e308, -1e308, 1.0, 1e-300, math.inf, math.nan]), min_size=1))
+def test_sums_and_averages_near_the_largest_number(numbers: list[float]) -> None:
+    series = [(10_000 * i, number) for i, number in enumerate(numbers)]
+    for name in ("sum_over_time", "avg_over_time"):
+        assert_agrees(name, [series], Grid(0, 10_000, len(numbers)), 40_000)
+
+
+def test_deviation_near_the_largest_number() -> None:
+    assert at_once("stddev_over_time", [1.5e308, 1.5e308, 1.5e308]) == 0
+    assert at_once("stdvar_over_time", [1e200, 1e200 * (1 + 1e-15)]) == math.inf
+    assert at_once("stdvar_over_time", [1e150, 2e150, 3e150]) == pytest.approx(2 / 3 * 1e300)
+
+
+def test_sums_do_not_lose_small_numbers_beside_large_ones() -> None:
+    assert at_once("sum_over_time", [1.0, 1e100, 1.0, -1e100]) == 2
+    assert at_once("avg_over_time", [1.0, 1e100, 1.0, -1e100]) == 0.5
+    assert at_once("sum_over_time", [0.1] * 10) == 1
+
+
+def test_a_sum_that_overflows_stays_infinite_and_its_average_does_not() -> None:
+    numbers = [1e308, -1e307, 1e308, -1e308]
+    assert at_once("sum_over_time", numbers) == math.inf
+    assert at_once("avg_over_time", numbers) == pytest.approx(9e307 / 4)
+
+
+def test_deviations_are_exact_far_from_zero() -> None:
+    assert at_once("stdvar_over_time", [1e15 + i % 3 for i in range(12)]) == pytest.approx(2 / 3, rel=1e-12)
+    assert at_once("stdvar_over_time", [1.5990505637277868] * 13) == 0
+    assert at_once("deriv", [1e15 + i for i in range(13)]) == pytest.approx(0.1, rel=1e-12)
+
+
+def test_a_constant_has_no_slope() -> None:
+    assert at_once("deriv", [0.3] * 7) == 0
+    assert at_once("predict_linear", [0.3] * 7, 1e9) == 0.3
+    assert math.isnan(at_once("deriv", [math.inf] * 3))
+
+
+def test_a_huge_value_before_a_reset_does_not_spoil_later_windows() -> None:
+    numbers = [1e300, 1.0, 3.0, 6.0, 10.0, 1.0, 2.0]
+    series = [(10_000 * i, number) for i, number in enumerate(numbers)]
+    assert_agrees("increase", [series, series], Grid(30_000, 10_000, 4), 30_000)
+
+
+def test_an_increase_is_not_extended_below_zero() -> None:
+    series = [[(10_000 * i, 1.0 + 10 * i) for i in range(1, 6)]]
+    # From 11 to 51 in 40 s; the 9 s before the first sample would reach 2, the 20 s that are asked for would not.
+    assert apply("increase", series, Grid.instant(50_000), 49_000).steps.values[0, 0] == pytest.approx(49)
+    assert apply("increase", series, Grid.instant(50_000), 61_000).steps.values[0, 0] == pytest.approx(45)
+    starting = [[(10_000 * i, 2.0 + 10 * (i - 1)) for i in range(1, 6)]]
+    assert apply("increase", starting, Grid.instant(50_000), 50_000).steps.values[0, 0] == pytest.approx(42)
+
+
+@pytest.mark.parametrize(("q", "expected"), [(-0.1, -math.inf), (1.1, math.inf), (math.nan, math.nan)])
+def test_a_quantile_that_is_none_is_noted(q: float, expected: float) -> None:
+    ranged = apply("quantile_over_time", [[(0, 1.0)], []], Grid(0, 1_000, 2), 5_000, q)
+    assert ranged.notes == {INVALID_QUANTILE}
+    np.testing.assert_equal(ranged.steps.values[0], [expected, expected])
+    assert not apply("quantile_over_time", [[(0, 1.0)]], Grid.instant(9_000), 5_000, q).notes
+    assert not apply("quantile_over_time", [[(0, 1.0)]], Grid.instant(0), 5_000, 0.5).notes
+
+
+@pytest.mark.parametrize("name", ["double_exponential_smoothing", "holt_winters"])
+@pytest.mark.parametrize("factors", [(0.0, 0.5), (1.0, 0.5), (0.5, -0.1), (0.5, 2.0)])
+def test_smoothing_refuses_factors_out_of_range(name: str, factors: tuple[float, float]) -> None:
+    with pytest.raises(QueryFailed, match="between 0 and 1"):
+        apply(name, [[(0, 1.0), (1_000, 2.0)]], Grid.instant(1_000), 5_000, *factors)
+    assert not apply(name, [[]], Grid.instant(1_000), 5_000, *factors).steps.present.any()
+
+
+def test_a_prediction_starts_from_the_evaluation_time() -> None:
+    samples = samples_of([[(0, 0.0), (10_000, 10.0)]])
+    grid, evaluated = Grid(10_000, 10_000, 2), Grid(70_000, 10_000, 2)
+    ranged = apply_range("predict_linear", samples, grid, 20_000, [np.full(2, 5.0)], Budget(Limits()), evaluated)
+    np.testing.assert_allclose(ranged.steps.values[0, :1], 75.0)
+
+
+def test_series_that_differ_where_nothing_was_probed_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "SMALLEST_GROUP", 0)
+    times = [1_000 * i for i in range(100)]
+    delayed = [time + (time == 3_000) * 900 for time in times]
+    numbers = [float(i * i) for i in range(100)]
+    series = [list(zip(used, numbers, strict=True)) for used in (times, delayed, times, delayed, times)]
+    assert_agrees("delta", series, Grid(2_500, 500, 8), 2_000)
+
+
+def test_stale_markers_are_dropped_and_other_nan_kept() -> None:
+    samples = samples_of([[(0, 1.0), (1, 2.0), (2, math.nan)], [(0, 3.0)], [(5, 4.0)]])
+    samples.values[[1, 3]] = stale_marker()
+    kept = drop_stale(samples)
+    assert kept.offsets.tolist() == [0, 2, 2, 3]
+    assert kept.times.tolist() == [0, 2, 5]
+    np.testing.assert_equal(kept.values, [1.0, math.nan, 4.0])
+    assert drop_stale(kept) is kept
+
+
+def test_no_series_and_series_without_samples() -> None:
+    budget = Budget(Limits())
+    grid = Grid(0, 1_000, 3)
+    assert apply_range("rate", empty_samples(), grid, 5_000, [], budget).steps.values.shape == (0, 3)
+    assert not apply("rate", [[], []], grid, 5_000).steps.present.any()
+
+
+def test_the_budget_is_charged_for_the_result_alone_when_done() -> None:
+    budget = Budget(Limits())
+    apply_range("rate", samples_of([[(0, 1.0), (1, 2.0)]] * 7), Grid(0, 1, 5), 10, [], budget)
+    assert (budget.samples, budget.bytes) == (35, 35 * 9)
+
+
+def test_a_result_over_the_limit_is_refused_before_it_is_computed() -> None:
+    with pytest.raises(QueryFailed, match="more than 10 samples"):
+        apply_range("rate", samples_of([[(0, 1.0)]] * 3), Grid(0, 1, 5), 10, [], Budget(Limits(samples=10)))
+
+
+@pytest.mark.parametrize("parallel", [0, 1 << 60])
+def test_evaluation_stops_when_time_is_up(parallel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 4)
+    monkeypatch.setattr(chunks, "PARALLEL", parallel)
+    ticks = itertools.count()
+    budget = Budget(Limits(seconds=20), monotonic=lambda: float(next(ticks)))
+    with pytest.raises(QueryTimeout):
+        apply_range("rate", samples_of([[(0, 1.0), (1, 2.0)]] * 100), Grid(0, 1, 4), 10, [], budget)

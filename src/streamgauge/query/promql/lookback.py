@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, stale_mask
 from streamgauge.model.source import Samples
-from streamgauge.query.budget import Budget, Limits
+from streamgauge.query.budget import Budget
 from streamgauge.query.promql.chunks import over_windows
 from streamgauge.query.promql.steps import Grid, Steps
 from streamgauge.query.promql.windows import Windows, take
@@ -27,11 +27,10 @@ def lookback(samples: Samples, grid: Grid, lookback_ms: int, budget: Budget | No
     """The latest sample in (t - lookback_ms, t] for each series and each time t of the grid.
 
     A point is absent where that window is empty and where its latest sample is a stale marker.
-    Charges the budget for the result's points and 17 bytes each, which the caller gives back when it drops them.
+    The caller charges `budget` for the result, 17 bytes for each series and step; here it is charged for what is needed
+    meanwhile, and raises its errors. Without one there is no limit.
     """
-    budget = budget or Budget(Limits())
     shape = (len(samples), grid.count)
-    budget.charge(shape[0] * shape[1], 17 * shape[0] * shape[1])
     values, present, times = np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
     over_windows(_latest, (values, present, times), samples, grid, lookback_ms, budget)
     return Looked(Steps(values, present), times)

@@ -142,7 +142,7 @@ class _Merged:
             self._deviations[i] = self._deviations[i] + deviation
         weight = self._count * size / (self._count + block.size)
         for p, (i, j) in enumerate(self._pairs):
-            self._products[p] = self._products[p] + block.of(products[p]) + apart[i] * apart[j] * weight
+            self._products[p] = self._products[p] + block.of(products[p]) + apart[i] * weight * apart[j]
         self._count = self._count + size
 
     def moments(self) -> Moments:

@@ -14,10 +14,11 @@ _SHRINK = 2.0**-64
 """Values so scaled do not overflow when fewer than 2^64 of them are added up."""
 
 _CHECK_EVERY = 256
+"""Samples of a window between two looks at the clock."""
 
 
 def sum_over_time(windows: Windows) -> Floats:
-    """Compensated sums. One that overflows on the way is infinite, even if what follows would bring it back."""
+    """Compensated sums. One that overflows on the way stays infinite, even if what follows would bring it back."""
     if _may_overflow(windows):
         return _sum_in_order(windows)
     return _plus_lost(*window_sums(windows, windows.values))
@@ -68,7 +69,7 @@ def _line(windows: Windows, values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def double_exponential_smoothing(windows: Windows, smoothing: Floats, trend: Floats) -> Floats:
-    """Holt's linear method. Both factors are float64 [steps], from 0 to 1."""
+    """Holt's linear method: a level and a trend, each smoothed by a factor from 0 to 1, float64 [steps]."""
     shape = windows.shape
     previous, smoothed = np.zeros(shape), windows.first()
     slope = take(windows.values, windows.bounds.first + 1) - smoothed
@@ -106,8 +107,11 @@ def _plus_lost(total: Floats, lost: Floats) -> Floats:
 
 
 def _may_overflow(windows: Windows) -> bool:
-    """Whether a sum over a window might leave the range of float64, or a value is infinite."""
-    largest = np.fmax.reduce(np.abs(windows.values), axis=None)
+    """Whether a sum of finite values over a window might leave the range of float64."""
+    magnitudes = np.abs(windows.values)
+    largest = np.fmax.reduce(magnitudes, axis=None)
+    if np.isinf(largest):
+        largest = np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0)
     return bool(largest * windows.longest >= np.finfo(np.float64).max / 2)
 
 

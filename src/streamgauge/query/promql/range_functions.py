@@ -12,7 +12,7 @@ from streamgauge.model.arrays import Bools, Floats, stale_mask
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql import counters, ordering, over_time
-from streamgauge.query.promql.chunks import CHUNK, over_windows
+from streamgauge.query.promql.chunks import over_windows
 from streamgauge.query.promql.steps import Grid, Steps
 from streamgauge.query.promql.windows import Windows, take
 
@@ -43,7 +43,7 @@ class _Function:
     """A function of windows, with its scalar arguments as float64 [steps], whose result broadcasts to [series, steps].
 
     needs: samples that a window must hold for the function to have a value.
-    in_order: it visits the samples of windows one after the other, so that large chunks serve it best.
+    in_order: it visits the samples of windows one after the other.
     """
 
     evaluate: Callable[..., Floats]
@@ -83,8 +83,6 @@ _FUNCTIONS: Mapping[str, _Function] = {
 
 RANGE_FUNCTIONS: frozenset[str] = frozenset(_FUNCTIONS)
 
-_IN_ORDER_SAMPLES = 1 << 20
-
 
 def apply_range(
     name: str,
@@ -115,9 +113,7 @@ def apply_range(
     def evaluate(windows: Windows) -> tuple[Floats, Bools]:
         return function.evaluate(windows, *args), windows.count >= function.needs
 
-    over_windows(
-        evaluate, (values, present), samples, grid, range_ms, budget, _IN_ORDER_SAMPLES if function.in_order else CHUNK
-    )
+    over_windows(evaluate, (values, present), samples, grid, range_ms, budget, function.in_order)
     if name in ("double_exponential_smoothing", "holt_winters"):
         _check_factors(args[0], args[1], present)
     notes = set()

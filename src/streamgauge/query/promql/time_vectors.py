@@ -14,8 +14,11 @@ _PROBES = 8
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: spreads low bits over high ones
 
 
-def group_by_times(samples: Samples, smallest: int) -> tuple[list[Int64s], Int64s]:
-    """Find groups of at least `smallest` series that most likely have the same time vector.
+def group_by_times(samples: Samples, steps: int, smallest: int) -> tuple[list[Int64s], Int64s]:
+    """Find groups of series that most likely have the same time vector.
+
+    steps: windows of each series.
+    smallest: samples plus windows of a group from which on it is worth having.
 
     Returns (groups, rest): the series of each group, ascending, the groups in the order of their first series; and all
     other series, ascending. Series without samples are in neither.
@@ -25,12 +28,14 @@ def group_by_times(samples: Samples, smallest: int) -> tuple[list[Int64s], Int64
     """
     sizes = np.diff(samples.offsets)
     rows = np.flatnonzero(sizes)
-    if len(rows) < smallest:
+    sizes = sizes[rows]
+    if len(samples.times) + len(rows) * steps < smallest:
         return [], rows
     _, first, candidate, counts = np.unique(
         _fingerprints(samples, rows), return_index=True, return_inverse=True, return_counts=True
     )
-    grouped = (counts >= smallest)[candidate] & (sizes[rows] == sizes[rows[first]][candidate])
+    worthwhile = counts * (sizes[first] + steps) >= smallest
+    grouped = worthwhile[candidate] & (sizes == sizes[first][candidate])
     order = np.argsort(candidate[grouped], kind="stable")
     cuts = np.flatnonzero(np.diff(candidate[grouped][order])) + 1
     groups = [group for group in np.split(rows[grouped][order], cuts) if len(group)]
