@@ -23,7 +23,8 @@ def test_our_own_counters_are_stored_as_they_grow() -> None:
         task = asyncio.create_task(monitoring.run())
         counter = stats.refused.labels("remote_write", "too_old")
         counter.inc(10)
-        await asyncio.sleep(0)
+        await clock.sleep(0)
+        await clock.sleep(0)
         for _ in range(3):
             counter.inc(10)
             await clock.advance(1)
