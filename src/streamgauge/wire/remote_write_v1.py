@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from streamgauge.errors import BadInput
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.wire.findings import Findings, Reason, series_text
@@ -72,6 +74,7 @@ class _Decoder:
         self.resolve = resolve
         self.window = window
         self.findings = findings
+        self.dropped: list[int] = []  # rows of the present batch whose series is refused
 
     def batches(self) -> Iterator[SampleBatch]:
         steps = 0
@@ -93,8 +96,6 @@ class _Decoder:
                 steps += 1
                 if steps % IDLE_STEPS == 0:
                     yield empty_batch()
-            elif not ids:
-                yield empty_batch()  # a batch's worth of refused series
 
     # -- in columns ---------------------------------------------------------------------------------------------
 
@@ -109,6 +110,7 @@ class _Decoder:
         begins_with = self.data.startswith
         ids: list[int] = []
         ends: list[int] = []
+        self.dropped = []
         slot = -1
         stuck = False
         for _ in range(BATCH_ROWS):
@@ -156,10 +158,10 @@ class _Decoder:
     def _first_seen(self, at: int, ids: list[int], ends: list[int]) -> int | None:
         """Add the rows of a series that is no known record; where it ends, None when it is not in standard form.
 
-        A series with one sample becomes a known record; one with several is known by its labels.
+        A series of one sample becomes a known record; one of several is known by its labels. A refused one is neither.
         """
         bounds = self._bounds(at)
-        if bounds is None:
+        if bounds is None or bounds[1] < SAMPLE_BYTES:
             return None
         data, (start, stop) = self.data, bounds
         labels_end = self._labels_end(start, stop)
@@ -177,9 +179,10 @@ class _Decoder:
             if pairs is None or not (zero or all(data.startswith(SAMPLE_HEAD, head) for head in heads)):
                 return None
             series = self._identify(pairs, count)
-            if series is None:
-                return stop
-            if count == 1:
+            if series is None:  # its rows are checked like the others, and dropped then
+                self.dropped += range(len(ids), len(ids) + count)
+                series = 0
+            elif count == 1:
                 prefix = data[at : stop - (TIME_BYTES if zero else VALUE_AND_TIME_BYTES)]
                 self.cache.records.add(prefix, stop - at, ~series if zero else series)
             else:
@@ -212,7 +215,7 @@ class _Decoder:
         return min(at, stop)
 
     def _label_section(self, start: int, stop: int) -> list[tuple[bytes, bytes]] | None:
-        """The labels that data[start:stop] consists of; None when there is anything else, or too many."""
+        """The labels that data[start:stop] consists of; None when there is anything else or wrong, or too many."""
         data = self.data
         pairs: list[tuple[bytes, bytes]] = []
         at = start
@@ -231,11 +234,18 @@ class _Decoder:
                     pairs.append((data[at + 4 : name_end], data[value_at:after]))
                     at = after
                     continue
-            a, at = span(data, at + 1, stop)
-            pairs.append(_label(data, a, at))
+            try:
+                a, at = span(data, at + 1, stop)
+                pairs.append(_label(data, a, at))
+            except BadInput:
+                return None
         return pairs
 
     def _admit(self, batch: SampleBatch, begin: int, ends: list[int]) -> SampleBatch:
+        if self.dropped:
+            kept = np.setdiff1d(np.arange(len(batch)), self.dropped)
+            batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
+            ends = [ends[row] for row in kept]
         return admit(batch, self.window, self.findings, lambda row: self._series_around(begin, ends[row]))
 
     def _series_around(self, at: int, offset: int) -> str:

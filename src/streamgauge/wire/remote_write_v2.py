@@ -63,7 +63,6 @@ _METADATA_FIELD = 5
 _NOT_STORED = {3: Reason.HISTOGRAM, 4: Reason.EXEMPLAR}
 _MAX_REF_BYTES = 5
 _START_TAG = b"\x18"
-_MAX_TAIL_BYTES = 64
 _MAX_KIND = 255
 _CODE_BYTES = 8
 
@@ -326,15 +325,17 @@ class _Decoder:
         That is: the sample's start timestamp of six bytes or nothing, then a Metadata or nothing.
         """
         begin = START_BYTES if raw[:1] == _START_TAG else 0
+        tail = b""
         try:
-            found = list(fields(raw, begin, len(raw))) if len(raw) <= _MAX_TAIL_BYTES else []
             if begin and varint(raw, 1, len(raw))[1] != begin:
                 return None
+            if len(raw) > begin:
+                number, kind, a, b = protobuf.field(raw, begin, len(raw))
+                if (number, kind, b) != (_METADATA_FIELD, BYTES, len(raw)):
+                    return None
+                tail = self._metadata_key(raw, a, b)
         except BadInput:
             return None
-        if len(raw) > begin and [(number, kind) for number, kind, _, _ in found] != [(_METADATA_FIELD, BYTES)]:
-            return None
-        tail = self._metadata_key(raw, found[0][2], found[0][3]) if found else b""
         self.tails[raw] = tail
         return tail
 
