@@ -35,7 +35,7 @@ _REBUILD_ROWS = 512
 
 
 class SeriesIndex:
-    """The writing side. Everything is called on the event loop's thread.
+    """The writing side. Everything but `keys_of` is called on the event loop's thread.
 
     memory: where the columns live. leases: what queries read. next_id: no id below it is given to a new series.
     budget: bytes that the index may take, shared memory and an estimate of the server's own counted.
@@ -49,8 +49,9 @@ class SeriesIndex:
         self._generation = 0
         self._columns = LabelColumns(memory)
         self._shards: list[dict[bytes, int]] = [{} for _ in range(_SHARDS)]
-        self._keys: list[bytes | None] = []  # by row; None where the series is dead
-        self._ids = array("I")  # by row, ascending
+        # By row: the ids, ascending, and the keys, None where the series is dead. One attribute, since another thread
+        # must never see the ids of one generation with the keys of the next.
+        self._table: tuple[array[int], list[bytes | None]] = (array("I"), [])
         self._key_bytes = 0  # of the living
         self._pruned_meanwhile: array[int] | None = None  # ids pruned during a rebuild
 
@@ -79,6 +80,14 @@ class SeriesIndex:
     def snapshot(self) -> IndexSnapshot:
         return self._columns.snapshot()
 
+    @property
+    def _ids(self) -> array[int]:
+        return self._table[0]
+
+    @property
+    def _keys(self) -> list[bytes | None]:
+        return self._table[1]
+
     def resolve(self, key: bytes) -> int:
         """The id of a canonical key, a new one if the key is new.
 
@@ -89,9 +98,9 @@ class SeriesIndex:
         return self._add(shard, key) if known is None else known
 
     def keys_of(self, ids: UInt32s) -> list[bytes]:
-        """The keys of living series. Raises KeyError for an id that is not one."""
-        keys = self._keys
-        found = [key for row in _rows_of(ids, self._ids).tolist() if (key := keys[row]) is not None]
+        """The keys of living series. Raises KeyError for an id that is not one. May be called on any thread."""
+        known, keys = self._table
+        found = [key for row in _rows_of(ids, known).tolist() if (key := keys[row]) is not None]
         if len(found) < len(ids):
             raise KeyError(f"{len(ids) - len(found)} of {len(ids)} ids are not of living series")
         return found
@@ -174,7 +183,7 @@ class SeriesIndex:
         finally:
             self._pruned_meanwhile = None
         old = self._columns
-        self._columns, self._ids, self._keys = fresh, ids, keys
+        self._columns, self._table = fresh, (ids, keys)
         self._leases.retire(old.base, old.remove)
         yield from old.forget()
 
@@ -206,5 +215,5 @@ def _rows_of(ids: UInt32s, known: array[int]) -> Int64s:
 
 
 def _view(ids: array[int]) -> UInt32s:
-    # While the view exists, the array cannot grow.
-    return np.array(ids, np.uint32, copy=False) if ids else no_ids()
+    # A copy made in one call: an array that lends its memory cannot grow, and the other thread may add a series now.
+    return np.frombuffer(ids.tobytes(), np.uint32) if ids else no_ids()
