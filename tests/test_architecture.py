@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "streamgauge"
 
-LEAVES = {"errors", "clock", "stats", "durations", "model"}
+LEAVES = {"errors", "clock", "stats", "durations", "spawn", "model"}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
     "stats": set(),
     "durations": {"errors"},
+    "spawn": set(),
     "model": {"errors"},
     "wire": LEAVES,
     "store": LEAVES,

@@ -153,8 +153,8 @@ class _Server:
             min_free_bytes=self._settings.min_free_bytes,
         )
         flusher, compacter = HelperProcess(), HelperProcess()
-        stack.push_async_callback(flusher.close)
-        stack.push_async_callback(compacter.close)
+        stack.push_async_callback(flusher.stop)
+        stack.push_async_callback(compacter.stop)
         workers = asyncio.ensure_future(services.workers.start())
         stack.push_async_callback(services.workers.close)
         store, maintenance = await stack.enter_async_context(

@@ -1,8 +1,9 @@
 import pickle
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -347,3 +348,25 @@ def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
         if sys.platform != "win32":
             with pytest.raises(StorageError):
                 attach(f"{old.base}i0", 1)
+
+
+def test_keys_can_be_asked_for_on_another_thread_while_series_are_added(index: SeriesIndex) -> None:
+    first = [index.resolve(key_of({"n": str(number)})) for number in range(20_000)]
+    ids, done, wrong = np.array(first, np.uint32), threading.Event(), []
+
+    def ask() -> None:
+        expected = [key_of({"n": str(number)}) for number in range(20_000)]
+        while not done.is_set():
+            if index.keys_of(ids) != expected:
+                wrong.append("other keys")
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            for number in range(20_000, 60_000):
+                index.resolve(key_of({"n": str(number)}))
+        finally:
+            done.set()
+        asking.result()
+    assert index.series == 60_000
+    assert not wrong

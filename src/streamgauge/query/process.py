@@ -7,11 +7,8 @@ import contextlib
 import multiprocessing
 import signal
 import socket
-import sys
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from multiprocessing.process import BaseProcess
-from types import ModuleType
 
 import psutil
 
@@ -19,6 +16,7 @@ from streamgauge.query import worker
 from streamgauge.query.channel import ServerChannel
 from streamgauge.query.frames import Kind
 from streamgauge.query.worker import WorkerSettings
+from streamgauge.spawn import start
 
 _JOIN_SECONDS = 5.0
 
@@ -47,7 +45,7 @@ class WorkerProcess:
         process = multiprocessing.get_context("spawn").Process(
             target=worker.main, args=(theirs, settings), name="streamgauge-query", daemon=True
         )
-        starting = asyncio.get_running_loop().run_in_executor(executor, _start, process)
+        starting = asyncio.get_running_loop().run_in_executor(executor, start, process)
         try:
             await asyncio.shield(starting)
         except BaseException:
@@ -113,35 +111,3 @@ def how_it_ended(code: int | None) -> str:
         name = str(-code)
     hint = "; most likely the machine ran out of memory" if name == "SIGKILL" else ""
     return f"was ended by signal {name}{hint}"
-
-
-def _start(process: BaseProcess) -> None:
-    """Start with SIGINT and SIGTERM blocked: a child inherits that, and ignores them before it takes the block away."""
-    if sys.platform == "win32":
-        with _bare_main():
-            process.start()
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it would be started on the way and take the block away
-    blocked = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        with _bare_main():
-            process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _bare_main() -> Iterator[None]:
-    """While this lasts, a spawned process does not find the program's main module.
-
-    It would run it again, which costs the imports of the whole server, and recurses where the module is not guarded.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

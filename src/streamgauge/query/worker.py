@@ -11,10 +11,8 @@ import faulthandler
 import gc
 import importlib
 import json
-import multiprocessing
 import os
 import pickle
-import signal
 import socket
 import sys
 import threading
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from streamgauge.errors import QueryFailed, StreamgaugeError
 from streamgauge.query.frames import CHUNK_BYTES, Kind, WorkerChannel
+from streamgauge.spawn import end_with_the_server, leave_signals_to_the_server
 
 if TYPE_CHECKING:
     from streamgauge.query.budget import Budget
@@ -44,8 +43,8 @@ class WorkerSettings:
 def main(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
     faulthandler.enable()  # a crash shows on standard error where it was
-    _ignore_signals()
-    _end_with_the_server()
+    leave_signals_to_the_server()
+    end_with_the_server()
     channel = WorkerChannel(sock)
     inbox = _Inbox()
     threading.Thread(target=_listen, args=(channel, inbox), name="query-control", daemon=True).start()
@@ -153,33 +152,6 @@ def _free_memory() -> None:
 
     gc.collect()
     pyarrow.default_memory_pool().release_unused()
-
-
-def _ignore_signals() -> None:
-    """A terminal or a service manager signals all processes; the server decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "win32":
-        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
-    else:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked by who started us
-
-
-def _end_with_the_server() -> None:
-    """Let the kernel end this process when the server's does, even within a call that keeps the interpreter lock, where
-    the thread that listens gets no turn. Linux only.
-
-    The server holds the other end of the sentinel, a pipe into which nothing is written: its only event is its end.
-    """
-    parent = multiprocessing.parent_process()
-    if sys.platform != "linux" or parent is None:
-        return
-    import fcntl
-
-    sentinel = int(parent.sentinel)
-    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _import(preload: tuple[str, ...]) -> None:
