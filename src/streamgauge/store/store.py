@@ -24,7 +24,8 @@ from streamgauge.store.snapshot import StoreSnapshot, by_priority
 
 LOG = logging.getLogger(__name__)
 
-FIRST_TIME = int(np.iinfo(np.int64).min)
+FIRST_TIME = -62_135_596_800_000
+"""0001-01-01: what is older has no date in RFC 3339, and none in most tools that open a block."""
 LAST_TIME = int(np.iinfo(np.int64).max)
 MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
@@ -107,7 +108,7 @@ class Store:
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
-        return now - self.settings.retention if self.settings.retention else FIRST_TIME
+        return max(FIRST_TIME, now - self.settings.retention) if self.settings.retention else FIRST_TIME
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
         if self.refusal is not None:

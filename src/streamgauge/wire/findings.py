@@ -12,6 +12,11 @@ from streamgauge.model.batch import Metadata
 MAX_EXAMPLES = 5
 """Refused things that an answer names. More would not help whoever reads them in a sender's log."""
 _MAX_TEXT = 300
+_MAX_SERIES_TEXT = 150
+"""Of an example that names a series, so that the reason, which stands behind it, is always there."""
+
+MAX_METADATA_BYTES = 16_384
+"""Name, help and unit of one metric: they stay in memory. Help texts are a sentence or two."""
 
 TYPES = ("unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset")
 """Metric types by their number, which remote write 1.0 and 2.0 share."""
@@ -70,16 +75,21 @@ class Findings:
         if not metric:
             self.refuse(Reason.METADATA, "metadata without a metric's name")
             return
+        size = len(metric) + len(help_text) + len(unit)
+        if size > MAX_METADATA_BYTES:
+            what = f"the metadata of {shorten(_text(metric), _MAX_SERIES_TEXT)} has {size} bytes"
+            self.refuse(Reason.METADATA, f"{what}; the limit is {MAX_METADATA_BYTES}")
+            return
         word = TYPES[kind] if kind < len(TYPES) else TYPES[0]
         try:
             name = metric.decode()
             self.metadata[name] = Metadata(name, word, help_text.decode(), unit.decode())
         except UnicodeDecodeError:
-            self.refuse(Reason.METADATA, f"the metadata of {_text(metric)} is not UTF-8")
+            self.refuse(Reason.METADATA, f"the metadata of {shorten(_text(metric), _MAX_SERIES_TEXT)} is not UTF-8")
 
 
-def shorten(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+def shorten(text: str, limit: int = _MAX_TEXT) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def series_text(pairs: list[tuple[bytes, bytes]]) -> str:
@@ -87,8 +97,8 @@ def series_text(pairs: list[tuple[bytes, bytes]]) -> str:
     metric = b"".join(value for name, value in pairs if name == b"__name__")
     others = [(name, value) for name, value in pairs if name != b"__name__"]
     inner = ",".join(f'{_text(name)}="{_text(value)}"' for name, value in others)
-    return shorten(f"{_text(metric)}{{{inner}}}")
+    return shorten(f"{_text(metric)}{{{inner}}}", _MAX_SERIES_TEXT)
 
 
 def _text(raw: bytes) -> str:
-    return raw[:_MAX_TEXT].decode(errors="backslashreplace")
+    return raw[:_MAX_SERIES_TEXT].decode(errors="backslashreplace")
