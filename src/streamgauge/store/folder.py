@@ -9,8 +9,8 @@ from streamgauge.errors import NotFound, StorageError
 from streamgauge.store import fs, names
 
 _LOCK_START = b'{"pid"'
-_OF_THE_SYSTEM = "lost+found"
-"""In the root of each ext file system, so also in a freshly mounted volume."""
+_HARMLESS = frozenset({names.LOCK, "lost+found"})
+"""A lock whose text is damaged, and what is in the root of each ext file system, so also in a new volume."""
 
 
 def require_data_folder(data: Path) -> None:
@@ -32,7 +32,7 @@ def refuse_foreign(data: Path) -> None:
         return
     if not stat.S_ISDIR(kind):
         raise StorageError(f"{data} is a file; streamgauge needs a folder: choose another with --data")
-    others = [name for name in fs.list_dir(data) if not name.startswith(".") and name != _OF_THE_SYSTEM]
+    others = [name for name in fs.list_dir(data) if not name.startswith(".") and name not in _HARMLESS]
     if others and not is_data_folder(data):
         raise StorageError(
             f"{data} holds other things ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}) and no data of "
