@@ -34,7 +34,6 @@ ENGINES = {
     "httptools": {"serve/protocol.py"},
     "pydantic": {"config.py", "prometheus_config.py"},
     "yaml": {"config.py"},
-    "plotext": {"commands/show.py"},
 }
 """One third-party engine, one module (or folder)."""
 

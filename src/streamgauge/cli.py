@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from streamgauge import __version__
-from streamgauge.errors import BadInput, ConfigError, FolderInUse, StorageError, StreamgaugeError
-from streamgauge.settings import TABLE, Setting
+from streamgauge.errors import BadInput, ConfigError, NotFound, StorageError, StreamgaugeError
+from streamgauge.settings import GENERAL, TABLE, Setting, written
 
 EXIT_CODES = """\b
 Exit codes:
-  0  all went well
-  1  what was asked for failed, or a check found something
-  2  wrong usage: a flag, an expression or the configuration
-  3  the data folder is in use, or the disk failed
+  0    all went well
+  1    what was asked for failed, or a check found something
+  2    wrong usage: a flag, an expression or the configuration
+  3    the data folder cannot be used: missing, in use or unreadable
+  130  stopped by Ctrl-C
+"""
+COMPLETION = """\b
+Shell completion: add the line of your shell to its start-up file.
+  bash  eval "$(_STREAMGAUGE_COMPLETE=bash_source streamgauge)"
+  zsh   eval "$(_STREAMGAUGE_COMPLETE=zsh_source streamgauge)"
+  fish  _STREAMGAUGE_COMPLETE=fish_source streamgauge | source
 """
 
 
@@ -36,68 +45,124 @@ class _SettingType(click.ParamType[Any, Any]):
         except BadInput as error:
             self.fail(error.message, param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if self.name == "DIR":
+            return [CompletionItem(incomplete, type="dir")]
+        words = self.name.split("|") if "|" in self.name else []
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
-def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each setting, in the table's order."""
-    for setting in reversed(TABLE):
+
+class _SettingOption(click.Option):
+    """A setting as a flag. In --help it stands under the heading of its group, with its default."""
+
+    def __init__(self, setting: Setting) -> None:
+        spelling = setting.flag
+        self.group = setting.group
         if setting.metavar == "BOOL":
-            spelling = f"{setting.flag}/--no-{setting.name.replace('_', '-')}"
-            option = click.option(spelling, setting.name, default=None, help=setting.help)
+            super().__init__([f"{spelling}/--no-{spelling[2:]}", setting.name], default=None)
+            self._spelling = f"--[no-]{spelling[2:]}"
         else:
-            option = click.option(
-                setting.flag, setting.name, type=_SettingType(setting), metavar=setting.metavar, help=setting.help
-            )
-        command = option(command)
+            super().__init__([spelling, setting.name], type=_SettingType(setting))
+            self._spelling = f"{spelling} {setting.metavar}"
+        default = written(setting, setting.default)
+        self.help = setting.help + (f"  [{default}]" if default else "")
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self._spelling, self.help or ""
+
+
+class _Grouped(click.Command):
+    """A command whose --help has its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(param, "group", GENERAL), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _setting_options(command: click.Command) -> click.Command:
+    """One option for each setting, in the table's order, before those of click's own."""
+    command.params += [_SettingOption(setting) for setting in TABLE]
     return command
 
 
+class _Folder(click.ParamType[Any, Any]):
+    """The name of a data folder. Whether it is one is found out when it is used."""
+
+    name = "DIR"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir")]
+
+
+class _InOrder(click.Group):
+    """Lists its commands in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 @click.group(
+    cls=_InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=EXIT_CODES + '\n\nShell completion: eval "$(_STREAMGAUGE_COMPLETE=bash_source streamgauge)" (or zsh, fish).',
+    epilog=f"{EXIT_CODES}\n\n{COMPLETION}",
 )
-@click.version_option(__version__, prog_name="streamgauge")
+@click.version_option(__version__, prog_name="streamgauge", message="%(prog)s %(version)s")
 def cli() -> None:
     """One server that every kind of telemetry flows into.
 
-    Start with `streamgauge serve`, then open http://127.0.0.1:4318/.
+    Start with `streamgauge serve` and open http://127.0.0.1:4318/
     """
 
 
-@cli.command()
-@click.option(
-    "--config", type=click.Path(dir_okay=False), help="Configuration file: a prometheus.yml, or a superset of one."
-)
 @_setting_options
-def serve(config: str | None, **flags: Any) -> None:
-    """Run the server."""
+@cli.command(
+    cls=_Grouped,
+    short_help="Run the server.",
+    epilog="Each flag is also a setting in the configuration file and, as STREAMGAUGE_RETENTION for --retention, "
+    "an environment variable. A flag wins over the environment, which wins over the file.",
+)
+@click.option(
+    "--config", type=click.Path(), metavar="FILE", help="Configuration file: a prometheus.yml, or a superset of one."
+)
+def serve(config: str | None, **flags: Any) -> int:
+    """Run the server until SIGTERM or Ctrl-C, which let requests finish; a second one hurries."""
     from streamgauge.main import run_server
 
-    raise SystemExit(run_server(config, flags))
+    return run_server(config, flags)
 
 
-@cli.command()
+@cli.command(
+    short_help="Evaluate a PromQL expression.",
+    epilog="""\b
+T is Unix seconds, RFC 3339 or a time before now:
+  1767225600, 2026-01-01T00:00:00Z, -5m, now
+Put -- before an EXPRESSION that begins with a minus.
+""",
+)
 @click.argument("expression")
-@click.option("--server", metavar="URL", envvar="STREAMGAUGE_SERVER", help="Server to ask.")
-@click.option("--data", metavar="DIR", help="Folder to read directly, when no server holds it.")
-@click.option(
-    "--time", "time_", metavar="T", help="Moment of an instant query: Unix seconds, RFC 3339 or -5m. Default: now."
-)
-@click.option(
-    "--start", metavar="T", help="First moment of a range query. Default with --end or --step: an hour before the end."
-)
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option("--time", "time_", metavar="T", help="Moment of an instant query. Default: now.")
+@click.option("--start", metavar="T", help="First moment of a range query. Default: an hour before its end.")
 @click.option("--end", metavar="T", help="Last moment of a range query. Default: now.")
-@click.option("--step", metavar="D", help="Distance of a range query's points, such as 15s. Default: about 200 points.")
+@click.option(
+    "--step", metavar="D", help="Distance of a range query's points, such as 15s. Default: for about 200 points."
+)
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["table", "json", "csv", "graph"]),
-    help="How to show the answer. Default: table, or json where the output is no terminal.",
+    help="Form of the answer. Default: table, or json where the output is no terminal. graph is a range query.",
 )
 def query(expression: str, format_: str | None, time_: str | None, **options: Any) -> None:
-    """Evaluate a PromQL EXPRESSION, on a server or straight from a data folder.
+    """Evaluate the PromQL EXPRESSION on a server, or straight from a data folder that no server holds.
 
-    Without --server and --data, ./streamgauge-data is read (through its server, if one is running), else the server
-    at http://127.0.0.1:4318 is asked.
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
     """
     from streamgauge.commands.query import run_query
 
@@ -105,9 +170,11 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=_Folder())
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--limit", default=10, show_default=True, help="Rows of each cardinality list.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows of each cardinality list."
+)
 def inspect(folder: str, as_json: bool, limit: int) -> None:
     """Show what a data folder holds: blocks, head, cardinality."""
     from streamgauge.commands.folder import inspect_folder
@@ -115,54 +182,89 @@ def inspect(folder: str, as_json: bool, limit: int) -> None:
     inspect_folder(folder, as_json, limit)
 
 
-@cli.command()
-@click.argument("folder", metavar="DIR")
-def check(folder: str) -> None:
-    """Verify every invariant of the store in a data folder. Exit code 1 when something is wrong."""
+@cli.command(short_help="Verify every invariant of a data folder.")
+@click.argument("folder", metavar="DIR", type=_Folder())
+def check(folder: str) -> int:
+    """Verify every invariant of the store in a data folder. Nothing is changed.
+
+    Prints a line for each thing that does not hold; the exit code is then 1.
+    """
     from streamgauge.commands.folder import check_folder
 
-    raise SystemExit(check_folder(folder))
+    return check_folder(folder)
 
 
-@cli.command()
-@click.argument("folder", metavar="DIR")
+@cli.command(short_help="Write the log into blocks and compact them all.")
+@click.argument("folder", metavar="DIR", type=_Folder())
 def compact(folder: str) -> None:
-    """Write the log of a data folder into blocks and compact them as far as they go. The server must be stopped."""
+    """Write the log of a data folder into blocks, and compact these as far as they go.
+
+    Not while a server holds the folder: it does so by itself.
+    """
     from streamgauge.commands.folder import compact_folder
 
     compact_folder(folder)
 
 
-@cli.command("check-config")
-@click.argument("file", type=click.Path(dir_okay=False))
+@cli.command("check-config", short_help="Check a configuration file.")
+@click.argument("file", type=click.Path())
 def check_config(file: str) -> None:
-    """Check a configuration FILE as the server would read it."""
+    """Check a configuration FILE as the server would read it, environment variables included."""
     from streamgauge.commands.config import check_config_file
 
     check_config_file(file)
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line on stderr and an exit code that means something."""
+    """Entry point: errors become one line on stderr and an exit code that means something; see EXIT_CODES."""
+    _write_anything()
     try:
-        cli.main(prog_name="streamgauge", standalone_mode=False)
-    except click.exceptions.Abort:
-        raise SystemExit(130) from None
-    except click.ClickException as error:
+        code = cli.main(prog_name="streamgauge", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        raise SystemExit(error.exit_code) from None
+        code = error.exit_code
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        code = _complain(_usage(error), error.exit_code)
     except StreamgaugeError as error:
-        click.echo(f"streamgauge: {error.message}", err=True)
-        raise SystemExit(exit_code(error)) from None
+        code = _complain(error.message, exit_code(error))
     except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        code = _nobody_reads()
+    except OSError as error:
+        code = _complain(str(error), 1)
+    sys.exit(code)
 
 
 def exit_code(error: StreamgaugeError) -> int:
     """The process's exit code for an error; see EXIT_CODES."""
-    if isinstance(error, FolderInUse | StorageError):
+    if isinstance(error, NotFound | StorageError):
         return 3
     if isinstance(error, ConfigError | BadInput):
         return 2
     return 1
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"streamgauge: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return error.format_message().rstrip(".") + (f" (see {context.command_path} -h)" if context else "")
+
+
+def _nobody_reads() -> int:
+    """The other end of a pipe has gone, as `| head` does: that is its right, so nothing is said."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _write_anything() -> None:
+    """Label values hold any character; a terminal or pipe of another encoding must not end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

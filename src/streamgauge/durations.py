@@ -47,3 +47,11 @@ def parse_size(text: str) -> int:
         raise BadInput(f'"{text[:32]}" is not a size; write for example 512MB or 2GB')
     number, unit, _ = match.groups()
     return int(number) << (10 * " KMGTPE".index(unit or " "))
+
+
+def format_size(size: int) -> str:
+    """The shortest spelling of a size in bytes that `parse_size` reads back: 536870912 is 512MB."""
+    for shift, unit in zip(range(60, 0, -10), "EPTGMK", strict=True):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}B"
+    return str(size)

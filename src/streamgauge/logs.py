@@ -29,9 +29,15 @@ class _Formatter(logging.Formatter):
             return json.dumps(line, ensure_ascii=False, default=str)
         fields = "".join(f" {key}={value}" for key, value in extra.items())
         text = f"{moment} {record.levelname:<7} {source}: {message}{fields}"
-        # A log line is one line: a message that quotes a client's input must not be able to forge another.
-        text = text.replace("\r", "\\r").replace("\n", "\\n")
-        return f"{text}\n{trace}" if trace else text
+        return f"{_plain(text)}\n{trace}" if trace else _plain(text)
+
+
+def _plain(text: str) -> str:
+    """On one line and without control characters: a message that quotes a client's input must not be able to forge
+    another line, or to command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:

@@ -30,7 +30,7 @@ from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.services import Opened, ServerServices, http_options
-from streamgauge.settings import Settings, resolve
+from streamgauge.settings import Settings, local_url, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints
 from streamgauge.store.helper import HelperProcess
@@ -131,7 +131,8 @@ class _Server:
             self._stats.watch(lambda: http_readings(self._http_stats, http))
             lock.announce(http.addresses[0])
             self._handle_signals(http)
-            _greet(http.addresses[0], self._data)
+            _greet(http.addresses[0], self._settings)
+            self._warn_of_strangers(host)
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
@@ -139,9 +140,14 @@ class _Server:
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
             gc.collect()
             gc.freeze()
-            LOG.info("ready, %d samples in the head", self._services.store.head.rows)
+            LOG.info("ready; %d samples read back from the log", self._services.store.head.rows)
             await self._stopping.wait()
             LOG.info("stopping: requests that have begun may finish; a second signal hurries")
+        LOG.info("stopped; everything is on disk")
+
+    def _warn_of_strangers(self, host: str) -> None:
+        if not is_loopback(host):
+            LOG.warning("everybody who reaches %s may read and write: there is no authentication yet", host or "it")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Open the store and start the query workers, side by side."""
@@ -208,7 +214,13 @@ async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], N
             task.cancel()
 
 
-def _greet(address: str, data: Path) -> None:
-    click.echo(f"streamgauge {__version__}, data in {data}")
-    click.echo(f"Open http://{address}/ in a browser.")
-    click.echo(f"Prometheus: remote_write: [{{url: http://{address}/api/v1/write}}], and http://{address} in Grafana.")
+def _greet(address: str, settings: Settings) -> None:
+    """Where it listens and what to open: as lines for people, or as a log line where a program reads the log."""
+    url = local_url(address)
+    if settings.log_format == "json":
+        LOG.info("listening", extra={"url": url, "data": settings.data, "version": __version__})
+        return
+    click.echo(f"streamgauge {__version__} stores its data in {settings.data}")
+    click.echo(f"  page and Grafana data source  {url}/")
+    click.echo(f"  Prometheus remote_write       {url}/api/v1/write")
+    sys.stdout.flush()

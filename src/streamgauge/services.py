@@ -141,7 +141,7 @@ class ServerServices:
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
 
-    async def inspect(self) -> Mapping[str, object]:
+    async def inspect(self, limit: int) -> Mapping[str, object]:
         opened = self._open()
         state = opened.store.state
         return report(
@@ -151,11 +151,11 @@ class ServerServices:
             state.commit,
             state.flushed_through,
             state.damage,
-            await self._cardinality(),
+            await self._cardinality(limit),
         )
 
-    async def _cardinality(self) -> dict[str, Any]:
-        answer = await self._workers.run(Job(CardinalityQuery()))
+    async def _cardinality(self, limit: int) -> dict[str, Any]:
+        answer = await self._workers.run(Job(CardinalityQuery(limit)))
         body = json.loads(b"".join([chunk async for chunk in answer.chunks]))
         if body["status"] != "success":
             raise StreamgaugeError(body["error"])

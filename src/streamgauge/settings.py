@@ -11,16 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamgauge.durations import format_duration, parse_duration, parse_size
+from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
 ENVIRONMENT_PREFIX = "STREAMGAUGE_"
 DEFAULT_LISTEN = "127.0.0.1:4318"
 
+GENERAL, ACCESS, LOGGING, QUERIES, STORAGE = "General", "Who may call", "Log", "Limits of queries", "Limits of storage"
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`parse` turns text into the value and raises BadInput; `metavar` is how --help shows the value."""
+    """`parse` turns text into the value and raises BadInput; `metavar` is how --help shows the value, with its choices
+    separated by bars, and `group` the heading under which it does."""
 
     name: str
     default: Any
@@ -28,6 +33,7 @@ class Setting:
     metavar: str
     help: str
     reloadable: bool = False
+    group: str = GENERAL
 
     @property
     def flag(self) -> str:
@@ -140,20 +146,53 @@ TABLE: tuple[Setting, ...] = (
         parse_bool,
         "BOOL",
         "Serve addresses other than loopback although there is no authentication.",
+        group=ACCESS,
     ),
     Setting(
-        "allow_host", (), _words, "NAME,…", "Further names by which clients may call this server (Host header).", True
+        "allow_host",
+        (),
+        _words,
+        "NAME,…",
+        "Further names by which clients may call this server (Host header).",
+        True,
+        group=ACCESS,
     ),
-    Setting("allow_origin", (), _words, "ORIGIN,…", "Web origins whose pages may call this server (CORS).", True),
-    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "LEVEL", "Least severe line to log."),
-    Setting("log_format", "text", _one_of("text", "json"), "FORMAT", "text for people, json for programs."),
-    Setting("query_timeout", 120_000, parse_duration, "DURATION", "Longest time that one query may take.", True),
+    Setting(
+        "allow_origin",
+        (),
+        _words,
+        "ORIGIN,…",
+        "Web origins whose pages may call this server (CORS).",
+        True,
+        group=ACCESS,
+    ),
+    Setting(
+        "log_level",
+        "info",
+        _one_of("debug", "info", "warning", "error"),
+        "debug|info|warning|error",
+        "Least severe line to log.",
+        group=LOGGING,
+    ),
+    Setting(
+        "log_format", "text", _one_of("text", "json"), "text|json", "text for people, json for programs.", group=LOGGING
+    ),
+    Setting(
+        "query_timeout",
+        120_000,
+        parse_duration,
+        "DURATION",
+        "Longest time that one query may take.",
+        True,
+        group=QUERIES,
+    ),
     Setting(
         "query_concurrency",
         20,
         _whole(1, 10_000),
         "N",
         "Queries that may wait for a worker; the next is refused (503).",
+        group=QUERIES,
     ),
     Setting(
         "query_max_samples",
@@ -162,26 +201,46 @@ TABLE: tuple[Setting, ...] = (
         "N",
         "Samples that one query may hold at once; 50 million take about 1 GB.",
         True,
+        group=QUERIES,
     ),
-    Setting("query_max_bytes", 2 << 30, parse_size, "SIZE", "Memory that one query may use.", True),
-    Setting("query_lookback", 300_000, parse_duration, "DURATION", "How long a sample counts as current.", True),
+    Setting("query_max_bytes", 2 << 30, parse_size, "SIZE", "Memory that one query may use.", True, group=QUERIES),
+    Setting(
+        "query_lookback",
+        300_000,
+        parse_duration,
+        "DURATION",
+        "How long a sample counts as current.",
+        True,
+        group=QUERIES,
+    ),
     Setting(
         "head_samples",
         4_000_000,
         _whole(131_072, 1 << 30),
         "N",
         "Newest samples kept in memory before they are written as a block; 20 bytes each.",
+        group=STORAGE,
     ),
-    Setting("index_max_bytes", 1 << 30, parse_size, "SIZE", "Memory for the labels of all series."),
+    Setting("index_max_bytes", 1 << 30, parse_size, "SIZE", "Memory for the labels of all series.", group=STORAGE),
     Setting(
         "min_free_bytes",
         64 << 20,
         parse_size,
         "SIZE",
         "Free disk below which writes are refused until there is room again.",
+        group=STORAGE,
     ),
-    Setting("write_max_bytes", 16 << 20, parse_size, "SIZE", "Largest body of a write request as it is sent."),
-    Setting("write_max_decoded_bytes", 32 << 20, parse_size, "SIZE", "Largest body of a write request, decompressed."),
+    Setting(
+        "write_max_bytes", 16 << 20, parse_size, "SIZE", "Largest body of a write request as it is sent.", group=STORAGE
+    ),
+    Setting(
+        "write_max_decoded_bytes",
+        32 << 20,
+        parse_size,
+        "SIZE",
+        "Largest body of a write request, decompressed.",
+        group=STORAGE,
+    ),
 )
 
 BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in TABLE}
@@ -214,9 +273,21 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapp
 
 def shown(settings: Settings, name: str) -> str:
     """The value of a setting as one would write it."""
-    value = getattr(settings, name)
+    return written(BY_NAME[name], getattr(settings, name))
+
+
+def written(setting: Setting, value: Any) -> str:
+    """A value of a setting as one would write it; an empty list is ""."""
     if isinstance(value, bool):
         return str(value).lower()
-    if BY_NAME[name].metavar == "DURATION":
+    if setting.metavar == "DURATION":
         return format_duration(value)
+    if setting.metavar == "SIZE":
+        return format_size(value)
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def local_url(address: str) -> str:
+    """The URL by which this machine reaches a listener at host:port: one on all addresses is reached by loopback."""
+    host, _, port = address.rpartition(":")
+    return f"http://{_LOOPBACK_OF.get(host, host)}:{port}"

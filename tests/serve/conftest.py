@@ -148,8 +148,8 @@ class InProcessServices:
             raise ConfigError(self.bad_config)
         self.reloads += 1
 
-    async def inspect(self) -> Mapping[str, object]:
-        return {"blocks": []}
+    async def inspect(self, limit: int) -> Mapping[str, object]:
+        return {"blocks": [], "limit": limit}
 
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")

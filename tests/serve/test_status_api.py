@@ -75,7 +75,8 @@ async def test_running_queries_can_be_listed_and_cancelled(served, assert_error)
 
 
 async def test_inspect(served):
-    assert await data(served, "status/inspect") == {"blocks": []}
+    assert await data(served, "status/inspect") == {"blocks": [], "limit": 10}
+    assert await data(served, "status/inspect?limit=3") == {"blocks": [], "limit": 3}
 
 
 async def test_probes(served):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
 import json
 import urllib.error
 import urllib.parse
@@ -10,41 +12,69 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streamgauge.errors import BadInput, Busy, ClientError, StreamgaugeError
-from streamgauge.settings import DEFAULT_LISTEN
-from streamgauge.store.lock import holder
+from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError
+from streamgauge.settings import DEFAULT_LISTEN, local_url
+from streamgauge.store.lock import Holder, holder
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
-DEFAULT_DATA = Path("streamgauge-data")
+TIMEOUT = 150.0
+"""Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
 
 class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str] | None = None, timeout: float = 150.0) -> Any:
+def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
     """The body of a JSON answer. With `parameters` it is a POST form, without a GET.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
-    if not server.startswith(("http://", "https://")):
-        raise BadInput(f'"{server}" is not a server\'s URL; write for example {DEFAULT_SERVER}')
+    url = _url(server)
     data = urllib.parse.urlencode(parameters).encode() if parameters is not None else None
-    request = urllib.request.Request(server.rstrip("/") + path, data=data, headers={"Accept": "application/json"})
+    request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with _opener(url).open(request, timeout=TIMEOUT) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise _error_of(error) from None
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise ServerUnreachable(f"no streamgauge answers at {server}: {reason}") from None
+        why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
+        raise ServerUnreachable(
+            f"no server answers at {url} ({why}): start one with `streamgauge serve`, name another with --server, or "
+            "read a folder with --data"
+        ) from None
+    except ValueError:
+        raise ServerUnreachable(f"what answers at {url} is no streamgauge") from None
+
+
+def _url(server: str) -> str:
+    url = server if "://" in server else f"http://{server}"
+    parts = urllib.parse.urlsplit(url)
+    try:
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise BadInput(f'"{server}" is not the URL of a server; write for example {DEFAULT_SERVER}')
+    return url.rstrip("/")
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """This machine is never asked through a proxy, whatever the environment says of one."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
 def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
     try:
         message = str(json.loads(error.read())["error"])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         message = f"the server answered {error.code} {error.reason}"
     if error.code == 400:
         return BadInput(message)
@@ -54,6 +84,17 @@ def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
 
 
 def server_of(folder: Path) -> str | None:
-    """The URL of the server that holds a data folder, None when none does."""
-    held = holder(folder) if folder.is_dir() else None
-    return None if held is None else f"http://{held.address}"
+    """The URL of the server that holds a data folder, None when nothing holds it.
+
+    Raises FolderInUse when what holds it does not listen, such as `streamgauge compact`, and StorageError.
+    """
+    held = holder(folder)
+    if held is None:
+        return None
+    if not held.address:
+        raise FolderInUse(f"{folder} is in use by {who(held)}, which does not listen yet; try again when it does")
+    return local_url(held.address)
+
+
+def who(held: Holder) -> str:
+    return f"process {held.pid}" if held.pid else "another process"

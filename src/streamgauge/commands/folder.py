@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamgauge.commands.client import ask, server_of
-from streamgauge.errors import FolderInUse, NotFound
+from streamgauge.commands.client import ask, server_of, who
+from streamgauge.commands.table import printable, table
+from streamgauge.errors import FolderInUse
+from streamgauge.settings import local_url
+from streamgauge.store.folder import require_data_folder
 from streamgauge.store.lock import holder
 
 if TYPE_CHECKING:
@@ -19,57 +23,60 @@ if TYPE_CHECKING:
 
     from streamgauge.store.ports import BlockMeta
 
-if TYPE_CHECKING:
-    pass
-
 
 def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
-    path = _existing(folder)
+    """Raises NotFound, FolderInUse and StorageError, as the others below."""
+    path = Path(folder)
+    require_data_folder(path)
     server = server_of(path)
     if server is not None:
         report = ask(server, f"/api/v1/status/inspect?limit={limit}")["data"]
     else:
         report = _inspect_offline(path, limit)
     if as_json:
-        click.echo(json.dumps(report))
-    else:
-        _show_report(report)
+        click.echo(json.dumps(report, ensure_ascii=False))
+        return
+    click.echo(f"{folder}, " + (f"through the server at {server}" if server else "which no server holds") + "\n")
+    for line in _lines(report):
+        click.echo(line)
 
 
 def check_folder(folder: str) -> int:
     """Exit code: 0 when every invariant holds, 1 when not."""
-    path = _existing(folder)
+    path = Path(folder)
+    require_data_folder(path)
     server = server_of(path)
     if server is not None:
-        problems = ask(server, "/api/v1/status/check", {})["data"]["problems"]
+        problems = ask(server, "/api/v1/status/check")["data"]["problems"]
     else:
         from streamgauge.store.verify import check_folder as problems_of
 
         problems = problems_of(path)
     for problem in problems:
-        click.echo(problem)
-    click.echo(f"{folder}: " + (f"{len(problems)} problems" if problems else "good"), err=bool(problems))
+        click.echo(printable(problem))
+    click.echo(f"{folder}: {_count(len(problems), 'problem') if problems else 'good'}", err=bool(problems))
     return 1 if problems else 0
 
 
 def compact_folder(folder: str) -> None:
-    path = _existing(folder)
+    """Print what was there before and what is there now."""
+    path = Path(folder)
+    require_data_folder(path)
     held = holder(path)
-    if held is not None:
+    if held is not None and held.address:
         raise FolderInUse(
-            f"{folder} is held by the server with process id {held.pid} at {held.address}, which compacts by itself; "
-            "stop it first"
+            f"{folder} is held by the server at {local_url(held.address)} ({who(held)}), which compacts it by itself; "
+            "stop the server to do it now"
         )
     from streamgauge.store.offline import compact_folder as compacted
 
     before, after = asyncio.run(compacted(path))
-    click.echo(f"{folder}: {_described(before)} -> {_described(after)}")
+    click.echo(f"before: {_described(before)}")
+    click.echo(f"after:  {_described(after)}")
 
 
 def _described(blocks: Sequence[BlockMeta]) -> str:
-    samples, size = sum(meta.samples for meta in blocks), sum(meta.bytes for meta in blocks)
-    each = f" ({size / samples:.2f} a sample)" if samples else ""
-    return f"{len(blocks)} block{'s' * (len(blocks) != 1)}, {samples} samples, {size} bytes{each}"
+    return _totals(len(blocks), sum(meta.samples for meta in blocks), sum(meta.bytes for meta in blocks))
 
 
 def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
@@ -90,50 +97,58 @@ def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
         )
 
 
-def _existing(folder: str) -> Path:
-    path = Path(folder)
-    if not path.is_dir():
-        raise NotFound(f"there is no folder {folder}")
-    return path
-
-
-def _show_report(report: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    blocks = Table("block", "from", "to", box=box.SIMPLE_HEAD, title="Blocks", title_justify="left")
-    for heading in ("series", "samples", "bytes", "bytes/sample", "level"):
-        blocks.add_column(heading, justify="right")
-    for block in report["blocks"]:
-        blocks.add_row(
-            block["id"],
-            _day(block["min_time"]),
-            _day(block["max_time"]),
-            f"{block['series']:,}",
-            f"{block['samples']:,}",
-            f"{block['bytes']:,}",
-            f"{block['bytes'] / max(block['samples'], 1):.2f}",
-            f"{block['level']}{' late' if block['late'] else ''}",
-        )
-    console.print(blocks)
-    head = report["head"]
-    console.print(f"Head: {head['samples']:,} samples. Series: {head['series']:,}.")
-    console.print(f"Commits: {report['commit']:,}, in blocks up to {report['flushed_through']:,}.")
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    blocks, head = report["blocks"], report["head"]
+    if blocks:
+        rows = [
+            (
+                block["id"] + (" (late)" if block["late"] else ""),
+                _clock(block["min_time"]),
+                _clock(block["max_time"]),
+                f"{block['series']:,}",
+                f"{block['samples']:,}",
+                f"{block['bytes']:,}",
+                f"{block['bytes'] / max(block['samples'], 1):.2f}",
+                str(block["level"]),
+            )
+            for block in blocks
+        ]
+        headings = ("block", "from (UTC)", "to (UTC)", "series", "samples", "bytes", "bytes/sample", "level")
+        yield from table(headings, rows, numbers=range(3, 8))
+        yield ""
+    samples, size = sum(block["samples"] for block in blocks), sum(block["bytes"] for block in blocks)
+    yield f"In blocks: {_totals(len(blocks), samples, size)}"
+    yield f"In the log, not in blocks yet: {_count(head['samples'], 'sample')}"
+    yield f"Series: {head['series']:,}"
+    yield f"Commits: {report['commit']:,}; blocks hold them up to {report['flushed_through']:,}"
     for title, key in (
-        ("Metrics by number of series", "seriesCountByMetricName"),
-        ("Labels by number of values", "labelValueCountByLabelName"),
-        ("Label pairs by number of series", "seriesCountByLabelValuePair"),
+        ("metric", "seriesCountByMetricName"),
+        ("label pair", "seriesCountByLabelValuePair"),
+        ("label", "labelValueCountByLabelName"),
     ):
-        table = Table(title, box=box.SIMPLE_HEAD)
-        table.add_column("count", justify="right")
-        for row in report["cardinality"].get(key, []):
-            table.add_row(row["name"], f"{row['value']:,}")
-        console.print(table)
+        counts = [(row["name"], f"{row['value']:,}") for row in report["cardinality"].get(key, [])]
+        if counts:
+            yield ""
+            yield from table((title, "values" if title == "label" else "series"), counts, numbers=(1,))
+    if report["damage"]:
+        yield ""
     for damage in report["damage"]:
-        console.print(f"set aside: {damage['path']}: {damage['what']}", markup=False)
+        yield printable(f"damaged: {damage['path']}: {damage['what']}")
 
 
-def _day(milliseconds: int) -> str:
-    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _totals(blocks: int, samples: int, size: int) -> str:
+    each = f", {size / samples:.2f} bytes a sample" if samples else ""
+    return f"{_count(blocks, 'block')}, {_count(samples, 'sample')}, {size:,} bytes{each}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _clock(milliseconds: int) -> str:
+    """In UTC, as days of blocks are; a time that the calendar does not reach, as its number."""
+    try:
+        moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"
+    return moment.strftime("%Y-%m-%d %H:%M:%S")

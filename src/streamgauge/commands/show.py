@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,20 +14,32 @@ from typing import Any
 
 import click
 
-MAX_GRAPHED = 8
-"""More lines than this cannot be told apart in a terminal."""
+from streamgauge.commands.graph import MOST_SERIES, draw
+from streamgauge.commands.table import printable, table
 
 Row = tuple[dict[str, str], float, str]
 
 
-def show(data: dict[str, Any], form: str, title: str) -> None:
-    """Print the `data` of an answer as table, csv or graph."""
-    if form == "graph":
-        _graph(data, title)
-    elif form == "csv":
+def show(data: dict[str, Any], form: str, expression: str, step: float) -> None:
+    """Print the `data` of an answer as table, csv or graph. `step` is that of a range query, in seconds."""
+    if form == "csv":
         _csv(data)
+    elif not data["result"]:
+        click.echo("no data", err=True)
+    elif form == "graph":
+        _graph(data, expression, step)
+    elif data["resultType"] == "matrix":
+        _matrix(data)
+    elif data["resultType"] == "vector":
+        rows = [(series_name(labels), value) for labels, _, value in _rows(data)]
+        _print(table(("series", "value"), rows, numbers=(1,)))
     else:
-        _table(data)
+        click.echo(printable(data["result"][1]))
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def _rows(data: dict[str, Any]) -> Iterator[Row]:
@@ -44,26 +58,12 @@ def series_name(labels: dict[str, str]) -> str:
     return labels.get("__name__", "") + (f"{{{rest}}}" if rest or "__name__" not in labels else "")
 
 
-def _table(data: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("series", box=box.SIMPLE_HEAD)
-    ranged = data["resultType"] == "matrix"
-    if ranged:
-        table.add_column("time")
-    table.add_column("value", justify="right")
-    count = 0
-    for labels, moment, value in _rows(data):
-        time_cell = [Text(_clock(moment))] if ranged else []
-        table.add_row(Text(series_name(labels)), *time_cell, Text(value))
-        count += 1
-    if count == 0:
-        click.echo("no data", err=True)
-        return
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+def _matrix(data: dict[str, Any]) -> None:
+    """Each series' name, and below it its values."""
+    for series in data["result"]:
+        click.echo(printable(series_name(series["metric"])))
+        rows = [(_clock(moment), value) for moment, value in series["values"]]
+        _print(f"  {line}" for line in list(table(("time", "value"), rows, numbers=(1,)))[1:])
 
 
 def _csv(data: dict[str, Any]) -> None:
@@ -75,35 +75,30 @@ def _csv(data: dict[str, Any]) -> None:
         writer.writerow([*(labels.get(name, "") for name in names), f"{moment:.3f}", value])
 
 
-def _graph(data: dict[str, Any], title: str) -> None:
-    import plotext as plot
-
-    if data["resultType"] != "matrix" or not data["result"]:
-        click.echo("no data", err=True)
+def _graph(data: dict[str, Any], expression: str, step: float) -> None:
+    drawn = []
+    for series in data["result"]:
+        points = [(moment, float(value)) for moment, value in series["values"] if math.isfinite(float(value))]
+        if points:
+            drawn.append((series_name(series["metric"]) if series["metric"] else expression, points))
+    if not drawn:
+        click.echo("no data but NaN and Inf, which cannot be drawn", err=True)
         return
-    drawn = data["result"][:MAX_GRAPHED]
     columns, lines = shutil.get_terminal_size((100, 30))
-    plot.clear_figure()
-    plot.theme("clear" if not sys.stdout.isatty() else "default")
-    plot.plot_size(min(columns, 160), min(lines - 2, 30))
-    plot.title(title)
-    moments: list[float] = []
-    for series in drawn:
-        points = [(m, float(v)) for m, v in series["values"] if v not in ("NaN", "+Inf", "-Inf")]
-        moments += [m for m, _ in points]
-        plot.plot([m for m, _ in points], [v for _, v in points], label=series_name(series["metric"])[: columns // 2])
-    if moments:
-        low, high = min(moments), max(moments)
-        ticks = [low + (high - low) * i / 4 for i in range(5)] if high > low else [low]
-        plot.xticks(ticks, [_clock(tick, high - low) for tick in ticks])
-    click.echo(plot.build())
-    if (more := len(data["result"]) - len(drawn)) > 0:
-        click.echo(f"and {more} more series, not drawn", err=True)
+    shown = drawn[:MOST_SERIES]
+    height = min(25, max(6, lines - 4 - len(shown)))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    for line in draw(shown, step, min(columns, 160), height, colour):
+        click.echo(line, color=True if colour else None)
+    if len(drawn) > len(shown):
+        click.echo(f"and {len(drawn) - len(shown)} more series, not drawn; topk({MOST_SERIES}, …) chooses", err=True)
 
 
-def _clock(seconds: float, span: float = 0.0) -> str:
-    """Local time; for an axis only as much as its span needs."""
-    moment = datetime.datetime.fromtimestamp(seconds).astimezone()
-    if not span:
-        return moment.strftime("%Y-%m-%d %H:%M:%S") + f".{int(seconds * 1000) % 1000:03d}"
-    return moment.strftime("%H:%M:%S" if span < 86_400 else "%m-%d %H:%M")
+def _clock(seconds: float) -> str:
+    """Local time; milliseconds only where there are some."""
+    try:
+        moment = datetime.datetime.fromtimestamp(seconds).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.3f}"
+    thousandths = round(seconds * 1000) % 1000
+    return moment.strftime("%Y-%m-%d %H:%M:%S") + (f".{thousandths:03d}" if thousandths else "")

@@ -92,8 +92,8 @@ class Services(Protocol):
     async def reload(self) -> None:
         """Load the configuration again. Raises ConfigError and keeps the old one."""
 
-    async def inspect(self) -> Mapping[str, object]:
-        """What `streamgauge inspect` shows, as JSON types."""
+    async def inspect(self, limit: int) -> Mapping[str, object]:
+        """What `streamgauge inspect` shows, as JSON types; `limit` entries of each list of its cardinality."""
 
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""

@@ -55,7 +55,7 @@ class StatusApi:
             Endpoint(f"{status}/tsdb", self.tsdb, params=("limit",)),
             Endpoint(f"{status}/walreplay", self.walreplay, while_starting=True),
             Endpoint(f"{status}/queries", self.queries),
-            Endpoint(f"{status}/inspect", self.inspect),
+            Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
             Endpoint(f"{status}/check", self.check),
             *(Endpoint(f"/api/v1/{name}", _always(data), params=params) for name, (data, params) in _EMPTY.items()),
         ]
@@ -102,10 +102,7 @@ class StatusApi:
         )
 
     async def tsdb(self, request: Request, params: Params) -> Response:
-        limit = params.limit() if params.text("limit") else 10
-        if not 1 <= limit <= MAX_CARDINALITY:
-            raise BadInput(f'invalid parameter "limit": it is a number from 1 to {MAX_CARDINALITY}')
-        job = Job(CardinalityQuery(limit), self._options.limits, accepted_encoding(request))
+        job = Job(CardinalityQuery(_entries(params)), self._options.limits, accepted_encoding(request))
         return QueryAnswer(self._services.workers, job)
 
     async def walreplay(self, request: Request, params: Params) -> Response:
@@ -127,10 +124,18 @@ class StatusApi:
         return await json_answer(request, {"queries": running})
 
     async def inspect(self, request: Request, params: Params) -> Response:
-        return await json_answer(request, _plain(await self._services.inspect()))
+        return await json_answer(request, _plain(await self._services.inspect(_entries(params))))
 
     async def check(self, request: Request, params: Params) -> Response:
         return await json_answer(request, _plain(await self._services.check()))
+
+
+def _entries(params: Params) -> int:
+    """How many entries of each list of a cardinality are asked for."""
+    limit = params.limit() if params.text("limit") else 10
+    if not 1 <= limit <= MAX_CARDINALITY:
+        raise BadInput(f'invalid parameter "limit": it is a number from 1 to {MAX_CARDINALITY}')
+    return limit
 
 
 def _plain(mapping: Mapping[str, object]) -> dict[str, object]:

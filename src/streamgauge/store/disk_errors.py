@@ -25,6 +25,8 @@ def storage_error(error: OSError, doing: str) -> StorageError:
         )
     if error.errno in _NO_ACCESS:
         return StorageError(f"{what}. Give the user that runs streamgauge the right to do so")
+    if error.errno == errno.ENOTDIR:
+        return StorageError(f"{what}. A file stands where a folder should be: move it away, or choose another folder")
     return StorageError(f"{what}. What was acknowledged is kept; check the disk and the kernel's log")
 
 

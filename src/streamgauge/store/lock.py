@@ -14,6 +14,7 @@ from types import TracebackType
 
 from streamgauge.errors import FolderInUse
 from streamgauge.store import fs, names
+from streamgauge.store.folder import refuse_foreign
 
 if sys.platform == "win32":
     import msvcrt
@@ -70,8 +71,9 @@ def acquire(data: Path, address: str = "", started: int = 0) -> FolderLock:
     """Take the folder, which is made if it is not there.
 
     `address` is where the holder listens and `started` when it began (ms). Raises FolderInUse, naming the holder, and
-    StorageError.
+    StorageError, also for a folder that holds somebody else's things.
     """
+    refuse_foreign(data)
     fs.make_dir(data)
     path = names.lock_file(data)
     with fs.disk_errors(f"open {path}"):

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streamgauge.clock import SystemClock
-from streamgauge.errors import FolderInUse, NotFound
+from streamgauge.errors import Corrupt, FolderInUse
 from streamgauge.store.catalog import CatalogLost
+from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
 from streamgauge.store.helper import InThread
 from streamgauge.store.index import SeriesIndex
@@ -32,13 +33,16 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
 
     Raises FolderInUse when a server holds it, NotFound when it is no data folder, and StorageError.
     """
+    require_data_folder(data)
     held = holder(data)
     if held is not None:
         raise FolderInUse(f"{data} is held by the server at {held.address} (process {held.pid}); ask it")
     try:
         recovered = recover(data, writable=False)
     except CatalogLost as lost:
-        raise NotFound(f"{data} is no data folder: {lost.message}") from None
+        raise Corrupt(
+            f"{lost.message}. The catalog is rebuilt when a server starts on {data}, or by compacting it"
+        ) from None
     memory = SharedMemory(data)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
