@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgauge.config import MAX_FILE_BYTES, Config, load_config, parse_config
+from streamgauge.config import MAX_FILE_BYTES, load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.settings import Config
 
 FULL = """\
 global:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.prometheus_config import PrometheusConfig, check_regex
-from streamgauge.settings import BY_NAME
+from streamgauge.prometheus_config import PrometheusConfig
+from streamgauge.settings import BY_NAME, Config
 
 OWN_SECTION = "streamgauge"
 MAX_FILE_BYTES = 16 << 20
@@ -37,16 +36,6 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 Path_ = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show."""
-
-    own: Mapping[str, Any] = field(default_factory=dict)
-    external_labels: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    text: str = ""
 
 
 class _Loader(yaml.SafeLoader):
@@ -306,6 +295,3 @@ def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
     if isinstance(raw, str):
         return _URL_PASSWORD.sub(r"\1<secret>@", raw)
     return raw
-
-
-__all__ = ["Config", "check_regex", "load_config", "parse_config"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgauge.clock import Clock
-from streamgauge.config import Config
 from streamgauge.errors import ConfigError, NotReady, StreamgaugeError
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.model.batch import Metadata
@@ -18,7 +17,7 @@ from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.requests import CardinalityQuery, Job
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
-from streamgauge.settings import BY_NAME, Settings, shown
+from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
 from streamgauge.store.report import report

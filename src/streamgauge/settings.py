@@ -8,7 +8,7 @@ over the file, which wins over the default. docs/configuration.md is held agains
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
@@ -69,6 +69,16 @@ class Settings:
     write_max_decoded_bytes: int
     given: frozenset[str] = frozenset()
     """Names that were set by a flag, the environment or the file, and are not defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show."""
+
+    own: Mapping[str, Any] = field(default_factory=dict)
+    external_labels: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    text: str = ""
 
 
 def parse_bool(text: str) -> bool:

@@ -149,7 +149,7 @@ class Evaluator:
         selection = self.source.select(node.matchers, first, times.last, self.budget)
         points = len(selection.labels) * times.count
         self.budget.charge(points, (_POINT_BYTES + 8) * points)
-        looked = lookback(selection.samples, times, self.lookback)
+        looked = lookback(selection.samples, times, self.lookback, self.budget)
         return InstantVector(selection.labels, looked.steps, no_names(len(selection.labels))), looked
 
     def windows(self, node: Node, grid: Grid) -> RangeSelection:
