@@ -566,7 +566,7 @@ MIXED = [
     series(1, (NOW, 1.0)),
     series(2, (NOW, 0.0)),
     series(3, *((NOW + i, float(i)) for i in range(12)), metadata=(1, b"Help.", b"")),
-    Series([(b"__name__", b"long"), (b"v", b"y" * 300)], [(NOW, 1.0)], histograms=1, exemplars=1),
+    Series([(b"__name__", b"long"), (b"v", b"y" * 700)], [(NOW, 1.0)], histograms=1, exemplars=1),
     series(4, (NOW, 1.0), (NOW + 1, 2.0), start=NOW - 9),
 ]
 

@@ -1,36 +1,35 @@
 from __future__ import annotations
 
-from streamgauge.wire.series_cache import SeriesCache, SpellingCache
+from streamgauge.wire.series_cache import SeriesCache
 
 
-def test_a_spelling_in_use_survives_and_the_cache_stays_within_its_limit() -> None:
-    cache = SpellingCache(limit=100_000)
-    for number in range(10_000):
-        cache.put(b"spelling %d" % number, number)
-        assert cache.get(b"spelling 0") == 0
-        assert cache.size <= 110_000
-    assert cache.get(b"spelling 1") is None
-    assert cache.get(b"spelling 9999") == 9999
-    assert len(cache) < 1000
-
-
-def test_records_in_use_survive_trimming() -> None:
-    cache = SeriesCache(limit=400_000)
+def test_what_is_in_use_survives_and_the_cache_stays_within_its_limit() -> None:
+    cache = SeriesCache(limit=1_000_000)
     cache.records.add(b"kept", 20, 7)
-    for number in range(5_000):
+    cache.labels.put(b"kept", 8)
+    code = cache.code(b"kept")
+    for number in range(10_000):
         cache.trim()
         slot = cache.slot(b"kept")
         assert slot is not None
         assert (cache.records.ids[slot], cache.records.sizes[slot]) == (7, 20)
+        assert cache.labels.get(b"kept") == 8
+        assert cache.code(b"kept") == code
         cache.records.add(b"record %d" % number, 20, number)
-        assert cache.size < 500_000
+        cache.labels.put(b"labels %d" % number, number)
+        cache.rows.put(b"row %d" % number, number)
+        cache.tables.remember(b"%600d" % number)
+        assert cache.size < 1_010_000
     assert cache.slot(b"record 1") is None
+    assert cache.labels.get(b"labels 1") is None
+    assert cache.labels.get(b"labels 9999") == 9999
 
 
 def test_a_symbol_keeps_its_code_and_a_code_its_symbol() -> None:
     cache = SeriesCache(limit=40_000)
     owners: dict[int, bytes] = {}
     for number in range(5_000):
+        cache.trim()
         for symbol in (b"job", b"symbol %d" % (number // 3)):
             code = cache.code(symbol)
             assert owners.setdefault(code, symbol) == symbol
@@ -38,15 +37,12 @@ def test_a_symbol_keeps_its_code_and_a_code_its_symbol() -> None:
 
 
 def test_symbol_tables_are_found_by_exactly_their_bytes() -> None:
-    cache = SeriesCache(limit=100_000)
-    raw = b"\x22\x00" + b"\x22\x7f" + b"a" * 127 + b"\x22\x7f" + b"b" * 127 + b"\x22\x7f" + b"c" * 127
-    long = raw + b"\x22\x7f" + b"d" * 127
+    cache = SeriesCache()
+    long = b"\x22\x00" + b"".join(b"\x22\x7f" + letter * 127 for letter in (b"a", b"b", b"c", b"d", b"e"))
     cache.tables.remember(long)
     assert cache.tables.find(long + b"\x2a\x00") is not None
-    assert cache.tables.find(long[:-1] + b"e\x2a\x00") is None
-    for number in range(1000):
-        cache.tables.remember(b"%600d" % number)
-        assert cache.size < 60_000
+    assert cache.tables.find(long[:-1] + b"f\x2a\x00") is None
+    assert cache.tables.find(long[:-1]) is None
 
 
 def test_another_generation_forgets_everything() -> None:

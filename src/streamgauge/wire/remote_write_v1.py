@@ -48,6 +48,7 @@ _SERIES_TAG = 0x0A
 _LABEL_TAG = 0x0A
 _NAME_TAG = 0x0A
 _VALUE_TAG = 0x12
+_LONGEST_HEADER = 3  # tag and length of a series of less than 16 KiB
 _SERIES_FIELDS = (1, 3, 4)
 _LABELS_FIELD = 1
 _NOT_STORED = {3: Reason.EXEMPLAR, 4: Reason.HISTOGRAM}
@@ -106,8 +107,9 @@ class _Decoder:
         """
         at, end = self.at, self.end
         records = self.cache.records
-        prefixes, sizes, known = records.prefixes, records.sizes, records.ids
-        begins_with = self.data.startswith
+        prefixes, sizes, known, find = records.prefixes, records.sizes, records.ids, records.slots.get
+        data = self.data
+        begins_with = data.startswith
         ids: list[int] = []
         ends: list[int] = []
         self.dropped = []
@@ -118,7 +120,12 @@ class _Decoder:
                 break
             slot += 1
             if not begins_with(prefixes[slot], at):
-                slot = self._find(at)
+                slot = -1
+                if at + _LONGEST_HEADER < end:
+                    size = data[at + 1]
+                    stop = at + 2 + size if size < 0x80 else at + 3 + (size & 0x7F | data[at + 2] << 7)
+                    tail = VALUE_AND_TIME_BYTES if begins_with(SAMPLE_HEAD, stop - SAMPLE_BYTES) else TIME_BYTES
+                    slot = find(data[at : stop - tail], -1)
                 if slot < 0:
                     after = self._first_seen(at, ids, ends)
                     stuck = after is None
@@ -137,24 +144,6 @@ class _Decoder:
         self.at = at
         return ids, ends, stuck
 
-    def _find(self, at: int) -> int:
-        """The slot of the record at `at`, -1 when it is not a known one."""
-        data = self.data
-        size, start = data[at + 1 : at + 2], at + 2
-        if not size:
-            return -1
-        stop = start + size[0]
-        if size[0] >= 0x80:
-            if start >= self.end:
-                return -1
-            stop = start + 1 + (size[0] & 0x7F | data[start] << 7)
-        if data.startswith(SAMPLE_HEAD, stop - SAMPLE_BYTES):
-            prefix = data[at : stop - VALUE_AND_TIME_BYTES]
-        else:
-            prefix = data[at : stop - TIME_BYTES]
-        slot = self.cache.slot(prefix)
-        return -1 if slot is None else slot
-
     def _first_seen(self, at: int, ids: list[int], ends: list[int]) -> int | None:
         """Add the rows of a series that is no known record; where it ends, None when it is not in standard form.
 
@@ -171,6 +160,11 @@ class _Decoder:
             count, rest = 1, 0
         if rest or not 0 < count <= MAX_SMALL:
             return None
+        prefix = data[at : stop - (TIME_BYTES if zero else VALUE_AND_TIME_BYTES)]
+        if count == 1 and (slot := self.cache.slot(prefix)) is not None:
+            ids.append(self.cache.records.ids[slot])
+            ends.append(stop)
+            return stop
         spelling = data[start:labels_end]
         series = self.cache.labels.get(spelling) if count > 1 else None
         if series is None:
@@ -183,7 +177,6 @@ class _Decoder:
                 self.dropped += range(len(ids), len(ids) + count)
                 series = 0
             elif count == 1:
-                prefix = data[at : stop - (TIME_BYTES if zero else VALUE_AND_TIME_BYTES)]
                 self.cache.records.add(prefix, stop - at, ~series if zero else series)
             else:
                 self.cache.labels.put(spelling, series)

@@ -29,6 +29,7 @@ from streamgauge.model.labels import NAME
 from streamgauge.wire import protobuf
 from streamgauge.wire.findings import Findings, Reason, series_text
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, fields, span, varint
+from streamgauge.wire.references import references, unpack
 from streamgauge.wire.samples import (
     BATCH_ROWS,
     IDLE_STEPS,
@@ -61,7 +62,6 @@ _REFS_TAG = 0x0A
 _REFS_FIELD = 1
 _METADATA_FIELD = 5
 _NOT_STORED = {3: Reason.HISTOGRAM, 4: Reason.EXEMPLAR}
-_MAX_REF_BYTES = 5
 _START_TAG = b"\x18"
 _MAX_KIND = 255
 _CODE_BYTES = 8
@@ -116,6 +116,7 @@ class _Decoder:
             self.at = max(self.at, symbols_end)
         steps = 0
         while self.at < self.end:
+            self.cache.trim()
             begin, mark = self.at, self.findings.mark()
             rows, stuck = self._collect()
             if rows.refs:
@@ -143,9 +144,8 @@ class _Decoder:
         while at < end and data[at] == _SYMBOL_TAG:
             part: list[bytes] = []
             at = self._read_part(at, part)
-            known = self.cache.symbols.young().get
-            found = list(map(known, part))
-            codes += [self.cache.code(part[i]) if code is None else code for i, code in enumerate(found)]
+            known = self.cache.symbols.young.get
+            codes += [known(symbol) or self.cache.code(symbol) for symbol in part]
             symbols += part
             if len(symbols) > MAX_SYMBOLS:
                 raise BadInput(f"the request has more than {MAX_SYMBOLS} symbols")
@@ -248,7 +248,7 @@ class _Decoder:
             _, _, a, b = protobuf.field(self.data, at, self.end)
             if b >= ends[row]:
                 _, kind, c, d = protobuf.field(self.data, a, b)
-                return series_text(self._pairs(_references(self.data, kind, c, d, 2 * MAX_PAIRS)))
+                return series_text(self._pairs(references(self.data, kind, c, d, 2 * MAX_PAIRS)))
             at = b
 
     # -- in columns ---------------------------------------------------------------------------------------------
@@ -344,14 +344,14 @@ class _Decoder:
         counts = np.array(rows.counts, np.int64)
         repeats = np.abs(counts)
         batch = read_rows(self.data, rows.ends, np.repeat(np.where(counts < 0, -1, 0), repeats), heads_seen=True)
-        unpacked = self._unpack(rows.refs)
+        unpacked = unpack(rows.refs, len(self.symbols))
         if batch is None or unpacked is None:
             return None
         refs, bounds = unpacked
         spelled = self.codes[refs].tobytes()
         edges = (bounds * _CODE_BYTES).tolist()
         keys = [spelled[a:b] + tail for a, b, tail in zip(edges, edges[1:], rows.tails, strict=False)]
-        ids: list[int | None] = list(map(self.cache.rows.young().get, keys))
+        ids: list[int | None] = list(map(self.cache.rows.young.get, keys))
         if None in ids:
             for row, known in enumerate(ids):
                 if known is None:
@@ -368,27 +368,6 @@ class _Decoder:
             return series_text(self._pairs(refs[bounds[series] : bounds[series + 1]].tolist()))
 
         return admit(batch, self.window, self.findings, name)
-
-    def _unpack(self, packed: list[bytes]) -> tuple[Int64s, Int64s] | None:
-        """All references in one array, and where each row's begin in it (one more than rows); None if one is wrong."""
-        raw = np.frombuffer(b"".join(packed), np.uint8)
-        row_ends = np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)))
-        last = raw < 0x80  # the last byte of a reference
-        if not len(raw) or not all(packed) or not last[row_ends - 1].all():
-            return None
-        bounds = np.zeros(len(packed) + 1, np.int64)
-        bounds[1:] = np.cumsum(last)[row_ends - 1]
-        stops = np.flatnonzero(last) + 1
-        starts = np.concatenate((np.zeros(1, np.int64), stops[:-1]))
-        widths = stops - starts
-        widest = int(widths.max())
-        refs = raw[starts].astype(np.int64) & 0x7F
-        if widest > _MAX_REF_BYTES or (bounds & 1).any():
-            return None
-        for index in range(1, widest):
-            longer = np.flatnonzero(widths > index)
-            refs[longer] |= (raw[starts[longer] + index].astype(np.int64) & 0x7F) << (7 * index)
-        return None if int(refs.max()) >= len(self.symbols) else (refs, bounds)
 
     def _series_of_key(self, key: bytes, refs: list[int], tail: bytes, samples: int) -> int | None:
         """The id of a series that is not in the young cache; None when it is refused."""
@@ -467,7 +446,7 @@ class _Decoder:
         def other(number: int, kind: int, a: int, b: int) -> None:
             nonlocal key
             if number == _REFS_FIELD:
-                refs.extend(_references(self.data, kind, a, b, 2 * MAX_PAIRS + 2 - len(refs)))
+                refs.extend(references(self.data, kind, a, b, 2 * MAX_PAIRS + 2 - len(refs)))
             elif number == _METADATA_FIELD:
                 expect(kind, BYTES, "metadata", a)
                 key = self._metadata_key(self.data, a, b)
@@ -492,18 +471,6 @@ class _Decoder:
         self._note_metadata(pairs, key)
         if series is not None:
             yield from batches_of_series(blocks, series, self.window, self.findings, partial(series_text, pairs))
-
-
-def _references(data: bytes, kind: int, a: int, b: int, limit: int) -> list[int]:
-    """At most `limit` references of a labels_refs field, packed or single."""
-    if kind == VARINT:
-        return [a][:limit]
-    expect(kind, BYTES, "references to labels", a)
-    refs: list[int] = []
-    while a < b and len(refs) < limit:
-        ref, a = varint(data, a, b)
-        refs.append(ref)
-    return refs
 
 
 def _with_series(batch: SampleBatch, ids: list[int | None], repeats: Int64s) -> tuple[SampleBatch, Int64s]:

@@ -7,7 +7,6 @@ reference into a request's symbol table is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from streamgauge.errors import BadInput, Overloaded
 from streamgauge.model.labels import MAX_LABELS, series_key
@@ -20,57 +19,37 @@ MAX_PAIRS = 2 * MAX_LABELS
 """Labels of a series on the wire, those with an empty value included. Decoders stop collecting after one more."""
 
 DEFAULT_LIMIT = 256 << 20
-"""Bytes. Room for about 700,000 series of 9 labels; a series that is not cached costs about ten times as much to
-decode, so the limit only guards against label sets that never come back."""
+"""Bytes. 300,000 series of 9 labels never leave it; one that is not in it costs forty times as much to decode, so the
+limit only guards against label sets that never come back."""
 
-_SPELLING_OVERHEAD = 150  # bytes object, dictionary entry and number beside the spelling itself (measured)
-_RECORD_OVERHEAD = 270  # the same, and three lists
-
-
-@dataclass(slots=True)
-class _Spellings:
-    """One generation: spelling to id."""
-
-    ids: dict[bytes, int] = field(default_factory=dict)
-    size: int = 0  # bytes
+_SPELLING_OVERHEAD = 135  # bytes object, dictionary entry and number beside the spelling itself (measured)
+_RECORD_OVERHEAD = 180  # the same, and three lists
 
 
 class SpellingCache:
-    """Spelling to number in two generations: when the young one holds half of `limit` bytes it becomes the old one,
-    and the old one goes. What is used again moves back into the young one."""
+    """Spelling to number, in two generations: `rotate` makes the young one the old one, and the old one goes. What is
+    asked for again moves back into the young one.
 
-    def __init__(self, limit: int) -> None:
-        self._half = limit // 2
-        self._young = _Spellings()
-        self._old = _Spellings()
+    size: bytes held by the young one.
+    """
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self._young.size + self._old.size
-
-    def __len__(self) -> int:
-        return len(self._young.ids) + len(self._old.ids)
-
-    def young(self) -> dict[bytes, int]:
-        """What is most likely to hit, for a fast look-up; `get` also finds the rest."""
-        return self._young.ids
+    def __init__(self) -> None:
+        self.young: dict[bytes, int] = {}
+        self.size = 0
+        self._old: dict[bytes, int] = {}
 
     def get(self, spelling: bytes) -> int | None:
-        known = self._young.ids.get(spelling)
-        if known is None and (known := self._old.ids.pop(spelling, None)) is not None:
-            self._old.size -= len(spelling) + _SPELLING_OVERHEAD
+        known = self.young.get(spelling)
+        if known is None and (known := self._old.pop(spelling, None)) is not None:
             self.put(spelling, known)
         return known
 
     def put(self, spelling: bytes, number: int) -> None:
-        if self._young.size > self._half:
-            self._old, self._young = self._young, _Spellings()
-        self._young.ids[spelling] = number
-        self._young.size += len(spelling) + _SPELLING_OVERHEAD
+        self.young[spelling] = number
+        self.size += len(spelling) + _SPELLING_OVERHEAD
 
-    def clear(self) -> None:
-        self._young, self._old = _Spellings(), _Spellings()
+    def rotate(self) -> None:
+        self._old, self.young, self.size = self.young, {}, 0
 
 
 class RecordOrder:
@@ -129,12 +108,11 @@ class SymbolTable:
 
 
 class SymbolTables:
-    """Symbol tables seen lately, found by how they begin; forgotten all at once when they pass `limit` bytes."""
+    """Symbol tables seen lately, found by how they begin."""
 
     _BEGINNING = 512  # bytes; enough to hold the values of the first series, which tell requests of one sender apart
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._tables: dict[bytes, SymbolTable] = {}
 
     @property
@@ -149,37 +127,38 @@ class SymbolTables:
 
     def remember(self, raw: bytes) -> None:
         """Note a table, in the place of one that begins alike. Short ones are not worth it."""
-        if len(raw) < self._BEGINNING:
-            return
-        if self.size > self._limit:
-            self._tables.clear()
-        self._tables[raw[: self._BEGINNING]] = SymbolTable(raw)
-
-    def clear(self) -> None:
-        self._tables.clear()
+        if len(raw) >= self._BEGINNING:
+            self._tables[raw[: self._BEGINNING]] = SymbolTable(raw)
 
 
 class SeriesCache:
     """All that a server's remote-write decoders remember of series. Used on one thread.
 
-    `limit` is in bytes, over everything in it.
+    `limit` is in bytes, over everything in it; one batch may go beyond it.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
-        self._half_records = limit // 8 * 3 // 2
-        self.records = RecordOrder()
-        self._old_records = RecordOrder()
-        self.labels = SpellingCache(limit // 4)  # label section of 1.0
-        self.symbols = SpellingCache(limit // 8)  # a symbol of 2.0, to a code that is never given again
-        self.rows = SpellingCache(limit // 8)  # the codes of a 2.0 series' labels and metadata
-        self.tables = SymbolTables(limit // 8)
+        self._limit = limit
+        self._old_size = 0
         self._next_code = 0
         self._generation: int | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self.records, self._old_records = RecordOrder(), RecordOrder()
+        self.labels = SpellingCache()  # label section of 1.0
+        self.symbols = SpellingCache()  # a symbol of 2.0, to a code that is never given again
+        self.rows = SpellingCache()  # the codes of a 2.0 series' labels and metadata
+        self.tables = SymbolTables()
+        self._old_size = 0
 
     @property
     def size(self) -> int:
         """Bytes."""
-        parts = (self.records, self._old_records, self.labels, self.symbols, self.rows, self.tables)
+        return self._young_size() + self._old_size
+
+    def _young_size(self) -> int:
+        parts = (self.records, self.labels, self.symbols, self.rows, self.tables)
         return sum(part.size for part in parts)
 
     def enter(self, generation: int) -> None:
@@ -188,22 +167,24 @@ class SeriesCache:
             self.clear()
             self._generation = generation
 
-    def clear(self) -> None:
-        self.records, self._old_records = RecordOrder(), RecordOrder()
-        self.labels.clear()
-        self.symbols.clear()
-        self.rows.clear()
-        self.tables.clear()
-
     def forget_metadata(self) -> None:
         """What decoders handed over was not stored: make them hand over the metadata of 2.0 series again."""
-        self.rows.clear()
-        self.tables.clear()
+        self.rows = SpellingCache()
+        self.tables = SymbolTables()
 
     def trim(self) -> None:
-        """Make room. Replaces `records`, so it is called between batches only."""
-        if self.records.size > self._half_records:
-            self._old_records, self.records = self.records, RecordOrder()
+        """Keep to the limit: when the young generation has half of it, it becomes the old one, and the old one goes.
+
+        Replaces `records` and the spellings' dictionaries, so it is called between batches only.
+        """
+        size = self._young_size()
+        if size <= self._limit // 2:
+            return
+        self._old_records, self.records = self.records, RecordOrder()
+        for spellings in (self.labels, self.symbols, self.rows):
+            spellings.rotate()
+        self.tables = SymbolTables()
+        self._old_size = size
 
     def slot(self, prefix: bytes) -> int | None:
         """The slot in `records` of the record that begins with `prefix`."""
