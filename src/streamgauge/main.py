@@ -140,7 +140,7 @@ class _Server:
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
-            self._start_sampling(start, http.addresses[0])
+            self._start_sampling(start, local_url(http.addresses[0]).removeprefix("http://"))
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
             gc.collect()
             gc.freeze()

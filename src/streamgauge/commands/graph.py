@@ -23,6 +23,10 @@ _LETTERS = "abcdefgh"
 MOST_SERIES = len(_LETTERS)
 """More lines than this cannot be told apart in a terminal."""
 _TICK_WIDTH = 14
+_HUGE = 1e300
+_TINY = 1e-12
+"""Beyond the one, and closer together than the other, values are drawn as the same: doubles have no digits left there
+for an axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def _plot(canvas: _Canvas, index: int, points: Points, step: float, times: Range
     last: tuple[float, int, int] | None = None
     for moment, value in points:
         x = round(times.part(moment) * (canvas.across - 1))
-        y = round(values.part(value) * (canvas.down - 1))
+        y = round(values.part(min(max(value, values.low), values.high)) * (canvas.down - 1))
         if last is None or moment - last[0] > 1.5 * step:
             canvas.dot(x, y, index)
         else:
@@ -114,11 +118,13 @@ def _times(series: Sequence[tuple[str, Points]]) -> Range:
 
 def _ticks(values: Sequence[float], count: int) -> list[float]:
     """About `count` round numbers, evenly spaced, the first at or below all values and the last at or above them."""
-    low, high = min(values), max(values)
+    low, high = (min(max(value, -_HUGE), _HUGE) for value in (min(values), max(values)))
+    if high - low < _TINY * max(abs(low), abs(high), _TINY):
+        low = high
     if 0 < low < 2 * (high - low):
         low = 0.0  # so that small changes of a value near zero do not look large
     if low == high:
-        low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
+        low, high = (low - abs(low) / 2, high + abs(high) / 2) if abs(low) > _TINY**2 else (0.0, 1.0)
     unit = _round_unit(high / count - low / count)
     first, last = math.floor(low / unit), math.ceil(high / unit)
     return [unit * i for i in range(first, last + 1)]

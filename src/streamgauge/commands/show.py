@@ -31,8 +31,9 @@ def show(data: dict[str, Any], form: str, expression: str, step: float) -> None:
     elif data["resultType"] == "matrix":
         _matrix(data)
     elif data["resultType"] == "vector":
-        rows = [(series_name(labels), value) for labels, _, value in _rows(data)]
-        _print(table(("series", "value"), rows, numbers=(1,)))
+        # The value first: names may be longer than a terminal is wide.
+        rows = [(value, series_name(labels)) for labels, _, value in _rows(data)]
+        _print(table(("value", "series"), rows, numbers=(0,)))
     else:
         click.echo(printable(data["result"][1]))
 
