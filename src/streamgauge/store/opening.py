@@ -29,6 +29,11 @@ _ROWS_BETWEEN_BREATHS = 200_000
 """Rows replayed before the event loop may answer a health check: about 10 ms."""
 
 
+REPLAYED_SAMPLES = 16_000_000
+"""Samples of the log in memory, 320 MB, before some are flushed while the others are still read: a start that flushes
+takes several times as long."""
+
+
 @dataclass(slots=True)
 class Progress:
     """How far the opening is. Read by whoever answers whether the server is ready."""
@@ -102,5 +107,7 @@ async def _replay(store: Store, log: SegmentLog, maintenance: Maintenance, progr
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0
             await asyncio.sleep(0)
-            while store.head.rows > 2 * store.settings.head_samples and await maintenance.flush(store.head.rows // 2):
+            bound = max(REPLAYED_SAMPLES, 2 * store.settings.head_samples)
+            while store.head.rows > bound and await maintenance.flush(store.head.rows // 2):
                 pass
+    store.work.set()
