@@ -5,10 +5,15 @@ import { compact, drawGraph, seriesName } from "./graph.js";
 
 const REFRESH_MS = 5000;
 const NAMES_MS = 60000;
+const YOUNG_SECONDS = 600;
 const MOST_CURVES = 40;
 const MOST_ROWS = 1000;
 const PRESETS = [
-  ["CPU in use, %", '100 * (1 - avg(rate(node_cpu_seconds_total{mode="idle"}[1m])))'],
+  // As a share of all modes, so that it is right in the first minute too, when rates over a minute are still low.
+  [
+    "CPU in use, %",
+    '100 * (1 - sum(rate(node_cpu_seconds_total{mode="idle"}[1m])) / sum(rate(node_cpu_seconds_total[1m])))',
+  ],
   ["CPU by mode", "sum by (mode) (rate(node_cpu_seconds_total[1m]))"],
   ["Load", "node_load1"],
   ["Memory available, %", "100 * node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes"],
@@ -77,7 +82,7 @@ async function askRange(query, signal) {
     const { result } = answer.data;
     note(answer);
     summarise(`${count(result.length, "series", "series")}, step ${step} s, ${Math.round(took)} ms`);
-    show(result.length ? drawGraph(result, end - seconds, end, step, width) : nothing());
+    show(result.length ? drawGraph(result, query, end - seconds, end, step, width) : nothing());
   };
 }
 
@@ -211,6 +216,7 @@ function recall() {
   expr.value = address.get("g0.expr") ?? "";
   const [, number, unit] = /^(\d+)([smhdw])$/.exec(address.get("g0.range_input") ?? "") ?? [];
   const seconds = Number(number) * { s: 1, m: 60, h: 3600, d: 86400, w: 604800 }[unit];
+  state.rangeGiven = Number.isFinite(seconds);
   const nearest = [...range.options].find((option) => Number(option.value) >= seconds);
   if (nearest) range.value = nearest.value;
   return address.get("g0.tab") === "1" ? "table" : "graph";
@@ -228,11 +234,12 @@ async function refreshStatus() {
   try {
     const { data } = await api("status/runtimeinfo");
     const now = Date.parse(data.serverTime) / 1000;
+    state.up = now - Date.parse(data.startTime) / 1000;
     const facts = [["Series", data.headSeries.toLocaleString()]];
     if (state.appended !== null && now > state.appended.now) {
       facts.push(["Samples/s", compact((data.samplesAppended - state.appended.count) / (now - state.appended.now), 3)]);
     }
-    facts.push(["Kept", data.storageRetention || "for ever"], ["Up", ago(now - Date.parse(data.startTime) / 1000)]);
+    facts.push(["Kept", data.storageRetention || "for ever"], ["Up", ago(state.up)]);
     facts.push(["Version", state.version ?? ""]);
     if (data.corruptionCount) facts.push(["Damaged files", String(data.corruptionCount)]);
     state.appended = { now, count: data.samplesAppended };
@@ -287,10 +294,11 @@ async function main() {
   range.addEventListener("change", run);
   $("tab-graph").addEventListener("click", () => select("graph"));
   $("tab-table").addEventListener("click", () => select("table"));
-  addEventListener("resize", () => live.checked && run());
   state.version = (await api("status/buildinfo").catch(() => null))?.data.productVersion;
   await Promise.all([refreshStatus(), refreshNames()]);
+  if (!state.rangeGiven && state.up < YOUNG_SECONDS) range.value = range.options[0].value;
   select(expr.value ? tab : state.tab);
+  addEventListener("resize", () => live.checked && run());
   setTimeout(refreshStatus, 1000); // a rate takes two looks
   setInterval(() => {
     if (document.hidden) return;

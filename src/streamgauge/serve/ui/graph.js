@@ -23,8 +23,8 @@ export function seriesName(labels) {
   return pairs.length || !name ? `${name}{${pairs.join(", ")}}` : name;
 }
 
-/** Returns an element that shows `series` ([{metric, values}]) between `start` and `end`, in seconds. */
-export function drawGraph(series, start, end, step, width) {
+/** Returns an element that shows `series` ([{metric, values}]) of `query` between `start` and `end`, in seconds. */
+export function drawGraph(series, query, start, end, step, width) {
   const figure = document.createElement("figure");
   const curves = series.map((one) => one.values.map(([time, text]) => [time, parse(text)]));
   const scale = makeScale(curves, start, end, width);
@@ -39,7 +39,7 @@ export function drawGraph(series, start, end, step, width) {
   const cursor = make("line", { class: "cursor", y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom });
   cursor.setAttribute("visibility", "hidden");
   svg.append(cursor);
-  const legend = makeLegend(series, curves, paths, svg);
+  const legend = makeLegend(series, query, curves, paths, svg);
   figure.append(svg, legend.list);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
@@ -148,7 +148,7 @@ function outline(points, scale, step) {
   return path;
 }
 
-function makeLegend(series, curves, paths, svg) {
+function makeLegend(series, query, curves, paths, svg) {
   const list = document.createElement("ul");
   list.className = "legend";
   const values = series.map((one, index) => {
@@ -156,7 +156,7 @@ function makeLegend(series, curves, paths, svg) {
     const swatch = document.createElement("i");
     swatch.style.background = colour(index);
     const name = document.createElement("span");
-    name.textContent = seriesName(one.metric);
+    name.textContent = Object.keys(one.metric).length ? seriesName(one.metric) : query;
     const value = document.createElement("b");
     item.append(swatch, name, value);
     item.addEventListener("pointerenter", () => {
