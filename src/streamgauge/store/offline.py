@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streamgauge.clock import SystemClock
-from streamgauge.errors import FolderInUse, NotFound
+from streamgauge.errors import FolderInUse, NotFound, StorageError
+from streamgauge.store import names
 from streamgauge.store.catalog import CatalogLost
 from streamgauge.store.head import Head
 from streamgauge.store.helper import InThread
@@ -38,6 +39,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     try:
         recovered = recover(data, writable=False)
     except CatalogLost as lost:
+        if names.blocks_dir(data).is_dir() or names.log_dir(data).is_dir():
+            raise StorageError(f"{lost.message}; the next start of a server on {data} rebuilds the catalog") from None
         raise NotFound(f"{data} is no data folder: {lost.message}") from None
     memory = SharedMemory(data)
     leases = Leases()
@@ -45,16 +48,16 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=UNBOUNDED)
     try:
-        index.restore(recovered.series.ids, recovered.series.keys)
+        left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
         last = recovered.state.flushed_through
-        for commit, batch in replay_samples(log, last):
+        for commit, batch in replay_samples(log, last, recovered.series, left_out, recovered.damage):
             head.append(commit, batch)
             last = commit
         snapshot = StoreSnapshot(
             data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
         )
-        yield snapshot, [*recovered.damage, *log.damage]
+        yield snapshot, recovered.damage
     finally:
         head.close()
         pool.shutdown()
