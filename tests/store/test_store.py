@@ -23,9 +23,9 @@ from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.offline import open_folder
 from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.store import FIRST_TIME, LAST_TIME, Store, StoreSettings
+from streamgauge.store.store import Store, StoreSettings
 from streamgauge.store.verify import check_folder
 
 NOW = 1_700_000_000_000

@@ -25,7 +25,7 @@ MAX_GROUP_ROWS = 32 * MAX_COMMIT_ROWS
 """Rows synced together: about 10 MB, so that the first of a crowd does not wait for all of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pending:
     """One append on its way to disk. `done` belongs to the event loop."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Overloaded
-from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
 from streamgauge.store.leases import Leases
@@ -97,6 +97,13 @@ class SeriesIndex:
         found = [key for row in rows.find(ids).tolist() if (key := rows.keys[row]) is not None]
         if len(found) < len(ids):
             raise KeyError(f"{len(ids) - len(found)} of {len(ids)} ids are not of living series")
+        return found
+
+    def living(self, ids: UInt32s) -> Bools:
+        """For each of the ids, which ascend, whether it is of a living series."""
+        rows = self._rows
+        alive = [row for row in rows.find(ids).tolist() if rows.keys[row] is not None]
+        found: Bools = np.isin(ids, rows.ids[alive])
         return found
 
     def restore(self, ids: UInt32s, keys: pa.BinaryArray) -> UInt32s:

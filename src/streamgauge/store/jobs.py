@@ -14,10 +14,10 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
 from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
-from streamgauge.store.head_view import rows_of
+from streamgauge.store.head_view import head_series, rows_of
 from streamgauge.store.index_view import ViewCache
-from streamgauge.store.ports import BlockMeta
-from streamgauge.store.runs import Run
+from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta
+from streamgauge.store.runs import HeadSnapshot, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,16 @@ def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
     return perform_compaction(plan, LocalBlocks(data))
 
 
+def series_with_data(data: Path, metas: Sequence[BlockMeta], head: HeadSnapshot) -> list[UInt32s]:
+    """The ids of every series that some blocks or the head hold, with repetitions. Raises Corrupt."""
+    blocks = LocalBlocks(data)
+    found = [head_series(head, FIRST_TIME, LAST_TIME)]
+    for meta in metas:
+        with blocks.open(meta.id) as reader:
+            found.append(reader.series_ids())
+    return found
+
+
 def find_damage(data: Path, metas: Sequence[BlockMeta]) -> list[tuple[BlockMeta, str]]:
     """Blocks that do not read back as they were written, with the reason."""
     blocks = LocalBlocks(data)
@@ -75,8 +85,6 @@ def find_damage(data: Path, metas: Sequence[BlockMeta]) -> list[tuple[BlockMeta,
                 cursor = reader.cursor()
                 while len(cursor.take(1 << 20)[0]):
                     pass
-        except FileNotFoundError as error:
-            damaged.append((meta, f"block {meta.id} is missing: {error.filename}"))
-        except Corrupt as error:
+        except Corrupt as error:  # also for a file that is missing
             damaged.append((meta, error.message))
     return damaged

@@ -1,35 +1,30 @@
 """Keeping the store in shape: flush, compaction, retention, and coming back from a full disk.
 
-Each change of the set of blocks takes the same steps: blocks are written by the helper process, the catalog takes them
-in one transaction, one step on the event loop makes them visible, and what is no longer needed goes when nobody reads
-it any more. A kill at any point leaves one of two states: the old set, or the new one.
+Blocks are written by the helper process and become part of the store by a `Change`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Corrupt, ReadOnly, StorageError
-from streamgauge.model.arrays import UInt32s
+from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
 from streamgauge.store import fs
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
+from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
-from streamgauge.store.head_view import head_series
+from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush
+from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_with_data
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
 from streamgauge.store.retention import expired
-from streamgauge.store.store import FIRST_TIME, LAST_TIME, Store
+from streamgauge.store.store import Store
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -41,9 +36,6 @@ RETRY_SECONDS = 10.0
 CLOCK_JUMP_MS = 600_000
 """More than NTP corrects: retention waits until such a jump has proved to last."""
 TRUST_SECONDS = 3600.0
-
-
-Reached = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -78,10 +70,13 @@ class Maintenance:
         self._flusher = flusher
         self._compacter = compacter
         self._clock = clock
-        self._changing = asyncio.Lock()  # one change of the catalog at a time
+        self._changes = Changes(store, blocks)
+        self._flush_error: StorageError | None = None  # why the last flush failed
+        self._looking = asyncio.Lock()  # for damage
+        self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
-        self._distrust_until = 0.0
+        self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
 
     async def run(self) -> None:
@@ -90,6 +85,10 @@ class Maintenance:
             tasks.create_task(self._flush_when_full())
             tasks.create_task(self._compact_and_expire())
             tasks.create_task(self._watch_disk())
+
+    async def close(self) -> None:
+        """Wait for files that are being removed. `run` has ended."""
+        await self._changes.removals()
 
     # ---- flush ------------------------------------------------------------------------------------------------------
 
@@ -100,15 +99,20 @@ class Maintenance:
             store.work.clear()
             while store.head.rows >= store.settings.head_samples:
                 try:
-                    await self.flush(store.head.rows - store.settings.head_samples // 2)
-                except StorageError as error:
+                    if not await self.flush(store.head.rows - store.settings.head_samples // 2):
+                        break  # not one segment is full
+                except Exception as error:
                     self.counts.flush_failures += 1
-                    LOG.error("a flush failed and will be tried again; the log keeps everything: %s", error.message)
+                    what = "a flush failed and will be tried again; the log keeps everything"
+                    self._flush_error = _reported(error, what)
                     await self._clock.sleep(RETRY_SECONDS)
+                else:
+                    self._flush_error = None
 
     async def flush(self, rows: int) -> bool:
         """Write about the `rows` oldest rows of the head as blocks. False when there was nothing to write."""
         store = self._store
+        await self._changes.settle()
         taken = store.head.take_oldest(rows)
         if taken is None:
             return False
@@ -118,31 +122,32 @@ class Maintenance:
             result: FlushResult = await self._flusher.run(run_flush, order)
         finally:
             release()
-        metadata = store.take_unsaved_metadata()
+        await self._changes.make(self._flushed(taken, result))
+        return True
+
+    def _flushed(self, taken: FlushInput, result: FlushResult) -> Change:
+        store = self._store
+        metadata = store.unsaved_metadata()
         change = CatalogChange(
             add=result.blocks,
             flushed_through=taken.through,
             next_series_id=store.index.next_id,
-            metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata.values()],
+            metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
         )
-        async with self._changing:
-            try:
-                await asyncio.to_thread(
-                    self._apply, change, lambda: hit("flush.before_catalog"), lambda: hit("flush.after_catalog")
-                )
-            except StorageError:
-                store.keep_unsaved(metadata)
-                raise
-            store.swap(result.blocks, (), taken.through)
-        store.raise_watermarks(result.ids, result.latest)
-        self.counts.flushes += 1
-        store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
-        return True
 
-    def _apply(self, change: CatalogChange, before: Reached, after: Reached) -> None:
-        before()
-        self._catalog.apply(change)
-        after()
+        def apply() -> None:
+            hit("flush.before_catalog")
+            self._catalog.apply(change)
+            hit("flush.after_catalog")
+
+        def visible() -> None:
+            store.swap(result.blocks, (), taken.through)
+            store.raise_watermarks(result.ids, result.latest)
+            store.metadata_saved(metadata)
+            self.counts.flushes += 1
+            store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
+
+        return Change(apply, visible, result.blocks)
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -152,20 +157,29 @@ class Maintenance:
 
     async def _compact_and_expire(self) -> None:
         while True:
-            try:
-                await self.expire()
-                while await self.compact():
-                    pass
-            except StorageError as error:
-                self.counts.compaction_failures += 1
-                LOG.error("a compaction failed and will be tried again; nothing is lost: %s", error.message)
+            await self._try(self.expire)
+            while await self._try(self.compact):
+                pass
             await self._compacter.close()
             await self._clock.sleep(COMPACT_EVERY_SECONDS)
 
+    async def _try(self, step: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            return await step()
+        except Exception as error:
+            self.counts.compaction_failures += 1
+            _reported(error, f"{step.__name__} failed and will be tried again; nothing is lost")
+            return False
+
     async def compact(self) -> bool:
         """One compaction, if one is worth it. False when none is."""
+        await self._changes.settle()
         plan = plan_compaction(self._store.state.blocks, self._clock.now_ms())
-        return plan is not None and await self._perform(plan)
+        if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
+            # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
+            # parents, so that must not be replaced in turn while a query keeps one of them.
+            return False
+        return await self._perform(plan)
 
     async def _perform(self, plan: CompactionPlan) -> bool:
         """Carry a plan out. False when nothing came of it."""
@@ -175,15 +189,22 @@ class Maintenance:
             written = await self._compacter.run(run_compaction, self._store.data, plan)
         except Corrupt as error:
             LOG.error("a compaction met damaged data: %s", error.message)
-            return await self.look_for_damage() > 0
+            return await self.look_for_damage(error.message) > 0
         finally:
             release()
-        if not await self._replace(written, parents):
-            for meta in written:
-                await asyncio.to_thread(self._blocks.remove, meta.id)
-            return False
-        self.counts.compactions += 1
-        return True
+        change = CatalogChange(add=written, remove=parents)
+
+        def apply() -> None:
+            hit("compact.before_catalog")
+            self._catalog.apply(change)
+            hit("compact.after_catalog")
+
+        def visible() -> None:
+            self._store.swap(written, parents)
+            self.counts.compactions += 1
+            self._changes.dispose(parents, lambda: hit("compact.after_remove"))
+
+        return await self._changes.make(Change(apply, visible, written, parents))
 
     async def compact_fully(self) -> None:
         """Write the whole head and compact everything into one block a day. For a store that nobody writes to."""
@@ -192,6 +213,7 @@ class Maintenance:
             pass
         while (plan := full_plan(self._store.state.blocks)) is not None:
             await self._perform(plan)
+            await self._changes.removals()
 
     async def check(self) -> list[str]:
         """What is wrong with the live blocks."""
@@ -203,39 +225,41 @@ class Maintenance:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
-    async def _replace(self, written: Sequence[BlockMeta], parents: Sequence[str]) -> bool:
-        """Swap blocks for their compaction. False when one of them went meanwhile."""
-        async with self._changing:
-            live = {meta.id for meta in self._store.state.blocks}
-            if not live.issuperset(parents):
-                return False
-            change = CatalogChange(add=written, remove=parents)
-            await asyncio.to_thread(
-                self._apply, change, lambda: hit("compact.before_catalog"), lambda: hit("compact.after_catalog")
-            )
-            self._store.swap(written, parents)
-        await self._dispose(parents, lambda: hit("compact.after_remove"))
-        return True
-
     async def expire(self) -> bool:
-        """Drop the blocks that are wholly past retention. False when there were none."""
+        """Drop the blocks that are wholly past retention, and then the series that have no data any more. False when
+        there were no such blocks."""
         now = self._clock.now_ms()
         if not self._clock_is_trusted(now):
             return False
+        await self._changes.settle()
         gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
-        if not gone:
-            return False
-        async with self._changing:
-            await asyncio.to_thread(
-                self._apply,
-                CatalogChange(remove=gone),
-                lambda: hit("retention.before_catalog"),
-                lambda: hit("retention.after_catalog"),
-            )
+        if gone:
+            await self._changes.make(self._dropped(gone))
+        if self._may_prune:
+            await self._prune_series()
+        return bool(gone)
+
+    def _dropped(self, gone: list[str]) -> Change:
+        def apply() -> None:
+            hit("retention.before_catalog")
+            self._catalog.apply(CatalogChange(remove=gone))
+            hit("retention.after_catalog")
+
+        def visible() -> None:
             self._store.swap((), gone)
-        self.counts.blocks_dropped += len(gone)
-        await self._dispose(gone, lambda: hit("retention.after_remove"))
-        await self._forget_series_without_data()
+            self.counts.blocks_dropped += len(gone)
+            self._may_prune = True
+            self._changes.dispose(gone, lambda: hit("retention.after_remove"))
+
+        return Change(apply, visible, needs=gone)
+
+    def _all_expired(self) -> bool:
+        """Whether retention would drop every block at once, as after a start with a wrong date."""
+        blocks, now = self._store.state.blocks, self._clock.now_ms()
+        gone = expired(blocks, now, self._store.settings.retention)
+        if not gone or len(gone) < len(blocks):
+            return False
+        LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True
 
     def _clock_is_trusted(self, now: int) -> bool:
@@ -248,75 +272,62 @@ class Maintenance:
             self._distrust_until = monotonic + TRUST_SECONDS
         return monotonic >= self._distrust_until
 
-    async def _dispose(self, ids: Sequence[str], removed: Reached) -> None:
-        """Remove block files as soon as no query reads them."""
-        for block_id in ids:
-            self._store.leases.retire(block_id, partial(self._remove_soon, block_id, removed))
+    async def _prune_series(self) -> None:
+        """Prune from the index what neither a block nor the head holds any more."""
+        store = self._store
+        with store.pruner.watching(store.queued_series):
+            snapshot, release = store.snapshot()
+            try:
+                found = await self._compacter.run(series_with_data, store.data, snapshot.blocks, snapshot.head)
+            finally:
+                release()
+            await store.pruner.prune(found)
+        self._may_prune = False
 
-    def _remove_soon(self, block_id: str, removed: Reached) -> None:
-        task = asyncio.get_running_loop().run_in_executor(None, self._remove, block_id, removed)
-        task.add_done_callback(_report)
+    # ---- damage -----------------------------------------------------------------------------------------------------
 
-    def _remove(self, block_id: str, removed: Reached) -> None:
-        self._blocks.remove(block_id)
-        removed()
+    async def look_for_damage(self, said: str = "") -> int:
+        """Read blocks back and take out of service those that are not what was written. How many there were.
 
-    async def look_for_damage(self) -> int:
-        """Read every block back and take out of service those that are not what was written. How many there were."""
-        metas = self._store.state.blocks
-        release = self._store.leases.acquire([meta.id for meta in metas])
-        try:
-            damaged = await self._compacter.run(find_damage, self._store.data, metas)
-        finally:
-            release()
-        for meta, why in damaged:
-            await self._take_out(meta, why)
-        return len(damaged)
+        `said` is an error that somebody met: where it names a block that one is read, otherwise all are.
+        """
+        async with self._looking:
+            live = self._store.state.blocks
+            metas = tuple(meta for meta in live if meta.id in said) or live
+            release = self._store.leases.acquire([meta.id for meta in metas])
+            try:
+                damaged = await self._compacter.run(find_damage, self._store.data, metas)
+            finally:
+                release()
+            for meta, why in damaged:
+                await self._take_out(meta, why)
+            return len(damaged)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""
-        async with self._changing:
-            if meta.id not in {live.id for live in self._store.state.blocks}:
-                return
-            await asyncio.to_thread(self._catalog.apply, CatalogChange(remove=[meta.id]))
-            self._store.swap((), [meta.id])
-            damage = await asyncio.to_thread(self._blocks.set_aside, meta.id, why)
+        change = CatalogChange(remove=[meta.id])
+        out = Change(lambda: self._catalog.apply(change), lambda: self._store.swap((), [meta.id]), needs=[meta.id])
+        if not await self._changes.make(out):
+            return
+        damage = await asyncio.to_thread(
+            self._blocks.set_aside, meta.id, f"{why}; {meta.samples} samples are not served"
+        )
         self._store.state.damage.append(damage)
-        LOG.error("%s: %s; %d samples are not served", damage.path, damage.what, meta.samples)
-
-    async def _forget_series_without_data(self) -> None:
-        """Prune from the index what neither a block nor the head holds any more."""
-        store = self._store
-        blocks = store.state.blocks
-        kept = await asyncio.to_thread(self._ids_in, blocks)
-        if store.state.blocks is not blocks or store.queued_rows:
-            return  # the next round looks again
-        present = np.zeros(store.index.next_id, np.bool_)
-        present[kept] = True
-        present[head_series(store.head.snapshot(), FIRST_TIME, LAST_TIME)] = True
-        dead = np.flatnonzero(~present).astype(np.uint32)
-        if len(dead):
-            store.forget(dead)
-            if store.index.wants_rebuild:
-                for _ in store.index.rebuild():
-                    await asyncio.sleep(0)
-
-    def _ids_in(self, metas: Sequence[BlockMeta]) -> UInt32s:
-        found = [np.empty(0, np.uint32)]
-        for meta in metas:
-            with self._blocks.open(meta.id) as reader:
-                found.append(reader.series_ids())
-        return np.unique(np.concatenate(found))
+        LOG.error("%s: %s", damage.path, damage.what)
 
     # ---- the disk ---------------------------------------------------------------------------------------------------
 
     async def _watch_disk(self) -> None:
         while True:
-            await self.check_disk()
+            try:
+                await self.check_disk()
+            except Exception as error:
+                _reported(error, "the disk cannot be looked at")
             await self._clock.sleep(DISK_CHECK_SECONDS)
 
     async def check_disk(self) -> None:
-        """Refuse writes before the disk is full, and try whether it takes them again."""
+        """Refuse writes before the disk is full, or when the head is and cannot be written; and try whether the disk
+        takes writes again. Raises StorageError."""
         store = self._store
         least = store.settings.min_free_bytes
         free = await asyncio.to_thread(fs.free_bytes, store.data)
@@ -327,6 +338,8 @@ class Maintenance:
                     "kept free (--min-free-bytes); what is stored can be read, and writes go on when there is room"
                 )
             )
+        elif self._flush_error is not None and store.head.full:
+            store.refuse(ReadOnly(f"memory is full and cannot be written as a block: {self._flush_error.message}"))
         elif store.refusal is not None:
             try:
                 await store.committer.probe()
@@ -335,9 +348,13 @@ class Maintenance:
             store.accept()
 
 
-def _report(task: asyncio.Future[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        LOG.error("a block that is no longer needed could not be removed: %s", error)
+def _reported(error: Exception, what: str) -> StorageError:
+    """Say that something failed that will be tried again; a bug of ours must not end what every writer relies on."""
+    if isinstance(error, StorageError | Overloaded):
+        LOG.error("%s: %s", what, error.message)
+        return error if isinstance(error, StorageError) else StorageError(error.message)
+    LOG.error("%s: %r", what, error, exc_info=error)
+    return StorageError(repr(error))
 
 
 def _report_trim(task: asyncio.Future[None]) -> None:

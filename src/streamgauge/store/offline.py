@@ -49,16 +49,16 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=UNBOUNDED)
     try:
-        index.restore(recovered.series.ids, recovered.series.keys)
+        left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
         last = recovered.state.flushed_through
-        for commit, batch in replay_samples(log, last):
+        for commit, batch in replay_samples(log, last, recovered.series, left_out, recovered.damage):
             head.append(commit, batch)
             last = commit
         snapshot = StoreSnapshot(
             data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
         )
-        yield snapshot, [*recovered.damage, *log.damage]
+        yield snapshot, recovered.damage
     finally:
         head.close()
         pool.shutdown()

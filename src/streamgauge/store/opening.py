@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamgauge.clock import Clock
+from streamgauge.errors import StorageError
+from streamgauge.model.batch import SampleBatch
 from streamgauge.store import fs
 from streamgauge.store.head import Head
 from streamgauge.store.helper import Runner
@@ -62,19 +64,20 @@ async def open_store(
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=2 * settings.head_samples)
     try:
-        await asyncio.to_thread(index.restore, recovered.series.ids, recovered.series.keys)
+        left_out = await asyncio.to_thread(index.restore, recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through)
         state = _state(recovered)
         store = Store(data, settings, clock, leases, index, head, log, state)
         maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
-        await _replay(store, log, maintenance, progress)
-        store.committer.start(max(log.last_commit, state.flushed_through) + 1)
-        state.damage += log.damage
+        rows = replay_samples(log, state.flushed_through, recovered.series, left_out, state.damage)
+        await _replay(store, rows, maintenance, progress)
+        store.committer.start(max(log.last_commit, state.commit) + 1)
         for damage in state.damage:
             LOG.warning("%s: %s", damage.path, damage.what)
         try:
             yield store, maintenance
         finally:
+            await maintenance.close()
             await store.close()
             recovered.catalog.close()
             log.close()
@@ -85,29 +88,40 @@ async def open_store(
 
 
 def _state(recovered: Recovered) -> StoreState:
+    # A catalog that was rebuilt knows of no flush, and the log may be gone as well: numbers must not go back even so.
+    last = max((meta.last_commit for meta in recovered.state.blocks), default=0)
     return StoreState(
         blocks=by_priority(recovered.state.blocks),
         flushed_through=recovered.state.flushed_through,
-        commit=recovered.state.flushed_through,
+        commit=max(recovered.state.flushed_through, last),
         watermarks=recovered.watermarks,
         metadata=recovered.metadata,
         damage=recovered.damage,
     )
 
 
-async def _replay(store: Store, log: SegmentLog, maintenance: Maintenance, progress: Progress) -> None:
+async def _replay(
+    store: Store, rows: Iterable[tuple[int, SampleBatch]], maintenance: Maintenance, progress: Progress
+) -> None:
     """Fill the head with what blocks do not hold, flushing on the way when it is more than the head may hold."""
     since_breath = 0
-    for commit, batch in replay_samples(log, store.state.flushed_through):
+    for commit, batch in rows:
         store.head.append(commit, batch)
-        store.state.commit = commit
+        store.state.commit = max(store.state.commit, commit)
         progress.current += len(batch)
         progress.total = max(progress.total, progress.current)
         since_breath += len(batch)
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0
             await asyncio.sleep(0)
-            bound = max(REPLAYED_SAMPLES, 2 * store.settings.head_samples)
-            while store.head.rows > bound and await maintenance.flush(store.head.rows // 2):
-                pass
+            await _make_room(store, maintenance)
     store.work.set()
+
+
+async def _make_room(store: Store, maintenance: Maintenance) -> None:
+    bound = max(REPLAYED_SAMPLES, 2 * store.settings.head_samples)
+    try:
+        while store.head.rows > bound and await maintenance.flush(store.head.rows // 2):
+            pass
+    except StorageError as error:  # a full disk, most likely: what is stored can be read all the same
+        LOG.error("a flush failed and will be tried again; the log keeps everything: %s", error.message)

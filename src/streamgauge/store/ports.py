@@ -187,6 +187,8 @@ class Catalog(Protocol):
     def close(self) -> None: ...
 
 
+FIRST_TIME = int(np.iinfo(np.int64).min)
+LAST_TIME = int(np.iinfo(np.int64).max)
 DAY_MS = 86_400_000
 
 

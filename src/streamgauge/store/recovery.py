@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
@@ -75,20 +75,65 @@ def recover(data: Path, expired: int | None = None, writable: bool = True) -> Re
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
     log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
     for record in log.replay():
-        _definition(record, found, metadata)
+        try:
+            _definition(record, found, metadata)
+        except Corrupt as error:
+            if record.kind != RecordKind.SAMPLES:  # of which `replay_samples` will speak
+                damage.append(_unreadable(record, error))
     series = found.series()
-    next_id = max(state.next_series_id, int(series.ids.max()) + 1 if len(series.ids) else 0)
+    next_id = max(state.next_series_id, found.next_id)
     watermarks = np.full(next_id, NO_WATERMARK, np.int64)
     for ids, latest in found.latest:
         np.maximum.at(watermarks, ids, latest)
     return Recovered(catalog, blocks, state, series, next_id, watermarks, metadata, damage)
 
 
-def replay_samples(log: SegmentLog, after: int) -> Iterator[tuple[int, SampleBatch]]:
-    """Commits and their rows that blocks do not hold yet, in order. Reads the log to its end."""
+def replay_samples(
+    log: SegmentLog, after: int, series: Series, left_out: UInt32s, damage: list[Damage]
+) -> Iterator[tuple[int, SampleBatch]]:
+    """Commits and their rows that blocks do not hold yet, in order. Reads the log to its end.
+
+    Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
+    series `left_out`, whose key has another id by now: they are past their retention.
+    """
+    defined = np.zeros(int(series.ids.max()) + 1 if len(series.ids) else 0, np.bool_)
+    defined[series.ids] = True
+    usable = defined.copy()
+    usable[left_out] = False
+    lost = 0
     for record in log.replay():
-        if record.kind == RecordKind.SAMPLES and record.commit > after:
-            yield record.commit, decode_samples(record.payload)
+        if record.kind != RecordKind.SAMPLES or record.commit <= after:
+            continue
+        try:
+            batch = decode_samples(record.payload)
+        except Corrupt as error:
+            damage.append(_unreadable(record, error))
+            continue
+        lost += int(np.count_nonzero(~_lookup(defined, batch.series)))
+        yield record.commit, _only(batch, _lookup(usable, batch.series))
+    if lost:
+        what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
+        damage.append(Damage("log", what))
+    damage += log.damage
+
+
+def _lookup(flags: Bools, ids: UInt32s) -> Bools:
+    """flags[ids], False where there is none."""
+    if not len(ids) or int(ids.max()) < len(flags):
+        return flags[ids]
+    inside = ids < len(flags)
+    inside[inside] = flags[ids[inside]]
+    return inside
+
+
+def _only(batch: SampleBatch, wanted: Bools) -> SampleBatch:
+    if wanted.all():
+        return batch
+    return SampleBatch(batch.series[wanted], batch.times[wanted], batch.values[wanted])
+
+
+def _unreadable(record: Record, error: Corrupt) -> Damage:
+    return Damage("log", f"a record of commit {record.commit} makes no sense and is left out: {error.message}")
 
 
 class _SeriesFound:
@@ -98,10 +143,16 @@ class _SeriesFound:
         self._ids: list[UInt32s] = []
         self._keys: list[pa.BinaryArray] = []
         self.latest: list[tuple[UInt32s, Int64s]] = []
+        self.next_id = 0  # above every id that occurs, be it defined or not
 
     def add(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
+        self.see(ids)
         self._ids.append(ids)
         self._keys.append(keys)
+
+    def see(self, ids: UInt32s) -> None:
+        """These ids were given: a new series with one of them would inherit what is stored under it."""
+        self.next_id = max(self.next_id, int(ids.max(initial=0)) + 1 if len(ids) else 0)
 
     def series(self) -> Series:
         if not self._ids:
@@ -139,10 +190,10 @@ def _read_series(
             ids = reader.series_ids()
             found.add(ids, reader.keys())
             found.latest.append((ids, reader.time_bounds()[1]))
-    except FileNotFoundError:
-        damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
-        return False
     except Corrupt as error:
+        if meta.id not in blocks.names():
+            damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
+            return False
         what = f"{error.message}; {meta.samples} samples are not served"
         damage.append(blocks.set_aside(meta.id, what) if writable else Damage(meta.id, what))
         return False
@@ -168,10 +219,7 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
 def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> None:
     if record.kind == RecordKind.SERIES:
         found.add(*decode_series(record.payload))
+    elif record.kind == RecordKind.SAMPLES:
+        found.see(decode_samples(record.payload).series)
     elif record.kind == RecordKind.METADATA:
         metadata.update((entry.metric, entry) for entry in decode_metadata(record.payload))
-
-
-def damage_lines(damage: Sequence[Damage]) -> list[str]:
-    """For the log: one line each."""
-    return [f"{entry.path}: {entry.what}" for entry in damage]

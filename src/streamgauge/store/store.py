@@ -12,7 +12,7 @@ import numpy as np
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded, ReadOnly, StorageError
-from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store.committer import MAX_COMMIT_ROWS, Commit, Committer, Pending
 from streamgauge.store.flush import NO_WATERMARK
@@ -20,13 +20,13 @@ from streamgauge.store.head import Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
+from streamgauge.store.pruning import Pruner
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 
 LOG = logging.getLogger(__name__)
 
-FIRST_TIME = -62_135_596_800_000
+OLDEST_ADMITTED = -62_135_596_800_000
 """0001-01-01: what is older has no date in RFC 3339, and none in most tools that open a block."""
-LAST_TIME = int(np.iinfo(np.int64).max)
 MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
@@ -79,14 +79,16 @@ class Store:
         self.head = head
         self.state = state
         self.work = asyncio.Event()  # set when maintenance may have something to do
-        self.refusal: StorageError | None = None  # why writes are refused at the moment
+        self.refusal: ReadOnly | None = None  # why writes are refused at the moment
         self._clock = clock
         self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
         self.samples_appended = 0  # since the start
+        self._queued: set[Pending] = set()  # on their way to the disk
         self._queued_rows = 0
+        self._broken = False  # a commit is on disk and not in memory
         self._closing = False
         self._room = asyncio.Condition()
-        self._forgotten: Bools = np.zeros(0, np.bool_)  # by series id: pruned, and not to be written to
+        self.pruner = Pruner(index)
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
@@ -108,24 +110,22 @@ class Store:
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
-        return max(FIRST_TIME, now - self.settings.retention) if self.settings.retention else FIRST_TIME
+        return max(OLDEST_ADMITTED, now - self.settings.retention) if self.settings.retention else OLDEST_ADMITTED
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        if self._closing:
-            raise Overloaded("the server is stopping", retry_after=5)
-        self._refuse_forgotten(batch.series)
+        self._refuse_if_must()
         fresh = self._new_metadata(metadata)
         if not len(batch) and not fresh:
             return
         await self._wait_for_room(len(batch))
+        self.pruner.admit(batch.series)  # from here to the queue nothing else gets a turn
         self.head.reserve(self._queued_rows + len(batch))
         loop = asyncio.get_running_loop()
         waiting = []
         for start in range(0, max(len(batch), 1), MAX_COMMIT_ROWS):
             part = _slice(batch, start, start + MAX_COMMIT_ROWS)
             pending = Pending(part, fresh if start == 0 else (), loop.create_future())
+            self._queued.add(pending)
             self._queued_rows += len(part)
             self.committer.submit(pending)
             waiting.append(pending.done)
@@ -137,8 +137,13 @@ class Store:
             return
         async with self._room:
             await self._room.wait_for(lambda: self._has_room(rows) or self.refusal is not None or self._closing)
+        self._refuse_if_must()
+
+    def _refuse_if_must(self) -> None:
         if self.refusal is not None:
-            raise self.refusal
+            raise ReadOnly(self.refusal.message)  # a new one: one that is raised again and again keeps every traceback
+        if self._closing:
+            raise Overloaded("the server is stopping", retry_after=5)
 
     def _has_room(self, rows: int) -> bool:
         crowded = self._queued_rows and self._queued_rows + rows > MAX_QUEUED_ROWS
@@ -148,22 +153,6 @@ class Store:
         """Let held-back writers look again."""
         async with self._room:
             self._room.notify_all()
-
-    def _refuse_forgotten(self, ids: UInt32s) -> None:
-        """An id that was looked up before its series was pruned must not bring back half of it."""
-        forgotten = self._forgotten
-        if len(forgotten) and forgotten[np.minimum(ids, len(forgotten) - 1)].any():
-            known = ids[ids < len(forgotten)]
-            if forgotten[known].any():
-                raise Overloaded("a series of this batch was just dropped by retention; send it again", retry_after=1)
-
-    def forget(self, ids: UInt32s) -> None:
-        """Prune series that have no data. None of them may be in the head or on its way there."""
-        grown = np.zeros(self.index.next_id, np.bool_)
-        grown[: len(self._forgotten)] = self._forgotten
-        grown[ids] = True
-        self.index.prune(ids)
-        self._forgotten = grown
 
     def _new_metadata(self, metadata: Sequence[Metadata]) -> tuple[Metadata, ...]:
         known = self.state.metadata
@@ -179,6 +168,7 @@ class Store:
         except Exception as error:
             # On disk and not in memory: only a start from the log puts that right, so nothing more is taken.
             LOG.critical("a commit that is on disk could not be made visible; restart the server", exc_info=True)
+            self._broken = True
             self._failed(group, StorageError(f"stored, but visible only after a restart: {error!r}"))
             return
         for pending in group:
@@ -205,6 +195,7 @@ class Store:
 
     def _left_queue(self, group: Sequence[Pending]) -> None:
         before = self._queued_rows
+        self._queued.difference_update(group)
         self._queued_rows -= sum(len(pending.batch) for pending in group)
         if before > MAX_QUEUED_ROWS // 2:
             self._wake_soon()
@@ -225,7 +216,7 @@ class Store:
 
     def accept(self) -> None:
         """The disk has recovered."""
-        if self.refusal is not None:
+        if self.refusal is not None and not self._broken:
             LOG.warning("writes are accepted again")
             self.refusal = None
             self._wake_soon()
@@ -247,13 +238,20 @@ class Store:
     def metadata(self) -> list[Metadata]:
         return list(self.state.metadata.values())
 
-    def take_unsaved_metadata(self) -> dict[str, Metadata]:
-        """What the catalog does not hold yet. Give it back with `keep_unsaved` if it could not be saved."""
-        taken, self._unsaved_metadata = self._unsaved_metadata, {}
-        return taken
+    def unsaved_metadata(self) -> list[Metadata]:
+        """What the catalog does not hold yet."""
+        return list(self._unsaved_metadata.values())
 
-    def keep_unsaved(self, metadata: dict[str, Metadata]) -> None:
-        self._unsaved_metadata = metadata | self._unsaved_metadata
+    def metadata_saved(self, saved: Sequence[Metadata]) -> None:
+        """The catalog holds these now."""
+        for entry in saved:
+            if self._unsaved_metadata.get(entry.metric) == entry:
+                del self._unsaved_metadata[entry.metric]
+
+    @property
+    def queued_series(self) -> list[UInt32s]:
+        """Series of the rows on their way to the disk, batch by batch."""
+        return [pending.batch.series for pending in self._queued]
 
     @property
     def queued_rows(self) -> int:

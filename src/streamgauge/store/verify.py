@@ -33,10 +33,8 @@ def check_live_blocks(data: Path, metas: Sequence[BlockMeta]) -> list[str]:
                     if keys.setdefault(series, key) != key:
                         problems.append(f"block {meta.id}: series {series} has other labels than in an earlier block")
             readable.append(meta)
-        except FileNotFoundError as error:
-            problems.append(f"block {meta.id}: {error.filename} is missing")
-        except Corrupt as error:
-            problems.append(f"block {meta.id}: {error.message}")
+        except Corrupt as error:  # also for a file that is missing
+            problems.append(error.message)
     return problems + check_blocks(readable, blocks.open)
 
 
@@ -57,11 +55,13 @@ def check_folder(data: Path) -> list[str]:
         for block_id in LocalBlocks(data).names()
         if block_id not in live
     ]
-    for meta in state.blocks:
-        if meta.last_commit > state.flushed_through:
-            problems.append(f"block {meta.id} holds commits after {state.flushed_through}, where the log takes over")
     log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
     problems += _check_log(log)
+    # Blocks may hold what the log has too, where the catalog was rebuilt, but nothing that came after it.
+    last = max(state.flushed_through, log.last_commit)
+    problems += [
+        f"block {meta.id} holds commits after {last}, the last" for meta in state.blocks if meta.last_commit > last
+    ]
     problems += [f"{damage.path}: {damage.what}" for damage in log.damage]
     aside = names.set_aside_dir(data)
     if aside.is_dir():

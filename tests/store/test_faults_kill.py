@@ -1,0 +1,155 @@
+"""kill -9 at every failpoint, then a new start: nothing acknowledged is missing, nothing is doubled, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import streamgauge
+from streamgauge.clock import ManualClock
+from streamgauge.store import failpoints
+from streamgauge.store.failpoints import FAILPOINTS
+from streamgauge.store.helper import InThread
+from streamgauge.store.offline import open_folder
+from streamgauge.store.ports import DAY_MS
+from streamgauge.store.shm import _folder_prefix
+from streamgauge.store.verify import check_folder
+from streamgauge.testing.lives import KEYS, NOON, RETENTION, Diary, Life, batch_of, content, content_of, opened
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor kill -9")
+
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+ELSEWHERE = {
+    "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
+}
+IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where a sync costs nothing."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield Path(path)
+
+
+class Crasher:
+    """A process that forks one that lives and dies."""
+
+    def __init__(self) -> None:
+        source = str(Path(streamgauge.__file__).parents[1])
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "streamgauge.testing.crash"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": source},
+        )
+
+    def live(self, folder: Path, spec: str, helper: bool = False) -> int:
+        """The exit status of a life in `folder`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"data": str(folder / "data"), "diary": str(folder / "diary"), "failpoints": spec, "helper": helper}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def close(self) -> str:
+        return self._process.communicate()[1]
+
+
+@pytest.fixture(scope="module")
+def crasher() -> Iterator[Crasher]:
+    crasher = Crasher()
+    yield crasher
+    crasher.close()
+
+
+def only_the_torn_end(lines: list[str]) -> bool:
+    """A life tears its log between two starts, which is to be reported."""
+    return all((".log.end" in line and "was set aside" in line) or "are not a whole record" in line for line in lines)
+
+
+async def reopen(folder: Path) -> None:
+    data, diary = folder / "data", Diary(folder / "diary")
+    async with opened(data, ManualClock(NOON + 17 * DAY_MS // 10), RETENTION) as (store, maintenance):
+        assert only_the_torn_end([damage.what for damage in store.state.damage])
+        assert diary.allows(content(store)) == []
+        row = (KEYS[0], NOON + DAY_MS, 11)
+        diary.tries([row])
+        await store.append(batch_of(store, [row]))
+        diary.acknowledged()
+        await maintenance.compact_fully()
+        assert diary.allows(content(store)) == []
+
+
+def holds_what_it_promised(folder: Path) -> None:
+    """Start again, after a look without starting, and look again."""
+    data, diary = folder / "data", Diary(folder / "diary")
+    if (data / "catalog.sqlite").exists():
+        with open_folder(data) as (snapshot, damage):
+            assert only_the_torn_end([entry.what for entry in damage])
+            assert diary.allows(content_of(snapshot)) == []
+    asyncio.run(reopen(folder))
+    assert only_the_torn_end(check_folder(data))
+    assert not list(Path("/dev/shm").glob(f"{_folder_prefix(data)}*"))
+    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "tmp"}
+    assert {path.name for path in data.iterdir()} <= known
+    assert not list((data / "tmp").iterdir())
+
+
+def test_a_life_reaches_every_failpoint(folder: Path) -> None:
+    reached: Counter[str] = Counter()
+    with ExitStack() as stack:
+        for name in FAILPOINTS:
+            if name != "log.append.before_sync":  # at which the life itself makes an append fail
+                stack.enter_context(failpoints.armed(name, partial(reached.update, [name])))
+        Life(folder / "data", Diary(folder / "diary"), InThread()).run()
+    missed = FAILPOINTS.keys() - reached.keys() - ELSEWHERE.keys()
+    assert missed == {"log.append.before_sync"}
+    with failpoints.armed("log.append.before_sync", partial(reached.update, ["log.append.before_sync"])):
+        Life(folder / "data2", Diary(folder / "diary2"), InThread(), stops_at="log.append.before_sync").run()
+    assert reached["log.append.before_sync"]
+    holds_what_it_promised(folder)
+
+
+@pytest.mark.parametrize("time", [1, 2, 5])
+@pytest.mark.parametrize("point", [name for name in FAILPOINTS if name not in ELSEWHERE and not name.startswith("fs.")])
+def test_kill_9_at_any_point(folder: Path, crasher: Crasher, point: str, time: int) -> None:
+    status = crasher.live(folder, f"{point}=kill@{time}")
+    assert status == -signal.SIGKILL or (status == 0 and time > 1)
+    holds_what_it_promised(folder)
+
+
+@pytest.mark.parametrize("point", [name for name in FAILPOINTS if name.startswith("fs.")])
+@pytest.mark.parametrize("time", [1, 2, 3, 5, 8, 13, 21, 34, 55, 89])
+def test_kill_9_before_any_call_of_the_disk(folder: Path, crasher: Crasher, point: str, time: int) -> None:
+    status = crasher.live(folder, f"{point}=kill@{time}")
+    assert status == -signal.SIGKILL or (status == 0 and time > 8)
+    holds_what_it_promised(folder)
+
+
+@pytest.mark.parametrize("point", IN_HELPER)
+def test_kill_9_in_a_helper_takes_the_server_with_it(folder: Path, crasher: Crasher, point: str) -> None:
+    assert crasher.live(folder, f"{point}=kill@2", helper=True) == -signal.SIGKILL
+    holds_what_it_promised(folder)
+
+
+def test_kill_9_again_and_again(folder: Path, crasher: Crasher) -> None:
+    """The diary goes on: what was acknowledged before a kill holds after the next."""
+    for time in range(20, 400, 20):
+        crasher.live(folder, f"fs.write=kill@{time}")
+        asyncio.run(reopen(folder))
+    holds_what_it_promised(folder)
