@@ -198,7 +198,7 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "query_concurrency",
-        20,
+        100,  # dashboards of dozens of panels, opened by a few people at once
         _whole(1, 10_000),
         "N",
         "Queries that may wait for a worker; the next is refused (503).",

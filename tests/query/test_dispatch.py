@@ -205,12 +205,20 @@ def test_federation_spells_what_is_special() -> None:
             ({"no": "name"}, [0], [1]),
         ]
     )
-    query = FederateQuery(('{__name__=~".+"}', '{no="name"}'), time=0, types=(("m", "histogram"),))
+    query = FederateQuery(('{__name__=~".+"}', '{no="name"}'), time=0, types=(("m", "histogram"),), utf8=True)
     assert body(query, source).decode() == (
         "# TYPE m untyped\n"
         'm{instance="",l="back\\\\slash \\"quote\\"\\nline"} +Inf 0\n'
         '# TYPE "my.metric" untyped\n'
         '{"my.metric","a.b"="c",instance="i"} NaN 0\n'
+    )
+
+
+def test_federation_escapes_names_for_old_scrapers() -> None:
+    source = MemorySource.of([({"__name__": "0 my.größe:sum", "a:b": "c", "1": "ü"}, [0], [1.0])])
+    query = FederateQuery(('{__name__=~".+"}',), time=0, types=(("0 my.größe:sum", "gauge"),))
+    assert body(query, source).decode() == (
+        '# TYPE __my_gr__e:sum gauge\n__my_gr__e:sum{_="ü",a_b="c",instance=""} 1 0\n'
     )
 
 

@@ -15,7 +15,7 @@ from streamgauge.model.source import Matcher, Samples, Source
 from streamgauge.query.budget import Budget
 from streamgauge.query.cardinality import cardinality
 from streamgauge.query.encode import JSON, evaluation_data, json_data, series_data, strings_data, success
-from streamgauge.query.federate import CONTENT_TYPE, federate
+from streamgauge.query.federate import CONTENT_TYPE, UTF8_CONTENT_TYPE, federate
 from streamgauge.query.promql.engine import evaluate
 from streamgauge.query.promql.format import format_query, parse_tree
 from streamgauge.query.promql.parser import parse_selector
@@ -71,7 +71,7 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
         case CardinalityQuery(limit):
             return _json(json_data(cardinality(source.series([], *ALL_TIME), limit)))
         case FederateQuery() as query:
-            return Response(CONTENT_TYPE, _federated(query, source, budget))
+            return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
 
 
 def _json(data: Body, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:
@@ -179,4 +179,5 @@ def _federated(query: FederateQuery, source: Source, budget: Budget) -> Body:
         budget,
         dict(query.types),
         dict(query.external_labels),
+        query.utf8,
     )

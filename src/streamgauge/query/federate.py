@@ -11,15 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.model.arrays import stale_mask
+from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, Selection, Source
 from streamgauge.query.budget import Budget
 from streamgauge.query.labels import METRIC_NAME, LabelTexts, column_texts
 from streamgauge.query.text import concatenated, join, strings, value_texts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+UTF8_CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
 
 _CLASSIC_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _CLASSIC_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_NO_METRIC = r"^[0-9]|[^a-zA-Z0-9_:]"
+_NO_LABEL = r"^[0-9]|[^a-zA-Z0-9_]"
+"""What is not allowed in the names of version 0.0.4 of the format."""
 _TYPES = frozenset({"counter", "gauge"})
 """Types that are passed on. The series of a histogram or a summary do not stand together in order of names."""
 _LINES_AT_ONCE = 20_000
@@ -33,20 +38,27 @@ def federate(
     budget: Budget,
     types: Mapping[str, str],
     external_labels: Mapping[str, str],
+    utf8: bool = False,
 ) -> Iterator[bytes]:
     """Lines ordered by metric name, a `# TYPE` line before each metric, times in ms.
+
+    With `utf8` names stand in quotes where they need it; else each of their characters that version 0.0.4 of the format
+    does not know becomes an underscore.
 
     A series without a name, or whose latest sample in [start, end] is a stale marker, is left out. External labels are
     added to the series that do not have them. `instance` is added empty where it is in neither, so that a scraper that
     honors labels does not put its own there.
     """
     defaults = {"instance": "", **external_labels}
-    tables = [_latest(source.select(matchers, start, end, budget), defaults) for matchers in matcher_sets]
+    if not utf8:
+        defaults = {re.sub(_NO_LABEL, "_", name): value for name, value in defaults.items()}
+        types = {re.sub(_NO_METRIC, "_", metric): kind for metric, kind in types.items()}
+    tables = [_latest(source.select(matchers, start, end, budget), defaults, utf8) for matchers in matcher_sets]
     lines = _distinct(pa.concat_tables(tables).sort_by([("name", "ascending"), ("labels", "ascending")]))
     return _spelled(lines, types)
 
 
-def _latest(selection: Selection, defaults: Mapping[str, str]) -> pa.Table:
+def _latest(selection: Selection, defaults: Mapping[str, str], utf8: bool) -> pa.Table:
     """Columns name, labels, value and time, all text."""
     samples = selection.samples
     last = samples.offsets[1:] - 1
@@ -54,10 +66,14 @@ def _latest(selection: Selection, defaults: Mapping[str, str]) -> pa.Table:
     keep = ~stale_mask(samples.values[last]) & (named.codes >= 0 if named is not None else False)
     rows = np.nonzero(keep)[0]
     frame = selection.labels.take(rows)
+    names = column_texts(frame.columns[METRIC_NAME]) if len(rows) else strings(())
+    if not utf8:
+        names = pc.replace_substring_regex(names, _NO_METRIC, "_")
+        frame = LabelFrame(len(frame), {re.sub(_NO_LABEL, "_", name): column for name, column in frame.columns.items()})
     labels = LabelTexts(frame.without([METRIC_NAME]), _label_name, _label_values, defaults)
     return pa.table(
         {
-            "name": column_texts(frame.columns[METRIC_NAME]) if len(rows) else strings(()),
+            "name": names,
             "labels": labels.rows(0, len(rows)),
             "value": value_texts(samples.values[last[rows]]),
             "time": pc.cast(pa.array(samples.times[last[rows]]), pa.string()),

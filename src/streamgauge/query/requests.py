@@ -76,6 +76,7 @@ class FederateQuery:
     lookback: int = DEFAULT_LOOKBACK_MS
     types: tuple[tuple[str, str], ...] = ()
     external_labels: tuple[tuple[str, str], ...] = ()
+    utf8: bool = False  # whether names that are no identifiers are quoted; else they are escaped
 
 
 @dataclass(frozen=True, slots=True)

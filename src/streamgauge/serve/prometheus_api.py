@@ -130,8 +130,9 @@ class PrometheusApi:
             return await body_answer(request, b"", EXPOSITION_TEXT)
         types = tuple((known.metric, known.type) for known in self._services.metadata())
         options = self._options
+        utf8 = _takes_utf8_names(request.headers.get("accept", ""))
         return self._answer(
-            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels)
+            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels, utf8)
         )
 
     def _evaluate(self, request: Request, params: Params, query: InstantQuery | RangeQuery) -> Response:
@@ -164,6 +165,15 @@ def _selection(params: Params) -> tuple[int, int, int, tuple[str, ...]]:
     start, end = params.time("start", MIN_TIME), params.time("end", MAX_TIME)
     _check_order(start, end)
     return limit, start, end, params.all("match[]")
+
+
+def _takes_utf8_names(accept: str) -> bool:
+    """Whether a scraper takes names that are no identifiers in the text format, as Prometheus 3 says that it does."""
+    for kind in accept.lower().split(","):
+        media, *parameters = (part.strip() for part in kind.split(";"))
+        if media == "text/plain" and "escaping=allow-utf-8" in parameters:
+            return True
+    return False
 
 
 def _check_order(start: int, end: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,22 +56,20 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 class ServerProcess:
-    """`python -m streamgauge serve` on a free loopback port. Made by `start`; stop it, or use it in a `with`.
+    """A server with the Prometheus HTTP API in a process of its own, on a free loopback port.
 
-    What it prints is kept in `output`, a line an entry.
+    Made by `start` or `start_prometheus`; stop it, or use it in a `with`. What it prints is kept in `output`, a line an
+    entry.
     """
 
-    def __init__(self, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], data: Path, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
         self.port = 0
         self.output: list[str] = []
+        self._ended = False  # its output
         self._printed = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=_environment(environment),
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(environment)
         )
         self._reader = threading.Thread(target=self._read, name="server-output", daemon=True)
         self._reader.start()
@@ -79,16 +78,30 @@ class ServerProcess:
     def start(
         cls, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> ServerProcess:
-        """Start a server and wait until it is ready. Raises RuntimeError, with what it printed, when it ends first."""
-        server = cls(data, arguments, environment)
+        """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that."""
+        command = [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        return cls([*command, *arguments], data, environment)._until_ready("Open http://", "ready, ")
+
+    @classmethod
+    def start_prometheus(cls, folder: Path, config: str, arguments: Sequence[str] = ()) -> ServerProcess:
+        """`prometheus`, ready, with its data and configuration in `folder`. Raises RuntimeError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "prometheus.yml"
+        file.write_text(config)
+        command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={folder / 'data'}"]
+        command += ["--web.listen-address=127.0.0.1:0", *arguments]
+        return cls(command, folder / "data")._until_ready("Listening on", "Server is ready")
+
+    def _until_ready(self, listening: str, ready: str) -> ServerProcess:
         try:
-            opened = server.await_line("Open http://")
-            server.port = int(opened.split("/")[2].rpartition(":")[2])
-            server.await_line("ready, ")
+            found = re.search(r"\d+\.\d+\.\d+\.\d+:(\d+)", self.await_line(listening))
+            assert found is not None
+            self.port = int(found[1])
+            self.await_line(ready)
         except BaseException:
-            server.kill()
+            self.kill()
             raise
-        return server
+        return self
 
     def await_line(self, text: str, after: int = 0) -> str:
         """The first printed line, from number `after` on, that holds `text`, as soon as there is one."""
@@ -191,6 +204,11 @@ class ServerProcess:
         lines = self.get("/metrics").text.splitlines()
         return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
+    def metric_sum(self, name: str) -> float:
+        """The sum of one of the server's own metrics over all of its labels."""
+        lines = self.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
     def write(self, series: Iterable[requests.Series], message: str = requests.V1) -> Response:
         """One remote-write request."""
         encode = requests.v1 if message == requests.V1 else requests.v2
@@ -201,8 +219,6 @@ class ServerProcess:
         return self.request("POST", "/api/v1/write", body, requests.headers(message))
 
     # ---- output ----
-
-    _ended = False
 
     def _read(self) -> None:
         assert self.process.stdout is not None
