@@ -78,6 +78,22 @@ def test_a_subquery_is_a_range_vector_too() -> None:
     assert matrix.samples.values.tolist() == [-20.0, -20.0]
 
 
+@pytest.mark.parametrize(
+    ("expr", "series"),
+    [
+        ("sum_over_time(temperature[10s:1m])", []),
+        ("sum_over_time(temperature[10s:1m]) or vector(1)", [{}]),
+        ("absent_over_time(temperature[10s:1m])", [{}]),
+        ("rate(sum_over_time(temperature[1m:15s])[10s:1m])", []),
+        ("max_over_time(topk(1, label_replace(temperature, 'a', 'b', '', ''))[10s:1m] @ 310 offset 20s)", []),
+    ],
+)
+def test_a_subquery_may_have_no_steps_at_all(expr: str, series: list[dict[str, str]]) -> None:
+    vector = instant(expr, 5 * MINUTE + 50_000).result
+    assert isinstance(vector, Vector)
+    assert list(vector.labels) == series
+
+
 def test_an_answer_is_a_matrix_of_all_steps_for_a_range() -> None:
     matrix = ranged("vector(time())", Grid(0, 15_000, 4))
     assert (list(matrix.labels), matrix.times.tolist()) == ([{}], [0, 15_000, 30_000, 45_000])

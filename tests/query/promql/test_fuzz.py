@@ -39,6 +39,7 @@ RANGES = [
     "m_total[90s] @ 120",
     "nothing[1m]",
     "m[2m:30s]",
+    "m[10s:1m]",
     "(m + m)[1m:]",
     "m[1m] @ start()",
 ]

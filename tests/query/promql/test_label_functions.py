@@ -96,5 +96,7 @@ def test_labels_that_an_absent_series_would_have() -> None:
         Matcher("c", equal, "3"),
         Matcher("c", unequal, "4"),
         Matcher("d", equal, ""),
+        Matcher("e", regex, ".+"),
+        Matcher("e", equal, "5"),
     ]
-    assert absent_labels(matchers) == {"a": "1"}
+    assert absent_labels(matchers) == {"a": "1", "e": "5"}

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int64s
-from streamgauge.model.source import Samples, Source
+from streamgauge.model.frame import empty_frame
+from streamgauge.model.source import Samples, Source, empty_samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql.aggregate import aggregate
 from streamgauge.query.promql.annotations import Annotations
@@ -165,7 +166,9 @@ class Evaluator:
         ends = self._times(node.at, node.offset, grid)
         step = node.step or SUBQUERY_STEP_MS
         first = ((ends.first - node.range) // step + 1) * step
-        inner = Grid(first, step, max(0, (ends.last - first) // step + 1))
+        inner = Grid(first, step, (ends.last - first) // step + 1)
+        if inner.count <= 0:  # no multiple of the step lies in the range
+            return RangeSelection(empty_frame(), empty_samples(), no_names(0), ends, node.range)
         self.budget.charge(inner.count, 8 * inner.count)
         vector = self.vector(node.expr, inner)
         self._charge(vector)

@@ -179,13 +179,16 @@ def _natural_key(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
 
 
 def absent_labels(matchers: Sequence[Matcher]) -> dict[str, str]:
-    """The labels that a series of this selector would surely have: those with one `=` matcher and no other."""
-    named: dict[str, list[Matcher]] = {}
+    """The labels that a series of this selector would have, as Prometheus guesses them: a label's first `=` matcher
+    gives it its value, and any matcher of the label after that takes it away again."""
+    labels: dict[str, str] = {}
+    settled: set[str] = set()
     for matcher in matchers:
-        if matcher.name != METRIC_NAME:
-            named.setdefault(matcher.name, []).append(matcher)
-    return {
-        name: given[0].value
-        for name, given in named.items()
-        if len(given) == 1 and given[0].op is MatchOp.EQUAL and given[0].value
-    }
+        if matcher.name == METRIC_NAME:
+            continue
+        if matcher.op is MatchOp.EQUAL and matcher.name not in settled:
+            labels[matcher.name] = matcher.value
+            settled.add(matcher.name)
+        else:
+            labels.pop(matcher.name, None)
+    return {name: value for name, value in labels.items() if value}
