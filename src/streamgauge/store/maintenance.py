@@ -116,9 +116,10 @@ class Maintenance:
         taken = store.head.take_oldest(rows)
         if taken is None:
             return False
-        snapshot, release = store.snapshot()
+        index = store.index.snapshot()
+        release = store.leases.acquire([*taken.names, *index.names])
         try:
-            order = FlushOrder(store.data, taken.runs, snapshot.index, store.state.watermarks)
+            order = FlushOrder(store.data, taken.runs, index, store.state.watermarks)
             result: FlushResult = await self._flusher.run(run_flush, order)
         finally:
             release()
