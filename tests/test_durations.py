@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgauge.durations import format_duration, parse_duration, parse_size
+from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput
 
 
@@ -48,3 +48,12 @@ def test_reads_sizes(text: str, size: int) -> None:
 def test_refuses_what_is_no_size(text: str) -> None:
     with pytest.raises(BadInput):
         parse_size(text)
+
+
+@given(st.integers(0, 1 << 62))
+def test_formatted_size_reads_back(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+def test_sizes_are_short() -> None:
+    assert [format_size(size) for size in (0, 1000, 1024, 512 << 20, 3 << 40)] == ["0", "1000", "1KB", "512MB", "3TB"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.settings import TABLE, Settings, parse_address, parse_bool, resolve
+from streamgauge.settings import TABLE, Settings, local_url, parse_address, parse_bool, resolve, shown, written
 
 
 def test_every_setting_has_a_field_and_the_other_way_round() -> None:
@@ -58,3 +58,35 @@ def test_documentation_names_every_setting_with_its_default_and_meaning() -> Non
     for setting in TABLE:
         assert f"`{setting.name}`" in page, f"{setting.name} is not documented"
         assert setting.help in page, f"the meaning of {setting.name} is not the one of the table"
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("0.0.0.0:1", "http://127.0.0.1:1"),
+        ("[::]:1", "http://[::1]:1"),
+        ("[fe80::1]:1", "http://[fe80::1]:1"),
+        ("192.0.2.7:80", "http://192.0.2.7:80"),
+    ],
+)
+def test_an_address_is_reached_from_this_machine(address: str, url: str) -> None:
+    assert local_url(address) == url
+
+
+def test_values_are_shown_as_they_are_written() -> None:
+    settings = resolve({"allow_host": ("a", "b")}, {}, {})
+    shown_values = {setting.name: shown(settings, setting.name) for setting in TABLE}
+    assert shown_values["retention"] == "15d"
+    assert shown_values["query_max_bytes"] == "2GB"
+    assert shown_values["self_monitoring"] == "true"
+    assert shown_values["allow_host"] == "a,b"
+    for setting in TABLE:
+        if setting.metavar not in ("BOOL",) and shown_values[setting.name]:
+            assert setting.parse(shown_values[setting.name]) == getattr(settings, setting.name)
+
+
+def test_documentation_gives_the_default_of_every_setting() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for setting in TABLE:
+        assert f"| `{setting.name}` | {written(setting, setting.default) or 'none'} |" in page, setting.name

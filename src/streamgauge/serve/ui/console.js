@@ -5,6 +5,7 @@ import { compact, drawGraph, seriesName } from "./graph.js";
 
 const REFRESH_MS = 5000;
 const NAMES_MS = 60000;
+const RATE_SECONDS = 60;
 const YOUNG_SECONDS = 600;
 const MOST_CURVES = 40;
 const MOST_ROWS = 1000;
@@ -26,7 +27,7 @@ const ANY_METRIC = ["Series by metric", 'topk(25, count by (__name__) ({__name__
 
 const $ = (id) => document.getElementById(id);
 const [expr, range, live] = [$("expr"), $("range"), $("live")];
-const state = { tab: "graph", names: new Set(), notes: new Map(), running: null, appended: null };
+const state = { tab: "graph", names: new Set(), notes: new Map(), running: null, looks: [] };
 
 async function api(path, parameters = {}, signal = undefined) {
   const body = new URLSearchParams(parameters);
@@ -235,18 +236,22 @@ async function refreshStatus() {
     const { data } = await api("status/runtimeinfo");
     const now = Date.parse(data.serverTime) / 1000;
     state.up = now - Date.parse(data.startTime) / 1000;
-    const facts = [["Series", data.headSeries.toLocaleString()]];
-    if (state.appended !== null && now > state.appended.now) {
-      facts.push(["Samples/s", compact((data.samplesAppended - state.appended.count) / (now - state.appended.now), 3)]);
-    }
+    const facts = [["Series", data.headSeries.toLocaleString()], ["Samples/s", compact(rate(data.samplesAppended, now), 3)]];
     facts.push(["Kept", data.storageRetention || "for ever"], ["Up", ago(state.up)]);
     facts.push(["Version", state.version ?? ""]);
     if (data.corruptionCount) facts.push(["Damaged files", String(data.corruptionCount)]);
-    state.appended = { now, count: data.samplesAppended };
     status.replaceChildren(...facts.map(fact));
   } catch (error) {
     status.replaceChildren(fact(["Server", error instanceof TypeError ? "cannot be reached" : error.message]));
   }
+}
+
+// Over the last minute, or since the start while the page is young: samples come in bursts, every 15 s at the least.
+function rate(count, now) {
+  if (state.looks.length && count < state.looks[0].count) state.looks = []; // the server has started anew
+  state.looks = [...state.looks.filter((look) => now - look.now <= RATE_SECONDS), { count, now }];
+  const first = state.looks[0];
+  return now - first.now > RATE_SECONDS / 2 ? (count - first.count) / (now - first.now) : count / Math.max(1, state.up);
 }
 
 function fact([name, value]) {
@@ -299,7 +304,6 @@ async function main() {
   if (!state.rangeGiven && state.up < YOUNG_SECONDS) range.value = range.options[0].value;
   select(expr.value ? tab : state.tab);
   addEventListener("resize", () => live.checked && run());
-  setTimeout(refreshStatus, 1000); // a rate takes two looks
   setInterval(() => {
     if (document.hidden) return;
     refreshStatus();
