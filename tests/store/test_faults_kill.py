@@ -1,4 +1,4 @@
-"""kill -9 at every failpoint, then a new start: nothing acknowledged is missing, nothing is doubled, nothing is left."""
+"""kill -9 at every failpoint, then a new start: nothing acknowledged is missing or doubled, and nothing is left over."""
 
 from __future__ import annotations
 

@@ -14,19 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import FolderInUse
 from streamgauge.model.arrays import STALE_BITS
-from streamgauge.model.batch import Metadata, SampleBatch
-from streamgauge.model.labels import key_of, labels_of
-from streamgauge.model.source import Matcher, MatchOp, NoMeter
+from streamgauge.model.batch import SampleBatch
+from streamgauge.model.labels import key_of
+from streamgauge.model.source import NoMeter
 from streamgauge.store.helper import InThread
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.offline import open_folder
 from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.ports import FIRST_TIME, LAST_TIME
 from streamgauge.store.store import Store, StoreSettings
 from streamgauge.store.verify import check_folder
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from streamgauge.clock import Clock
@@ -120,10 +121,23 @@ class Maintenance:
         try:
             order = FlushOrder(store.data, taken.runs, snapshot.index, store.state.watermarks)
             result: FlushResult = await self._flusher.run(run_flush, order)
+        except StorageError:
+            await self._remove_written(taken.runs[0].first_commit, taken.runs[-1].last_commit)
+            raise
         finally:
             release()
         await self._changes.make(self._flushed(taken, result))
         return True
+
+    async def _remove_written(self, first_commit: int, last_commit: int) -> None:
+        """Remove what a helper had written when it died: by the next start nobody would know what that was."""
+        live = {meta.id for meta in self._store.state.blocks}
+
+        def keep(block_id: str) -> bool:
+            return block_id in live or self._changes.is_doomed([block_id])
+
+        with suppress(StorageError):
+            await asyncio.to_thread(self._blocks.remove_written, first_commit, last_commit, keep)
 
     def _flushed(self, taken: FlushInput, result: FlushResult) -> Change:
         store = self._store
@@ -190,6 +204,9 @@ class Maintenance:
         except Corrupt as error:
             LOG.error("a compaction met damaged data: %s", error.message)
             return await self.look_for_damage(error.message) > 0
+        except StorageError:
+            await self._remove_written(plan.first_commit, plan.last_commit)
+            raise
         finally:
             release()
         change = CatalogChange(add=written, remove=parents)
