@@ -73,7 +73,8 @@ class Maintenance:
         self._clock = clock
         self._changes = Changes(store, blocks)
         self._flush_error: StorageError | None = None  # why the last flush failed
-        self._looking = asyncio.Lock()  # for damage
+        self._suspicions: set[str] = set()  # errors that name blocks
+        self._suspected = asyncio.Event()
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
@@ -86,6 +87,7 @@ class Maintenance:
             tasks.create_task(self._flush_when_full())
             tasks.create_task(self._compact_and_expire())
             tasks.create_task(self._watch_disk())
+            tasks.create_task(self._look_when_suspected())
 
     async def close(self) -> None:
         """Wait for files that are being removed. `run` has ended."""
@@ -303,22 +305,36 @@ class Maintenance:
 
     # ---- damage -----------------------------------------------------------------------------------------------------
 
+    def suspect(self, said: str) -> None:
+        """A query met damaged data and said this: have the block that it names looked at, soon."""
+        self._suspicions.add(said)
+        self._suspected.set()
+
+    async def _look_when_suspected(self) -> None:
+        while True:
+            await self._suspected.wait()
+            self._suspected.clear()
+            said, self._suspicions = " ".join(self._suspicions), set()
+            try:
+                await self.look_for_damage(said)
+            except Exception as error:
+                _reported(error, "damaged data could not be looked for")
+
     async def look_for_damage(self, said: str = "") -> int:
         """Read blocks back and take out of service those that are not what was written. How many there were.
 
-        `said` is an error that somebody met: where it names a block that one is read, otherwise all are.
+        `said` is what somebody met: where it names blocks only those are read, otherwise all are.
         """
-        async with self._looking:
-            live = self._store.state.blocks
-            metas = tuple(meta for meta in live if meta.id in said) or live
-            release = self._store.leases.acquire([meta.id for meta in metas])
-            try:
-                damaged = await self._compacter.run(find_damage, self._store.data, metas)
-            finally:
-                release()
-            for meta, why in damaged:
-                await self._take_out(meta, why)
-            return len(damaged)
+        live = self._store.state.blocks
+        metas = tuple(meta for meta in live if meta.id in said) or live
+        release = self._store.leases.acquire([meta.id for meta in metas])
+        try:
+            damaged = await self._compacter.run(find_damage, self._store.data, metas)
+        finally:
+            release()
+        for meta, why in damaged:
+            await self._take_out(meta, why)
+        return len(damaged)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""
