@@ -215,7 +215,7 @@ def test_writers_are_refused_when_memory_is_full_and_cannot_be_written(folder: P
                 assert held >= 2 * settings.head_samples
                 while store.head.rows == held or store.refusal is not None:
                     await clock.advance(5.0)
-                    await asyncio.sleep(0.01)
+                    await asyncio.wait([tasks], timeout=0.01)
                 await store.append(many(series, 41))
                 tasks.cancel()
                 await asyncio.wait([tasks])
