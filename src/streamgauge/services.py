@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgauge.clock import Clock
-from streamgauge.errors import ConfigError, NotReady, StreamgaugeError
+from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Snapshot
@@ -63,7 +63,11 @@ class ServerServices:
         self.opened: Opened | None = None
         self.reloaded: Callable[[Settings, Config], None] = lambda settings, config: None
         self._workers = WorkerPool(
-            self._take_snapshot, clock=clock, max_waiting=settings.query_concurrency, preload=(SNAPSHOTS,)
+            self._take_snapshot,
+            clock=clock,
+            max_waiting=settings.query_concurrency,
+            preload=(SNAPSHOTS,),
+            failed=self._query_failed,
         )
 
     @property
@@ -78,6 +82,11 @@ class ServerServices:
 
     def _take_snapshot(self) -> tuple[Snapshot, Callable[[], None]]:
         return self.store.snapshot()
+
+    def _query_failed(self, error: StreamgaugeError) -> None:
+        """A block that a query found damaged is taken out of service, so that the next query has the rest."""
+        if isinstance(error, Corrupt) and self.opened is not None:
+            self.opened.maintenance.suspect(error.message)
 
     def http_options(self) -> HttpOptions:
         """What the routes are told of the configuration in force."""

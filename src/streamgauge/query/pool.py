@@ -15,7 +15,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +81,7 @@ class WorkerPool:
         watch_memory: bool = sys.platform != "linux",
         preload: tuple[str, ...] = (),
         spool_directory: Path | None = None,
+        failed: Callable[[StreamgaugeError], None] = lambda error: None,
     ) -> None:
         """
         workers: how many queries run at once, beside a small one; by default as many as there are cores.
@@ -88,6 +89,7 @@ class WorkerPool:
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
         preload: modules that the snapshots need where they are opened.
         spool_directory: where answers go that their clients are slow to take.
+        failed: is told every error that a query itself met.
         """
         self._take_snapshot = take_snapshot
         self._clock = clock or SystemClock()
@@ -98,6 +100,7 @@ class WorkerPool:
         self._settings = WorkerSettings(self._memory_limit, preload)
         self._spool_directory = spool_directory
         self._space = SpoolSpace()
+        self._failed = failed
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="query-processes")
         self._workers: list[PoolWorker] = []  # the one used last at the end
         self._waiting: list[PoolQuery] = []
@@ -388,11 +391,13 @@ class WorkerPool:
             del self._queries[query.id]
         elif kind is Kind.ERROR:
             met = json.loads(payload)
-            error = query.stopped or getattr(errors, met["name"])(met["message"])
+            problem: StreamgaugeError = getattr(errors, met["name"])(met["message"])
+            error = query.stopped or problem
             self._totals.answered += query.stopped is None
             self._totals.timed_out += isinstance(error, QueryTimeout)
             query.refuse(error)
             del self._queries[query.id]
+            self._failed(problem)
         elif kind is Kind.READY:
             self._forget(query)
             self._dismiss_or_keep(worker)

@@ -50,7 +50,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def new_block_id(window: int, first_commit: int, last_commit: int) -> str:
     """A name that is unique, and tells a person the day (`wide` for several) and the commits."""
-    return f"{_day_name(window)}-{first_commit}-{last_commit}-{secrets.token_hex(4)}"
+    return f"{_day_name(window)}{commits_in_id(first_commit, last_commit)}{secrets.token_hex(4)}"
+
+
+def commits_in_id(first_commit: int, last_commit: int) -> str:
+    """What the ids of all blocks of these commits have in them."""
+    return f"-{first_commit}-{last_commit}-"
 
 
 def _day_name(window: int) -> str:

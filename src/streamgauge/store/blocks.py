@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.store import fs, names
+from streamgauge.store.block_format import commits_in_id
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
 from streamgauge.store.ports import BlockMeta, Damage, SortedRows
@@ -85,6 +86,18 @@ class LocalBlocks:
 
     def remove(self, block_id: str) -> None:
         fs.remove_tree(names.block_dir(self._data, block_id), names.tmp_dir(self._data))
+
+    def remove_written(self, first_commit: int, last_commit: int, keep: Callable[[str], bool]) -> None:
+        """Remove the blocks of exactly these commits, finished or not, except those to `keep`, by id: for a writer that
+        ended without a word."""
+        written = commits_in_id(first_commit, last_commit)
+        for block_id in self.names():
+            if written in block_id and not keep(block_id):
+                self.remove(block_id)
+        tmp = names.tmp_dir(self._data)
+        for name in fs.list_dir(tmp):
+            if written in name:
+                fs.remove_tree(tmp / name, tmp)
 
     def set_aside(self, block_id: str, why: str) -> Damage:
         return fs.set_aside(names.block_dir(self._data, block_id), self._data, why)

@@ -56,6 +56,14 @@ class CompactionPlan:
     def samples(self) -> int:
         return sum(meta.samples for meta in self.inputs)
 
+    @property
+    def first_commit(self) -> int:
+        return min(meta.first_commit for meta in self.inputs)
+
+    @property
+    def last_commit(self) -> int:
+        return max(meta.last_commit for meta in self.inputs)
+
 
 # ---- planning -------------------------------------------------------------------------------------------------------
 
@@ -211,12 +219,12 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
                 _split(plan, readers, series, blocks, encoding, written)
             else:
                 _merge_into_one(plan, readers, series, blocks, encoding, written)
+        hit("compact.after_write")
     except BaseException:
         for meta in written:
             with suppress(StorageError):
                 blocks.remove(meta.id)
         raise
-    hit("compact.after_write")
     return written
 
 
@@ -275,12 +283,10 @@ def _append_day(day: int, writer: BlockWriter, which: slice, rows: Rows, series:
 
 
 def _output(plan: CompactionPlan, window: int) -> BlockMeta:
-    first = min(meta.first_commit for meta in plan.inputs)
-    last = max(meta.last_commit for meta in plan.inputs)
     return BlockMeta(
-        id=new_block_id(window, first, last),
-        first_commit=first,
-        last_commit=last,
+        id=new_block_id(window, plan.first_commit, plan.last_commit),
+        first_commit=plan.first_commit,
+        last_commit=plan.last_commit,
         min_time=0,  # filled in by the writer, as are the sizes
         max_time=0,
         window=window,

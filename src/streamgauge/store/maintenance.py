@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from streamgauge.clock import Clock
@@ -72,7 +73,8 @@ class Maintenance:
         self._clock = clock
         self._changes = Changes(store, blocks)
         self._flush_error: StorageError | None = None  # why the last flush failed
-        self._looking = asyncio.Lock()  # for damage
+        self._suspicions: set[str] = set()  # errors that name blocks
+        self._suspected = asyncio.Event()
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
@@ -85,6 +87,7 @@ class Maintenance:
             tasks.create_task(self._flush_when_full())
             tasks.create_task(self._compact_and_expire())
             tasks.create_task(self._watch_disk())
+            tasks.create_task(self._look_when_suspected())
 
     async def close(self) -> None:
         """Wait for files that are being removed. `run` has ended."""
@@ -121,10 +124,23 @@ class Maintenance:
         try:
             order = FlushOrder(store.data, taken.runs, index, store.state.watermarks)
             result: FlushResult = await self._flusher.run(run_flush, order)
+        except StorageError:
+            await self._remove_written(taken.runs[0].first_commit, taken.runs[-1].last_commit)
+            raise
         finally:
             release()
         await self._changes.make(self._flushed(taken, result))
         return True
+
+    async def _remove_written(self, first_commit: int, last_commit: int) -> None:
+        """Remove what a helper had written when it died: by the next start nobody would know what that was."""
+        live = {meta.id for meta in self._store.state.blocks}
+
+        def keep(block_id: str) -> bool:
+            return block_id in live or self._changes.is_doomed([block_id])
+
+        with suppress(StorageError):
+            await asyncio.to_thread(self._blocks.remove_written, first_commit, last_commit, keep)
 
     def _flushed(self, taken: FlushInput, result: FlushResult) -> Change:
         store = self._store
@@ -191,6 +207,9 @@ class Maintenance:
         except Corrupt as error:
             LOG.error("a compaction met damaged data: %s", error.message)
             return await self.look_for_damage(error.message) > 0
+        except StorageError:
+            await self._remove_written(plan.first_commit, plan.last_commit)
+            raise
         finally:
             release()
         change = CatalogChange(add=written, remove=parents)
@@ -287,22 +306,36 @@ class Maintenance:
 
     # ---- damage -----------------------------------------------------------------------------------------------------
 
+    def suspect(self, said: str) -> None:
+        """A query met damaged data and said this: have the block that it names looked at, soon."""
+        self._suspicions.add(said)
+        self._suspected.set()
+
+    async def _look_when_suspected(self) -> None:
+        while True:
+            await self._suspected.wait()
+            self._suspected.clear()
+            said, self._suspicions = " ".join(self._suspicions), set()
+            try:
+                await self.look_for_damage(said)
+            except Exception as error:
+                _reported(error, "damaged data could not be looked for")
+
     async def look_for_damage(self, said: str = "") -> int:
         """Read blocks back and take out of service those that are not what was written. How many there were.
 
-        `said` is an error that somebody met: where it names a block that one is read, otherwise all are.
+        `said` is what somebody met: where it names blocks only those are read, otherwise all are.
         """
-        async with self._looking:
-            live = self._store.state.blocks
-            metas = tuple(meta for meta in live if meta.id in said) or live
-            release = self._store.leases.acquire([meta.id for meta in metas])
-            try:
-                damaged = await self._compacter.run(find_damage, self._store.data, metas)
-            finally:
-                release()
-            for meta, why in damaged:
-                await self._take_out(meta, why)
-            return len(damaged)
+        live = self._store.state.blocks
+        metas = tuple(meta for meta in live if meta.id in said) or live
+        release = self._store.leases.acquire([meta.id for meta in metas])
+        try:
+            damaged = await self._compacter.run(find_damage, self._store.data, metas)
+        finally:
+            release()
+        for meta, why in damaged:
+            await self._take_out(meta, why)
+        return len(damaged)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""

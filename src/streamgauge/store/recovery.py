@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,7 +178,15 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
         LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
     store_id = log_store_id(data) or uuid.uuid4().hex
-    return SqliteCatalog.create(data, CatalogState(store_id, 0, 0, tuple(live)))
+    return SqliteCatalog.create(data, CatalogState(store_id, _held_by_blocks(data, store_id, live), 0, tuple(live)))
+
+
+def _held_by_blocks(data: Path, store_id: str, live: Sequence[BlockMeta]) -> int:
+    """A commit up to which blocks hold everything and the log nothing, so that no record of the log is passed over and
+    none that was trimmed is missed."""
+    last = max((meta.last_commit for meta in live), default=0)
+    first = next((record.commit for record in SegmentLog(data, store_id, writable=False).replay()), last + 1)
+    return min(last, first - 1)
 
 
 def _read_series(
