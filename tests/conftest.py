@@ -28,8 +28,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of recorded scrapes and PromQL scripts beside the repository."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no recorded data beside the repository")
-    return folder
+    """The folder of recorded scrapes and PromQL scripts beside the repository, or beside a folder that it is in."""
+    for folder in Path(__file__).resolve().parents[2:]:
+        data = folder / "shared" / "data"
+        if data.is_dir():
+            return data
+    pytest.skip("no recorded data beside the repository")
