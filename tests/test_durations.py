@@ -32,6 +32,13 @@ def test_refuses_what_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "text"), [(1_296_000_000, "15d"), (5_400_000, "1h30m"), (86_400_001, "1d1ms"), (1_000, "1s")]
+)
+def test_durations_as_prometheus_writes_them(milliseconds: int, text: str) -> None:
+    assert format_duration(milliseconds) == text
+
+
 @given(st.integers(0, 200 * 31_536_000_000))
 def test_formatted_duration_reads_back(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds)) == milliseconds

@@ -9,7 +9,7 @@ from streamgauge.errors import BadInput
 _MS = {"y": 31_536_000_000, "w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _SIZE = re.compile(r"(\d+)\s*(?:([KMGTPE])(i?)B?|B)?", re.ASCII)
-_MAX_MS = (1 << 63) // 1_000_000
+MAX_MS = (1 << 63) // 1_000_000
 """Prometheus counts durations in nanoseconds in an int64: about 292 years."""
 
 
@@ -21,7 +21,7 @@ def parse_duration(text: str) -> int:
     if not text or match is None or len(text) > 64:
         raise BadInput(f'"{text[:64]}" is not a duration; write for example 30s, 5m, 1h30m or 15d')
     total = sum(int(number) * unit for number, unit in zip(match.groups(), _MS.values(), strict=True) if number)
-    if total > _MAX_MS:
+    if total > MAX_MS:
         raise BadInput(f'duration "{text}" is longer than 292 years')
     return total
 

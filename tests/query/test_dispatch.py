@@ -81,6 +81,13 @@ def test_a_range_query_has_a_step_at_its_end_only_if_the_grid_hits_it() -> None:
     assert result == {"resultType": "matrix", "result": [{"metric": {}, "values": [[0, "2"], [60, "1"]]}]}
 
 
+def test_the_end_that_a_query_speaks_of_is_the_one_asked_for() -> None:
+    """Also where no step falls on it."""
+    for expr, number in (('timestamp(up{job="a"} @ end())', "120"), ("end()", "120"), ("range()", "120")):
+        result = data(RangeQuery(expr, 0, 2 * MINUTE, 90_000))
+        assert result["result"][0]["values"] == [[0, number], [90, number]], expr
+
+
 @pytest.mark.parametrize(
     "query", [InstantQuery("up", 0, limit=1), InstantQuery("up[1m]", 0, limit=1), RangeQuery("up", 0, 9, 1, limit=1)]
 )

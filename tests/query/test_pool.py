@@ -454,6 +454,8 @@ def test_without_a_snapshot_the_query_fails_and_the_worker_stays() -> None:
     async def test(stand: Stand, gate: Gate) -> None:
         answer, body = await stand.answer(SMALL, StorageError("no snapshot"))
         assert (answer.status, error(body)) == (500, "no snapshot")
+        await turn()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "query-1"]
         assert (await stand.answer(SMALL, Trouble()))[0].status == 200
 
     run(test)

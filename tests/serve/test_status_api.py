@@ -6,7 +6,7 @@ import pytest
 
 from streamgauge import __version__
 from streamgauge.serve.services import Replay
-from streamgauge.serve.status_api import format_duration, rfc3339
+from streamgauge.serve.status_api import rfc3339
 
 pytestmark = pytest.mark.anyio
 
@@ -108,10 +108,3 @@ async def test_own_metrics_compressed_where_taken(served, connect):
     await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n")
     body = (await client.read_all()).partition(b"\r\n\r\n")[2]
     assert gzip.decompress(body) == served.services.metrics_text()
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"), [(1_296_000_000, "15d"), (5_400_000, "1h30m"), (86_400_001, "1d1ms"), (1_000, "1s")]
-)
-def test_durations_as_prometheus_writes_them(milliseconds: int, text: str):
-    assert format_duration(milliseconds) == text

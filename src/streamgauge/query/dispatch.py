@@ -88,7 +88,8 @@ def _evaluated(
     begun = time.perf_counter()
     instant = isinstance(query, InstantQuery)
     grid = Grid.instant(query.time) if isinstance(query, InstantQuery) else _grid(query)
-    evaluation = evaluate(query.query, source, grid, budget, lookback=query.lookback, instant=instant)
+    end = query.time if isinstance(query, InstantQuery) else query.end
+    evaluation = evaluate(query.query, source, grid, budget, lookback=query.lookback, end=end, instant=instant)
     evaluated = time.perf_counter()
     result, truncated = _limited(evaluation.result, query.limit)
     evaluation = replace(evaluation, result=result)

@@ -194,14 +194,12 @@ class WorkerPool:
         self._cannot_start = None
         self._waiting.append(query)
         self._queries[query.id] = query
+        self._task(query, self._enforce_deadline(query))
         self._schedule()
         if len(self._waiting) > self._max_waiting:
             self._totals.refused += 1
-            error = Overloaded(f"{self._max_waiting} queries are waiting already", RETRY_AFTER)
-            self._waiting.remove(query)
-            del self._queries[query.id]
-            raise error
-        self._task(query, self._enforce_deadline(query))
+            self._forget(query)
+            raise Overloaded(f"{self._max_waiting} queries are waiting already", RETRY_AFTER)
         return query
 
     def _schedule(self) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from streamgauge import durations
 from streamgauge.errors import BadInput, TooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -20,17 +21,11 @@ MAX_PARAMETERS = 10_000
 MIN_TIME = -(1 << 62)
 MAX_TIME = 1 << 62
 """Times in ms that a request may name: half of what 64 bits hold, so that no offset added to one overflows."""
-_MAX_DURATION = 1 << 62
 
 # What Prometheus prints, and its clients send back, for the ends of time.
 _END_OF_TIME = {"-292273086-05-16T16:47:06Z": MIN_TIME, "292277025-08-18T07:12:54.999999999Z": MAX_TIME}
 
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-_DURATION = re.compile(
-    r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?",
-    re.ASCII,
-)
-_UNITS = (31_536_000_000, 604_800_000, 86_400_000, 3_600_000, 60_000, 1_000, 1)  # of _DURATION's groups, ms
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:[.,](\d+))?(?:Z|([+-])(\d{2}):(\d{2}))",
     re.ASCII,
@@ -136,12 +131,11 @@ def parse_time(text: str) -> int | None:
 def parse_duration(text: str) -> int | None:
     """Seconds or a Prometheus duration such as 1h30m, as ms; None when it is neither or out of range."""
     if _FLOAT.fullmatch(text):
-        return _milliseconds(text, _MAX_DURATION)
-    match = _DURATION.fullmatch(text)
-    if not text or match is None:
+        return _milliseconds(text, durations.MAX_MS)
+    try:
+        return durations.parse_duration(text)
+    except BadInput:
         return None
-    total = sum(int(count) * unit for count, unit in zip(match.groups(), _UNITS, strict=True) if count)
-    return total if total <= _MAX_DURATION else None
 
 
 def unescape_label_name(name: str) -> str:

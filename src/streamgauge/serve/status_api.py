@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from streamgauge import __version__
+from streamgauge.durations import format_duration
 from streamgauge.errors import BadInput
 from streamgauge.query.requests import CardinalityQuery, Job
 from streamgauge.serve.answers import QueryAnswer, accepted_encoding, json_answer
@@ -36,8 +37,6 @@ _EMPTY: dict[str, tuple[object, tuple[str, ...]]] = {
     "alertmanagers": ({"activeAlertmanagers": [], "droppedAlertmanagers": []}, ()),
     "notifications": ([], ()),
 }
-
-_DURATION_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
 class StatusApi:
@@ -152,13 +151,3 @@ def _always(data: object) -> Handler:
 def rfc3339(time: int) -> str:
     """A time in ms as text, in UTC."""
     return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def format_duration(milliseconds: int) -> str:
-    """A positive duration as Prometheus writes it: 15d, 1h30m."""
-    parts = []
-    for unit, size in _DURATION_UNITS:
-        count, milliseconds = divmod(milliseconds, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)

@@ -128,7 +128,7 @@ def _of_two(choose: Callable[[Floats, Floats], Floats]) -> Callable[[Evaluator, 
 
 
 def _step(ev: Evaluator) -> float:
-    return ev.query.step / 1000 if ev.query.first != ev.query.last else 0.0
+    return ev.query.step / 1000 if ev.query.first != ev.end else 0.0
 
 
 # ---- vectors ------------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def _histogram_result(
 _FUNCTIONS: Mapping[str, Callable[[Evaluator, Call, Grid], Value]] = {
     "absent": _absent,
     "absent_over_time": _absent_over_time,
-    "end": _constant(lambda ev: ev.query.last / 1000),
+    "end": _constant(lambda ev: ev.end / 1000),
     "histogram_avg": _no_native_histograms,
     "histogram_count": _no_native_histograms,
     "histogram_fraction": _histogram_fraction,
@@ -266,7 +266,7 @@ _FUNCTIONS: Mapping[str, Callable[[Evaluator, Call, Grid], Value]] = {
     "max_of": _of_two(np.maximum),
     "min_of": _of_two(np.minimum),
     "pi": _constant(lambda ev: np.pi),
-    "range": _constant(lambda ev: (ev.query.last - ev.query.first) / 1000),
+    "range": _constant(lambda ev: (ev.end - ev.query.first) / 1000),
     "scalar": _scalar,
     "sort": _sort,
     "sort_by_label": _sort,

@@ -28,19 +28,21 @@ def evaluate(
     budget: Budget,
     *,
     lookback: int = DEFAULT_LOOKBACK_MS,
+    end: int | None = None,
     instant: bool,
 ) -> Evaluation:
     """Evaluate a PromQL expression at each time of `grid`, or, if `instant`, at its single one.
 
-    lookback: ms. A range query's answer is a Matrix; an instant query's is of the type of the expression. Vectors and
-    matrices are ordered by labels, unless the expression orders them.
+    lookback: ms. end: the end that was asked for, ms, which is what `@ end()` means; by default the last step.
+    A range query's answer is a Matrix; an instant query's is of the type of the expression. Vectors and matrices are
+    ordered by labels, unless the expression orders them.
     Raises BadInput, QueryFailed and the budget's errors.
     """
     node = parse(expr)
     if not instant and node.type in (Type.MATRIX, Type.STRING):
         raise BadInput(f'invalid expression type "{node.type.value}" for range query, must be scalar or instant vector')
     notes = Annotations(expr)
-    evaluator = Evaluator(source, budget, notes, grid, lookback, instant=instant)
+    evaluator = Evaluator(source, budget, notes, grid, grid.last if end is None else end, lookback, instant=instant)
     try:
         with np.errstate(all="ignore"):  # NaN and infinities are answers, and absent points hold anything
             result = _instant(evaluator, node, grid) if instant else _matrix(evaluator.value(node, grid), grid)

@@ -47,17 +47,27 @@ Held = TypeVar("Held", bound="Value | RangeSelection")
 class Evaluator:
     """Evaluates one query. Used once, on one thread.
 
-    query: the grid of the whole query, of which start(), end(), range() and step() speak.
+    query: the grid of the whole query, of which start() and step() speak.
+    end: the end that was asked for, of which end() and range() speak; the last step may come before it.
     lookback: ms.
     """
 
     def __init__(
-        self, source: Source, budget: Budget, notes: Annotations, query: Grid, lookback_ms: int, *, instant: bool
+        self,
+        source: Source,
+        budget: Budget,
+        notes: Annotations,
+        query: Grid,
+        end: int,
+        lookback_ms: int,
+        *,
+        instant: bool,
     ) -> None:
         self.source = source
         self.budget = budget
         self.notes = notes
         self.query: Grid = query
+        self.end = end
         self.lookback = lookback_ms
         self.instant = instant
 
@@ -179,7 +189,7 @@ class Evaluator:
         if at is None:
             return grid.shifted(-offset)
         if isinstance(at, Anchor):
-            at = self.query.first if at is Anchor.START else self.query.last
+            at = self.query.first if at is Anchor.START else self.end
         return Grid(at - offset, 0, grid.count)
 
 
