@@ -219,5 +219,5 @@ def test_log_lines_for_programs(start_server: StartServer) -> None:
     server = start_server("--log-format", "json")
     assert server.stop() == 0
     lines = [json.loads(line) for line in server.output if line.startswith("{")]
-    assert {"ready, 0 samples in the head"} <= {line["message"] for line in lines}
+    assert {"ready; 0 samples read back from the log"} <= {line["message"] for line in lines}
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

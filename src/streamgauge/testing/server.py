@@ -80,7 +80,7 @@ class ServerProcess:
     ) -> ServerProcess:
         """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that."""
         command = [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
-        return cls([*command, *arguments], data, environment)._until_ready("Open http://", "ready, ")
+        return cls([*command, *arguments], data, environment)._until_ready("http://", "ready; ")
 
     @classmethod
     def start_prometheus(cls, folder: Path, config: str, arguments: Sequence[str] = ()) -> ServerProcess:
