@@ -182,7 +182,7 @@ def test_closing_the_connection_cancels_the_query(server: ServerProcess) -> None
     before = server.metric("streamgauge_query_canceled_total")
     connection = start_query(server, ENDLESS)
     (listed,) = await_running(server, lambda queries: len(queries) == 1)
-    assert listed["query"] == ENDLESS
+    assert ENDLESS.startswith(listed["query"].removesuffix("…"))
     connection.close()
     await_running(server, lambda queries: not queries)
     assert server.metric("streamgauge_query_canceled_total") == before + 1
