@@ -67,7 +67,7 @@ class Evaluator:
         self.budget = budget
         self.notes = notes
         self.query: Grid = query
-        self.end = end
+        self.end: int = end
         self.lookback = lookback_ms
         self.instant = instant
 
