@@ -92,7 +92,7 @@ def test_variables_are_left_alone_in_relabel_configs() -> None:
         ("global:\n  scrape_interval: soon", 2, '"soon" is not a duration'),
         ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - regex: '('", 4, "bad regular expression: missing )"),
         ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: kep", 4, 'unknown relabel action "kep"'),
-        ("scrape_configs: [{job_name: 3}]", 1, "scrape_configs.0.job_name: expected text"),
+        ("scrape_configs: [{job_name: [3]}]", 1, "scrape_configs.0.job_name: expected text"),
         ("global: 3", 1, "global: expected a mapping"),
         ("global:\n  scrape_interval: 1m\n  scrape_interval: 2m", 3, '"scrape_interval" is given twice'),
         ("a: [", 1, "not valid YAML"),
@@ -113,10 +113,44 @@ def test_refusals_name_file_line_and_what_was_meant(text: str, line: int, words:
     assert words in refused.value.message
 
 
+def test_text_that_looks_like_something_else_is_taken_as_written() -> None:
+    """As Prometheus takes it: existing files are full of it."""
+    config = parse(
+        "global: {external_labels: {a: 1, b: 01, c: on, d: 1.50, e: 2024-01-01, f: 0x_}}\n"
+        "scrape_configs: [{job_name: 5, honor_labels: yes, params: {x: [1]}, basic_auth: {password: 123}}]\n"
+        "streamgauge: {allow_host: [1.10, 007]}"
+    )
+    assert config.external_labels == {"a": "1", "b": "01", "c": "on", "d": "1.50", "e": "2024-01-01", "f": "0x_"}
+    assert config.own == {"allow_host": ("1.10", "007")}
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        parse("remote_write: [{url: x, queue_config: {capacity: '5'}}]")
+
+
+def test_a_mapping_may_override_what_it_merges_in() -> None:
+    config = parse(
+        "scrape_configs:\n"
+        "- &base {job_name: a, scheme: http, metrics_path: /m}\n"
+        "- &more {<<: *base, scheme: https, job_name: b}\n"
+        "- {job_name: c, <<: [*more]}\n"
+        "- *more"
+    )
+    own = "job_name: b\n  scheme: https\n  metrics_path: /m"
+    assert config.text.count(own) == 2
+    assert "job_name: c\n  scheme: https" in config.text
+
+
 def test_a_secret_is_not_quoted_in_a_complaint() -> None:
     with pytest.raises(ConfigError) as refused:
         parse("scrape_configs: [{job_name: a, basic_auth: {password: [hunter2]}}]")
     assert "hunter2" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["{consul_sd_configs: [{server: x, password: 123456}]", "{http_sd_configs: [{url: 'http://u:x@123456@h/'}]"],
+)
+def test_secrets_in_unusual_places_are_hidden(secret: str) -> None:
+    assert "123456" not in parse(f"scrape_configs: [{secret}, job_name: a}}]").text
 
 
 def test_empty_file_is_an_empty_configuration() -> None:

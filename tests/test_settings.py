@@ -35,7 +35,9 @@ def test_bad_variable_is_named() -> None:
         resolve({}, {"STREAMGAUGE_RETENTION": "soon"}, {})
 
 
-@pytest.mark.parametrize("text", ["4318", ":4318", "localhost", "host:port", "::1:4318", "h:65536", "h:٣", ""])
+@pytest.mark.parametrize(
+    "text", ["4318", ":4318", "localhost", "host:port", "::1:4318", "h:65536", "h:٣", "h:" + "9" * 5000, ""]
+)
 def test_refuses_what_is_no_address(text: str) -> None:
     with pytest.raises(BadInput):
         parse_address(text)
@@ -44,6 +46,13 @@ def test_refuses_what_is_no_address(text: str) -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:0", "[::1]:4318", "metrics.example:80"])
 def test_accepts_addresses(text: str) -> None:
     assert parse_address(text) == text
+
+
+@pytest.mark.parametrize("name", ["query_timeout", "query_lookback", "query_max_bytes", "write_max_bytes"])
+def test_a_limit_of_nothing_is_refused(name: str) -> None:
+    """It would refuse everything."""
+    with pytest.raises(ConfigError, match="is not more than 0"):
+        resolve({}, {f"STREAMGAUGE_{name.upper()}": "0"}, {})
 
 
 def test_booleans() -> None:

@@ -67,10 +67,7 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     if not isinstance(values, dict):
         raise document.error((), "the file must be a mapping of sections, such as streamgauge: or scrape_configs:")
     own = document.own_section(values.pop(OWN_SECTION, None))
-    try:
-        parsed = PrometheusConfig.model_validate(values)
-    except ValidationError as error:
-        raise document.translate(error) from None
+    parsed = document.validated(values)
     if parsed.storage and parsed.storage.tsdb and parsed.storage.tsdb.retention:
         time = parsed.storage.tsdb.retention.time
         if time is not None:
@@ -88,6 +85,7 @@ class _Document:
         self.name = name
         self.environment = environment
         self.lines: dict[Path_, int] = {}
+        self.words: dict[Path_, str] = {}  # numbers, truth values: as they were written
         self.own_text: dict[str, Any] = {}
         self._nodes = 0
 
@@ -118,23 +116,31 @@ class _Document:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, i), expand) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
-            loader.flatten_mapping(node)
             return self._mapping(loader, node, path, expand)
         assert isinstance(node, yaml.ScalarNode)
         return self._scalar(loader, node, path, expand)
 
     def _mapping(self, loader: _Loader, node: yaml.MappingNode, path: Path_, expand: bool) -> dict[str, Any]:
+        keys = self._keys(node, path)
+        if len(set(keys)) < len(keys):
+            at = next(at for at, key in enumerate(keys) if key in keys[:at])
+            line = node.value[at][0].start_mark.line + 1
+            raise ConfigError(f'{self.name}:{line}: "{keys[at]}" is given twice')
+        loader.flatten_mapping(node)
+        # What was merged in comes first, and what the mapping says itself wins.
+        node.value = list(dict(zip(self._keys(node, path), node.value, strict=True)).values())
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise self.error(path, "a key must be a plain word")
             key = key_node.value
             here = (*path, key)
-            if key in result:
-                raise ConfigError(f'{self.name}:{key_node.start_mark.line + 1}: "{key}" is given twice')
             self.lines[here] = key_node.start_mark.line + 1
             result[key] = self._value(loader, value_node, here, expand and key not in NEVER_EXPANDED)
         return result
+
+    def _keys(self, node: yaml.MappingNode, path: Path_) -> list[str]:
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            raise self.error(path, "a key must be a plain word")
+        return [key.value for key, _ in node.value]
 
     def _scalar(self, loader: _Loader, node: yaml.ScalarNode, path: Path_, expand: bool) -> Any:
         if expand and "$" in node.value:
@@ -146,9 +152,12 @@ class _Document:
         if node.tag == "tag:yaml.org,2002:timestamp":
             return node.value
         try:
-            return loader.construct_object(node)
-        except (ValueError, OverflowError) as error:
-            raise self.error(path, f'"{node.value[:40]}" cannot be read: {error}') from None
+            value = loader.construct_object(node)
+        except (ValueError, OverflowError):  # looks like a number and is none
+            return node.value
+        if isinstance(value, bool | int | float):
+            self.words[path] = node.value
+        return value
 
     def _expand(self, text: str, path: Path_) -> str:
         def replace(match: re.Match[str]) -> str:
@@ -182,15 +191,30 @@ class _Document:
             path = (OWN_SECTION, key)
             if key not in BY_NAME:
                 raise self.error(path, f'unknown setting "{key}"{_meant(key, BY_NAME)}')
-            words = [value] if not isinstance(value, list) else value
-            if any(isinstance(word, dict | list) or word is None for word in words):
+            words = {(*path, i): word for i, word in enumerate(value)} if isinstance(value, list) else {path: value}
+            if any(isinstance(word, dict | list) or word is None for word in words.values()):
                 raise self.error(path, f"{key} must be a plain value")
             try:
-                own[key] = BY_NAME[key].parse(",".join(str(word) for word in words))
+                own[key] = BY_NAME[key].parse(",".join(self.words.get(at, str(word)) for at, word in words.items()))
             except BadInput as error:
                 raise self.error(path, f"{key}: {error.message}") from None
         self.own_text = dict(section)
         return own
+
+    def validated(self, values: dict[str, Any]) -> PrometheusConfig:
+        """The values in the shape of prometheus.yml. Where that has text, what looks like a number or a truth value is
+        taken as it was written, as Prometheus takes it: `shard: 01`, `enabled: on`."""
+        try:
+            return PrometheusConfig.model_validate(values)
+        except ValidationError as error:
+            for complaint in error.errors(include_url=False):
+                path: Path_ = tuple(complaint["loc"])
+                if complaint["type"] == "string_type" and path in self.words:
+                    _put(values, path, self.words[path])
+        try:
+            return PrometheusConfig.model_validate(values)
+        except ValidationError as error:
+            raise self.translate(error) from None
 
     def translate(self, error: ValidationError) -> ConfigError:
         """The first of pydantic's complaints, in our words and with its line."""
@@ -223,6 +247,12 @@ class _Document:
             (line for full, line in self.lines.items() if tuple(s for s in full if isinstance(s, str)) == path),
             default=1,
         )
+
+
+def _put(values: Any, path: Path_, value: str) -> None:
+    for step in path[:-1]:
+        values = values[step]
+    values[path[-1]] = value
 
 
 _EXPECTED = {
@@ -276,12 +306,13 @@ def _meant(key: str, known: Any) -> str:
 
 
 _SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]*@")
+_URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/\s]*@")
 
 
 def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
     """What was written, with secrets hidden: those the model knows as such, and whatever is named like one."""
-    if isinstance(parsed, SecretStr) or (isinstance(raw, str) and _SECRET_WORDS.search(key) and "_file" not in key):
+    named_so = isinstance(raw, str | int | float) and _SECRET_WORDS.search(key) and "_file" not in key
+    if isinstance(parsed, SecretStr) or named_so:
         return "<secret>"
     if isinstance(raw, dict):
         if isinstance(parsed, BaseModel):

@@ -94,7 +94,7 @@ def parse_bool(text: str) -> bool:
 def parse_address(text: str) -> str:
     """HOST:PORT, with an IPv6 host in brackets."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise BadInput(f'"{text}" is not an address; write HOST:PORT, for example {DEFAULT_LISTEN} or [::1]:4318')
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise BadInput(f'"{text}" is not an address; put an IPv6 host in brackets, for example [::1]:4318')
@@ -121,6 +121,16 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
+    def parse_positive(text: str) -> int:
+        number = parse(text)
+        if number <= 0:
+            raise BadInput(f'"{text}" is not more than 0')
+        return number
+
+    return parse_positive
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -190,7 +200,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "query_timeout",
         120_000,
-        parse_duration,
+        _positive(parse_duration),
         "DURATION",
         "Longest time that one query may take.",
         True,
@@ -213,11 +223,13 @@ TABLE: tuple[Setting, ...] = (
         True,
         group=QUERIES,
     ),
-    Setting("query_max_bytes", 2 << 30, parse_size, "SIZE", "Memory that one query may use.", True, group=QUERIES),
+    Setting(
+        "query_max_bytes", 2 << 30, _positive(parse_size), "SIZE", "Memory that one query may use.", True, group=QUERIES
+    ),
     Setting(
         "query_lookback",
         300_000,
-        parse_duration,
+        _positive(parse_duration),
         "DURATION",
         "How long a sample counts as current.",
         True,
@@ -231,7 +243,9 @@ TABLE: tuple[Setting, ...] = (
         "Newest samples kept in memory before they are written as a block; 20 bytes each.",
         group=STORAGE,
     ),
-    Setting("index_max_bytes", 1 << 30, parse_size, "SIZE", "Memory for the labels of all series.", group=STORAGE),
+    Setting(
+        "index_max_bytes", 1 << 30, _positive(parse_size), "SIZE", "Memory for the labels of all series.", group=STORAGE
+    ),
     Setting(
         "min_free_bytes",
         64 << 20,
@@ -241,12 +255,17 @@ TABLE: tuple[Setting, ...] = (
         group=STORAGE,
     ),
     Setting(
-        "write_max_bytes", 16 << 20, parse_size, "SIZE", "Largest body of a write request as it is sent.", group=STORAGE
+        "write_max_bytes",
+        16 << 20,
+        _positive(parse_size),
+        "SIZE",
+        "Largest body of a write request as it is sent.",
+        group=STORAGE,
     ),
     Setting(
         "write_max_decoded_bytes",
         32 << 20,
-        parse_size,
+        _positive(parse_size),
         "SIZE",
         "Largest body of a write request, decompressed.",
         group=STORAGE,
