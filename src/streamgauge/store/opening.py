@@ -86,6 +86,7 @@ def _state(recovered: Recovered) -> StoreState:
         commit=recovered.state.flushed_through,
         watermarks=recovered.watermarks,
         metadata=recovered.metadata,
+        unsaved_metadata=recovered.unsaved_metadata,
         damage=recovered.damage,
     )
 

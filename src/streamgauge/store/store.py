@@ -55,6 +55,7 @@ class StoreState:
     commit: int  # the last one that is visible
     watermarks: Int64s  # by series id: latest time in a block
     metadata: dict[str, Metadata]
+    unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
 
 
@@ -81,7 +82,7 @@ class Store:
         self.work = asyncio.Event()  # set when maintenance may have something to do
         self.refusal: StorageError | None = None  # why writes are refused at the moment
         self._clock = clock
-        self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
+        self._unsaved_metadata = state.unsaved_metadata
         self.samples_appended = 0  # since the start
         self._queued_rows = 0
         self._closing = False
