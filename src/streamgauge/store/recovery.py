@@ -112,12 +112,6 @@ class _SeriesFound:
         self._ids.append(ids)
         self._keys.append(keys)
 
-    def unseen(self, ids: UInt32s) -> Bools:
-        """Which of the ids have not been added."""
-        if not self._ids:
-            return np.ones(len(ids), np.bool_)
-        return ~np.isin(ids, np.concatenate(self._ids))
-
     def series(self) -> Series:
         """Each once, as it was found first. The keys of all finds together may be more than an array can hold."""
         if not self._ids:
@@ -130,6 +124,12 @@ class _SeriesFound:
         parts = [arrow.take(keys, rows - start) for keys, rows, start in zip(self._keys, finds, starts, strict=True)]
         keys: pa.BinaryArray = pa.concat_arrays(parts)
         return Series(ids[first], keys)
+
+    def unseen(self, ids: UInt32s) -> Bools:
+        """Which of the ids have not been added."""
+        if not self._ids:
+            return np.ones(len(ids), np.bool_)
+        return ~np.isin(ids, np.concatenate(self._ids))
 
 
 def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[Damage]) -> SqliteCatalog:
@@ -152,7 +152,7 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     return SqliteCatalog.create(data, CatalogState(store_id, 0, 0, tuple(live)))
 
 
-def _drop_from_catalog(catalog: SqliteCatalog, gone: Sequence[str]) -> None:
+def _drop_from_catalog(catalog: SqliteCatalog, gone: list[str]) -> None:
     try:
         catalog.apply(CatalogChange(remove=gone))
     except StorageError as error:  # a full disk must not keep the server from starting; the next start tries again
