@@ -28,7 +28,7 @@ from streamgauge.store.runs import (
 from streamgauge.store.shm import Segment, SharedMemory
 
 MAX_COMMIT_ROWS = 16_384
-"""Rows of one commit: what the end of a segment can waste is an eighth of it."""
+"""Rows of one commit: none straddles two segments, so that the end of one wastes at most an eighth of it."""
 DEFAULT_ROWS = 4 << 20
 """About 80 MB."""
 

@@ -14,9 +14,9 @@ from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
-from streamgauge.store.committer import MAX_COMMIT_ROWS, Commit, Committer, Pending
+from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.flush import NO_WATERMARK
-from streamgauge.store.head import Head
+from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
