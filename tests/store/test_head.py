@@ -1,6 +1,7 @@
 import logging
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -342,3 +343,33 @@ def test_closing_leaves_nothing(tmp_path: Path) -> None:
             head.append(commit, batch_of([(1, commit, 1)]))
             head.seal()
     assert remove_leftovers(tmp_path) == 0
+
+
+class OnDemand(ThreadPoolExecutor):
+    """Does its work when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.held = threading.Event()
+        self.submit(self.held.wait)
+
+
+def test_what_a_flush_was_given_stays_while_the_same_rows_are_sorted(tmp_path: Path) -> None:
+    """A flush takes its runs first and a lease on them after that: they must be the same then."""
+    memory, leases, pool = SharedMemory(tmp_path), Leases(), OnDemand()
+    head = Head(memory, leases, pool)
+    try:
+        head.append(1, batch_of([(1, 1, 1), (0, 1, 2)]))
+        head.seal()
+        taken = take(head, 1 << 20)
+        pool.held.set()
+        head.settle(wait=True)
+        assert taken.runs == head.snapshot().runs
+        assert all_of(taken) == {(0, 1): 2, (1, 1): 1}
+        head.drop(taken.through)
+        assert memory.used_bytes == 0
+    finally:
+        pool.held.set()
+        head.close()
+        pool.shutdown()
+        memory.close()

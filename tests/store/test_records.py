@@ -87,6 +87,17 @@ def test_more_series_than_a_record_holds_are_refused() -> None:
         records.encode_series(np.zeros(1, np.uint32), [bytes(records.MAX_SERIES_BYTES)])
 
 
+@pytest.mark.parametrize("limit", [1, 10, 25, 1000])
+def test_definitions_are_divided_among_records(limit: int) -> None:
+    """A group of half a million new series may have more than a record holds."""
+    keys = [b"x" * size for size in (0, 3, 12, 1, 30, 0, 7, 7, 7)]
+    ids = np.arange(len(keys), dtype=np.uint32)
+    parts = [records.decode_series(payload) for payload in records.encode_definitions(ids, keys, limit)]
+    assert [key for _, found in parts for key in found.to_pylist()] == keys
+    assert np.concatenate([found for found, _ in parts]).tolist() == ids.tolist()
+    assert all(sum(map(len, found.to_pylist()[1:])) < limit for _, found in parts)
+
+
 def test_metadata_comes_back() -> None:
     entries = [Metadata("up", "gauge", "Whether…\nit is up", ""), Metadata("é", "", "", "bytes")]
     assert records.decode_metadata(records.encode_metadata(entries)) == entries

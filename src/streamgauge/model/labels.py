@@ -20,6 +20,8 @@ MAX_LABELS = 256
 MAX_LABEL_NAME_BYTES = 1024
 MAX_LABEL_VALUE_BYTES = 65_536
 """Longer values are payloads, not labels; they would live in the index for as long as the series does."""
+MAX_SERIES_BYTES = 131_072
+"""All names and values of one series. A wire format that refers to symbols can spell 16 MB of labels in a kilobyte."""
 
 
 def series_key(labels: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -31,6 +33,7 @@ def series_key(labels: Iterable[tuple[bytes, bytes]]) -> bytes:
     seen: bytes | None = None
     named = False
     parts: list[bytes] = []
+    size = 0
     for name, value in sorted(labels):
         if name == seen:
             raise BadInput(f"label {_show(name)} occurs more than once in one series")
@@ -45,12 +48,15 @@ def series_key(labels: Iterable[tuple[bytes, bytes]]) -> bytes:
             raise BadInput(
                 f"the value of label {_show(name)} has {len(value)} bytes; the limit is {MAX_LABEL_VALUE_BYTES}"
             )
+        size += len(name) + len(value)
         if name == NAME:
             metric, named = value, True
         else:
             parts += (name, value)
     if not named and not parts:
         raise BadInput("a series needs at least one label")
+    if size > MAX_SERIES_BYTES:
+        raise BadInput(f"the labels of a series have {size} bytes; the limit is {MAX_SERIES_BYTES}")
     if len(parts) > 2 * MAX_LABELS:
         raise BadInput(f"a series has {len(parts) // 2} labels; the limit is {MAX_LABELS}")
     key = SEPARATOR.join((metric, *parts, b""))

@@ -287,6 +287,11 @@ class BlockCache:
     def held_bytes(self) -> int:
         return sum(reader.held_bytes for reader in self._readers.values())
 
+    @property
+    def open_blocks(self) -> list[str]:
+        """Ids of the blocks that are open, the least recently used first."""
+        return list(self._readers)
+
     def keep_only(self, block_ids: Iterable[str]) -> None:
         """Close every block that is not among `block_ids`: the others may be about to be removed."""
         for block_id in self._readers.keys() - set(block_ids):

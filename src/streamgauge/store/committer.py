@@ -16,11 +16,10 @@ import numpy as np
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.ports import Log, Record, RecordKind
-from streamgauge.store.records import encode_metadata, encode_samples, encode_series
+from streamgauge.store.records import encode_definitions, encode_metadata, encode_samples
 
-MAX_COMMIT_ROWS = 16_384
-"""Rows of one commit: a commit never straddles two segments of the head, and this wastes at most an eighth of one."""
 MAX_GROUP_ROWS = 32 * MAX_COMMIT_ROWS
 """Rows synced together: about 10 MB, so that the first of a crowd does not wait for all of it."""
 
@@ -189,7 +188,7 @@ class Committer:
         self._log.append([record])
 
     def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
-        """The record that defines every series of `commits` that the open segment does not define yet."""
+        """The records that define every series of `commits` that the open segment does not define yet."""
         if not commits:
             return []
         ids = np.concatenate([commit.batch.series for commit in commits])
@@ -201,7 +200,8 @@ class Committer:
         if not len(missing):
             return []
         missing = np.unique(missing)
-        return [Record(number, RecordKind.SERIES, encode_series(missing, self._keys_of(missing)))]
+        payloads = encode_definitions(missing, self._keys_of(missing))
+        return [Record(number, RecordKind.SERIES, payload) for payload in payloads]
 
 
 def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:

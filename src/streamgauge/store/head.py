@@ -28,7 +28,7 @@ from streamgauge.store.runs import (
 from streamgauge.store.shm import Segment, SharedMemory
 
 MAX_COMMIT_ROWS = 16_384
-"""Rows of one commit: what the end of a segment can waste is an eighth of it."""
+"""Rows of one commit: none straddles two segments, so that the end of one wastes at most an eighth of it."""
 DEFAULT_ROWS = 4 << 20
 """About 80 MB."""
 
@@ -227,9 +227,8 @@ class Head:
             return
         result = job.future.result()
         at = next((at for at, run in enumerate(self._runs) if run is job.sources[0]), None)
-        # A flush that was given a part of them drops that part.
-        divided = result.first_commit <= self._taken_through < result.last_commit
-        if at is None or divided:
+        # What a flush was given stays as it is: it has yet to take its lease, and drops what it was given and no more.
+        if at is None or result.first_commit <= self._taken_through:
             self._memory.remove(result.name)
             return
         self._runs[at : at + len(job.sources)] = [result]

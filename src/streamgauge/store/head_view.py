@@ -8,8 +8,9 @@ import numpy as np
 
 from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
 from streamgauge.model.source import NoMeter, Samples, empty_samples
-from streamgauge.store.merge import expand, merge
+from streamgauge.store.merge import merge
 from streamgauge.store.ports import Part, no_ids
+from streamgauge.store.ranges import lower_bound, ranges
 from streamgauge.store.runs import HeadSnapshot, Run, SortedColumns, UnsortedColumns, sort
 from streamgauge.store.shm import attach
 
@@ -18,7 +19,6 @@ _TABLE_ITEMS = 1 << 20
 """A table over the span of the chosen ids is many times faster than searching, unless it is mostly empty."""
 _ROWS_PER_RANGE = 64
 """Copying a range of rows takes about as long as taking 64 rows one by one."""
-_MAX_TIME = np.iinfo(np.int64).max
 
 
 def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> list[Part]:
@@ -128,26 +128,13 @@ def _read_sorted(columns: SortedColumns, chosen: _Chosen, start: int | None, end
         hit = positions >= 0
         positions, firsts, ends = positions[hit], firsts[hit], ends[hit]
     if start is not None:
-        firsts = _bisect(columns.times, firsts, ends, start)
+        firsts = lower_bound(columns.times, firsts, ends - firsts, start)
     if end is not None:
-        ends = _bisect(columns.times, firsts, ends, end + 1) if end < _MAX_TIME else ends
+        ends = lower_bound(columns.times, firsts, ends - firsts, end + 1)
     counts = np.zeros(chosen.count, np.int64)
     counts[positions] = ends - firsts
     times, values = _ranges(columns, firsts, ends)
     return Part(counts, times, values) if len(times) else None
-
-
-def _bisect(times: Int64s, low: Int64s, high: Int64s, time: int) -> Int64s:
-    """In each of the ascending ranges [low, high), the first position whose time is not below `time`."""
-    low, high = low.copy(), high.copy()
-    open_ranges = np.flatnonzero(low < high)
-    while len(open_ranges):
-        middle = (low[open_ranges] + high[open_ranges]) // 2
-        below = times[middle] < time
-        low[open_ranges[below]] = middle[below] + 1
-        high[open_ranges[~below]] = middle[~below]
-        open_ranges = open_ranges[low[open_ranges] < high[open_ranges]]
-    return low
 
 
 def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64s, Floats]:
@@ -156,7 +143,7 @@ def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64
         return columns.times[:0], columns.values[:0]
     gaps = np.flatnonzero(firsts[1:] != ends[:-1])
     if (len(gaps) + 1) * _ROWS_PER_RANGE > (ends - firsts).sum():
-        rows = expand(firsts, ends - firsts)
+        rows = ranges(firsts, ends - firsts)
         return columns.times[rows], columns.values[rows]
     bounds = zip(firsts[[0, *(gaps + 1)]].tolist(), ends[[*gaps, -1]].tolist(), strict=True)
     slices = [slice(first, end) for first, end in bounds]

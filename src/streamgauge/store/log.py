@@ -63,11 +63,6 @@ class SegmentLog:
         """The highest commit ever given, as far as the log knows; 0 where there is none."""
         return self._last_commit
 
-    @property
-    def disk_bytes(self) -> int:
-        """Size of the segments on disk."""
-        return sum(segment.end for segment in self._segments)
-
     def reserve(self, size: int) -> bool:
         """See `ports.Log`. True also for a segment that is open and holds no record yet."""
         assert self._replayed, "the log must be replayed before it is written to"

@@ -12,6 +12,7 @@ import numpy as np
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.source import Meter, Samples
 from streamgauge.store.ports import Part
+from streamgauge.store.ranges import ranges
 
 SAMPLE_BYTES = 16
 
@@ -49,14 +50,6 @@ def merge(series: int, parts: Sequence[Part], meter: Meter, threads: int = _MAX_
     return _repair(samples, disordered, meter) if len(disordered) else samples
 
 
-def expand(starts: Int64s, counts: Int64s) -> Int64s:
-    """The positions starts[i], starts[i] + 1, … counts[i] of them, for each i in turn."""
-    ends = np.cumsum(counts)
-    positions = np.repeat(starts - ends + counts, counts)
-    positions += np.arange(len(positions))
-    return positions
-
-
 def _shards(offsets: Int64s, count: int) -> list[tuple[int, int]]:
     """Ranges of series with about equally many samples each."""
     cuts = np.searchsorted(offsets, offsets[-1] * np.arange(1, count) // count).tolist()
@@ -92,7 +85,7 @@ def _place(samples: Samples, position: Int64s, counts: Int64s, times: Int64s, va
     new_block = (counts[1:] != counts[:-1]) | (distance[1:] != distance[:-1])
     blocks = np.concatenate(([0], np.flatnonzero(new_block) + 1, [len(counts)]))
     if len(blocks) * _SERIES_PER_BLOCK > len(counts):
-        rows = expand(position, counts)
+        rows = ranges(position, counts)
         samples.times[rows] = times
         samples.values[rows] = values
         return
@@ -125,7 +118,7 @@ def _repair(samples: Samples, series: Int64s, meter: Meter) -> Samples:
     """Bring the samples of the given series into order; of equal times only the last stays."""
     meter.charge(0, len(samples.times) * SAMPLE_BYTES)
     offsets = samples.offsets
-    rows = expand(offsets[series], offsets[series + 1] - offsets[series])
+    rows = ranges(offsets[series], offsets[series + 1] - offsets[series])
     owner = np.repeat(np.arange(len(series)), offsets[series + 1] - offsets[series])
     order = np.lexsort((samples.times[rows], owner))  # stable: later parts stay behind earlier ones
     times, values = samples.times.copy(), samples.values.copy()

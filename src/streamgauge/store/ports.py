@@ -162,7 +162,7 @@ class Blocks(Protocol):
 class CatalogState:
     store_id: str  # chosen at random when the folder was made
     flushed_through: int  # every commit up to here is in blocks
-    next_series_id: int  # no id at or above this was ever given; raised in steps
+    next_series_id: int  # no id at or above this is in a block; the log may define higher ones
     blocks: tuple[BlockMeta, ...] = ()
     metadata: tuple[tuple[str, str, str, str], ...] = ()  # metric, type, help, unit
 
@@ -190,11 +190,6 @@ class Catalog(Protocol):
 FIRST_TIME = int(np.iinfo(np.int64).min)
 LAST_TIME = int(np.iinfo(np.int64).max)
 DAY_MS = 86_400_000
-
-
-def window_of(time: int) -> int:
-    """Start of the UTC day that holds `time`, in ms."""
-    return time // DAY_MS * DAY_MS
 
 
 def no_ids() -> UInt32s:

@@ -41,11 +41,11 @@ def lower_bound(times: Int64s, starts: Int64s, counts: Int64s, bound: int) -> In
     One bisection of all ranges together: about log2(max(counts)) gathers of len(starts) elements.
     """
     low, high = starts.copy(), starts + counts
-    while True:
-        open_ = np.flatnonzero(low < high)
-        if len(open_) == 0:
-            return low
+    open_ = np.flatnonzero(counts > 0)
+    while len(open_):
         middle = (low[open_] + high[open_]) >> 1
         below = times[middle] < bound
         low[open_[below]] = middle[below] + 1
         high[open_[~below]] = middle[~below]
+        open_ = open_[low[open_] < high[open_]]
+    return low

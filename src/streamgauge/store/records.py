@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -22,6 +22,9 @@ Payload = bytes | memoryview
 MAX_SERIES_BYTES = 256 << 20
 """Definitions in one record, uncompressed: ids, lengths and keys. A million series take about 150 MB."""
 
+DEFINITION_BYTES = 64 << 20
+"""Keys of a record as `encode_definitions` divides them; with the first key some 128 KiB more."""
+
 _SERIES = struct.Struct("<II")  # series, bytes uncompressed
 _SAMPLES = struct.Struct("<IB3xq")  # samples, spelling of the times, base time
 _METADATA = struct.Struct("<I")  # entries
@@ -31,6 +34,15 @@ _INT64_MAX = (1 << 63) - 1
 _UINT32_MAX = (1 << 32) - 1
 
 # ---- series -------------------------------------------------------------------------------------------------------
+
+
+def encode_definitions(ids: UInt32s, keys: Sequence[bytes], limit: int = DEFINITION_BYTES) -> Iterator[bytes]:
+    """`encode_series` of any number of series, in as many records as it takes: `limit` bytes of keys in each, and at
+    least one."""
+    ends = np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)))
+    cuts = (np.flatnonzero(np.diff(ends // limit)) + 1).tolist()
+    for start, stop in itertools.pairwise([0, *cuts, len(keys)]):
+        yield encode_series(ids[start:stop], keys[start:stop])
 
 
 def encode_series(ids: UInt32s, keys: Sequence[bytes] | pa.BinaryArray) -> bytes:

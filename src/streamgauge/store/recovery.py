@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.errors import Corrupt
+from streamgauge.errors import Corrupt, StorageError
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.flush import NO_WATERMARK
@@ -31,7 +32,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Series found on disk; ids may repeat."""
+    """Series found on disk, each id once."""
 
     ids: UInt32s
     keys: pa.BinaryArray
@@ -50,6 +51,16 @@ class Recovered:
     metadata: dict[str, Metadata]
     damage: list[Damage] = field(default_factory=list)
 
+    @property
+    def unsaved_metadata(self) -> dict[str, Metadata]:
+        """What only the log knows: it must reach the catalog before the log is trimmed."""
+        saved = set(self.state.metadata)
+        return {
+            metric: entry
+            for metric, entry in self.metadata.items()
+            if (entry.metric, entry.type, entry.help, entry.unit) not in saved
+        }
+
 
 def recover(data: Path, expired: int | None = None, writable: bool = True) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
@@ -64,12 +75,10 @@ def recover(data: Path, expired: int | None = None, writable: bool = True) -> Re
     state = catalog.load()
     found = _SeriesFound()
     live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage)]
-    if len(live) < len(state.blocks) and writable:
-        kept = {meta.id for meta in live}
-        catalog.apply(CatalogChange(remove=[meta.id for meta in state.blocks if meta.id not in kept]))
-        state = catalog.load()
-    elif len(live) < len(state.blocks):
-        state = CatalogState(state.store_id, state.flushed_through, state.next_series_id, tuple(live), state.metadata)
+    if len(live) < len(state.blocks):
+        if writable:
+            _drop_from_catalog(catalog, [meta.id for meta in state.blocks if meta not in live])
+        state = replace(state, blocks=tuple(live))
     if writable:
         _remove_orphans(blocks, state, expired, damage)
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
@@ -155,10 +164,23 @@ class _SeriesFound:
         self.next_id = max(self.next_id, int(ids.max(initial=0)) + 1 if len(ids) else 0)
 
     def series(self) -> Series:
+        """Each once, as it was found first. The keys of all finds together may be more than an array can hold."""
         if not self._ids:
             return Series(np.empty(0, np.uint32), pa.array([], pa.binary()))
-        keys: pa.BinaryArray = pa.concat_arrays(self._keys)
-        return Series(np.concatenate(self._ids), keys)
+        ids = np.concatenate(self._ids)
+        first = np.sort(np.unique(ids, return_index=True)[1])
+        ends = np.cumsum([len(part) for part in self._ids])
+        finds = np.split(first, np.searchsorted(first, ends[:-1]))
+        starts = ends - [len(part) for part in self._ids]
+        parts = [arrow.take(keys, rows - start) for keys, rows, start in zip(self._keys, finds, starts, strict=True)]
+        keys: pa.BinaryArray = pa.concat_arrays(parts)
+        return Series(ids[first], keys)
+
+    def unseen(self, ids: UInt32s) -> Bools:
+        """Which of the ids have not been added."""
+        if not self._ids:
+            return np.ones(len(ids), np.bool_)
+        return ~np.isin(ids, np.concatenate(self._ids))
 
 
 def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[Damage]) -> SqliteCatalog:
@@ -189,6 +211,13 @@ def _held_by_blocks(data: Path, store_id: str, live: Sequence[BlockMeta]) -> int
     return min(last, first - 1)
 
 
+def _drop_from_catalog(catalog: SqliteCatalog, gone: list[str]) -> None:
+    try:
+        catalog.apply(CatalogChange(remove=gone))
+    except StorageError as error:  # a full disk must not keep the server from starting; the next start tries again
+        LOG.error("blocks that cannot be read stay in the catalog: %s", error.message)
+
+
 def _read_series(
     blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage]
 ) -> bool:
@@ -196,7 +225,9 @@ def _read_series(
     try:
         with blocks.open(meta.id) as reader:
             ids = reader.series_ids()
-            found.add(ids, reader.keys())
+            unseen = found.unseen(ids)
+            if unseen.any():
+                found.add(ids[unseen], reader.keys().filter(pa.array(unseen)))
             found.latest.append((ids, reader.time_bounds()[1]))
     except Corrupt as error:
         if meta.id not in blocks.names():

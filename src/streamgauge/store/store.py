@@ -14,9 +14,9 @@ from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
-from streamgauge.store.committer import MAX_COMMIT_ROWS, Commit, Committer, Pending
+from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.flush import NO_WATERMARK
-from streamgauge.store.head import Head
+from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
@@ -55,6 +55,7 @@ class StoreState:
     commit: int  # the last one that is visible
     watermarks: Int64s  # by series id: latest time in a block
     metadata: dict[str, Metadata]
+    unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
 
 
@@ -81,7 +82,7 @@ class Store:
         self.work = asyncio.Event()  # set when maintenance may have something to do
         self.refusal: ReadOnly | None = None  # why writes are refused at the moment
         self._clock = clock
-        self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
+        self._unsaved_metadata = state.unsaved_metadata
         self.samples_appended = 0  # since the start
         self._queued: set[Pending] = set()  # on their way to the disk
         self._queued_rows = 0
