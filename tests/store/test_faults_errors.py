@@ -230,4 +230,11 @@ def test_writers_are_refused_when_memory_is_full_and_cannot_be_written(folder: P
         return SampleBatch(np.full(16_000, series, np.uint32), times, np.zeros(16_000))
 
     asyncio.run(full())
+    asyncio.run(reopen(folder))  # a flush may have been on its way
     assert check_folder(folder / "data") == []
+
+
+async def reopen(folder: Path) -> None:
+    async with opened(folder / "data", ManualClock(NOON)) as (store, _):
+        assert store.state.damage == []
+        assert set(content(store).values()) == {0}

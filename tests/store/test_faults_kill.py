@@ -1,4 +1,4 @@
-"""kill -9 at every failpoint, then a new start: nothing acknowledged is missing or doubled, and nothing is left over."""
+"""kill -9 at every failpoint, then a start: nothing acknowledged is missing or doubled, and nothing is left over."""
 
 from __future__ import annotations
 
