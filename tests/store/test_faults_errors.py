@@ -116,17 +116,19 @@ def test_a_helper_that_is_killed_is_replaced(folder: Path, point: str, monkeypat
                 await append(store, 3)
                 store.head.seal()
                 with pytest.raises(StorageError, match="died"):
-                    while await maintenance.flush(1 << 20) or await maintenance.compact():
-                        pass
+                    await flush_and_compact(maintenance)
                 monkeypatch.delenv(failpoints.VARIABLE)
                 await append(store, 4)
                 store.head.seal()
-                while await maintenance.flush(1 << 20) or await maintenance.compact():
-                    pass
+                await flush_and_compact(maintenance)
                 assert Diary(folder / "diary").allows(content(store)) == []
                 assert not list((folder / "data" / "tmp").iterdir())
         finally:
             await helper.stop()
+
+    async def flush_and_compact(maintenance: Maintenance) -> None:
+        while await maintenance.flush(1 << 20) or await maintenance.compact():
+            pass
 
     async def append(store: Store, number: int) -> None:
         await write(store, folder, [(key, NOON + number, number) for key in KEYS])
@@ -205,12 +207,7 @@ def test_writers_are_refused_when_memory_is_full_and_cannot_be_written(folder: P
                 with failpoints.armed("flush.before_blocks", "eio"):
                     series = store.resolve(KEYS[0])
                     with pytest.raises(ReadOnly, match="memory is full"):
-                        for number in range(40):
-                            writing = asyncio.ensure_future(store.append(many(series, number)))
-                            while not writing.done():
-                                await asyncio.wait([writing], timeout=0.05)
-                                await clock.advance(2.0)
-                            await writing
+                        await fill(store, series, clock)
                 held = store.head.rows
                 assert held >= 2 * settings.head_samples
                 while store.head.rows == held or store.refusal is not None:
@@ -220,9 +217,24 @@ def test_writers_are_refused_when_memory_is_full_and_cannot_be_written(folder: P
                 tasks.cancel()
                 await asyncio.wait([tasks])
 
+    async def fill(store: Store, series: int, clock: ManualClock) -> None:
+        for number in range(40):
+            writing = asyncio.ensure_future(store.append(many(series, number)))
+            while not writing.done():
+                await asyncio.wait([writing], timeout=0.05)
+                await clock.advance(2.0)
+            await writing
+
     def many(series: int, number: int) -> SampleBatch:
         times = NOON + np.arange(16_000) + number * 16_000
         return SampleBatch(np.full(16_000, series, np.uint32), times, np.zeros(16_000))
 
     asyncio.run(full())
+    asyncio.run(reopen(folder))  # a flush may have been on its way
     assert check_folder(folder / "data") == []
+
+
+async def reopen(folder: Path) -> None:
+    async with opened(folder / "data", ManualClock(NOON)) as (store, _):
+        assert store.state.damage == []
+        assert set(content(store).values()) == {0}

@@ -1,0 +1,93 @@
+"""A disk that fills up under a real server, and has room again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamgauge.store.verify import check_folder
+from streamgauge.testing.lone_server import Samples, ServerProcess, eventually
+
+NOW = int(time.time()) * 1000
+DISK = 24 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root on Linux")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", tmp_path]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """To the last byte."""
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def samples(number: int) -> Samples:
+    return [({"__name__": "m", "n": str(at)}, [(NOW - 600_000 + number, 1.0)]) for at in range(1000)]
+
+
+def stored(server: ServerProcess) -> float | None:
+    return server.value("sum(count_over_time(m[1h]))", NOW / 1000)
+
+
+@pytest.mark.parametrize("kept_free", ["0", "8M"])
+def test_a_full_disk_refuses_writes_answers_queries_and_recovers_by_itself(small_disk: Path, kept_free: str) -> None:
+    """With nothing kept free the disk itself refuses, in the middle of a record; else the server does, before that."""
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    with ServerProcess(data, ["--min-free-bytes", kept_free]) as server:
+        server.ready()
+        number = 0
+        assert server.write(samples(number)) == (204, "")
+        ballast.write_bytes(bytes(DISK - (2 << 20)))
+        while (answer := server.write(samples(number + 1)))[0] == 204:
+            number += 1
+        status, text = answer
+        assert status == 503
+        assert "writes" in text
+        assert server.metric("streamgauge_read_only") == 1
+        assert stored(server) == 1000 * (number + 1)
+        assert server.write(samples(number + 1))[0] == 503
+        ballast.unlink()
+        eventually(lambda: server.write(samples(number + 1))[0] == 204)
+        assert server.metric("streamgauge_read_only") == 0
+        assert stored(server) == 1000 * (number + 2)
+        server.process.terminate()
+        assert server.wait() == 0
+    assert check_folder(data) == []
+
+
+def test_a_server_starts_on_a_full_disk(small_disk: Path) -> None:
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    with ServerProcess(data, ["--min-free-bytes", "0"]) as server:
+        server.ready()
+        assert server.write(samples(0)) == (204, "")
+        server.process.kill()
+        server.wait()
+    fill(ballast)
+    with ServerProcess(data, ["--min-free-bytes", "0"]) as server:
+        server.ready()
+        assert stored(server) == 1000
+        assert server.write(samples(1))[0] == 503
+        ballast.unlink()
+        eventually(lambda: server.write(samples(1))[0] == 204)
+        assert stored(server) == 2000
+        server.process.terminate()
+        assert server.wait() == 0
+    assert check_folder(data) == []
