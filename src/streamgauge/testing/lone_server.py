@@ -88,7 +88,7 @@ class ServerProcess:
         return line
 
     def ready(self) -> ServerProcess:
-        self.printed(": ready, ")
+        self.printed(": ready; ")
         return self
 
     @property
