@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
 import time
 import urllib.request
@@ -11,16 +13,19 @@ from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
-from prometheus_client.parser import text_string_to_metric_families
 
 from bench.load import frame_series, label_section, send, snappy, varint
 from bench.peers import Server, available, running
 from bench.queries import compact
 from bench.report import Row
 
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data" / "scrapes.ndjson.zst"
+_SHARED = os.environ.get("STREAMGAUGE_SHARED") or Path(__file__).resolve().parents[2] / "shared"
+RECORDED = Path(_SHARED) / "data" / "scrapes.ndjson.zst"
 SNAP_MS = 2
 """A scraper gives samples the scheduled time when it is this close, as Prometheus does."""
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
 
 Scrape = tuple[float, str, str]
 
@@ -44,8 +49,23 @@ def _record(seconds: int = 120) -> Iterator[Scrape]:
 
 
 @cache
-def _section(job: str, name: str, labels: tuple[tuple[str, str], ...]) -> bytes:
-    return label_section({**dict(labels), "__name__": name, "instance": job, "job": "recorded"})
+def _section(target: str, series: str) -> bytes:
+    """The labels of a series, given as it stands in a scrape: name{label="value",…}."""
+    name, _, rest = series.partition("{")
+    labels = {label: _ESCAPE.sub(_unescaped, value) for label, value in _LABEL.findall(rest)}
+    return label_section({**labels, "__name__": name.strip(), "instance": target, "job": "recorded"})
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return "\n" if escape[1] == "n" else escape[1]
+
+
+def _samples(body: str) -> Iterator[tuple[str, float]]:
+    """Series and value of each line of a scrape in the text format; timestamps are not looked at."""
+    for line in body.split("\n"):
+        if line and line[0] != "#":
+            end = line.rfind("}") + 1 or line.index(" ")
+            yield line[:end], float(line[end:].split(None, 1)[0])
 
 
 def _requests(scrapes: Iterator[Scrape]) -> tuple[list[bytes], int]:
@@ -59,10 +79,9 @@ def _requests(scrapes: Iterator[Scrape]) -> tuple[list[bytes], int]:
         at = planned if abs(planned - taken) <= SNAP_MS else taken
         schedule[target] = at
         parts = []
-        for family in text_string_to_metric_families(body):
-            for sample in family.samples:
-                section = _section(target, sample.name, tuple(sorted(sample.labels.items())))
-                parts.append(frame_series(section, struct.pack("<d", sample.value), varint(at)))
+        time_field = varint(at)
+        for series, value in _samples(body):
+            parts.append(frame_series(_section(target, series), struct.pack("<d", value), time_field))
         samples += len(parts)
         bodies.append(snappy(b"".join(parts)))
     return bodies, samples

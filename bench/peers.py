@@ -93,10 +93,6 @@ class Server:
         _await_ready(self)
         return time.perf_counter() - began
 
-    def disk(self) -> int:
-        """Bytes of all files in the data folder."""
-        return sum(path.stat().st_size for path in self.data.rglob("*") if path.is_file())
-
 
 def _free_port() -> int:
     with socket.socket() as probe:

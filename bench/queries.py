@@ -1,4 +1,8 @@
-"""`sum by (code)(rate(m[5m]))` over an hour of 20,000 series, with one, 200 and 20,000 distinct time vectors."""
+"""`sum by (code)(rate(m[5m]))` over an hour of 20,000 series, with one, 200 and 20,000 distinct time vectors.
+
+All servers get the same requests. Ours holds all of it in the head at first (which by default would have flushed the
+oldest samples: hence --head-samples) and then in compacted blocks; each peer is measured once, freshly written.
+"""
 
 from __future__ import annotations
 

@@ -5,13 +5,11 @@
     │   ├── BadInput           malformed or refused input (400)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
-    │   ├── NotAcceptable      (406)
     │   ├── TooLarge           over a size limit (413)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
-    │   ├── TooManyRequests    this client is over its share (429)
     │   ├── Overloaded         the server is at a limit (503)
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
@@ -62,11 +60,6 @@ class NotFound(ClientError):
     kind = "not_found"
 
 
-class NotAcceptable(ClientError):
-    status = 406
-    kind = "not_acceptable"
-
-
 class TooLarge(ClientError):
     status = 413
 
@@ -93,10 +86,6 @@ class Busy(StreamgaugeError):
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-class TooManyRequests(Busy):
-    status = 429
 
 
 class Overloaded(Busy):

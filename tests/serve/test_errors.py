@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import FolderInUse, NotReady, StreamgaugeError, TooManyRequests
+from streamgauge.errors import FolderInUse, NotReady, Overloaded, StreamgaugeError
 from streamgauge.serve.app import endpoints
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure, wants_envelope
@@ -82,6 +82,6 @@ def test_every_error_of_ours_has_a_status_and_a_kind(error: type[StreamgaugeErro
 
 
 def test_when_to_come_again():
-    assert failure("/api/v1/query", TooManyRequests("slower", retry_after=9)).headers["retry-after"] == "9"
+    assert failure("/api/v1/query", Overloaded("slower", retry_after=9)).headers["retry-after"] == "9"
     assert "retry-after" not in failure("/api/v1/query", NotReady("soon")).headers
     assert "retry-after" not in failure("/api/v1/query", FolderInUse("by another")).headers
