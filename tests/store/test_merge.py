@@ -9,8 +9,9 @@ from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.source import NoMeter, Samples
 from streamgauge.query.budget import Budget, Limits
-from streamgauge.store.merge import expand, merge
+from streamgauge.store.merge import merge
 from streamgauge.store.ports import Part
+from streamgauge.store.ranges import ranges
 
 Rows = list[tuple[int, int, int]]  # series, time, bits of the value
 
@@ -132,6 +133,6 @@ def test_the_meter_is_asked_before_anything_is_allocated() -> None:
     assert (budget.samples, budget.bytes) == (20, 320)
 
 
-def test_expand() -> None:
-    assert expand(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
-    assert expand(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+def test_ranges() -> None:
+    assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+    assert ranges(np.array([], np.int64), np.array([], np.int64)).tolist() == []

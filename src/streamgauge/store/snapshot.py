@@ -43,6 +43,7 @@ class StoreSnapshot:
         cache = kept.get(_CACHE)
         if not isinstance(cache, StoreCache) or cache.data != self.data:
             cache = kept[_CACHE] = StoreCache(self.data)
+        # An open file of a block that is gone keeps its space on the disk.
         cache.blocks.keep_only(meta.id for meta in self.blocks)
         return StoreSource(self, cache)
 
