@@ -22,7 +22,7 @@ from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.recovery import recover
 from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.store import Store, StoreSettings
+from streamgauge.store.store import MAX_METADATA_BYTES, Store, StoreSettings
 
 NOW = 1_700_000_000_000
 EVER = (-(1 << 63), (1 << 63) - 1)
@@ -133,3 +133,20 @@ def test_starts_on_a_full_disk_without_a_block(tmp_path: Path, gone: str) -> Non
     else:
         names.series_file(block).write_bytes(b"no parquet")
     asyncio.run(second())
+
+
+def test_metadata_is_bounded_in_bytes(tmp_path: Path) -> None:
+    """It stays in memory and in the catalog for ever, and a metric's name may be 16 KB."""
+    large = [Metadata(f"{number:05}" + "m" * 16_000, "gauge", "h" * 3000) for number in range(5000)]
+
+    async def life() -> None:
+        async with opened(tmp_path) as (store, _):
+            for start in range(0, len(large), 500):
+                await store.append(batch(store, []), large[start : start + 500])
+            kept = store.metadata()
+            size = sum(len(entry.metric) + len(entry.help) for entry in kept)
+            assert MAX_METADATA_BYTES // 2 < size <= MAX_METADATA_BYTES
+            await store.append(batch(store, []), [Metadata(kept[0].metric, "counter", "known ones may change")])
+            assert store.metadata()[0].type == "counter"
+
+    asyncio.run(life())

@@ -19,7 +19,7 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import MAX_LABEL_VALUE_BYTES, MAX_LABELS, key_of, series_key
 from streamgauge.wire import remote_write_v1, remote_write_v2
 from streamgauge.wire.findings import TYPES, Findings, Reason
-from streamgauge.wire.samples import BATCH_ROWS
+from streamgauge.wire.samples import BATCH_ROWS, NEW_AT_ONCE
 from streamgauge.wire.series_cache import SeriesCache
 
 NOW = 1_790_000_000_000
@@ -679,3 +679,22 @@ def test_much_work_without_samples_pauses_now_and_then(version: Version, filler:
         except BadInput:
             continue
         assert pauses >= 3
+
+
+@pytest.mark.parametrize("form", ["standard", "own", "refused"])
+def test_many_new_series_pause_now_and_then(version: Version, form: str) -> None:
+    """2,000 of them at once hold up the event loop for 40 ms."""
+    receiver = version.receiver()
+    request = [series(i, (NOW, 1.5), histograms=int(form == "own")) for i in range(3000)]
+    asked = most = 0
+
+    def resolve(key: bytes) -> int:
+        nonlocal asked
+        asked += 1
+        if form == "refused":
+            raise Overloaded("full")
+        return receiver.resolve(key)
+
+    for _ in version.decode(version.encode(request), receiver.cache, resolve, EVER, Findings()):
+        asked, most = 0, max(most, asked)
+    assert max(asked, most) <= NEW_AT_ONCE

@@ -31,8 +31,11 @@ MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
 """Rows on their way to the disk before writers are held back: 40 MB, a second or two of the fastest ingest."""
-MAX_METADATA = 200_000
-"""Metrics whose type and help are kept: far more than the 2,000 of a large fleet, and a bound on a hostile client."""
+MAX_METADATA_BYTES = 64 << 20
+"""Of types and helps that are kept: those of 200,000 metrics, where a large fleet has 2,000, and a bound on a hostile
+client."""
+_METADATA_OVERHEAD = 200
+"""Bytes of an entry beside its texts."""
 MAX_HELP_CHARACTERS = 1024
 
 
@@ -83,6 +86,7 @@ class Store:
         self.refusal: ReadOnly | None = None  # why writes are refused at the moment
         self._clock = clock
         self._unsaved_metadata = state.unsaved_metadata
+        self._metadata_bytes = sum(map(_size, state.metadata.values()))
         self.samples_appended = 0  # since the start
         self._queued: set[Pending] = set()  # on their way to the disk
         self._queued_rows = 0
@@ -157,11 +161,15 @@ class Store:
 
     def _new_metadata(self, metadata: Sequence[Metadata]) -> tuple[Metadata, ...]:
         known = self.state.metadata
-        return tuple(
-            entry
-            for entry in (_bounded(entry) for entry in metadata)
-            if known.get(entry.metric) != entry and (len(known) < MAX_METADATA or entry.metric in known)
-        )
+        room = MAX_METADATA_BYTES - self._metadata_bytes
+        fresh = []
+        for entry in map(_bounded, metadata):
+            before = known.get(entry.metric)
+            growth = _size(entry) - (_size(before) if before else 0)
+            if entry != before and growth <= max(room, 0):
+                fresh.append(entry)
+                room -= growth
+        return tuple(fresh)
 
     def _published(self, commits: Sequence[Commit], group: Sequence[Pending]) -> None:
         try:
@@ -174,6 +182,8 @@ class Store:
             return
         for pending in group:
             for entry in pending.metadata:
+                before = self.state.metadata.get(entry.metric)
+                self._metadata_bytes += _size(entry) - (_size(before) if before else 0)
                 self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
             if not pending.done.done():
                 pending.done.set_result(None)
@@ -299,3 +309,7 @@ def _bounded(entry: Metadata) -> Metadata:
     if len(entry.help) <= MAX_HELP_CHARACTERS:
         return entry
     return Metadata(entry.metric, entry.type, entry.help[:MAX_HELP_CHARACTERS], entry.unit)
+
+
+def _size(entry: Metadata) -> int:
+    return len(entry.metric) + len(entry.type) + len(entry.help) + len(entry.unit) + _METADATA_OVERHEAD

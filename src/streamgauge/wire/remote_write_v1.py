@@ -28,6 +28,7 @@ from streamgauge.wire.samples import (
     BATCH_ROWS,
     IDLE_STEPS,
     MAX_SMALL,
+    NEW_AT_ONCE,
     SAMPLE_BYTES,
     SAMPLE_HEAD,
     TIME_BYTES,
@@ -76,6 +77,7 @@ class _Decoder:
         self.window = window
         self.findings = findings
         self.dropped: list[int] = []  # rows of the present batch whose series is refused
+        self.looked_up = 0  # series whose labels were decoded since the last pause
 
     def batches(self) -> Iterator[SampleBatch]:
         steps = 0
@@ -97,6 +99,9 @@ class _Decoder:
                 steps += 1
                 if steps % IDLE_STEPS == 0:
                     yield empty_batch()
+            if self.looked_up >= NEW_AT_ONCE:
+                self.looked_up = 0
+                yield empty_batch()
 
     # -- in columns ---------------------------------------------------------------------------------------------
 
@@ -130,7 +135,7 @@ class _Decoder:
                     after = self._first_seen(at, ids, ends)
                     stuck = after is None
                     at = at if after is None else after
-                    if stuck or len(ids) >= BATCH_ROWS:
+                    if stuck or len(ids) >= BATCH_ROWS or self.looked_up >= NEW_AT_ONCE:
                         break
                     continue
             at += sizes[slot]
@@ -282,6 +287,7 @@ class _Decoder:
             yield from batches_of_series(blocks, series, self.window, self.findings, partial(series_text, pairs))
 
     def _identify(self, pairs: list[tuple[bytes, bytes]], samples: int) -> int | None:
+        self.looked_up += 1
         return identify(pairs, samples, self.resolve, self.findings)
 
     def _metadata(self, start: int, stop: int) -> None:

@@ -34,6 +34,7 @@ from streamgauge.wire.samples import (
     BATCH_ROWS,
     IDLE_STEPS,
     MAX_SMALL,
+    NEW_AT_ONCE,
     PAUSE,
     SAMPLE_BYTES,
     SAMPLE_HEAD,
@@ -104,6 +105,7 @@ class _Decoder:
         self.codes: Int64s = np.empty(0, np.int64)
         self.tails: dict[bytes, bytes] = {}  # bytes behind the samples, to the key of the metadata they hold
         self.metadata: dict[bytes, tuple[int, bytes, bytes]] = {}  # by key: type, help, unit
+        self.looked_up = 0  # series that were not among those seen last
 
     def batches(self) -> Iterator[SampleBatch]:
         self.table = self.cache.tables.find(self.data)
@@ -120,7 +122,7 @@ class _Decoder:
             begin, mark = self.at, self.findings.mark()
             rows, stuck = self._collect()
             if rows.refs:
-                batch = self._decode_rows(rows)
+                batch = yield from self._decode_rows(rows)
                 if batch is None:
                     self.findings.rewind(mark)
                     yield from self._carefully(begin, self.at)
@@ -339,8 +341,9 @@ class _Decoder:
         self.tails[raw] = tail
         return tail
 
-    def _decode_rows(self, rows: _Rows) -> SampleBatch | None:
-        """The batch of these series; None when a part of it is in another form than it seemed, and nothing is done."""
+    def _decode_rows(self, rows: _Rows) -> Generator[SampleBatch, None, SampleBatch | None]:
+        """Returns the batch of these series; None when a part of it is in another form than it seemed, and nothing is
+        done. Yields empty batches where many series are new."""
         counts = np.array(rows.counts, np.int64)
         repeats = np.abs(counts)
         batch = read_rows(self.data, rows.ends, np.repeat(np.where(counts < 0, -1, 0), repeats), heads_seen=True)
@@ -352,11 +355,13 @@ class _Decoder:
         edges = (bounds * _CODE_BYTES).tolist()
         keys = [spelled[a:b] + tail for a, b, tail in zip(edges, edges[1:], rows.tails, strict=False)]
         ids: list[int | None] = list(map(self.cache.rows.young.get, keys))
-        if None in ids:
-            for row, known in enumerate(ids):
-                if known is None:
-                    row_refs = refs[bounds[row] : bounds[row + 1]].tolist()
-                    ids[row] = self._series_of_key(keys[row], row_refs, rows.tails[row], int(repeats[row]))
+        unknown = [row for row, known in enumerate(ids) if known is None] if None in ids else []
+        for row in unknown:
+            row_refs = refs[bounds[row] : bounds[row + 1]].tolist()
+            ids[row] = self._series_of_key(keys[row], row_refs, rows.tails[row], int(repeats[row]))
+            self.looked_up += 1
+            if self.looked_up % NEW_AT_ONCE == 0:
+                yield empty_batch()
         self._count_starts(rows.ends)
         if self.table is not None:
             self._learn(self.table, rows, ids)
