@@ -91,6 +91,7 @@ def _state(recovered: Recovered) -> StoreState:
         commit=max(recovered.state.flushed_through, last),
         watermarks=recovered.watermarks,
         metadata=recovered.metadata,
+        unsaved_metadata=recovered.unsaved_metadata(),
         damage=recovered.damage,
     )
 

@@ -50,6 +50,11 @@ class Recovered:
     metadata: dict[str, Metadata]
     damage: list[Damage] = field(default_factory=list)
 
+    def unsaved_metadata(self) -> dict[str, Metadata]:
+        """What only the log holds, and would go with it."""
+        saved = {entry[0]: Metadata(*entry) for entry in self.state.metadata}
+        return {metric: entry for metric, entry in self.metadata.items() if saved.get(metric) != entry}
+
 
 def recover(data: Path, expired: int | None = None, writable: bool = True) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.

@@ -53,6 +53,7 @@ class StoreState:
     commit: int  # the last one that is visible
     watermarks: Int64s  # by series id: latest time in a block
     metadata: dict[str, Metadata]
+    unsaved_metadata: dict[str, Metadata]  # of it what the catalog does not hold
     damage: list[Damage]
 
 
@@ -79,7 +80,7 @@ class Store:
         self.work = asyncio.Event()  # set when maintenance may have something to do
         self.refusal: ReadOnly | None = None  # why writes are refused at the moment
         self._clock = clock
-        self._unsaved_metadata: dict[str, Metadata] = {}  # in the log, not yet in the catalog
+        self._unsaved_metadata = dict(state.unsaved_metadata)  # in the log, not yet in the catalog
         self.samples_appended = 0  # since the start
         self._queued: set[Pending] = set()  # on their way to the disk
         self._queued_rows = 0
