@@ -1,11 +1,14 @@
 """The store as a whole, against a dictionary: what was appended is what is read, through flushes, compactions,
-retention and restarts."""
+retention, wrong clocks and restarts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,132 +17,289 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
+from streamgauge.errors import Overloaded
 from streamgauge.model.arrays import STALE_BITS
-from streamgauge.model.batch import SampleBatch
-from streamgauge.model.labels import key_of
-from streamgauge.model.source import NoMeter
-from streamgauge.store.helper import InThread
-from streamgauge.store.lock import acquire
-from streamgauge.store.maintenance import Maintenance
-from streamgauge.store.offline import open_folder
-from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
-from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.store import Store, StoreSettings
+from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.labels import key_of, labels_of
+from streamgauge.model.source import Matcher, MatchOp, NoMeter
+from streamgauge.store.jobs import series_with_data
+from streamgauge.store.maintenance import CLOCK_JUMP_MS, TRUST_SECONDS, Maintenance
+from streamgauge.store.offline import compact_folder, open_folder
+from streamgauge.store.ports import DAY_MS
+from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
+from streamgauge.testing.lives import NOON, Row, Rows, batch_of, content, content_of, opened
 
-NOW = 1_700_000_000_000
-FOREVER = StoreSettings(retention=0)
-
-Model = dict[tuple[bytes, int], int]
-"""Bits of the value by key and time."""
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+RETENTION = 3 * DAY_MS
 
 
-@asynccontextmanager
-async def opened(
-    data: Path, settings: StoreSettings = FOREVER, clock: ManualClock | None = None
-) -> AsyncIterator[tuple[Store, Maintenance]]:
-    runner = InThread()
-    with acquire(data):
-        async with open_store(data, settings, clock or ManualClock(NOW), runner, runner, Progress()) as both:
-            yield both
-
-
-def batch(store: Store, rows: Iterable[tuple[bytes, int, int]]) -> SampleBatch:
-    """Rows of key, time and bits."""
-    listed = list(rows)
-    return SampleBatch(
-        np.array([store.resolve(key) for key, _, _ in listed], np.uint32),
-        np.array([time for _, time, _ in listed], np.int64),
-        np.array([bits for _, _, bits in listed], np.int64).view(np.float64),
-    )
-
-
-def content(snapshot: StoreSnapshot, start: int = FIRST_TIME, end: int = LAST_TIME) -> Model:
-    """Everything in a time range, as a query sees it."""
-    selection = snapshot.open({}).select([], start, end, NoMeter())
-    offsets, times, values = selection.samples.offsets, selection.samples.times, selection.samples.values
-    found: Model = {}
-    for row in range(len(selection.labels)):
-        key = key_of(selection.labels.labels(row))
-        part = slice(offsets[row], offsets[row + 1])
-        assert (np.diff(times[part]) > 0).all(), "times ascend strictly"
-        found |= {(key, int(t)): int(v) for t, v in zip(times[part], values[part].view(np.int64), strict=True)}
-    return found
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A folder where a sync costs nothing."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield Path(path) / "data"
 
 
 def bits(value: float) -> int:
     return int(np.float64(value).view(np.int64))
 
 
-KEYS = [key_of({"__name__": "up", "job": job}) for job in "abc"] + [
+KEYS = [
+    *(key_of({"__name__": "up", "job": job}) for job in "abcdef"),
     key_of({"café.ünï": "x"}),
     key_of({"__name__": "ü"}),
 ]
 VALUES = [bits(v) for v in (0.0, -0.0, 1.5, float("nan"), float("inf"), 5e-324)] + [STALE_BITS]
 
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(KEYS),
-        st.integers(-3 * DAY_MS, 3 * DAY_MS).map(lambda t: NOW + t // 7_200_000 * 7_200_000),
-        st.sampled_from(VALUES),
-    ),
-    max_size=12,
-)
-OPERATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), ROWS),
-        st.tuples(st.just("flush"), st.just([])),
-        st.tuples(st.just("compact"), st.just([])),
-        st.tuples(st.just("compact fully"), st.just([])),
-        st.tuples(st.just("restart"), st.just([])),
-    ),
-    max_size=25,
-)
+
+# ---- a model ---------------------------------------------------------------------------------------------------------
 
 
-async def _act(
-    store: Store, maintenance: Maintenance, what: str, rows: list[tuple[bytes, int, int]], model: Model
-) -> None:
+@dataclass
+class Model:
+    """What a store is to hold. Blocks go as a whole, so what is past its retention may be there or not, until the
+    samples that keep its block alive are gone as well."""
+
+    clock: ManualClock
+    retention: int
+    rows: Rows = field(default_factory=dict)
+    metadata: dict[str, Metadata] = field(default_factory=dict)
+    kept: dict[str, object] = field(default_factory=dict)  # by the process that reads, through restarts of the store
+
+    def append(self, rows: list[Row], metadata: list[Metadata]) -> None:
+        self.rows |= {(key, time): value for key, time, value in rows}
+        self.metadata |= {entry.metric: entry for entry in metadata}
+
+    def compare(self, store: Store) -> None:
+        found = content(store, self.kept)
+        assert found.items() <= self.rows.items()
+        oldest = store.oldest_kept(self.clock.now_ms())
+        missing = {time for _, time in self.rows.keys() - found.keys()}
+        assert max(missing, default=oldest - 1) < oldest, "nothing went that retention keeps"
+        self.rows = found
+        assert {entry.metric: entry for entry in store.metadata()} == self.metadata
+        by_job = Matcher("job", MatchOp("="), "a")
+        snapshot, release = store.snapshot()
+        selected = snapshot.open(self.kept).select([by_job], oldest, self.clock.now_ms(), NoMeter())
+        release()
+        expected = {at for at in found if at[0] == KEYS[0] and oldest <= at[1] <= self.clock.now_ms()}
+        assert len(selected.samples.times) == len(expected)
+
+
+async def act(store: Store, maintenance: Maintenance, model: Model, what: str, chosen: random.Random) -> None:
+    clock = model.clock
     if what == "append":
-        await store.append(batch(store, rows))
-        model |= {(key, time): value for key, time, value in rows}
+        now, oldest = clock.now_ms(), store.oldest_kept(clock.now_ms())
+        first = max(oldest, now - 4 * DAY_MS)
+        times = [chosen.choice((now, chosen.randrange(first, now))) // 60_000 * 60_000 for _ in range(3)]
+        rows = [
+            (chosen.choice(KEYS), max(time, oldest), chosen.choice(VALUES))
+            for time in times
+            for _ in range(chosen.randrange(4))
+        ]
+        metadata = [Metadata("up", "gauge", f"help {chosen.randrange(3)}")] if chosen.random() < 0.1 else []
+        await store.append(batch_of(store, rows), metadata)
+        model.append(rows, metadata)
     elif what == "flush":
         store.head.seal()
         await maintenance.flush(1 << 20)
+    elif what == "flush the oldest":
+        await maintenance.flush(1)
+    elif what == "seal":
+        store.head.seal()
     elif what == "compact":
         await maintenance.compact()
     elif what == "compact fully":
         await maintenance.compact_fully()
+    elif what == "expire":
+        await maintenance.expire()
+    elif what == "time passes":
+        await clock.advance(chosen.choice((60, 3600, 40_000, 90_000) if model.retention else (60, 900)))
+    elif what == "the clock jumps":
+        clock.jump(chosen.choice((-3600_000, 3600_000, -DAY_MS, DAY_MS) if model.retention else (-60_000, 60_000)))
 
 
-@settings(max_examples=15)
-@given(operations=OPERATIONS)
-def test_store_is_a_dictionary(
-    operations: list[tuple[str, list[tuple[bytes, int, int]]]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    data = tmp_path_factory.mktemp("store") / "data"
-    model: Model = {}
-    todo = list(operations)
+async def one_life(data: Path, model: Model, todo: Iterator[str], chosen: random.Random, look_every: int) -> bool:
+    """From a start to a restart. False when nothing is left to do."""
+    async with opened(data, model.clock, model.retention) as (store, maintenance):
+        assert store.state.damage == []
+        model.compare(store)
+        for number, what in enumerate(todo):
+            if what == "restart":
+                return True
+            await act(store, maintenance, model, what, chosen)
+            if number % look_every == 0:
+                model.compare(store)
+    return False
 
-    async def one_life() -> None:
-        async with opened(data) as (store, maintenance):
-            snapshot, release = store.snapshot()
-            assert content(snapshot) == model
-            release()
-            while todo:
-                what, rows = todo.pop(0)
-                if what == "restart":
-                    return
-                await _act(store, maintenance, what, rows, model)
+
+def same_without_a_server(data: Path, model: Model) -> None:
+    assert check_folder(data) == []
+    with open_folder(data) as (snapshot, damage):
+        assert damage == []
+        assert content_of(snapshot) == model.rows
+
+
+STEPS = {
+    "append": 60,
+    "flush": 6,
+    "seal": 3,
+    "flush the oldest": 3,
+    "compact": 6,
+    "compact fully": 1,
+    "expire": 5,
+    "time passes": 6,
+    "the clock jumps": 1,
+    "restart": 2,
+}
+
+
+@settings(max_examples=25)
+@given(
+    operations=st.lists(st.sampled_from([*STEPS, "append", "append", "flush", "flush"]), max_size=25),
+    retention=st.sampled_from([0, RETENTION]),
+    seed=st.integers(0, 1 << 32),
+)
+def test_store_is_a_dictionary(operations: list[str], retention: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        model, todo, chosen = Model(ManualClock(NOON), retention), iter(operations), random.Random(seed)
+        while asyncio.run(one_life(Path(folder) / "data", model, todo, chosen, 1)):
+            pass
+        same_without_a_server(Path(folder) / "data", model)
+
+
+@pytest.mark.parametrize("retention", [0, RETENTION])
+def test_store_is_a_dictionary_over_thousands_of_operations(data: Path, retention: int) -> None:
+    chosen = random.Random(retention)
+    todo = iter(chosen.choices(list(STEPS), list(STEPS.values()), k=1_100))
+    model = Model(ManualClock(NOON), retention)
+    while asyncio.run(one_life(data, model, todo, chosen, 10)):
+        pass
+    same_without_a_server(data, model)
+    asyncio.run(compact_folder(data))
+    same_without_a_server(data, model)
+
+
+# ---- retention and the clock -----------------------------------------------------------------------------------------
+
+
+async def fill_day(store: Store, maintenance: Maintenance, key: bytes, time: int) -> None:
+    await store.append(batch_of(store, [(key, time, 1)]))
+    store.head.seal()
+    await maintenance.flush(1 << 20)
+
+
+def test_a_clock_that_jumps_ahead_costs_nothing_for_an_hour(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            await fill_day(store, maintenance, KEYS[0], NOON)
+            assert not await maintenance.expire()
+            clock.jump(30 * DAY_MS)
+            assert not await maintenance.expire()
+            clock.jump(-30 * DAY_MS)  # somebody noticed
+            await clock.advance(TRUST_SECONDS + 1)
+            assert not await maintenance.expire()
+            assert len(content(store)) == 1
+            clock.jump(30 * DAY_MS)
+            assert not await maintenance.expire()
+            await clock.advance(TRUST_SECONDS + 1)
+            assert await maintenance.expire(), "the jump has proved to last"
+            assert content(store) == {}
+
+    asyncio.run(work())
+
+
+def test_a_start_with_a_wrong_date_costs_nothing_for_an_hour(data: Path) -> None:
+    async def work(clock: ManualClock, dropped: bool) -> None:
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            if not store.state.blocks:
+                await fill_day(store, maintenance, KEYS[0], NOON)
+            assert not await maintenance.expire()
+            assert len(content(store)) == 1
+            if dropped:
+                await clock.advance(TRUST_SECONDS + 1)
+                assert await maintenance.expire()
+
+    asyncio.run(work(ManualClock(NOON), False))
+    asyncio.run(work(ManualClock(NOON + 30 * DAY_MS), False))
+    asyncio.run(work(ManualClock(NOON), False))
+    asyncio.run(work(ManualClock(NOON + 30 * DAY_MS), True))
+
+
+def test_a_small_correction_of_the_clock_is_believed(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            await fill_day(store, maintenance, KEYS[0], NOON - RETENTION + 1000)
+            await fill_day(store, maintenance, KEYS[1], NOON)
+            clock.jump(CLOCK_JUMP_MS - 1)
+            assert await maintenance.expire()
+            assert len(content(store)) == 1
+
+    asyncio.run(work())
+
+
+# ---- series without data ---------------------------------------------------------------------------------------------
+
+
+def test_a_series_goes_with_its_last_block_and_can_come_back(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            await fill_day(store, maintenance, KEYS[0], NOON)
+            first = store.resolve(KEYS[0])
+            await clock.advance(2 * 86_400)
+            await fill_day(store, maintenance, KEYS[1], clock.now_ms())
+            await clock.advance(1.5 * 86_400)
+            generation = store.generation
+            assert await maintenance.expire()
+            assert store.generation != generation
+            assert store.index.series == 1
+            stale = SampleBatch(np.array([first], np.uint32), np.array([clock.now_ms()]), np.zeros(1))
+            with pytest.raises(Overloaded, match="send it again"):
+                await store.append(stale)
+            again = [(KEYS[0], clock.now_ms(), 3)]
+            await store.append(batch_of(store, again))
+            assert store.resolve(KEYS[0]) > first
+            assert len(content(store)) == 2
+
+    async def look(found: int) -> None:
+        async with opened(data, ManualClock(NOON + 7 * DAY_MS // 2), RETENTION) as (store, maintenance):
+            assert len(content(store)) == found
+            assert {labels_of(key)["job"] for key, _ in content(store)} == {"a", "b"}
+            await maintenance.compact_fully()
+
+    asyncio.run(work())
+    asyncio.run(look(2))
+    asyncio.run(look(2))
+    assert check_folder(data) == []
+
+
+def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            ids = [store.resolve(key_of({"n": str(number)})) for number in range(10_000)]
+            await fill_day(store, maintenance, KEYS[0], NOON)
+            on_its_way = asyncio.ensure_future(store.append(one(ids[9_999])))
+            await asyncio.sleep(0)
+            with store.pruner.watching(store.queued_series):
                 snapshot, release = store.snapshot()
-                assert content(snapshot) == model
+                found = series_with_data(data, snapshot.blocks, snapshot.head)
                 release()
+                await store.append(one(ids[3]))
+                pruning = asyncio.ensure_future(store.pruner.prune(found))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                await store.append(one(ids[9_998]))  # while some are pruned already, and this is to be
+                assert await pruning == 9_997
+            await on_its_way
+            assert store.index.living(np.array(ids, np.uint32)).nonzero()[0].tolist() == [3, 9_998, 9_999]
+            assert len(content(store)) == 4
 
-    while todo:
-        asyncio.run(one_life())
-    if operations:
-        assert check_folder(data) == []
-        with open_folder(data) as (snapshot, damage):
-            assert damage == []
-            assert content(snapshot) == model
+    def one(series: int) -> SampleBatch:
+        return SampleBatch(np.array([series], np.uint32), np.array([NOON]), np.ones(1))
+
+    asyncio.run(work())

@@ -274,18 +274,23 @@ class BlockCache:
         self._max_bytes = max_bytes
         self._max_blocks = max_blocks
         self._readers: OrderedDict[str, LocalBlockReader] = OrderedDict()
+        self.held_bytes = 0
+        """Roughly the memory that the open blocks take."""
 
     def reader(self, block_id: str) -> LocalBlockReader:
         """An open block, which the cache closes. Valid until the next call."""
-        reader = self._readers.pop(block_id, None) or self._open(block_id)
+        reader = self._readers.pop(block_id, None)
+        if reader is None:
+            reader = self._open(block_id)
+            self.held_bytes += reader.held_bytes
         self._readers[block_id] = reader
         while len(self._readers) > 1 and (len(self._readers) > self._max_blocks or self.held_bytes > self._max_bytes):
-            self._readers.popitem(last=False)[1].close()
+            self._close(self._readers.popitem(last=False)[1])
         return reader
 
-    @property
-    def held_bytes(self) -> int:
-        return sum(reader.held_bytes for reader in self._readers.values())
+    def _close(self, reader: LocalBlockReader) -> None:
+        self.held_bytes -= reader.held_bytes
+        reader.close()
 
     @property
     def open_blocks(self) -> list[str]:
@@ -295,7 +300,7 @@ class BlockCache:
     def keep_only(self, block_ids: Iterable[str]) -> None:
         """Close every block that is not among `block_ids`: the others may be about to be removed."""
         for block_id in self._readers.keys() - set(block_ids):
-            self._readers.pop(block_id).close()
+            self._close(self._readers.pop(block_id))
 
     def close(self) -> None:
         self.keep_only(())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +57,10 @@ def batch_of(store: Store, rows: Iterable[Row]) -> SampleBatch:
     )
 
 
-def content_of(snapshot: StoreSnapshot, start: int = FIRST_TIME, end: int = LAST_TIME) -> Rows:
-    """Everything in a time range, as a query sees it."""
-    selection = snapshot.open({}).select([], start, end, NoMeter())
+def content_of(snapshot: StoreSnapshot, kept: MutableMapping[str, object] | None = None) -> Rows:
+    """Everything, as a query sees it. `kept` is what a query worker keeps from one query to the next."""
+    source = snapshot.open({} if kept is None else kept)
+    selection = source.select([], FIRST_TIME, LAST_TIME, NoMeter())
     offsets, times, values = selection.samples.offsets, selection.samples.times, selection.samples.values
     found: Rows = {}
     for row in range(len(selection.labels)):
@@ -70,11 +71,11 @@ def content_of(snapshot: StoreSnapshot, start: int = FIRST_TIME, end: int = LAST
     return found
 
 
-def content(store: Store) -> Rows:
+def content(store: Store, kept: MutableMapping[str, object] | None = None) -> Rows:
     """Everything that the store holds now."""
     snapshot, release = store.snapshot()
     try:
-        return content_of(snapshot)
+        return content_of(snapshot, kept)
     finally:
         release()
 
