@@ -193,7 +193,7 @@ def test_a_missing_block_is_reported_and_the_rest_is_served(data: Path) -> None:
 def test_a_missing_catalog_is_rebuilt_from_the_blocks(data: Path) -> None:
     everything = all_of(two_blocks_and_a_log(data))
     names.catalog_file(data).unlink()
-    with pytest.raises(StorageError, match="the next start of a server"), open_folder(data):
+    with pytest.raises(StorageError, match="rebuilt when a server starts"), open_folder(data):
         pass
     run(data, lambda store, maintenance: nothing_is_lost(store, everything))
     assert check_folder(data) == []

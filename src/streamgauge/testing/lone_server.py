@@ -93,7 +93,7 @@ class ServerProcess:
 
     @property
     def address(self) -> str:
-        return urllib.parse.urlsplit(self.printed("in a browser").split()[1]).netloc
+        return urllib.parse.urlsplit(self.printed("http://").split()[-1]).netloc
 
     def children(self) -> list[psutil.Process]:
         """Its workers, helpers and the like."""
