@@ -63,7 +63,7 @@ async def test_an_unknown_path_elsewhere_is_text(served, path: str):
 
 
 async def test_a_bug_is_a_500_that_shows_nothing_and_is_logged(served, assert_error, caplog):
-    response = await served.http.get("/api/v1/status/check")
+    response = await served.http.post("/api/v1/status/check")
     assert_error(response, 500, "internal", "the server's log says more")
     assert "secret" not in response.text
     assert "/secret/path" in caplog.text

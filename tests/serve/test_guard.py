@@ -66,6 +66,13 @@ async def test_a_foreign_origin_is_refused(serve, assert_error, origin: str, met
     assert "access-control-allow-origin" not in response.headers
 
 
+async def test_at_most_one_origin(served, connect):
+    client = await connect(served.server)
+    origins = "Origin: https://evil.example\r\nOrigin: http://localhost\r\n"
+    await client.send(f"GET /api/v1/labels HTTP/1.1\r\nHost: localhost\r\n{origins}\r\n".encode())
+    assert (await client.read_head()).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_write_from_a_page_is_refused(served):
     headers = {"host": "localhost:4318", "origin": "https://evil.example"}
     assert (await served.http.post("/api/v1/write", headers=headers, content=b"x")).status_code == 403

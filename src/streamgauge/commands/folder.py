@@ -47,7 +47,7 @@ def check_folder(folder: str) -> int:
     require_data_folder(path)
     server = server_of(path)
     if server is not None:
-        problems = ask(server, "/api/v1/status/check")["data"]["problems"]
+        problems = ask(server, "/api/v1/status/check", {})["data"]["problems"]
     else:
         from streamgauge.store.verify import check_folder as problems_of
 

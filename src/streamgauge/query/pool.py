@@ -282,7 +282,7 @@ class WorkerPool:
         limit = self._memory_limit
         while process.private_memory() <= limit:
             await self._clock.sleep(MEMORY_CHECK_SECONDS)
-        self._kill(query, QueryFailed(f"query needs more than {limit >> 20} MiB of memory (--query-memory); narrow it"))
+        self._kill(query, QueryFailed(f"query needs more than {limit >> 20} MiB of memory; narrow it"))
 
     async def _kill_after(self, query: PoolQuery, seconds: float) -> None:
         await self._clock.sleep(seconds)

@@ -49,19 +49,22 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = origin = site = mode = None
-        hosts = 0
+        hosts = origins = 0
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
                 hosts += 1
             elif name == b"origin":
                 origin = value
+                origins += 1
             elif name == b"sec-fetch-site":
                 site = value
             elif name == b"sec-fetch-mode":
                 mode = value
         if host is None or hosts != 1:
             await self._refuse(BadInput("a request needs exactly one Host header"), scope, receive, send)
+        elif origins > 1:
+            await self._refuse(BadInput("a request has at most one Origin header"), scope, receive, send)
         elif host not in self._known_hosts and not self._is_ours(host):
             await self._refuse(_foreign_host(host), scope, receive, send)
         elif _is_same_origin(host, origin, site, mode):

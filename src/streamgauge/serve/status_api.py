@@ -55,7 +55,7 @@ class StatusApi:
             Endpoint(f"{status}/walreplay", self.walreplay, while_starting=True),
             Endpoint(f"{status}/queries", self.queries),
             Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
-            Endpoint(f"{status}/check", self.check),
+            Endpoint(f"{status}/check", self.check, ("POST",)),  # it reads everything: no link may start it
             *(Endpoint(f"/api/v1/{name}", _always(data), params=params) for name, (data, params) in _EMPTY.items()),
         ]
 
