@@ -173,11 +173,15 @@ class Maintenance:
     # ---- compaction and retention -----------------------------------------------------------------------------------
 
     async def _compact_and_expire(self) -> None:
+        flushes = 0
         while True:
             await self._try(self.expire)
             while await self._try(self.compact):
                 pass
             await self._compacter.close()
+            if self.counts.flushes == flushes:  # its process would only hold memory
+                await self._flusher.close()
+            flushes = self.counts.flushes
             await self._clock.sleep(COMPACT_EVERY_SECONDS)
 
     async def _try(self, step: Callable[[], Awaitable[bool]]) -> bool:
