@@ -69,7 +69,7 @@ def together(rate: int = 300_000, seconds: float = 20.0) -> list[Row]:
     """Small queries of four clients, five a second each, alone and beside `rate` samples a second."""
     count = 20_000
     series = Series(count)
-    base = int(time.time() * 1000) // 1000 * 1000 - 400_000
+    base = int(time.time() * 1000) // 1000 * 1000 - 60_000
     steps = [series.step(np.full(count, base + i * 1000)) for i in range(int(rate / count * seconds) + 20)]
     query = 'm{{code="200",pod="{}"}}'.format(nine_labels(10)["pod"])
     with running("streamgauge") as server:
