@@ -45,8 +45,9 @@ TIMEOUT_GRACE = 2.0
 CANCEL_GRACE = 1.0
 IDLE_SECONDS = 60.0
 """After that a worker beyond the first ends. Dashboards refresh at least every minute; to start one takes 0.3 s."""
-RECYCLE_BYTES = 256 << 20
-"""Private memory that an idle worker may keep. It starts with some 25 MiB; not everything is given back."""
+RECYCLE_BYTES = 1 << 30
+"""Private memory with which a worker may go on to the next query. It starts with some 25 MiB, gives back what it can
+when it holds 768 MiB or is idle for a second, and is replaced when that was not enough."""
 MEMORY_CHECK_SECONDS = 0.5
 
 
