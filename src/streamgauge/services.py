@@ -88,10 +88,6 @@ class ServerServices:
         if isinstance(error, Corrupt) and self.opened is not None:
             self.opened.maintenance.suspect(error.message)
 
-    def http_options(self) -> HttpOptions:
-        """What the routes are told of the configuration in force."""
-        return http_options(self._settings, self._config)
-
     # ---- serve.services.Services ------------------------------------------------------------------------------------
 
     @property
