@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -16,6 +17,7 @@ import duckdb
 import numpy as np
 import polars
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -102,7 +104,8 @@ def test_every_bit_of_a_value_is_kept(blocks: LocalBlocks) -> None:
 
 
 def test_pyarrow_polars_and_duckdb_read_a_block_without_us(blocks: LocalBlocks, tmp_path: Path) -> None:
-    rows = sorted_rows([3, 1, 2, 70_000])
+    counts, doubles, seconds = np.arange(3.0), np.array([1 / 3]), np.array([0.25, -0.0015])
+    rows = sorted_rows([3, 1, 2, 70_000], np.concatenate((counts, doubles, seconds, np.arange(70_000.0))))
     folder = folder_of(tmp_path, blocks.write(META, rows))
     samples, series = (str(folder / name) for name in ("samples.parquet", "series.parquet"))
     labels = [labels_of(key) for key in rows.keys.to_pylist()]
@@ -111,21 +114,27 @@ def test_pyarrow_polars_and_duckdb_read_a_block_without_us(blocks: LocalBlocks, 
     ids = np.repeat(rows.ids, rows.counts)
 
     arrow = pq.read_table(samples)
-    assert arrow.schema.names == ["series_id", "time", "value"]
+    assert arrow.schema.names == ["series_id", "time", "value", "unscaled", "scale"]
     assert arrow.schema.field("time").type == pa.timestamp("ms", tz="UTC")
     np.testing.assert_array_equal(arrow["series_id"].to_numpy(), ids)
-    np.testing.assert_array_equal(arrow["value"].to_numpy(), rows.values)
+    powers = pa.array(10.0 ** np.arange(16)).take(arrow["scale"])
+    values = pc.coalesce(arrow["value"], pc.divide(arrow["unscaled"].cast("double"), powers))
+    np.testing.assert_array_equal(values.to_numpy(), rows.values)
+    assert arrow["value"].null_count == 70_005
     assert arrow["time"][:10].to_pylist() == time
     assert [dict(entry) for entry in pq.read_table(series)["labels"].to_pylist()] == labels
 
     frame = polars.read_parquet(samples)
     np.testing.assert_array_equal(frame["series_id"].to_numpy(), ids)
-    np.testing.assert_array_equal(frame["value"].to_numpy(), rows.values)
+    value = polars.coalesce("value", polars.col("unscaled") / 10.0 ** polars.col("scale"))
+    np.testing.assert_array_equal(frame.select(value).to_series().to_numpy(), rows.values)
     assert frame["time"][:10].to_list() == time
     maps = polars.read_parquet(series)["labels"].to_list()  # of dicts, or of lists of pairs before Polars knew maps
     assert [of if isinstance(of, dict) else {pair["key"]: pair["value"] for pair in of} for of in maps] == labels
 
-    columns = duckdb.sql(f"SELECT series_id, epoch_ms(time) AS ms, value FROM '{samples}'").fetchnumpy()
+    columns = duckdb.sql(
+        f"SELECT series_id, epoch_ms(time) AS ms, coalesce(value, unscaled / 10 ** scale) AS value FROM '{samples}'"
+    ).fetchnumpy()
     np.testing.assert_array_equal(columns["series_id"], ids)
     np.testing.assert_array_equal(columns["ms"], rows.times)
     np.testing.assert_array_equal(columns["value"], rows.values)
@@ -285,16 +294,28 @@ def test_files_of_another_block_are_noticed(blocks: LocalBlocks, tmp_path: Path)
 
 
 def test_a_block_of_a_later_format_is_refused_not_set_aside(blocks: LocalBlocks, tmp_path: Path) -> None:
-    document = json.loads(encode_meta(META)) | {"version": 2}
-    with pytest.raises(FormatTooNew, match="version 2"):
+    document = json.loads(encode_meta(META)) | {"version": 3}
+    with pytest.raises(FormatTooNew, match="version 3"):
         decode_meta(json.dumps(document).encode(), 0)
     blocks.write(META, sorted_rows([3]))
     checksums = tmp_path / "blocks" / "b" / "checksums.json"
-    line = checksums.read_bytes().split(b"\n")[0].replace(b'"version":1', b'"version":2')
+    line = checksums.read_bytes().split(b"\n")[0].replace(b'"version":2', b'"version":3')
     checksums.write_bytes(line + b"\n%08x\n" % zlib.crc32(line))
     with pytest.raises(FormatTooNew):
         blocks.scan()
     assert blocks.names() == ["b"]
+
+
+def test_a_block_of_format_1_is_read(tmp_path: Path) -> None:
+    """It has no decimal numbers."""
+    folder = tmp_path / "20241004-1-2-block0v1"
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "block-v1", folder)
+    with LocalBlockReader(folder) as reader:
+        part = reader.read(reader.series_ids(), 0, 1 << 62)
+        assert [labels_of(key)["code"] for key in reader.keys().to_pylist()] == ["200", "404", "500"]
+    assert part.counts.tolist() == [4, 4, 1]
+    expected = np.array([1, 2, 3, 4, 0.5, np.inf, -0.0, np.nan, 7.25])
+    np.testing.assert_array_equal(part.values.view(np.int64), expected.view(np.int64))
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"[]", b"{}", b'{"version":"x"}', encode_meta(META)[:-20].encode()])

@@ -185,7 +185,7 @@ def test_a_day_that_has_ended_becomes_one_block_once_a_later_flush_left_it_alone
     next_day = normal(21, 100, window=DAY + DAY_MS)
     assert plan_compaction([*day, next_day], DAY + DAY_MS - 1) is None  # it may still grow
     assert plan_compaction(day, DAY + DAY_MS) is None  # the last flush added to it
-    assert plan_compaction([*day, next_day], DAY + DAY_MS) == CompactionPlan(tuple(day), late=False)
+    assert plan_compaction([*day, next_day], DAY + DAY_MS) == CompactionPlan(tuple(day), late=False, lasting=True)
 
 
 def test_a_day_that_has_ended_is_not_rewritten_for_crumbs() -> None:
@@ -233,7 +233,7 @@ def test_a_day_of_many_blocks_is_merged_in_steps() -> None:
 
 
 def test_full_compaction_rewrites_what_only_a_flush_has_written() -> None:
-    assert full_plan([normal(1, 100)]) == CompactionPlan((normal(1, 100),), late=False)
+    assert full_plan([normal(1, 100)]) == CompactionPlan((normal(1, 100),), late=False, lasting=True)
     assert full_plan([normal(1, 100, level=1)]) is None
     assert full_plan([]) is None
 

@@ -16,7 +16,8 @@ from streamgauge.errors import FormatTooNew
 from streamgauge.model.arrays import Int64s
 from streamgauge.store.ports import BlockMeta
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no columns `unscaled` and `scale`; a reader takes them as null."""
 FOOTER_KEY = "streamgauge"
 """Key of the JSON in the footers of both Parquet files."""
 
@@ -25,7 +26,9 @@ TIME = pa.timestamp("ms", tz="UTC")
 _SAMPLES_FIELDS: list[pa.Field[Any]] = [
     pa.field("series_id", pa.uint32(), nullable=False),
     pa.field("time", TIME, nullable=False),
-    pa.field("value", pa.float64(), nullable=False),
+    pa.field("value", pa.float64()),
+    pa.field("unscaled", pa.int64()),
+    pa.field("scale", pa.uint8(), nullable=False),
 ]
 
 _SERIES_FIELDS: list[pa.Field[Any]] = [

@@ -51,6 +51,7 @@ class CompactionPlan:
     inputs: tuple[BlockMeta, ...]  # a later one wins
     late: bool  # what comes out is late
     split: bool = False
+    lasting: bool = False  # what comes out is a day that has ended, in one block: worth compressing well
 
     @property
     def samples(self) -> int:
@@ -89,7 +90,7 @@ def plan_compaction(metas: Sequence[BlockMeta], now: int) -> CompactionPlan | No
         if _touched(blocks, wide):
             continue
         if _is_heavy(late, normal) or (settled and _is_scattered(blocks)):
-            plans.append(_towards_one(blocks, metas))
+            plans.append(_towards_one(blocks, lasting=settled))
     return min(plans, key=lambda plan: plan.samples, default=None)
 
 
@@ -100,7 +101,7 @@ def full_plan(metas: Sequence[BlockMeta]) -> CompactionPlan | None:
         return _plan_wide(metas, wide, quiet=True)[0]
     for blocks in _by_window(metas).values():
         if len(blocks) > 1 or blocks[0].late or blocks[0].level == 0:
-            return _towards_one(blocks, metas)
+            return _towards_one(blocks, lasting=True)
     return None
 
 
@@ -114,10 +115,10 @@ def _plan_wide(metas: Sequence[BlockMeta], wide: list[BlockMeta], quiet: bool) -
     return []
 
 
-def _towards_one(blocks: list[BlockMeta], metas: Sequence[BlockMeta]) -> CompactionPlan:
+def _towards_one(blocks: list[BlockMeta], lasting: bool) -> CompactionPlan:
     """Merge all blocks of a day, or, if they are too many, some, as a step towards that."""
     if len(blocks) <= MAX_INPUTS:
-        return CompactionPlan((*_normal(blocks), *_late(blocks)), late=False)
+        return CompactionPlan((*_normal(blocks), *_late(blocks)), late=False, lasting=lasting)
     normal, late = _normal(blocks), _late(blocks)
     more = max(normal, late, key=len)
     return _merge(_smallest_run(more, MAX_INPUTS))
@@ -214,7 +215,7 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
         with ExitStack() as stack:
             readers = [stack.enter_context(blocks.open(meta.id)) for meta in plan.inputs]
             series = merge_series(readers)
-            encoding = _best_encoding(readers, series)
+            encoding = _best_encoding(readers, series, plan.lasting)
             if plan.split:
                 _split(plan, readers, series, blocks, encoding, written)
             else:
@@ -228,11 +229,11 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     return written
 
 
-def _best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries) -> Encoding:
+def _best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
     trial = EncodingTrial()
     for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
         trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)
-    return trial.best()
+    return trial.best(lasting)
 
 
 def _merge_into_one(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store.block_format import Checksums
+from streamgauge.store.decimals import from_stored
 from streamgauge.store.disk_errors import storage_error
 from streamgauge.store.failpoints import hit
 
@@ -44,6 +45,7 @@ class SamplesFile:
             if self._file.size() != checksums.samples_size:
                 raise ValueError(f"it has {self._file.size()} bytes, not {checksums.samples_size}")
         self._parquet: pq.ParquetFile | None = None
+        self._number_columns: dict[str, int] | None = None
 
     def groups_of(self, rows: Int64s) -> Int64s:
         """The row group that each row lies in."""
@@ -57,12 +59,14 @@ class SamplesFile:
             parquet = self._open()
             self._verify(first, stop)
             table = parquet.read_row_groups(
-                list(range(first, stop)), columns=["time", "value"], use_threads=stop - first >= _THREADS_FROM
+                list(range(first, stop)),
+                columns=["time", *self._value_columns(parquet.metadata, first, stop)],
+                use_threads=stop - first >= _THREADS_FROM,
             )
             expected = int(self.row_ends[stop - 1] - self.row_starts[first])
             if table.num_rows != expected:
                 raise ValueError(f"it has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
-        return _numpy(table.column(0), pa.int64()), _numpy(table.column(1), pa.float64())
+            return _numpy(table.column("time"), pa.int64()), _values(table)
 
     def rows(self, start: int, stop: int) -> tuple[Int64s, Floats]:
         """Times and values of the rows start <= row < stop; at least one. Raises Corrupt."""
@@ -92,6 +96,20 @@ class SamplesFile:
             self._parquet = pq.ParquetFile(self._file)
         return self._parquet
 
+    def _value_columns(self, metadata: pq.FileMetaData, first: int, stop: int) -> list[str]:
+        """Those of the columns that make up values that have any in these row groups."""
+        if self._number_columns is None:
+            self._number_columns = {
+                name: column
+                for column in range(metadata.num_columns)
+                if (name := metadata.schema.column(column).name) in ("value", "unscaled", "scale")
+            }
+        return [
+            name
+            for name, column in self._number_columns.items()
+            if any(_has_any(metadata.row_group(group).column(column)) for group in range(first, stop))
+        ]
+
     def _read(self, start: int, stop: int) -> bytes:
         self._file.seek(start)
         content: bytes = self._file.read(stop - start)
@@ -118,6 +136,29 @@ def reading(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _FILE_IS_TO_BLAME:
             raise storage_error(error, f"read {path}") from error
         raise Corrupt(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
+
+
+def _has_any(chunk: pq.ColumnChunkMetaData) -> bool:
+    """Whether a column of a row group holds anything but nulls, or zeros. True where its statistics do not say."""
+    statistics: Any = chunk.statistics  # the stubs lack has_null_count
+    if statistics is None:
+        return True
+    if statistics.has_null_count and statistics.null_count == chunk.num_values:
+        return False
+    return not (chunk.path_in_schema == "scale" and statistics.has_min_max and statistics.max == 0)
+
+
+def _values(table: pa.Table) -> Floats:
+    names_here = table.column_names
+    chunks = [
+        from_stored(
+            batch.column("value") if "value" in names_here else None,
+            batch.column("unscaled") if "unscaled" in names_here else None,
+            batch.column("scale").to_numpy() if "scale" in names_here else None,
+        )
+        for batch in table.to_batches()
+    ]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _numpy(column: pa.ChunkedArray[Any], physical: pa.DataType) -> npt.NDArray[Any]:
