@@ -24,6 +24,7 @@ from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.readings import store_readings, worker_readings
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
@@ -140,6 +141,7 @@ class _Server:
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
+            start(watch_loop_lag(self._clock, self._stats))
             self._start_sampling(start, local_url(http.addresses[0]).removeprefix("http://"))
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
             gc.collect()

@@ -6,7 +6,7 @@ The only module that knows the metrics library.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -154,9 +154,9 @@ class Stats:
         """A counter of another part. `name` without prefix and `_total`; raises ValueError when it is taken."""
         return Counter(f"streamgauge_{name}_total", text, labels, registry=self._registry)
 
-    def histogram(self, name: str, text: str, *labels: str) -> Histogram:
+    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
         """A histogram of seconds of another part. `name` without prefix; raises ValueError when it is taken."""
-        return Histogram(f"streamgauge_{name}_seconds", text, labels, buckets=_SECONDS, registry=self._registry)
+        return Histogram(f"streamgauge_{name}_seconds", text, labels, buckets=buckets, registry=self._registry)
 
     def exposition(self) -> bytes:
         """Everything in the Prometheus text format (`CONTENT_TYPE`), for /metrics."""

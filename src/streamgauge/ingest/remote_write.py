@@ -22,6 +22,7 @@ from streamgauge.errors import (
     UnsupportedMedia,
 )
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, refusal_text
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
@@ -83,6 +84,7 @@ class RemoteWrite:
         self._inflight = inflight
         self._limits = limits or Limits()
         self._cache = SeriesCache()
+        self._turns = Turns()
 
     async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         """Answer one POST, after everything that is valid in it is on disk.
@@ -162,7 +164,7 @@ class RemoteWrite:
         async with asyncio.TaskGroup() as appends:
             while valid and not outcome.failures:
                 try:
-                    batch = next(batches, None)
+                    batch = await self._turns.take(lambda: next(batches, None))
                 except BadInput as error:
                     outcome.broken = error
                     batch = None
@@ -173,7 +175,6 @@ class RemoteWrite:
                     appends.create_task(append(empty_batch() if batch is None else batch, metadata))
                 if batch is None:
                     break
-                await asyncio.sleep(0)
                 valid = valid and sink.generation == generation
         if outcome.failures:
             self._cache.forget_metadata()  # so that it comes again with the retry
