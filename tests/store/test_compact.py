@@ -23,8 +23,9 @@ from streamgauge.store import block_merge, failpoints
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block, check_blocks
 from streamgauge.store.compact import CompactionPlan, full_plan, perform_compaction, plan_compaction
-from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
+from streamgauge.store.watermarks import NO_WATERMARK
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": f"m{i % 5}", "host": f"h{i}"}) for i in range(12)]

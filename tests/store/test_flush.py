@@ -19,8 +19,9 @@ from streamgauge.model.labels import key_of
 from streamgauge.store import failpoints
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.check import check_block, check_blocks
-from streamgauge.store.flush import MAX_LATE_DAYS, NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import MAX_LATE_DAYS, FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.watermarks import NO_WATERMARK
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": name, "n": str(n)}) for n, name in enumerate(["b", "a", "d", "c"])]
@@ -151,7 +152,8 @@ from pathlib import Path
 import numpy as np, pyarrow as pa
 from streamgauge.store import failpoints
 from streamgauge.store.blocks import LocalBlocks
-from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import FlushJob, perform_flush
+from streamgauge.store.watermarks import NO_WATERMARK
 failpoints.arm_from_environment()
 times = np.arange(3) * 86_400_000
 keys, watermarks = pa.array([b"m\\xff"], pa.binary()), np.full(1, NO_WATERMARK)

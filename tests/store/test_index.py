@@ -19,6 +19,7 @@ from streamgauge.errors import BadInput, Overloaded, StorageError
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.store.columns import PAGE_ROWS, IndexSnapshot
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.index import MAX_ID, SeriesIndex
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.leases import Leases
@@ -40,6 +41,11 @@ def an_index(folder: Path, **settings: int) -> Iterator[tuple[SeriesIndex, Lease
 def index(tmp_path: Path) -> Iterator[SeriesIndex]:
     with an_index(tmp_path) as (index, _):
         yield index
+
+
+def prune(index: SeriesIndex, *ids: int) -> None:
+    for _ in index.prune(np.array(ids, np.uint32)):
+        pass
 
 
 def view_of(index: SeriesIndex) -> IndexView:
@@ -111,7 +117,7 @@ def test_every_snapshot_stays_what_it_was(
                     living[series] = labels
             elif step == "prune":
                 pruned = [series for series in argument if living.pop(series, None) is not None]
-                index.prune(np.array(argument, np.uint32))
+                prune(index, *set(argument))
                 assert (index.generation != generation) == bool(pruned)
                 generation = index.generation
             elif step == "rebuild":
@@ -308,13 +314,53 @@ def test_restoring_nothing(index: SeriesIndex) -> None:
 
 def test_a_pruned_series_comes_back_under_a_new_id(index: SeriesIndex) -> None:
     first = index.resolve(b"m\xff")
-    index.prune(np.array([first, 77], np.uint32))
+    prune(index, first, 77)
     assert matched(view_of(index)) == []
     with pytest.raises(KeyError):
         index.keys_of(np.array([first], np.uint32))
     second = index.resolve(b"m\xff")
     assert second != first
     assert matched(view_of(index)) == [{"__name__": "m"}]
+
+
+def test_a_large_prune_changes_the_generation_once_and_leaves_alone_what_is_asked_for_after_that(
+    index: SeriesIndex,
+) -> None:
+    keys = [key_of({"n": str(number)}) for number in range(20_000)]
+    ids = np.array([index.resolve(key) for key in keys], np.uint32)
+    before = index.generation
+    written = IdSet()
+    written.add(ids[[3, 19_000]])
+    steps = index.prune(ids, written)
+    next(steps)
+    assert index.generation == before + 1
+    assert not index.living(ids[4:5]).any()
+    again = index.resolve(keys[4])
+    assert again == 20_000, "it has gone: it comes back under another id"
+    assert index.resolve(keys[18_000]) == ids[18_000], "it has not: its id is good for all of this generation"
+    written.add(ids[17_000:17_001])
+    assert sum(1 for _ in steps) > 3
+    assert index.generation == before + 1
+    assert index.living(ids).nonzero()[0].tolist() == [3, 17_000, 18_000, 19_000]
+    assert index.series == 5
+    prune(index, 1, 2)
+    assert index.generation == before + 1, "nothing was left to go"
+
+
+def test_what_the_index_takes_does_not_grow_with_the_series_that_ever_were(index: SeriesIndex) -> None:
+    """Each day has other series, and few of them stay."""
+    sizes = []
+    for day in range(30):
+        ids = [index.resolve(key_of({"pod": f"{day}-{number}"})) for number in range(4000)]
+        prune(index, *ids[10:])
+        if index.wants_rebuild:
+            assert list(index.rebuild())
+        sizes.append((len(index.known_ids()), index.used_bytes))
+    assert index.next_id == 120_000
+    assert index.series == 300
+    rows, used = zip(*sizes, strict=True)
+    assert max(rows[10:]) <= max(rows[:10]) + 300
+    assert max(used[10:]) < 1.2 * max(used[:10])
 
 
 def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
@@ -324,11 +370,11 @@ def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
         old = index.snapshot()
         release = leases.acquire(old.names)
         assert not index.wants_rebuild
-        index.prune(np.arange(0, 1501, dtype=np.uint32))
+        prune(index, *range(1501))
         assert index.wants_rebuild
         steps = index.rebuild()
         next(steps)
-        index.prune(np.array([1502, 1800, 2990], np.uint32))  # some of which have been moved
+        prune(index, 1502, 1800, 2990)  # some of which have been moved
         assert index.resolve(key_of({"n": "late"})) == 3000
         for _ in steps:
             pass

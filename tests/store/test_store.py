@@ -22,7 +22,7 @@ from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
-from streamgauge.store.jobs import series_with_data
+from streamgauge.store.jobs import series_without_data
 from streamgauge.store.maintenance import CLOCK_JUMP_MS, TRUST_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
@@ -277,6 +277,40 @@ def test_a_series_goes_with_its_last_block_and_can_come_back(data: Path) -> None
     assert check_folder(data) == []
 
 
+def test_churn_costs_what_lives_and_not_what_ever_was(data: Path) -> None:
+    """Each day has series of its own: what is kept of them goes with them, and late rows of the living are known."""
+    per_day, days = 300, 20
+
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            for day in range(days):
+                now = clock.now_ms()
+                rows = [(key_of({"pod": f"{day}-{number}"}), now, number) for number in range(per_day)]
+                await store.append(batch_of(store, [*rows, (KEYS[0], now, day)]))
+                store.head.seal()
+                await maintenance.flush(1 << 20)
+                await maintenance.expire()
+                marks, kept = store.state.watermarks, RETENTION // DAY_MS + 2
+                assert len(marks.ids) <= 2 * kept * per_day
+                assert store.index.series <= kept * per_day
+                assert len(store.index.known_ids()) <= 2 * kept * per_day
+                assert marks.of(np.array([store.resolve(KEYS[0])], np.uint32)).tolist() == [now]
+                await clock.advance(86_400)
+            assert store.index.next_id == days * per_day + 1
+            late = clock.now_ms() - DAY_MS - 1
+            await fill_day(store, maintenance, KEYS[0], late)
+            assert [meta.late for meta in store.state.blocks if meta.min_time == late] == [True]
+
+    async def look() -> None:
+        async with opened(data, ManualClock(NOON + days * DAY_MS), RETENTION) as (store, _):
+            assert len(store.state.watermarks.ids) <= 6 * per_day, "nor does a start bring them back"
+
+    asyncio.run(work())
+    asyncio.run(look())
+    assert check_folder(data) == []
+
+
 def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -> None:
     async def work() -> None:
         clock = ManualClock(NOON)
@@ -287,7 +321,7 @@ def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -
             await asyncio.sleep(0)
             with store.pruner.watching(store.queued_series):
                 snapshot, release = store.snapshot()
-                found = series_with_data(data, snapshot.blocks, snapshot.head)
+                found = series_without_data(snapshot)
                 release()
                 await store.append(one(ids[3]))
                 pruning = asyncio.ensure_future(store.pruner.prune(found))

@@ -24,9 +24,6 @@ MAX_LATE_DAYS = 8
 """Late rows over more days than this become one block over all of them: a backfill of a year would otherwise write
 hundreds of small blocks at each flush. Compaction splits it."""
 
-NO_WATERMARK = np.iinfo(np.int64).min
-"""The watermark of a series that no block has."""
-
 
 @dataclass(frozen=True, slots=True)
 class FlushJob:

@@ -21,7 +21,7 @@ from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_with_data
+from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
 from streamgauge.store.retention import expired
@@ -159,7 +159,7 @@ class Maintenance:
 
         def visible() -> None:
             store.swap(result.blocks, (), taken.through)
-            store.raise_watermarks(result.ids, result.latest)
+            store.state.watermarks = result.watermarks
             store.metadata_saved(metadata)
             self.counts.flushes += 1
             store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
@@ -302,11 +302,23 @@ class Maintenance:
         with store.pruner.watching(store.queued_series):
             snapshot, release = store.snapshot()
             try:
-                found = await self._compacter.run(series_with_data, store.data, snapshot.blocks, snapshot.head)
+                dead = await self._compacter.run(series_without_data, snapshot)
             finally:
                 release()
-            await store.pruner.prune(found)
+            await store.pruner.prune(dead)
+        await self._prune_watermarks()
         self._may_prune = False
+
+    async def _prune_watermarks(self) -> None:
+        """Forget those of series that the index no longer has. A flush may put some back that it had been sent; they
+        go the next time."""
+        state = self._store.state
+        while True:
+            before = state.watermarks
+            after = await asyncio.to_thread(before.only, self._store.index.known_ids())
+            if state.watermarks is before:  # no flush raised some meanwhile
+                state.watermarks = after
+                return
 
     # ---- damage -----------------------------------------------------------------------------------------------------
 

@@ -55,9 +55,7 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         for commit, batch in replay_samples(log, last, recovered.series, left_out, recovered.damage):
             head.append(commit, batch)
             last = commit
-        snapshot = StoreSnapshot(
-            data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
-        )
+        snapshot = StoreSnapshot(data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot())
         yield snapshot, recovered.damage
     finally:
         head.close()

@@ -16,16 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Corrupt, StorageError
-from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.arrays import Bools, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
-from streamgauge.store.flush import NO_WATERMARK
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.replay import log_store_id
+from streamgauge.store.watermarks import Watermarks
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Recovered:
     state: CatalogState
     series: Series
     next_series_id: int
-    watermarks: Int64s  # by series id
+    watermarks: Watermarks
     metadata: dict[str, Metadata]
     damage: list[Damage] = field(default_factory=list)
 
@@ -91,10 +92,7 @@ def recover(data: Path, expired: int | None = None, writable: bool = True) -> Re
                 damage.append(_unreadable(record, error))
     series = found.series()
     next_id = max(state.next_series_id, found.next_id)
-    watermarks = np.full(next_id, NO_WATERMARK, np.int64)
-    for ids, latest in found.latest:
-        np.maximum.at(watermarks, ids, latest)
-    return Recovered(catalog, blocks, state, series, next_id, watermarks, metadata, damage)
+    return Recovered(catalog, blocks, state, series, next_id, found.watermarks, metadata, damage)
 
 
 def replay_samples(
@@ -105,10 +103,10 @@ def replay_samples(
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
     series `left_out`, whose key has another id by now: they are past their retention.
     """
-    defined = np.zeros(int(series.ids.max()) + 1 if len(series.ids) else 0, np.bool_)
-    defined[series.ids] = True
-    usable = defined.copy()
-    usable[left_out] = False
+    defined, usable = IdSet(), IdSet()
+    defined.add(series.ids)
+    usable.add(series.ids)
+    usable.discard(left_out)
     lost = 0
     for record in log.replay():
         if record.kind != RecordKind.SAMPLES or record.commit <= after:
@@ -118,21 +116,12 @@ def replay_samples(
         except Corrupt as error:
             damage.append(_unreadable(record, error))
             continue
-        lost += int(np.count_nonzero(~_lookup(defined, batch.series)))
-        yield record.commit, _only(batch, _lookup(usable, batch.series))
+        lost += int(np.count_nonzero(~defined.contains(batch.series)))
+        yield record.commit, _only(batch, usable.contains(batch.series))
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))
     damage += log.damage
-
-
-def _lookup(flags: Bools, ids: UInt32s) -> Bools:
-    """flags[ids], False where there is none."""
-    if not len(ids) or int(ids.max()) < len(flags):
-        return flags[ids]
-    inside = ids < len(flags)
-    inside[inside] = flags[ids[inside]]
-    return inside
 
 
 def _only(batch: SampleBatch, wanted: Bools) -> SampleBatch:
@@ -151,7 +140,7 @@ class _SeriesFound:
     def __init__(self) -> None:
         self._ids: list[UInt32s] = []
         self._keys: list[pa.BinaryArray] = []
-        self.latest: list[tuple[UInt32s, Int64s]] = []
+        self.watermarks = Watermarks()
         self.next_id = 0  # above every id that occurs, be it defined or not
 
     def add(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
@@ -228,7 +217,7 @@ def _read_series(
             unseen = found.unseen(ids)
             if unseen.any():
                 found.add(ids[unseen], reader.keys().filter(pa.array(unseen)))
-            found.latest.append((ids, reader.time_bounds()[1]))
+            found.watermarks = found.watermarks.raised(ids, reader.time_bounds()[1])
     except Corrupt as error:
         if meta.id not in blocks.names():
             damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
