@@ -154,7 +154,10 @@ class RemoteWrite:
                     await sink.append(batch, metadata)
                     outcome.stored += len(batch)
             except StreamgaugeError as error:
-                outcome.failures.append(error)
+                # While it waited for room its series may have gone, and then they have other ids by now.
+                valid = valid and sink.generation == generation
+                if valid:
+                    outcome.failures.append(error)
             finally:
                 room.release()
 

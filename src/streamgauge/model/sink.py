@@ -19,7 +19,8 @@ class Sink(Protocol):
 
     @property
     def generation(self) -> int:
-        """Changes when ids given before may no longer be used (a series was pruned): drop every cached id."""
+        """Changes when ids given before may no longer be used (series are pruned): drop every cached id. An append with
+        such an id that was waiting then raises Overloaded. Ids given after the change are good until the next."""
 
     def admitted(self) -> tuple[int, int]:
         """The oldest and the newest time in ms, both inclusive, that a sample may have at this moment."""
