@@ -11,6 +11,7 @@
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
     │   ├── Overloaded         the server is at a limit (503)
+    │   │   └── IndexFull      no new series fits the index; a write that has others refuses its new ones alone (400)
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
@@ -89,6 +90,10 @@ class Busy(StreamgaugeError):
 
 
 class Overloaded(Busy):
+    pass
+
+
+class IndexFull(Overloaded):
     pass
 
 

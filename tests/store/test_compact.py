@@ -63,7 +63,7 @@ class Store:
             ids=ids,
             times=np.array([time for _, time in ordered], np.int64),
             values=np.array([rows[row] for row in ordered], np.int64).view(np.float64),
-            keys=pa.array([KEYS[series] for series in np.unique(ids)], pa.binary()),
+            keys=pa.array([KEYS[series] for series in np.unique(ids)], pa.large_binary()),
             watermarks=np.array([self.watermark(int(series)) for series in np.unique(ids)], np.int64),
             first_commit=self.commit - 9,
             last_commit=self.commit,
@@ -269,7 +269,7 @@ def test_a_split_keeps_commits_and_lateness(store: Store) -> None:
 
 def test_a_series_longer_than_a_chunk_is_merged_in_stretches_of_time(store: Store) -> None:
     rows = 3 * block_merge.CHUNK_ROWS // 2
-    key = pa.array([KEYS[0]], pa.binary())
+    key = pa.array([KEYS[0]], pa.large_binary())
     even = np.arange(0, 2 * rows, 2) + DAY
     mixed = np.unique(np.concatenate((even[::3], even[: rows // 3] + 1)))
     blocks = [(even, 1.0, False, 1), (mixed, 2.0, True, 11)]
@@ -299,7 +299,7 @@ from streamgauge.store.flush import FlushJob, perform_flush
 
 DAY, SERIES, STEPS = 20_000 * 86_400_000, 2000, 600
 blocks = LocalBlocks(Path(sys.argv[1]))
-keys = pa.array([key_of({"__name__": "m", "host": str(i)}) for i in range(SERIES)], pa.binary())
+keys = pa.array([key_of({"__name__": "m", "host": str(i)}) for i in range(SERIES)], pa.large_binary())
 ids = np.repeat(np.arange(SERIES, dtype=np.uint32), STEPS)
 values = np.tile(np.arange(STEPS, dtype=np.float64), SERIES)
 metas = []

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import BadInput, Overloaded, StorageError
+from streamgauge.errors import BadInput, IndexFull, StorageError
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.store.columns import PAGE_ROWS, IndexSnapshot
@@ -231,17 +231,33 @@ def test_a_full_index_refuses_new_series_alone(tmp_path: Path) -> None:
         while index.used_bytes < 3_000_000:
             index.resolve(key_of({"pod": f"pod-{index.series}", "x": "y"}))
         known = index.series
-        with pytest.raises(Overloaded, match=r"3000000 are allowed.*retention"):
+        with pytest.raises(IndexFull, match=r"3000000 are allowed.*retention"):
             index.resolve(key_of({"pod": "another", "x": "y"}))
         assert index.series == index.next_id == known
         assert index.resolve(key_of({"pod": "pod-0", "x": "y"})) == 0
         assert len(matched(view_of(index), ("x", "=", "y"))) == known
 
 
+def test_a_label_holds_no_more_text_than_a_reader_can_have(tmp_path: Path) -> None:
+    with an_index(tmp_path, label_bytes=50) as (index, _):
+        assert index.resolve(key_of({"a": "x" * 30})) == 0
+        with pytest.raises(IndexFull, match=r"label a take 30 bytes, and 50"):
+            index.resolve(key_of({"a": "y" * 21, "b": "1"}))
+        assert index.resolve(key_of({"a": "y" * 20, "b": "z" * 50})) == 1
+        assert index.resolve(key_of({"a": "x" * 30, "b": "z" * 50})) == 2
+        with pytest.raises(IndexFull, match=r"names of all labels take 2 bytes, and 50"):
+            index.resolve(key_of({"n" * 49: "1"}))
+        assert index.series == index.next_id == 3
+        assert len(matched(view_of(index))) == 3
+        for _ in index.rebuild():  # to which, as to a start, no limit applies
+            pass
+        assert len(matched(view_of(index), ("b", "=", "z" * 50))) == 2
+
+
 def test_ids_end_at_32_bits(tmp_path: Path) -> None:
     with an_index(tmp_path, next_id=MAX_ID) as (index, _):
         assert index.resolve(b"a\xff") == MAX_ID
-        with pytest.raises(Overloaded, match="every series id"):
+        with pytest.raises(IndexFull, match="every series id"):
             index.resolve(b"b\xff")
 
 
@@ -290,7 +306,7 @@ def test_a_rebuild_that_finds_no_memory_changes_nothing(index: SeriesIndex, smal
 def test_restore_takes_any_order_and_repetitions(index: SeriesIndex) -> None:
     keys = [key_of({"a": "1"}), key_of({"__name__": "m"}), key_of({"a": "1"}), key_of({"a": "2"}), key_of({"a": "9"})]
     ids = np.array([7, 3, 7, 5, 5], np.uint32)
-    assert index.restore(ids, pa.array(keys, pa.binary())).tolist() == []
+    assert index.restore(ids, pa.array(keys, pa.large_binary())).tolist() == []
     assert index.keys_of(np.array([3, 5, 7], np.uint32)) == [keys[1], keys[3], keys[0]]
     assert (index.series, index.next_id) == (3, 8)
     assert index.resolve(keys[0]) == 7
@@ -299,7 +315,7 @@ def test_restore_takes_any_order_and_repetitions(index: SeriesIndex) -> None:
 
 def test_restore_leaves_out_the_older_id_of_a_key(tmp_path: Path) -> None:
     with an_index(tmp_path, next_id=100) as (index, _):
-        keys = pa.array([b"new\xff", b"m\xff", b"m\xff"], pa.binary())
+        keys = pa.array([b"new\xff", b"m\xff", b"m\xff"], pa.large_binary())
         assert index.restore(np.array([4, 9, 2], np.uint32), keys).tolist() == [2]
         assert index.resolve(b"m\xff") == 9
         assert index.resolve(b"other\xff") == 100
@@ -308,7 +324,7 @@ def test_restore_leaves_out_the_older_id_of_a_key(tmp_path: Path) -> None:
 
 
 def test_restoring_nothing(index: SeriesIndex) -> None:
-    assert index.restore(np.empty(0, np.uint32), pa.array([], pa.binary())).tolist() == []
+    assert index.restore(np.empty(0, np.uint32), pa.array([], pa.large_binary())).tolist() == []
     assert (index.series, index.next_id) == (0, 0)
 
 

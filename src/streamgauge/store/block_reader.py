@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
-from streamgauge.store import names
+from streamgauge.store import arrow, names
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.ports import BlockMeta, Part
@@ -97,14 +97,13 @@ class LocalBlockReader:
     def series_ids(self) -> UInt32s:
         return self._ids
 
-    def keys(self) -> pa.BinaryArray:
+    def keys(self) -> arrow.Keys:
         """Not kept: each call decodes the labels."""
         file = self._read_series_file()
         with reading(self._series_path):
             groups = [file.read_row_group(group, columns=["labels"]) for group in range(file.num_row_groups)]
         chunks = [labels_to_keys(cast(Labels, chunk)) for group in groups for chunk in group.column(0).chunks]
-        keys: pa.BinaryArray = pa.concat_arrays(chunks)
-        return keys
+        return arrow.keys_of(chunks)
 
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         return self._min_times, self._max_times

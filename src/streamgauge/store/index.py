@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
-from streamgauge.errors import Overloaded
+from streamgauge.errors import IndexFull
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
@@ -23,6 +22,10 @@ from streamgauge.store.shm import SharedMemory
 
 DEFAULT_BUDGET = 1 << 30
 MAX_ID = (1 << 32) - 1
+
+MAX_LABEL_BYTES = 1 << 30
+"""Bytes of the distinct values of one label, and of all names: a reader has them as one Arrow array, which ends at
+2 GiB. The budget is reached before, unless somebody has raised it."""
 
 _SHARDS = 128
 """A dictionary of a million keys stands still for 50 ms and more when it grows; 128 of them for below 1 ms each."""
@@ -40,13 +43,23 @@ class SeriesIndex:
     """The writing side. Everything is called on the event loop's thread.
 
     memory: where the columns live. leases: what queries read. next_id: no id below it is given to a new series.
-    budget: bytes that the index may take, shared memory and an estimate of the server's own counted.
+    budget: bytes that the index may take, shared memory and an estimate of the server's own counted. label_bytes: those
+    of one label's distinct values. Neither bounds what is restored.
     """
 
-    def __init__(self, memory: SharedMemory, leases: Leases, *, next_id: int = 0, budget: int = DEFAULT_BUDGET) -> None:
+    def __init__(
+        self,
+        memory: SharedMemory,
+        leases: Leases,
+        *,
+        next_id: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        label_bytes: int = MAX_LABEL_BYTES,
+    ) -> None:
         self._memory = memory
         self._leases = leases
         self._budget = budget
+        self._label_bytes = label_bytes
         self._next_id = next_id
         self._generation = 0
         self._columns = LabelColumns(memory)
@@ -90,7 +103,8 @@ class SeriesIndex:
     def resolve(self, key: bytes) -> int:
         """The id of a canonical key, a new one if the key is new.
 
-        Raises Overloaded when the index is at its budget or shared memory runs out; nothing has changed then.
+        Raises IndexFull when the index is at its budget, and another Overloaded or StorageError when shared memory runs
+        out; nothing has changed then.
         """
         shard = self._shards[hash(key) % _SHARDS]
         known = shard.get(key)
@@ -117,7 +131,7 @@ class SeriesIndex:
         read on any thread."""
         return self._rows.ids[: len(self._rows.keys)]
 
-    def restore(self, ids: UInt32s, keys: pa.BinaryArray) -> UInt32s:
+    def restore(self, ids: UInt32s, keys: arrow.Keys) -> UInt32s:
         """Fill an empty index with what is on disk, in any order and with repetitions.
 
         Where two ids have one key (the series was pruned and came back), the higher id stands. An id that comes with
@@ -126,7 +140,7 @@ class SeriesIndex:
         """
         assert not self._rows.keys, "restore fills an empty index"
         ids, first = np.unique(ids, return_index=True)
-        texts = cast("list[bytes]", arrow.take(keys, first).to_pylist())
+        texts = cast("list[bytes]", arrow.take_keys(keys, first).to_pylist())
         for series, key in zip(ids.tolist(), texts, strict=True):
             self._shards[hash(key) % _SHARDS][key] = series
         left_out = []
@@ -219,14 +233,14 @@ class SeriesIndex:
 
     def _add(self, shard: dict[bytes, int], key: bytes) -> int:
         if self.used_bytes >= self._budget:
-            raise Overloaded(
+            raise IndexFull(
                 f"the series index is full: {self.series} series take {self.used_bytes} bytes, {self._budget} are "
                 "allowed. Drop labels that have many values, shorten the retention, or raise the limit of the index"
             )
         series = self._next_id
         if series > MAX_ID:
-            raise Overloaded("every series id has been used: export the data and start a new folder")
-        self._columns.add(series, key)
+            raise IndexFull("every series id has been used: export the data and start a new folder")
+        self._columns.add(series, key, self._label_bytes)
         self._next_id = series + 1
         self._rows.append(series, key)
         self._key_bytes += len(key)

@@ -36,7 +36,7 @@ class Series:
     """Series found on disk, each id once."""
 
     ids: UInt32s
-    keys: pa.BinaryArray
+    keys: arrow.Keys
 
 
 @dataclass(slots=True)
@@ -139,11 +139,11 @@ class _SeriesFound:
 
     def __init__(self) -> None:
         self._ids: list[UInt32s] = []
-        self._keys: list[pa.BinaryArray] = []
+        self._keys: list[arrow.Keys] = []
         self.watermarks = Watermarks()
         self.next_id = 0  # above every id that occurs, be it defined or not
 
-    def add(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
+    def add(self, ids: UInt32s, keys: arrow.Keys) -> None:
         self.see(ids)
         self._ids.append(ids)
         self._keys.append(keys)
@@ -153,17 +153,16 @@ class _SeriesFound:
         self.next_id = max(self.next_id, int(ids.max(initial=0)) + 1 if len(ids) else 0)
 
     def series(self) -> Series:
-        """Each once, as it was found first. The keys of all finds together may be more than an array can hold."""
+        """Each once, as it was found first."""
         if not self._ids:
-            return Series(np.empty(0, np.uint32), pa.array([], pa.binary()))
+            return Series(np.empty(0, np.uint32), arrow.keys_of([]))
         ids = np.concatenate(self._ids)
         first = np.sort(np.unique(ids, return_index=True)[1])
         ends = np.cumsum([len(part) for part in self._ids])
         finds = np.split(first, np.searchsorted(first, ends[:-1]))
         starts = ends - [len(part) for part in self._ids]
-        parts = [arrow.take(keys, rows - start) for keys, rows, start in zip(self._keys, finds, starts, strict=True)]
-        keys: pa.BinaryArray = pa.concat_arrays(parts)
-        return Series(ids[first], keys)
+        parts = [arrow.take_keys(keys, rows - at) for keys, rows, at in zip(self._keys, finds, starts, strict=True)]
+        return Series(ids[first], arrow.keys_of(parts))
 
     def unseen(self, ids: UInt32s) -> Bools:
         """Which of the ids have not been added."""
@@ -246,7 +245,8 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
 
 def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> None:
     if record.kind == RecordKind.SERIES:
-        found.add(*decode_series(record.payload))
+        ids, keys = decode_series(record.payload)
+        found.add(ids, arrow.keys_of([keys]))
     elif record.kind == RecordKind.SAMPLES:
         found.see(decode_samples(record.payload).series)
     elif record.kind == RecordKind.METADATA:
