@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import StorageError
+from streamgauge.errors import Overloaded
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.model.source import NoMeter
@@ -264,17 +264,6 @@ def test_a_spawned_process_reads_a_snapshot(head: Head) -> None:
 # ---- faults ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Limits the size of the files, and so of the shared memory, that can be created."""
-    resource = pytest.importorskip("resource")
-    if not sys.platform.startswith("linux"):
-        pytest.skip("shared memory counts as files on Linux alone")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_what_was_reserved_can_be_appended(head: Head, small_files: Callable[[int], None]) -> None:
     """However unluckily the commits fall: each second one is too large for what the one before has left."""
     largest = scrape(MAX_COMMIT_ROWS, 0, np.random.default_rng(1))
@@ -282,7 +271,7 @@ def test_what_was_reserved_can_be_appended(head: Head, small_files: Callable[[in
     head.append(0, batch_of([(1, 1, 1)]))
     head.reserve(sum(sizes))
     small_files(1 << 20)
-    with pytest.raises(StorageError):
+    with pytest.raises(Overloaded):
         head.reserve(sum(sizes) + SEGMENT_ROWS)
     for commit, size in enumerate(sizes, start=1):
         head.append(commit, SampleBatch(largest.series[:size], largest.times[:size], largest.values[:size]))
@@ -294,7 +283,7 @@ def test_without_memory_a_commit_is_refused_and_nothing_changes(head: Head, smal
     head.append(1, batch_of([(1, 1, 1)]))
     head.seal()
     small_files(1 << 20)
-    with pytest.raises(StorageError):
+    with pytest.raises(Overloaded):
         head.append(2, batch_of([(2, 2, 2)]))
     small_files(-1)
     assert (head.last_commit, all_of(head.snapshot())) == (1, {(1, 1): 1})

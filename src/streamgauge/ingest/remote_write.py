@@ -169,6 +169,9 @@ class RemoteWrite:
                 except BadInput as error:
                     outcome.broken = error
                     batch = None
+                except StreamgaugeError as error:  # no memory for a new series: that is not its sender's fault
+                    outcome.failures.append(error)
+                    break
                 metadata = tuple(findings.metadata.values())
                 findings.metadata.clear()
                 if metadata or (batch is not None and len(batch)):

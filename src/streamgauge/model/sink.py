@@ -14,7 +14,8 @@ class Sink(Protocol):
     def resolve(self, key: bytes) -> int:
         """The series id of a canonical key (`model.labels.series_key`), new if the key is new.
 
-        Raises Overloaded when the series index is at its byte budget. An id stays valid for the life of `generation`.
+        Raises IndexFull when the series index is at its byte budget, and another Overloaded or StorageError when the
+        server is short of memory. An id stays valid for the life of `generation`.
         """
 
     @property

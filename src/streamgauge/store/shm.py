@@ -36,7 +36,8 @@ else:
 
 _LINUX_FOLDER = Path("/dev/shm")
 _TRACKED = "shared_memory"
-_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC, errno.ENOMEM)
+_NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EFBIG} | ({errno.EDQUOT} if sys.platform != "win32" else set())
+"""EFBIG: the process's own limit, which counts shared memory as files."""
 
 
 class Segment:
@@ -90,7 +91,8 @@ class SharedMemory:
             if error.errno in _NO_ROOM:
                 raise Overloaded(
                     f"no room for {size} more bytes of shared memory beside the {self.used_bytes} in use: enlarge "
-                    "/dev/shm (in a container: --shm-size) or lower the number of samples kept in memory"
+                    "/dev/shm (in a container: --shm-size) or lower the number of samples kept in memory",
+                    retry_after=5,
                 ) from error
             raise StorageError(f"cannot create shared memory {name} of {size} bytes: {error}") from error
         self._live[name] = segment

@@ -1,9 +1,9 @@
-"""The remote-write endpoint on a real store that prunes series meanwhile."""
+"""The remote-write endpoint on a real store: series that go meanwhile, and memory that ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,8 +32,11 @@ def receiver(store: Store) -> RemoteWrite:
     return RemoteWrite(store, stats, ManualClock(NOON), InFlight(Limits().inflight, stats))
 
 
-async def post(remote_write: RemoteWrite, message: str, first: int) -> Reply:
-    series = [requests.Series(labels(number), [(NOON, float(number))]) for number in range(first, first + PER_REQUEST)]
+def numbered(numbers: Iterable[int], time: int = NOON) -> list[requests.Series]:
+    return [requests.Series(labels(number), [(time, float(number))]) for number in numbers]
+
+
+async def post(remote_write: RemoteWrite, message: str, series: Sequence[requests.Series]) -> Reply:
     encode = requests.v1 if message == requests.V1 else requests.v2
     block = requests.snappy(encode(series))
 
@@ -58,7 +61,10 @@ def test_a_large_prune_disturbs_a_request_on_its_way_once_at_most(tmp_path: Path
                 assert len(dead) == PRUNED
                 # Some of what is written is about to be pruned, at both ends, and some is new.
                 firsts = (0, PRUNED // 2, PRUNED - 1000)
-                writing = [asyncio.ensure_future(post(remote_write, message, first)) for first in firsts]
+                writing = [
+                    asyncio.ensure_future(post(remote_write, message, numbered(range(first, first + PER_REQUEST))))
+                    for first in firsts
+                ]
                 for _ in range(6):
                     await asyncio.sleep(0)
                 pruning = asyncio.ensure_future(store.pruner.prune(dead))
@@ -73,5 +79,30 @@ def test_a_large_prune_disturbs_a_request_on_its_way_once_at_most(tmp_path: Path
             assert store.generation == generation + 1
             wanted = {number for first in firsts for number in range(first, first + PER_REQUEST)}
             assert content(store).keys() == {(key_of(labels(number)), NOON) for number in wanted}
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+def test_a_server_without_memory_for_a_new_series_says_so_and_takes_the_request_later(
+    tmp_path: Path, message: str, small_files: Callable[[int], None]
+) -> None:
+    long = [requests.Series({"__name__": "long", "text": letter * 50_000}, [(NOON, 1.0)]) for letter in "abc"]
+
+    async def work() -> None:
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, _):
+            remote_write = receiver(store)
+            assert (await post(remote_write, message, numbered(range(10)))).status == 204
+            small_files(100_000)
+            refused = await post(remote_write, message, [*numbered(range(10), NOON + 1), *long])
+            known = await post(remote_write, message, numbered(range(10), NOON + 2))
+            small_files(-1)
+            assert refused.status == 503
+            assert refused.headers["retry-after"] == "5"
+            assert "bytes of shared memory" in refused.body
+            assert "--shm-size" in refused.body
+            assert known.status == 204, "series that are known go on"
+            assert (await post(remote_write, message, [*numbered(range(10), NOON + 1), *long])).status == 204
+            assert len(content(store)) == 33
 
     asyncio.run(work())
