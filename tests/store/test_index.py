@@ -1,12 +1,12 @@
 import pickle
 import re
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ Labels = Mapping[str, str]
 
 
 @contextmanager
-def an_index(folder: Path, **settings: int) -> Iterator[tuple[SeriesIndex, Leases]]:
-    memory, leases = SharedMemory(folder), Leases()
+def an_index(**settings: int) -> Iterator[tuple[SeriesIndex, Leases]]:
+    memory, leases = SharedMemory(secrets.token_hex(16)), Leases()
     try:
         yield SeriesIndex(memory, leases, **settings), leases
     finally:
@@ -38,8 +38,8 @@ def an_index(folder: Path, **settings: int) -> Iterator[tuple[SeriesIndex, Lease
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[SeriesIndex]:
-    with an_index(tmp_path) as (index, _):
+def index() -> Iterator[SeriesIndex]:
+    with an_index() as (index, _):
         yield index
 
 
@@ -99,10 +99,8 @@ operations = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(operations, st.lists(st.lists(matchers, max_size=3), min_size=1, max_size=4))
-def test_every_snapshot_stays_what_it_was(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], queries: list[list[Matcher]]
-) -> None:
-    with an_index(tmp_path_factory.getbasetemp()) as (index, leases):
+def test_every_snapshot_stays_what_it_was(steps: list[tuple[str, Any]], queries: list[list[Matcher]]) -> None:
+    with an_index() as (index, leases):
         cache, living = ViewCache(), dict[int, dict[str, str]]()
         snapshots: list[tuple[IndexSnapshot, dict[int, dict[str, str]]]] = []
         generation = index.generation
@@ -226,8 +224,8 @@ def test_a_spawned_process_reads_a_snapshot(index: SeriesIndex) -> None:
 # ---- limits and faults ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_index_refuses_new_series_alone(tmp_path: Path) -> None:
-    with an_index(tmp_path, budget=3_000_000) as (index, _):
+def test_a_full_index_refuses_new_series_alone() -> None:
+    with an_index(budget=3_000_000) as (index, _):
         while index.used_bytes < 3_000_000:
             index.resolve(key_of({"pod": f"pod-{index.series}", "x": "y"}))
         known = index.series
@@ -238,8 +236,8 @@ def test_a_full_index_refuses_new_series_alone(tmp_path: Path) -> None:
         assert len(matched(view_of(index), ("x", "=", "y"))) == known
 
 
-def test_a_label_holds_no_more_text_than_a_reader_can_have(tmp_path: Path) -> None:
-    with an_index(tmp_path, label_bytes=50) as (index, _):
+def test_a_label_holds_no_more_text_than_a_reader_can_have() -> None:
+    with an_index(label_bytes=50) as (index, _):
         assert index.resolve(key_of({"a": "x" * 30})) == 0
         with pytest.raises(IndexFull, match=r"label a take 30 bytes, and 50"):
             index.resolve(key_of({"a": "y" * 21, "b": "1"}))
@@ -254,8 +252,8 @@ def test_a_label_holds_no_more_text_than_a_reader_can_have(tmp_path: Path) -> No
         assert len(matched(view_of(index), ("b", "=", "z" * 50))) == 2
 
 
-def test_ids_end_at_32_bits(tmp_path: Path) -> None:
-    with an_index(tmp_path, next_id=MAX_ID) as (index, _):
+def test_ids_end_at_32_bits() -> None:
+    with an_index(next_id=MAX_ID) as (index, _):
         assert index.resolve(b"a\xff") == MAX_ID
         with pytest.raises(IndexFull, match="every series id"):
             index.resolve(b"b\xff")
@@ -302,8 +300,8 @@ def test_restore_takes_any_order_and_repetitions(index: SeriesIndex) -> None:
     assert matched(view_of(index)) == [{"__name__": "m"}, {"a": "2"}, {"a": "1"}]
 
 
-def test_restore_leaves_out_the_older_id_of_a_key(tmp_path: Path) -> None:
-    with an_index(tmp_path, next_id=100) as (index, _):
+def test_restore_leaves_out_the_older_id_of_a_key() -> None:
+    with an_index(next_id=100) as (index, _):
         keys = pa.array([b"new\xff", b"m\xff", b"m\xff"], pa.large_binary())
         assert index.restore(np.array([4, 9, 2], np.uint32), keys).tolist() == [2]
         assert index.resolve(b"m\xff") == 9
@@ -368,8 +366,8 @@ def test_what_the_index_takes_does_not_grow_with_the_series_that_ever_were(index
     assert max(used[10:]) < 1.2 * max(used[:10])
 
 
-def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
-    with an_index(tmp_path) as (index, leases):
+def test_a_rebuild_keeps_up_with_what_happens_meanwhile() -> None:
+    with an_index() as (index, leases):
         for number in range(3000):
             index.resolve(key_of({"n": str(number)}))
         old = index.snapshot()

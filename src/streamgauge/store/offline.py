@@ -43,7 +43,7 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         raise Corrupt(
             f"{lost.message}. The catalog is rebuilt when a server starts on {data}, or by compacting it"
         ) from None
-    memory = SharedMemory(data)
+    memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
     pool = ThreadPoolExecutor(1, "head")

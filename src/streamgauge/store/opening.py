@@ -21,7 +21,8 @@ from streamgauge.store.leases import Leases
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.recovery import Recovered, recover, replay_samples
-from streamgauge.store.shm import SharedMemory, remove_leftovers
+from streamgauge.store.shm import SharedMemory
+from streamgauge.store.shm_names import remove_leftovers
 from streamgauge.store.snapshot import by_priority
 from streamgauge.store.store import Store, StoreSettings, StoreState
 
@@ -54,11 +55,11 @@ async def open_store(
     `flusher` and `compacter` are where blocks are written; they may be the same. Raises FormatTooNew and StorageError.
     """
     fs.make_dir(data)
-    remove_leftovers(data)
     now = clock.now_ms()
     expired = now - settings.retention if settings.retention else None
     recovered = await asyncio.to_thread(recover, data, expired)
-    memory = SharedMemory(data)
+    remove_leftovers(recovered.state.store_id)
+    memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
     pool = ThreadPoolExecutor(1, "head")
