@@ -20,6 +20,7 @@
         ├── ReadOnly           writes are refused until the disk recovers (503)
         ├── SyncFailed         this write is not durable (503)
         ├── Corrupt            bytes on disk are not what was written (500)
+        │   └── Unreadable     the disk does not give them back; it may do so later (500)
         ├── FolderInUse        another process holds the data folder
         └── FormatTooNew       written by a newer streamgauge
 
@@ -128,6 +129,10 @@ class SyncFailed(StorageError):
 
 
 class Corrupt(StorageError):
+    pass
+
+
+class Unreadable(Corrupt):
     pass
 
 

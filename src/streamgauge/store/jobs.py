@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.head_view import head_series, rows_of
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import ViewCache
+from streamgauge.store.patience import Patience
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta
 from streamgauge.store.runs import Run
 from streamgauge.store.snapshot import StoreSnapshot
@@ -77,16 +79,20 @@ def series_without_data(snapshot: StoreSnapshot) -> UInt32s:
 
 
 def find_damage(data: Path, metas: Sequence[BlockMeta]) -> list[tuple[BlockMeta, str]]:
-    """Blocks that do not read back as they were written, with the reason."""
-    blocks = LocalBlocks(data)
+    """Blocks that do not read back as they were written, with the reason. A disk that fails is asked again."""
+    blocks, patience = LocalBlocks(data), Patience()
     damaged = []
     for meta in metas:
         try:
-            with blocks.open(meta.id) as reader:
-                reader.keys()
-                cursor = reader.cursor()
-                while len(cursor.take(1 << 20)[0]):
-                    pass
+            patience.read(partial(_read_all, blocks, meta.id))
         except Corrupt as error:  # also for a file that is missing
             damaged.append((meta, error.message))
     return damaged
+
+
+def _read_all(blocks: LocalBlocks, block_id: str) -> None:
+    with blocks.open(block_id) as reader:
+        reader.keys()
+        cursor = reader.cursor()
+        while len(cursor.take(1 << 20)[0]):
+            pass

@@ -23,6 +23,7 @@ from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
+from streamgauge.store.patience import Patience
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.replay import log_store_id
@@ -63,19 +64,23 @@ class Recovered:
         }
 
 
-def recover(data: Path, expired: int | None = None, writable: bool = True) -> Recovered:
+def recover(
+    data: Path, expired: int | None = None, writable: bool = True, patience: Patience | None = None
+) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
 
-    `expired`: what is older than this time (ms) is past its retention; None where nothing is.
+    `expired`: what is older than this time (ms) is past its retention; None where nothing is. `patience`: with a disk
+    that does not give back a block.
 
     Raises FormatTooNew and StorageError; whatever is merely damaged is set aside and listed in `damage`.
     """
-    blocks = LocalBlocks(data)
+    patience = patience or Patience()
+    blocks = LocalBlocks(data, patience=patience)
     damage: list[Damage] = []
     catalog = _open_catalog(data, blocks, writable, damage)
     state = catalog.load()
     found = _SeriesFound()
-    live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage)]
+    live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage, patience)]
     if len(live) < len(state.blocks):
         if writable:
             _drop_from_catalog(catalog, [meta.id for meta in state.blocks if meta not in live])
@@ -207,16 +212,20 @@ def _drop_from_catalog(catalog: SqliteCatalog, gone: list[str]) -> None:
 
 
 def _read_series(
-    blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage]
+    blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage], patience: Patience
 ) -> bool:
-    """Take a block's series in. False when the block cannot be read and is set aside."""
-    try:
+    """Take a block's series in. False when the block cannot be read, not even after some tries, and is set aside."""
+
+    def read() -> None:
         with blocks.open(meta.id) as reader:
             ids = reader.series_ids()
             unseen = found.unseen(ids)
             if unseen.any():
                 found.add(ids[unseen], reader.keys().filter(pa.array(unseen)))
             found.watermarks = found.watermarks.raised(ids, reader.time_bounds()[1])
+
+    try:
+        patience.read(read)
     except Corrupt as error:
         if meta.id not in blocks.names():
             damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
