@@ -187,6 +187,8 @@ def test_a_day_that_has_ended_becomes_one_block_once_a_later_flush_left_it_alone
     assert plan_compaction([*day, next_day], DAY + DAY_MS - 1) is None  # it may still grow
     assert plan_compaction(day, DAY + DAY_MS) is None  # the last flush added to it
     assert plan_compaction([*day, next_day], DAY + DAY_MS) == CompactionPlan(tuple(day), late=False)
+    assert plan_compaction(day, DAY + DAY_MS, idle=True) == CompactionPlan(tuple(day), late=False)
+    assert plan_compaction(day, DAY + DAY_MS - 1, idle=True) is None
 
 
 def test_a_day_that_has_ended_is_not_rewritten_for_crumbs() -> None:
@@ -213,6 +215,8 @@ def test_a_day_is_not_merged_while_a_late_block_over_several_days_touches_it() -
 def test_a_late_block_over_several_days_is_split_once_no_more_of_them_come() -> None:
     later = normal(31, 100)
     assert plan_compaction([wide(1, 20), later], DAY) == CompactionPlan((wide(1, 20),), late=True, split=True)
+    assert plan_compaction([wide(1, 20)], DAY) is None
+    assert plan_compaction([wide(1, 20)], DAY, idle=True) == CompactionPlan((wide(1, 20),), late=True, split=True)
     both = wide(1, 20), wide(11, 20)
     assert plan_compaction([*both, later], DAY) == CompactionPlan(both, late=True)
 

@@ -23,7 +23,7 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store.jobs import series_without_data
-from streamgauge.store.maintenance import CLOCK_JUMP_MS, TRUST_SECONDS, Maintenance
+from streamgauge.store.maintenance import CLOCK_JUMP_MS, IDLE_SECONDS, TRUST_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.store import Store
@@ -237,6 +237,47 @@ def test_a_small_correction_of_the_clock_is_believed(data: Path) -> None:
             clock.jump(CLOCK_JUMP_MS - 1)
             assert await maintenance.expire()
             assert len(content(store)) == 1
+
+    asyncio.run(work())
+
+
+# ---- compaction by itself --------------------------------------------------------------------------------------------
+
+
+def test_a_day_that_nobody_writes_to_any_more_is_compacted_all_the_same(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            running = asyncio.ensure_future(maintenance.run())
+            for number in range(2):
+                await fill_day(store, maintenance, KEYS[number], NOON + number)
+            await clock.advance(DAY_MS / 2000 - 60)
+            assert len(store.state.blocks) == 2, "more of this day may come"
+            while len(store.state.blocks) > 1:
+                await clock.advance(60)
+                await asyncio.wait([running], timeout=0.01)
+            assert clock.now_ms() >= NOON + DAY_MS // 2
+            assert len(content(store)) == 2
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(work())
+
+
+def test_what_was_just_flushed_is_left_alone_until_flushes_rest(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            await clock.advance(2 * IDLE_SECONDS)
+            for number in range(2):
+                await fill_day(store, maintenance, KEYS[number], NOON - DAY_MS + number)
+            assert not await maintenance.compact()
+            await clock.advance(IDLE_SECONDS - 1)
+            assert not await maintenance.compact()
+            await clock.advance(1)
+            assert await maintenance.compact()
+            assert not await maintenance.compact()
+            assert len(store.state.blocks) == 1
 
     asyncio.run(work())
 
