@@ -52,7 +52,7 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
         last = recovered.state.flushed_through
-        for commit, batch in replay_samples(log, last, recovered.series, left_out, recovered.damage):
+        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, recovered.damage):
             head.append(commit, batch)
             last = commit
         snapshot = StoreSnapshot(data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot())

@@ -41,8 +41,8 @@ takes several times as long."""
 class Progress:
     """How far the opening is. Read by whoever answers whether the server is ready."""
 
-    current: int = 0  # samples of the log that are in memory again
-    total: int = 0  # of how many, by the size of the log: an estimate until it has been read
+    current: int = 0  # samples of the log that are in memory again, or left out
+    total: int = 0  # of how many; 0 until the folder has been looked through
 
 
 @asynccontextmanager
@@ -58,6 +58,7 @@ async def open_store(
     now = clock.now_ms()
     expired = now - settings.retention if settings.retention else None
     recovered = await asyncio.to_thread(recover, data, expired)
+    progress.total = recovered.samples
     remove_leftovers(recovered.state.store_id)
     memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
@@ -103,15 +104,14 @@ def _state(recovered: Recovered) -> StoreState:
 
 
 async def _replay(
-    store: Store, rows: Iterable[tuple[int, SampleBatch]], maintenance: Maintenance, progress: Progress
+    store: Store, rows: Iterable[tuple[int, SampleBatch, int]], maintenance: Maintenance, progress: Progress
 ) -> None:
     """Fill the head with what blocks do not hold, flushing on the way when it is more than the head may hold."""
     since_breath = 0
-    for commit, batch in rows:
+    for commit, batch, read in rows:
         store.head.append(commit, batch)
         store.state.commit = max(store.state.commit, commit)
-        progress.current += len(batch)
-        progress.total = max(progress.total, progress.current)
+        progress.current += read
         since_breath += len(batch)
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0

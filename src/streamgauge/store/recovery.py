@@ -51,6 +51,7 @@ class Recovered:
     next_series_id: int
     watermarks: Watermarks
     metadata: dict[str, Metadata]
+    samples: int  # of the log, that blocks do not hold
     damage: list[Damage] = field(default_factory=list)
 
     @property
@@ -89,21 +90,23 @@ def recover(
         _remove_orphans(blocks, state, expired, damage)
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
     log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    samples = 0
     for record in log.replay():
         try:
-            _definition(record, found, metadata)
+            held = _definition(record, found, metadata)
+            samples += held if record.commit > state.flushed_through else 0
         except Corrupt as error:
             if record.kind != RecordKind.SAMPLES:  # of which `replay_samples` will speak
                 damage.append(_unreadable(record, error))
     series = found.series()
     next_id = max(state.next_series_id, found.next_id)
-    return Recovered(catalog, blocks, state, series, next_id, found.watermarks, metadata, damage)
+    return Recovered(catalog, blocks, state, series, next_id, found.watermarks, metadata, samples, damage)
 
 
 def replay_samples(
     log: SegmentLog, after: int, series: Series, left_out: UInt32s, damage: list[Damage]
-) -> Iterator[tuple[int, SampleBatch]]:
-    """Commits and their rows that blocks do not hold yet, in order. Reads the log to its end.
+) -> Iterator[tuple[int, SampleBatch, int]]:
+    """Commits that blocks do not hold yet, in order: number, rows, and how many rows it had. Reads the log to its end.
 
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
     series `left_out`, whose key has another id by now: they are past their retention.
@@ -122,7 +125,7 @@ def replay_samples(
             damage.append(_unreadable(record, error))
             continue
         lost += int(np.count_nonzero(~defined.contains(batch.series)))
-        yield record.commit, _only(batch, usable.contains(batch.series))
+        yield record.commit, _only(batch, usable.contains(batch.series)), len(batch)
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))
@@ -252,11 +255,15 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
             damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))
 
 
-def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> None:
+def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> int:
+    """Take in what a record defines. How many samples it has."""
     if record.kind == RecordKind.SERIES:
         ids, keys = decode_series(record.payload)
         found.add(ids, arrow.keys_of([keys]))
     elif record.kind == RecordKind.SAMPLES:
-        found.see(decode_samples(record.payload).series)
+        batch = decode_samples(record.payload)
+        found.see(batch.series)
+        return len(batch)
     elif record.kind == RecordKind.METADATA:
         metadata.update((entry.metric, entry) for entry in decode_metadata(record.payload))
+    return 0
