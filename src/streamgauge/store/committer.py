@@ -15,7 +15,7 @@ import numpy as np
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import UInt32s
-from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.batch import Metadata, SampleBatch, joined
 from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.ports import Log, Record, RecordKind
@@ -155,7 +155,7 @@ class Committer:
         commits: list[Commit] = []
         samples: list[Record] = []
         metadata: list[Metadata] = []
-        for batch in _joined([pending.batch for pending in group]):
+        for batch in _in_commits([pending.batch for pending in group]):
             number = self._next_commit
             self._next_commit += 1
             commits.append(Commit(number, batch))
@@ -201,7 +201,7 @@ class Committer:
         return [Record(number, RecordKind.SERIES, payload) for payload in payloads]
 
 
-def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
+def _in_commits(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
     """The batches in order, small ones put together up to MAX_COMMIT_ROWS rows."""
     result: list[SampleBatch] = []
     gathered: list[SampleBatch] = []
@@ -210,23 +210,13 @@ def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
         if not len(batch):
             continue
         if rows + len(batch) > MAX_COMMIT_ROWS and gathered:
-            result.append(_concatenated(gathered))
+            result.append(joined(gathered))
             gathered, rows = [], 0
         gathered.append(batch)
         rows += len(batch)
     if gathered:
-        result.append(_concatenated(gathered))
+        result.append(joined(gathered))
     return result
-
-
-def _concatenated(batches: Sequence[SampleBatch]) -> SampleBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return SampleBatch(
-        np.concatenate([batch.series for batch in batches]),
-        np.concatenate([batch.times for batch in batches]),
-        np.concatenate([batch.values for batch in batches]),
-    )
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
