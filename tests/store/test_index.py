@@ -393,6 +393,7 @@ def test_a_rebuild_keeps_up_with_what_happens_meanwhile() -> None:
 
         view = ViewCache().open(old)  # still there, with all that it had
         assert len(view.match([])) == 3000
+        del view
         release()
         if sys.platform != "win32":
             with pytest.raises(StorageError):

@@ -3,6 +3,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,36 @@ def test_removed_memory_stays_for_those_who_have_it(memory: SharedMemory) -> Non
     assert memory.used_bytes == 0
     del segment
     assert seen[0] == 9
+
+
+def mapped(name: str) -> bool:
+    return name in Path("/proc/self/maps").read_text()
+
+
+@linux
+def test_memory_is_unmapped_on_another_thread(memory: SharedMemory) -> None:
+    """Giving back a merged segment of the head takes milliseconds, which the event loop does not have."""
+    before = threading.active_count()
+    name = memory.create(1 << 20).name
+    assert mapped(name)
+    memory.remove(name)
+    assert threading.active_count() == before + 1
+    memory.close()
+    assert not mapped(name)
+
+
+@linux
+def test_what_has_an_array_is_not_unmapped_under_it(memory: SharedMemory) -> None:
+    segment = memory.create(4096)
+    array = segment.array(np.uint8, 0, 4096)
+    array[5] = 7
+    memory.remove(segment.name)
+    memory.close()  # and what was to be unmapped has been
+    assert mapped(segment.name)
+    assert array[5] == 7
+    name = segment.name
+    del array, segment
+    assert not mapped(name)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a segment for as long as it is mapped")

@@ -109,7 +109,9 @@ class LabelColumns:
         return IndexSnapshot(self.base, self.rows, self._dead.length, self._text_ends.length, self._pages.length)
 
     def remove(self) -> None:
-        """Remove the shared memory."""
+        """Remove the shared memory; nothing may be added any more."""
+        for label in self._labels.values():
+            label.page = memoryview(b"")
         for array in self._arrays:
             array.remove()
 

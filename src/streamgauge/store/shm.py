@@ -19,6 +19,7 @@ import itertools
 import mmap
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import numpy as np
@@ -52,6 +53,11 @@ class Segment:
             view.flags.writeable = False  # mappings are writable on Windows
         return view
 
+    def unmap(self) -> None:
+        """Unmap it now, unless an array of it exists: then that happens with the last of them."""
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+
 
 class SharedMemory:
     """Creates and removes the segments of one server. `create` and `remove` may be called on any thread.
@@ -72,6 +78,8 @@ class SharedMemory:
             ) from error
         self._sequence = itertools.count()
         self._live: dict[str, Segment] = {}
+        # Giving 20 MB back to the system takes 4 ms, without the interpreter's lock: not on the event loop.
+        self._unmapping = ThreadPoolExecutor(1, "unmap")
 
     @property
     def used_bytes(self) -> int:
@@ -102,14 +110,18 @@ class SharedMemory:
         return segment
 
     def remove(self, name: str) -> None:
-        """Remove a segment's name; its memory goes with the last mapping of it. A name twice removed is no error."""
-        if self._live.pop(name, None) is not None:
+        """Remove a segment's name, and soon its mapping; its memory goes with the last one. A name twice removed is no
+        error."""
+        segment = self._live.pop(name, None)
+        if segment is not None:
             _unlink(name)
+            self._unmapping.submit(segment.unmap)
 
     def close(self) -> None:
         """Remove every segment that is left."""
         for name in list(self._live):
             self.remove(name)
+        self._unmapping.shutdown()
         self._claim.release()
 
 
