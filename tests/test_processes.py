@@ -26,9 +26,8 @@ from streamgauge.store import catalog_rows, names
 from streamgauge.store.lock import holder
 from streamgauge.store.offline import open_folder
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME
-from streamgauge.store.shm import _folder_prefix
 from streamgauge.store.verify import check_folder
-from streamgauge.testing.lives import batch_of, opened
+from streamgauge.testing.lives import batch_of, opened, shared_memory_of
 from streamgauge.testing.lone_server import PATIENCE_SECONDS, Samples, ServerProcess, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
@@ -100,10 +99,6 @@ def nothing_is_missing(data: Path, acknowledged: list[int], count: int) -> None:
     wrong = [number for number in acknowledged if rows[number] != count]
     wrong += [number for number in acknowledged if sums[number] != sum(range(number, number + count))]
     assert wrong == []
-
-
-def shared_memory_of(data: Path) -> list[Path]:
-    return list(Path("/dev/shm").glob(f"{_folder_prefix(data)}*"))
 
 
 def test_kill_9_leaves_nothing_that_the_next_start_does_not_clear(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
     │   ├── Overloaded         the server is at a limit (503)
+    │   │   └── IndexFull      no new series fits the index; a write that has others refuses its new ones alone (400)
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
@@ -19,6 +20,7 @@
         ├── ReadOnly           writes are refused until the disk recovers (503)
         ├── SyncFailed         this write is not durable (503)
         ├── Corrupt            bytes on disk are not what was written (500)
+        │   └── Unreadable     the disk does not give them back; it may do so later (500)
         ├── FolderInUse        another process holds the data folder
         └── FormatTooNew       written by a newer streamgauge
 
@@ -92,6 +94,10 @@ class Overloaded(Busy):
     pass
 
 
+class IndexFull(Overloaded):
+    pass
+
+
 class NotReady(Busy):
     pass
 
@@ -123,6 +129,10 @@ class SyncFailed(StorageError):
 
 
 class Corrupt(StorageError):
+    pass
+
+
+class Unreadable(Corrupt):
     pass
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import Overloaded, ReadOnly, StreamgaugeError, SyncFailed
+from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StreamgaugeError, SyncFailed
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.remote_write import Protocol, RemoteWrite, Reply, negotiate
 from streamgauge.model.batch import Metadata, SampleBatch
@@ -173,7 +173,7 @@ def test_the_valid_part_is_stored_and_the_rest_is_named() -> None:
 def test_a_series_without_room_is_named_and_does_not_hold_up_the_others() -> None:
     endpoint = Endpoint()
     endpoint.send(series(1, sample(NOW, 1.0)))
-    endpoint.sink.refuse_series = Overloaded("the series index is full")
+    endpoint.sink.refuse_series = IndexFull("the series index is full")
     reply = endpoint.send(series(1, sample(NOW + 1, 1.0)) + series(2, sample(NOW, 1.0)))
     assert reply.status == 400
     assert "series_limit" in reply.body

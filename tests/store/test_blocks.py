@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ from streamgauge.store.block_format import (
     new_block_id,
 )
 from streamgauge.store.block_reader import BlockCache, LocalBlockReader
+from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
@@ -61,7 +63,7 @@ def sorted_rows(counts: list[int], values: np.ndarray | None = None, step: int =
     times = np.concatenate([DAY + step * np.arange(count) for count in counts])
     return SortedRows(
         ids=np.arange(len(counts), dtype=np.uint32)[::-1],
-        keys=pa.array(sorted(map(key_of, labels)), pa.binary()),
+        keys=pa.array(sorted(map(key_of, labels)), pa.large_binary()),
         counts=np.array(counts),
         times=times,
         values=np.arange(len(times), dtype=np.float64) if values is None else values,
@@ -93,6 +95,26 @@ def test_what_was_written_is_read(blocks: LocalBlocks) -> None:
     assert part.values.tolist() == [7, 8, 1, 2]
     assert blocks.scan() == ([meta], [])
     assert meta.bytes == sum(file.stat().st_size for file in (blocks._data / "blocks" / "b").iterdir())
+
+
+def test_long_keys_are_spread_over_row_groups_of_the_series_file(tmp_path: Path) -> None:
+    """A group holds so many bytes of keys, and one series at least: its columns end at 2 GiB."""
+    labels = [
+        {"__name__": "m", "n": f"{number:03}", "text": "x" * (400 if number == 7 else 40)} for number in range(20)
+    ]
+    keys = pa.array(list(map(key_of, labels)), pa.large_binary())
+    folder = tmp_path / "b"
+    folder.mkdir()
+    with closing(BlockWriter(folder, META, FLUSH_ENCODING, series_group_bytes=200)) as writer:
+        ones = np.ones(20, np.int64)
+        writer.append(np.arange(20, dtype=np.uint32), ones, DAY + ones, ones * 1.0)
+        writer.finish(keys)
+    file = pq.ParquetFile(folder / "series.parquet")
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert sizes == [3, 3, 1, 1, 3, 3, 3, 3]
+    with LocalBlockReader(folder) as reader:
+        assert reader.keys().equals(keys)
+        assert check_block(reader) == []
 
 
 def test_every_bit_of_a_value_is_kept(blocks: LocalBlocks) -> None:
@@ -335,7 +357,7 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.ports import BlockMeta, SortedRows
 failpoints.arm_from_environment()
 one = np.ones(1, np.int64)
-rows = SortedRows(np.zeros(1, np.uint32), pa.array([b"m\\xff"], pa.binary()), one, one, np.ones(1))
+rows = SortedRows(np.zeros(1, np.uint32), pa.array([b"m\\xff"], pa.large_binary()), one, one, np.ones(1))
 LocalBlocks(Path(sys.argv[1])).write(BlockMeta("killed", 1, 2, 0, 0, 0, False, 0, 0, 0, 0), rows)
 """
 

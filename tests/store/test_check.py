@@ -38,7 +38,7 @@ def write(
     rows = DAY + np.concatenate([np.array(of, np.int64) for of in times])
     with blocks.writer(meta, FLUSH_ENCODING) as writer:
         writer.append(np.array(ids, np.uint32), counts, rows, np.zeros(len(rows)))
-        return writer.finish(pa.array(keys, pa.binary()))
+        return writer.finish(pa.array(keys, pa.large_binary()))
 
 
 def problems(blocks: LocalBlocks, meta: BlockMeta) -> list[str]:
@@ -93,7 +93,7 @@ def test_times_that_do_not_ascend_between_row_groups(blocks: LocalBlocks) -> Non
         for start in (0, 98_303):  # the second row group begins with the last time of the first
             times = DAY + start + np.arange(98_304)
             writer.append(np.zeros(1, np.uint32), np.array([98_304]), times, np.zeros(98_304))
-        writer.finish(pa.array(KEYS[:1], pa.binary()))
+        writer.finish(pa.array(KEYS[:1], pa.large_binary()))
     [problem] = problems(blocks, META)
     assert "row group 1" in problem
 

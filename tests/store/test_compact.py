@@ -23,8 +23,9 @@ from streamgauge.store import block_merge, failpoints
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block, check_blocks
 from streamgauge.store.compact import CompactionPlan, full_plan, perform_compaction, plan_compaction
-from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
+from streamgauge.store.watermarks import NO_WATERMARK
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": f"m{i % 5}", "host": f"h{i}"}) for i in range(12)]
@@ -62,7 +63,7 @@ class Store:
             ids=ids,
             times=np.array([time for _, time in ordered], np.int64),
             values=np.array([rows[row] for row in ordered], np.int64).view(np.float64),
-            keys=pa.array([KEYS[series] for series in np.unique(ids)], pa.binary()),
+            keys=pa.array([KEYS[series] for series in np.unique(ids)], pa.large_binary()),
             watermarks=np.array([self.watermark(int(series)) for series in np.unique(ids)], np.int64),
             first_commit=self.commit - 9,
             last_commit=self.commit,
@@ -185,7 +186,10 @@ def test_a_day_that_has_ended_becomes_one_block_once_a_later_flush_left_it_alone
     next_day = normal(21, 100, window=DAY + DAY_MS)
     assert plan_compaction([*day, next_day], DAY + DAY_MS - 1) is None  # it may still grow
     assert plan_compaction(day, DAY + DAY_MS) is None  # the last flush added to it
-    assert plan_compaction([*day, next_day], DAY + DAY_MS) == CompactionPlan(tuple(day), late=False, lasting=True)
+    whole = CompactionPlan(tuple(day), late=False, lasting=True)
+    assert plan_compaction([*day, next_day], DAY + DAY_MS) == whole
+    assert plan_compaction(day, DAY + DAY_MS, idle=True) == whole
+    assert plan_compaction(day, DAY + DAY_MS - 1, idle=True) is None
 
 
 def test_a_day_that_has_ended_is_not_rewritten_for_crumbs() -> None:
@@ -212,6 +216,8 @@ def test_a_day_is_not_merged_while_a_late_block_over_several_days_touches_it() -
 def test_a_late_block_over_several_days_is_split_once_no_more_of_them_come() -> None:
     later = normal(31, 100)
     assert plan_compaction([wide(1, 20), later], DAY) == CompactionPlan((wide(1, 20),), late=True, split=True)
+    assert plan_compaction([wide(1, 20)], DAY) is None
+    assert plan_compaction([wide(1, 20)], DAY, idle=True) == CompactionPlan((wide(1, 20),), late=True, split=True)
     both = wide(1, 20), wide(11, 20)
     assert plan_compaction([*both, later], DAY) == CompactionPlan(both, late=True)
 
@@ -268,7 +274,7 @@ def test_a_split_keeps_commits_and_lateness(store: Store) -> None:
 
 def test_a_series_longer_than_a_chunk_is_merged_in_stretches_of_time(store: Store) -> None:
     rows = 3 * block_merge.CHUNK_ROWS // 2
-    key = pa.array([KEYS[0]], pa.binary())
+    key = pa.array([KEYS[0]], pa.large_binary())
     even = np.arange(0, 2 * rows, 2) + DAY
     mixed = np.unique(np.concatenate((even[::3], even[: rows // 3] + 1)))
     blocks = [(even, 1.0, False, 1), (mixed, 2.0, True, 11)]
@@ -298,7 +304,7 @@ from streamgauge.store.flush import FlushJob, perform_flush
 
 DAY, SERIES, STEPS = 20_000 * 86_400_000, 2000, 600
 blocks = LocalBlocks(Path(sys.argv[1]))
-keys = pa.array([key_of({"__name__": "m", "host": str(i)}) for i in range(SERIES)], pa.binary())
+keys = pa.array([key_of({"__name__": "m", "host": str(i)}) for i in range(SERIES)], pa.large_binary())
 ids = np.repeat(np.arange(SERIES, dtype=np.uint32), STEPS)
 values = np.tile(np.arange(STEPS, dtype=np.float64), SERIES)
 metas = []

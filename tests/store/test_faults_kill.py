@@ -24,9 +24,19 @@ from streamgauge.store.failpoints import FAILPOINTS
 from streamgauge.store.helper import InThread
 from streamgauge.store.offline import open_folder
 from streamgauge.store.ports import DAY_MS
-from streamgauge.store.shm import _folder_prefix
 from streamgauge.store.verify import check_folder
-from streamgauge.testing.lives import KEYS, NOON, RETENTION, Diary, Life, batch_of, content, content_of, opened
+from streamgauge.testing.lives import (
+    KEYS,
+    NOON,
+    RETENTION,
+    Diary,
+    Life,
+    batch_of,
+    content,
+    content_of,
+    opened,
+    shared_memory_of,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor kill -9")
 
@@ -104,7 +114,7 @@ def holds_what_it_promised(folder: Path) -> None:
             assert diary.allows(content_of(snapshot)) == []
     asyncio.run(reopen(folder))
     assert only_the_torn_end(check_folder(data))
-    assert not list(Path("/dev/shm").glob(f"{_folder_prefix(data)}*"))
+    assert not shared_memory_of(data)
     known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "tmp"}
     assert {path.name for path in data.iterdir()} <= known
     assert not list((data / "tmp").iterdir())

@@ -19,8 +19,9 @@ from streamgauge.model.labels import key_of
 from streamgauge.store import failpoints
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.check import check_block, check_blocks
-from streamgauge.store.flush import MAX_LATE_DAYS, NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import MAX_LATE_DAYS, FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.watermarks import NO_WATERMARK
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": name, "n": str(n)}) for n, name in enumerate(["b", "a", "d", "c"])]
@@ -39,7 +40,7 @@ def job(rows: dict[tuple[int, int], float], watermarks: dict[int, int] | None = 
         ids=ids,
         times=np.array([time for _, time in ordered], np.int64),
         values=np.array([rows[row] for row in ordered], np.float64),
-        keys=pa.array([KEYS[series] for series in present], pa.binary()),
+        keys=pa.array([KEYS[series] for series in present], pa.large_binary()),
         watermarks=np.array([(watermarks or {}).get(series, NO_WATERMARK) for series in present], np.int64),
         first_commit=11,
         last_commit=20,
@@ -151,10 +152,11 @@ from pathlib import Path
 import numpy as np, pyarrow as pa
 from streamgauge.store import failpoints
 from streamgauge.store.blocks import LocalBlocks
-from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import FlushJob, perform_flush
+from streamgauge.store.watermarks import NO_WATERMARK
 failpoints.arm_from_environment()
 times = np.arange(3) * 86_400_000
-keys, watermarks = pa.array([b"m\\xff"], pa.binary()), np.full(1, NO_WATERMARK)
+keys, watermarks = pa.array([b"m\\xff"], pa.large_binary()), np.full(1, NO_WATERMARK)
 job = FlushJob(np.zeros(3, np.uint32), times, times * 1.0, keys, watermarks, 1, 9)
 perform_flush(job, LocalBlocks(Path(sys.argv[1])))
 """

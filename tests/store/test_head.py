@@ -1,12 +1,12 @@
 import logging
 import pickle
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import StorageError
+from streamgauge.errors import Overloaded
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.model.source import NoMeter
@@ -23,7 +23,8 @@ from streamgauge.store.head_view import head_series, read_head, rows_of
 from streamgauge.store.leases import Leases
 from streamgauge.store.merge import merge
 from streamgauge.store.runs import SEGMENT_ROWS, HeadSnapshot
-from streamgauge.store.shm import SharedMemory, remove_leftovers
+from streamgauge.store.shm import SharedMemory
+from streamgauge.store.shm_names import remove_leftovers
 
 Sample = tuple[int, int, int]  # series, time, bits of the value
 Contents = dict[tuple[int, int], int]
@@ -32,8 +33,8 @@ EVER = (-(1 << 63), (1 << 63) - 1)
 
 
 @contextmanager
-def a_head(folder: Path, max_rows: int = 1 << 20) -> Iterator[tuple[Head, Leases]]:
-    memory, leases = SharedMemory(folder), Leases()
+def a_head(store_id: str = "", max_rows: int = 1 << 20) -> Iterator[tuple[Head, Leases]]:
+    memory, leases = SharedMemory(store_id or secrets.token_hex(16)), Leases()
     with ThreadPoolExecutor(2) as pool:
         head = Head(memory, leases, pool, max_rows=max_rows)
         try:
@@ -44,8 +45,8 @@ def a_head(folder: Path, max_rows: int = 1 << 20) -> Iterator[tuple[Head, Leases
 
 
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[Head]:
-    with a_head(tmp_path) as (head, _):
+def head() -> Iterator[Head]:
+    with a_head() as (head, _):
         yield head
 
 
@@ -100,9 +101,9 @@ ranges = st.tuples(st.lists(ids, max_size=8, unique=True).map(sorted), times, ti
 @settings(max_examples=150, deadline=None)
 @given(operations, st.lists(ranges, min_size=1, max_size=4))
 def test_every_snapshot_stays_what_it_was(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], queries: list[tuple[list[int], int, int]]
+    steps: list[tuple[str, Any]], queries: list[tuple[list[int], int, int]]
 ) -> None:
-    with a_head(tmp_path_factory.getbasetemp()) as (head, leases):
+    with a_head() as (head, leases):
         commits: dict[int, list[Sample]] = {}
         dropped = -1
         snapshots: list[tuple[HeadSnapshot, Contents]] = []
@@ -195,8 +196,8 @@ def test_sorted_segments_are_merged_until_a_flush_takes_them(head: Head) -> None
     assert (run.first_commit, run.last_commit, run.rows) == (2, 9, 16)
 
 
-def test_full_says_that_writers_must_wait(tmp_path: Path) -> None:
-    with a_head(tmp_path, max_rows=4) as (head, _):
+def test_full_says_that_writers_must_wait() -> None:
+    with a_head(max_rows=4) as (head, _):
         head.append(1, batch_of([(1, 1, 1)] * 3))
         assert not head.full
         head.append(2, batch_of([(1, 1, 1)]))
@@ -218,8 +219,8 @@ def test_commits_without_samples_are_flushed_with_those_before_them(head: Head) 
     assert taken.through == head.sealed_through() == 3
 
 
-def test_dropped_memory_goes_with_the_last_lease(tmp_path: Path) -> None:
-    memory, leases = SharedMemory(tmp_path), Leases()
+def test_dropped_memory_goes_with_the_last_lease() -> None:
+    memory, leases = SharedMemory(secrets.token_hex(16)), Leases()
     with ThreadPoolExecutor(1) as pool:
         head = Head(memory, leases, pool)
         head.append(1, batch_of([(1, 1, 1)]))
@@ -264,17 +265,6 @@ def test_a_spawned_process_reads_a_snapshot(head: Head) -> None:
 # ---- faults ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Limits the size of the files, and so of the shared memory, that can be created."""
-    resource = pytest.importorskip("resource")
-    if not sys.platform.startswith("linux"):
-        pytest.skip("shared memory counts as files on Linux alone")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_what_was_reserved_can_be_appended(head: Head, small_files: Callable[[int], None]) -> None:
     """However unluckily the commits fall: each second one is too large for what the one before has left."""
     largest = scrape(MAX_COMMIT_ROWS, 0, np.random.default_rng(1))
@@ -282,7 +272,7 @@ def test_what_was_reserved_can_be_appended(head: Head, small_files: Callable[[in
     head.append(0, batch_of([(1, 1, 1)]))
     head.reserve(sum(sizes))
     small_files(1 << 20)
-    with pytest.raises(StorageError):
+    with pytest.raises(Overloaded):
         head.reserve(sum(sizes) + SEGMENT_ROWS)
     for commit, size in enumerate(sizes, start=1):
         head.append(commit, SampleBatch(largest.series[:size], largest.times[:size], largest.values[:size]))
@@ -294,7 +284,7 @@ def test_without_memory_a_commit_is_refused_and_nothing_changes(head: Head, smal
     head.append(1, batch_of([(1, 1, 1)]))
     head.seal()
     small_files(1 << 20)
-    with pytest.raises(StorageError):
+    with pytest.raises(Overloaded):
         head.append(2, batch_of([(2, 2, 2)]))
     small_files(-1)
     assert (head.last_commit, all_of(head.snapshot())) == (1, {(1, 1): 1})
@@ -337,12 +327,13 @@ def test_a_merge_that_finds_no_memory_is_not_tried_again(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
-def test_closing_leaves_nothing(tmp_path: Path) -> None:
-    with a_head(tmp_path) as (head, _):
+def test_closing_leaves_nothing() -> None:
+    store_id = secrets.token_hex(16)
+    with a_head(store_id) as (head, _):
         for commit in range(9):
             head.append(commit, batch_of([(1, commit, 1)]))
             head.seal()
-    assert remove_leftovers(tmp_path) == 0
+    assert remove_leftovers(store_id) == 0
 
 
 class OnDemand(ThreadPoolExecutor):
@@ -354,9 +345,9 @@ class OnDemand(ThreadPoolExecutor):
         self.submit(self.held.wait)
 
 
-def test_what_a_flush_was_given_stays_while_the_same_rows_are_sorted(tmp_path: Path) -> None:
+def test_what_a_flush_was_given_stays_while_the_same_rows_are_sorted() -> None:
     """A flush takes its runs first and a lease on them after that: they must be the same then."""
-    memory, leases, pool = SharedMemory(tmp_path), Leases(), OnDemand()
+    memory, leases, pool = SharedMemory(secrets.token_hex(16)), Leases(), OnDemand()
     head = Head(memory, leases, pool)
     try:
         head.append(1, batch_of([(1, 1, 1), (0, 1, 2)]))

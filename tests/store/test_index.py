@@ -1,12 +1,12 @@
 import pickle
 import re
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import BadInput, Overloaded, StorageError
+from streamgauge.errors import BadInput, IndexFull, Overloaded, StorageError
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.store.columns import PAGE_ROWS, IndexSnapshot
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.index import MAX_ID, SeriesIndex
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.leases import Leases
@@ -28,8 +29,8 @@ Labels = Mapping[str, str]
 
 
 @contextmanager
-def an_index(folder: Path, **settings: int) -> Iterator[tuple[SeriesIndex, Leases]]:
-    memory, leases = SharedMemory(folder), Leases()
+def an_index(**settings: int) -> Iterator[tuple[SeriesIndex, Leases]]:
+    memory, leases = SharedMemory(secrets.token_hex(16)), Leases()
     try:
         yield SeriesIndex(memory, leases, **settings), leases
     finally:
@@ -37,9 +38,14 @@ def an_index(folder: Path, **settings: int) -> Iterator[tuple[SeriesIndex, Lease
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[SeriesIndex]:
-    with an_index(tmp_path) as (index, _):
+def index() -> Iterator[SeriesIndex]:
+    with an_index() as (index, _):
         yield index
+
+
+def prune(index: SeriesIndex, *ids: int) -> None:
+    for _ in index.prune(np.array(ids, np.uint32)):
+        pass
 
 
 def view_of(index: SeriesIndex) -> IndexView:
@@ -93,10 +99,8 @@ operations = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(operations, st.lists(st.lists(matchers, max_size=3), min_size=1, max_size=4))
-def test_every_snapshot_stays_what_it_was(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], queries: list[list[Matcher]]
-) -> None:
-    with an_index(tmp_path_factory.getbasetemp()) as (index, leases):
+def test_every_snapshot_stays_what_it_was(steps: list[tuple[str, Any]], queries: list[list[Matcher]]) -> None:
+    with an_index() as (index, leases):
         cache, living = ViewCache(), dict[int, dict[str, str]]()
         snapshots: list[tuple[IndexSnapshot, dict[int, dict[str, str]]]] = []
         generation = index.generation
@@ -111,7 +115,7 @@ def test_every_snapshot_stays_what_it_was(
                     living[series] = labels
             elif step == "prune":
                 pruned = [series for series in argument if living.pop(series, None) is not None]
-                index.prune(np.array(argument, np.uint32))
+                prune(index, *set(argument))
                 assert (index.generation != generation) == bool(pruned)
                 generation = index.generation
             elif step == "rebuild":
@@ -220,34 +224,39 @@ def test_a_spawned_process_reads_a_snapshot(index: SeriesIndex) -> None:
 # ---- limits and faults ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_index_refuses_new_series_alone(tmp_path: Path) -> None:
-    with an_index(tmp_path, budget=3_000_000) as (index, _):
+def test_a_full_index_refuses_new_series_alone() -> None:
+    with an_index(budget=3_000_000) as (index, _):
         while index.used_bytes < 3_000_000:
             index.resolve(key_of({"pod": f"pod-{index.series}", "x": "y"}))
         known = index.series
-        with pytest.raises(Overloaded, match=r"3000000 are allowed.*retention"):
+        with pytest.raises(IndexFull, match=r"3000000 are allowed.*retention"):
             index.resolve(key_of({"pod": "another", "x": "y"}))
         assert index.series == index.next_id == known
         assert index.resolve(key_of({"pod": "pod-0", "x": "y"})) == 0
         assert len(matched(view_of(index), ("x", "=", "y"))) == known
 
 
-def test_ids_end_at_32_bits(tmp_path: Path) -> None:
-    with an_index(tmp_path, next_id=MAX_ID) as (index, _):
+def test_a_label_holds_no_more_text_than_a_reader_can_have() -> None:
+    with an_index(label_bytes=50) as (index, _):
+        assert index.resolve(key_of({"a": "x" * 30})) == 0
+        with pytest.raises(IndexFull, match=r"label a take 30 bytes, and 50"):
+            index.resolve(key_of({"a": "y" * 21, "b": "1"}))
+        assert index.resolve(key_of({"a": "y" * 20, "b": "z" * 50})) == 1
+        assert index.resolve(key_of({"a": "x" * 30, "b": "z" * 50})) == 2
+        with pytest.raises(IndexFull, match=r"names of all labels take 2 bytes, and 50"):
+            index.resolve(key_of({"n" * 49: "1"}))
+        assert index.series == index.next_id == 3
+        assert len(matched(view_of(index))) == 3
+        for _ in index.rebuild():  # to which, as to a start, no limit applies
+            pass
+        assert len(matched(view_of(index), ("b", "=", "z" * 50))) == 2
+
+
+def test_ids_end_at_32_bits() -> None:
+    with an_index(next_id=MAX_ID) as (index, _):
         assert index.resolve(b"a\xff") == MAX_ID
-        with pytest.raises(Overloaded, match="every series id"):
+        with pytest.raises(IndexFull, match="every series id"):
             index.resolve(b"b\xff")
-
-
-@pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Limits the size of the files, and so of the shared memory, that can be created."""
-    resource = pytest.importorskip("resource")
-    if not sys.platform.startswith("linux"):
-        pytest.skip("shared memory counts as files on Linux alone")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_series_that_finds_no_memory_leaves_nothing_behind(
@@ -256,7 +265,7 @@ def test_a_series_that_finds_no_memory_leaves_nothing_behind(
     too_many = {f"label_{number}": "v" for number in range(20)}  # their pages do not fit the first segment
     small_files(100_000)
     for _ in range(2):
-        with pytest.raises(StorageError):
+        with pytest.raises(Overloaded, match="--shm-size"):
             index.resolve(key_of(too_many))
     assert (index.series, index.next_id) == (0, 0)
     small_files(-1)
@@ -270,7 +279,7 @@ def test_a_rebuild_that_finds_no_memory_changes_nothing(index: SeriesIndex, smal
         index.resolve(key_of({f"label_{label}": str(number % 2) for label in range(4)} | {"n": str(number)}))
     before = index.snapshot()
     small_files(100_000)
-    with pytest.raises(StorageError):
+    with pytest.raises(Overloaded):
         list(index.rebuild())
     small_files(-1)
     assert index.snapshot() == before
@@ -284,16 +293,16 @@ def test_a_rebuild_that_finds_no_memory_changes_nothing(index: SeriesIndex, smal
 def test_restore_takes_any_order_and_repetitions(index: SeriesIndex) -> None:
     keys = [key_of({"a": "1"}), key_of({"__name__": "m"}), key_of({"a": "1"}), key_of({"a": "2"}), key_of({"a": "9"})]
     ids = np.array([7, 3, 7, 5, 5], np.uint32)
-    assert index.restore(ids, pa.array(keys, pa.binary())).tolist() == []
+    assert index.restore(ids, pa.array(keys, pa.large_binary())).tolist() == []
     assert index.keys_of(np.array([3, 5, 7], np.uint32)) == [keys[1], keys[3], keys[0]]
     assert (index.series, index.next_id) == (3, 8)
     assert index.resolve(keys[0]) == 7
     assert matched(view_of(index)) == [{"__name__": "m"}, {"a": "2"}, {"a": "1"}]
 
 
-def test_restore_leaves_out_the_older_id_of_a_key(tmp_path: Path) -> None:
-    with an_index(tmp_path, next_id=100) as (index, _):
-        keys = pa.array([b"new\xff", b"m\xff", b"m\xff"], pa.binary())
+def test_restore_leaves_out_the_older_id_of_a_key() -> None:
+    with an_index(next_id=100) as (index, _):
+        keys = pa.array([b"new\xff", b"m\xff", b"m\xff"], pa.large_binary())
         assert index.restore(np.array([4, 9, 2], np.uint32), keys).tolist() == [2]
         assert index.resolve(b"m\xff") == 9
         assert index.resolve(b"other\xff") == 100
@@ -302,13 +311,13 @@ def test_restore_leaves_out_the_older_id_of_a_key(tmp_path: Path) -> None:
 
 
 def test_restoring_nothing(index: SeriesIndex) -> None:
-    assert index.restore(np.empty(0, np.uint32), pa.array([], pa.binary())).tolist() == []
+    assert index.restore(np.empty(0, np.uint32), pa.array([], pa.large_binary())).tolist() == []
     assert (index.series, index.next_id) == (0, 0)
 
 
 def test_a_pruned_series_comes_back_under_a_new_id(index: SeriesIndex) -> None:
     first = index.resolve(b"m\xff")
-    index.prune(np.array([first, 77], np.uint32))
+    prune(index, first, 77)
     assert matched(view_of(index)) == []
     with pytest.raises(KeyError):
         index.keys_of(np.array([first], np.uint32))
@@ -317,18 +326,58 @@ def test_a_pruned_series_comes_back_under_a_new_id(index: SeriesIndex) -> None:
     assert matched(view_of(index)) == [{"__name__": "m"}]
 
 
-def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
-    with an_index(tmp_path) as (index, leases):
+def test_a_large_prune_changes_the_generation_once_and_leaves_alone_what_is_asked_for_after_that(
+    index: SeriesIndex,
+) -> None:
+    keys = [key_of({"n": str(number)}) for number in range(20_000)]
+    ids = np.array([index.resolve(key) for key in keys], np.uint32)
+    before = index.generation
+    written = IdSet()
+    written.add(ids[[3, 19_000]])
+    steps = index.prune(ids, written)
+    next(steps)
+    assert index.generation == before + 1
+    assert not index.living(ids[4:5]).any()
+    again = index.resolve(keys[4])
+    assert again == 20_000, "it has gone: it comes back under another id"
+    assert index.resolve(keys[18_000]) == ids[18_000], "it has not: its id is good for all of this generation"
+    written.add(ids[17_000:17_001])
+    assert sum(1 for _ in steps) > 3
+    assert index.generation == before + 1
+    assert index.living(ids).nonzero()[0].tolist() == [3, 17_000, 18_000, 19_000]
+    assert index.series == 5
+    prune(index, 1, 2)
+    assert index.generation == before + 1, "nothing was left to go"
+
+
+def test_what_the_index_takes_does_not_grow_with_the_series_that_ever_were(index: SeriesIndex) -> None:
+    """Each day has other series, and few of them stay."""
+    sizes = []
+    for day in range(30):
+        ids = [index.resolve(key_of({"pod": f"{day}-{number}"})) for number in range(4000)]
+        prune(index, *ids[10:])
+        if index.wants_rebuild:
+            assert list(index.rebuild())
+        sizes.append((len(index.known_ids()), index.used_bytes))
+    assert index.next_id == 120_000
+    assert index.series == 300
+    rows, used = zip(*sizes, strict=True)
+    assert max(rows[10:]) <= max(rows[:10]) + 300
+    assert max(used[10:]) < 1.2 * max(used[:10])
+
+
+def test_a_rebuild_keeps_up_with_what_happens_meanwhile() -> None:
+    with an_index() as (index, leases):
         for number in range(3000):
             index.resolve(key_of({"n": str(number)}))
         old = index.snapshot()
         release = leases.acquire(old.names)
         assert not index.wants_rebuild
-        index.prune(np.arange(0, 1501, dtype=np.uint32))
+        prune(index, *range(1501))
         assert index.wants_rebuild
         steps = index.rebuild()
         next(steps)
-        index.prune(np.array([1502, 1800, 2990], np.uint32))  # some of which have been moved
+        prune(index, 1502, 1800, 2990)  # some of which have been moved
         assert index.resolve(key_of({"n": "late"})) == 3000
         for _ in steps:
             pass
@@ -344,6 +393,7 @@ def test_a_rebuild_keeps_up_with_what_happens_meanwhile(tmp_path: Path) -> None:
 
         view = ViewCache().open(old)  # still there, with all that it had
         assert len(view.match([])) == 3000
+        del view
         release()
         if sys.platform != "win32":
             with pytest.raises(StorageError):

@@ -150,3 +150,33 @@ def test_metadata_is_bounded_in_bytes(tmp_path: Path) -> None:
             assert store.metadata()[0].type == "counter"
 
     asyncio.run(life())
+
+
+def test_progress_knows_beforehand_how_many_samples_it_will_read(tmp_path: Path) -> None:
+    rows = 300_000
+
+    async def first() -> None:
+        async with opened(tmp_path) as (store, maintenance):
+            await store.append(batch(store, [(up("a"), NOW - 1, 1.0)]))
+            await flush(store, maintenance)  # what blocks hold does not count
+            series = np.full(rows, store.resolve(up("a")), np.uint32)
+            await store.append(SampleBatch(series, NOW + np.arange(rows), np.zeros(rows)))
+
+    async def second() -> None:
+        progress, seen, runner = Progress(), set[tuple[int, int]](), InThread()
+
+        async def watch() -> None:
+            while True:
+                seen.add((progress.current, progress.total))
+                await asyncio.sleep(0)
+
+        watching = asyncio.ensure_future(watch())
+        async with open_store(tmp_path, FOREVER, ManualClock(NOW), runner, runner, progress) as (store, _):
+            watching.cancel()
+            assert store.head.rows == rows
+        assert {total for _, total in seen} == {0, rows}
+        assert any(0 < current < rows for current, _ in seen)
+        assert (progress.current, progress.total) == (rows, rows)
+
+    asyncio.run(first())
+    asyncio.run(second())

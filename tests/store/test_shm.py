@@ -1,7 +1,9 @@
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +11,23 @@ import numpy as np
 import pytest
 
 from streamgauge.errors import Overloaded, StorageError
-from streamgauge.store.shm import SharedMemory, attach, remove_leftovers
+from streamgauge.store.shm import SharedMemory, attach
+from streamgauge.store.shm_names import remove_leftovers, store_prefix
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
 
 
+SHM = Path("/dev/shm")
+STORE = secrets.token_hex(16)
+
+
+def there(store_id: str) -> list[Path]:
+    return sorted(SHM.glob(f"{store_prefix(store_id)}*"))
+
+
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[SharedMemory]:
-    memory = SharedMemory(tmp_path)
+def memory() -> Iterator[SharedMemory]:
+    memory = SharedMemory(STORE)
     yield memory
     memory.close()
 
@@ -49,6 +60,36 @@ def test_removed_memory_stays_for_those_who_have_it(memory: SharedMemory) -> Non
     assert seen[0] == 9
 
 
+def mapped(name: str) -> bool:
+    return name in Path("/proc/self/maps").read_text()
+
+
+@linux
+def test_memory_is_unmapped_on_another_thread(memory: SharedMemory) -> None:
+    """Giving back a merged segment of the head takes milliseconds, which the event loop does not have."""
+    before = threading.active_count()
+    name = memory.create(1 << 20).name
+    assert mapped(name)
+    memory.remove(name)
+    assert threading.active_count() == before + 1
+    memory.close()
+    assert not mapped(name)
+
+
+@linux
+def test_what_has_an_array_is_not_unmapped_under_it(memory: SharedMemory) -> None:
+    segment = memory.create(4096)
+    array = segment.array(np.uint8, 0, 4096)
+    array[5] = 7
+    memory.remove(segment.name)
+    memory.close()  # and what was to be unmapped has been
+    assert mapped(segment.name)
+    assert array[5] == 7
+    name = segment.name
+    del array, segment
+    assert not mapped(name)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a segment for as long as it is mapped")
 def test_what_is_not_there_or_too_small_is_a_storage_error(memory: SharedMemory) -> None:
     segment = memory.create(4096)
@@ -60,11 +101,11 @@ def test_what_is_not_there_or_too_small_is_a_storage_error(memory: SharedMemory)
 
 
 @linux
-def test_no_room_is_a_clear_error_and_leaves_nothing(memory: SharedMemory, tmp_path: Path) -> None:
+def test_no_room_is_a_clear_error_and_leaves_nothing(memory: SharedMemory) -> None:
     with pytest.raises(Overloaded, match="--shm-size"):
         memory.create(1 << 50)
     assert memory.used_bytes == 0
-    assert remove_leftovers(tmp_path) == 0
+    assert [path.name[-6:] for path in there(STORE)] == ["-owner"]
 
 
 @linux
@@ -78,25 +119,43 @@ def test_names_fit_macos(memory: SharedMemory) -> None:
 
 
 @linux
-def test_leftovers_of_this_folder_alone_are_removed(tmp_path: Path) -> None:
-    mine, other = SharedMemory(tmp_path / "a"), SharedMemory(tmp_path / "b")
-    mine.create(64)
-    mine.create(64)
-    kept = other.create(64)
-    assert remove_leftovers(tmp_path / "a") == 2
-    assert remove_leftovers(tmp_path / "a") == 0
-    assert attach(kept.name, 64)
-    mine.close()
-    other.close()
+def test_leftovers_of_this_store_alone_are_removed() -> None:
+    mine, other = secrets.token_hex(16), secrets.token_hex(16)
+    for name in ("abcdef-owner", "abcdef-0", "abcdef-1i0", "012345-0"):  # the last one's owner has gone already
+        (SHM / f"{store_prefix(mine)}{name}").touch()
+    kept = SharedMemory(other)
+    segment = kept.create(64)
+    assert remove_leftovers(mine) == 3
+    assert there(mine) == []
+    assert remove_leftovers(mine) == remove_leftovers(other) == 0
+    assert attach(segment.name, 64)
+    kept.close()
+    assert there(other) == []
+
+
+@linux
+def test_a_start_on_a_copy_of_the_folder_leaves_the_memory_of_the_other_server_alone() -> None:
+    """Two containers that share /dev/shm, each with its own copy at the same path."""
+    copied = secrets.token_hex(16)
+    first = SharedMemory(copied)
+    segment = first.create(64)
+    assert remove_leftovers(copied) == 0
+    second = SharedMemory(copied)
+    own = second.create(64)
+    assert segment.name != own.name
+    first.close()
+    assert remove_leftovers(copied) == 0
+    assert attach(own.name, 64)
+    second.close()
+    assert there(copied) == []
 
 
 SERVER = """
 import concurrent.futures, multiprocessing, sys, time
-from pathlib import Path
 from streamgauge.store.shm import SharedMemory, attach
 
 if __name__ == "__main__":
-    memory = SharedMemory(Path(sys.argv[1]))
+    memory = SharedMemory(sys.argv[1])
     names = [memory.create(4096).name for _ in range(3)]
     for _ in range(2):
         spawn = multiprocessing.get_context("spawn")
@@ -116,7 +175,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def server(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "server.py").write_text(SERVER)
-    return (sys.executable, "-W", "error", str(tmp_path / "server.py"), str(tmp_path))
+    return (sys.executable, "-W", "error", str(tmp_path / "server.py"), STORE)
 
 
 def test_workers_come_and_go_and_nothing_is_unlinked_or_complained_about(server: tuple[str, ...]) -> None:
@@ -127,7 +186,7 @@ def test_workers_come_and_go_and_nothing_is_unlinked_or_complained_about(server:
 
 @linux
 def test_a_killed_server_leaves_nothing_that_the_next_start_does_not_clear(
-    server: tuple[str, ...], tmp_path: Path
+    server: tuple[str, ...],
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -137,7 +196,8 @@ def test_a_killed_server_leaves_nothing_that_the_next_start_does_not_clear(
         names = process.stdout.readline().split()
         assert len(names) == 3
         process.send_signal(signal.SIGKILL)
-    remove_leftovers(tmp_path)
+    remove_leftovers(STORE)
+    assert there(STORE) == []
     for name in names:
         with pytest.raises(StorageError):
             attach(name, 4096)

@@ -22,8 +22,8 @@ from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
-from streamgauge.store.jobs import series_with_data
-from streamgauge.store.maintenance import CLOCK_JUMP_MS, TRUST_SECONDS, Maintenance
+from streamgauge.store.jobs import series_without_data
+from streamgauge.store.maintenance import CLOCK_JUMP_MS, IDLE_SECONDS, TRUST_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.store import Store
@@ -241,6 +241,47 @@ def test_a_small_correction_of_the_clock_is_believed(data: Path) -> None:
     asyncio.run(work())
 
 
+# ---- compaction by itself --------------------------------------------------------------------------------------------
+
+
+def test_a_day_that_nobody_writes_to_any_more_is_compacted_all_the_same(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            running = asyncio.ensure_future(maintenance.run())
+            for number in range(2):
+                await fill_day(store, maintenance, KEYS[number], NOON + number)
+            await clock.advance(DAY_MS / 2000 - 60)
+            assert len(store.state.blocks) == 2, "more of this day may come"
+            while len(store.state.blocks) > 1:
+                await clock.advance(60)
+                await asyncio.wait([running], timeout=0.01)
+            assert clock.now_ms() >= NOON + DAY_MS // 2
+            assert len(content(store)) == 2
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(work())
+
+
+def test_what_was_just_flushed_is_left_alone_until_flushes_rest(data: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            await clock.advance(2 * IDLE_SECONDS)
+            for number in range(2):
+                await fill_day(store, maintenance, KEYS[number], NOON - DAY_MS + number)
+            assert not await maintenance.compact()
+            await clock.advance(IDLE_SECONDS - 1)
+            assert not await maintenance.compact()
+            await clock.advance(1)
+            assert await maintenance.compact()
+            assert not await maintenance.compact()
+            assert len(store.state.blocks) == 1
+
+    asyncio.run(work())
+
+
 # ---- series without data ---------------------------------------------------------------------------------------------
 
 
@@ -277,6 +318,40 @@ def test_a_series_goes_with_its_last_block_and_can_come_back(data: Path) -> None
     assert check_folder(data) == []
 
 
+def test_churn_costs_what_lives_and_not_what_ever_was(data: Path) -> None:
+    """Each day has series of its own: what is kept of them goes with them, and late rows of the living are known."""
+    per_day, days = 300, 20
+
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION) as (store, maintenance):
+            for day in range(days):
+                now = clock.now_ms()
+                rows = [(key_of({"pod": f"{day}-{number}"}), now, number) for number in range(per_day)]
+                await store.append(batch_of(store, [*rows, (KEYS[0], now, day)]))
+                store.head.seal()
+                await maintenance.flush(1 << 20)
+                await maintenance.expire()
+                marks, kept = store.state.watermarks, RETENTION // DAY_MS + 2
+                assert len(marks.ids) <= 2 * kept * per_day
+                assert store.index.series <= kept * per_day
+                assert len(store.index.known_ids()) <= 2 * kept * per_day
+                assert marks.of(np.array([store.resolve(KEYS[0])], np.uint32)).tolist() == [now]
+                await clock.advance(86_400)
+            assert store.index.next_id == days * per_day + 1
+            late = clock.now_ms() - DAY_MS - 1
+            await fill_day(store, maintenance, KEYS[0], late)
+            assert [meta.late for meta in store.state.blocks if meta.min_time == late] == [True]
+
+    async def look() -> None:
+        async with opened(data, ManualClock(NOON + days * DAY_MS), RETENTION) as (store, _):
+            assert len(store.state.watermarks.ids) <= 6 * per_day, "nor does a start bring them back"
+
+    asyncio.run(work())
+    asyncio.run(look())
+    assert check_folder(data) == []
+
+
 def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -> None:
     async def work() -> None:
         clock = ManualClock(NOON)
@@ -287,7 +362,7 @@ def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -
             await asyncio.sleep(0)
             with store.pruner.watching(store.queued_series):
                 snapshot, release = store.snapshot()
-                found = series_with_data(data, snapshot.blocks, snapshot.head)
+                found = series_without_data(snapshot)
                 release()
                 await store.append(one(ids[3]))
                 pruning = asyncio.ensure_future(store.pruner.prune(found))

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import BadInput, Overloaded
+from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import MAX_LABEL_VALUE_BYTES, MAX_LABELS, key_of, series_key
@@ -467,7 +467,7 @@ def test_a_series_that_the_index_has_no_room_for_is_refused(version: Version) ->
     receiver.rows(version.encode([known]))
 
     def full(key: bytes) -> int:
-        raise Overloaded("the index is full")
+        raise IndexFull("the index is full")
 
     receiver.resolve = full  # type: ignore[method-assign]
     request = [known, series(2, (NOW, 1.0)), series(3, (NOW, 1.0), (NOW + 1, 1.0))]
@@ -692,7 +692,7 @@ def test_many_new_series_pause_now_and_then(version: Version, form: str) -> None
         nonlocal asked
         asked += 1
         if form == "refused":
-            raise Overloaded("full")
+            raise IndexFull("full")
         return receiver.resolve(key)
 
     for _ in version.decode(version.encode(request), receiver.cache, resolve, EVER, Findings()):

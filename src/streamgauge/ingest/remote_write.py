@@ -156,7 +156,10 @@ class RemoteWrite:
                     await sink.append(batch, metadata)
                     outcome.stored += len(batch)
             except StreamgaugeError as error:
-                outcome.failures.append(error)
+                # While it waited for room its series may have gone, and then they have other ids by now.
+                valid = valid and sink.generation == generation
+                if valid:
+                    outcome.failures.append(error)
             finally:
                 room.release()
 
@@ -168,6 +171,9 @@ class RemoteWrite:
                 except BadInput as error:
                     outcome.broken = error
                     batch = None
+                except StreamgaugeError as error:  # no memory for a new series: that is not its sender's fault
+                    outcome.failures.append(error)
+                    break
                 metadata = tuple(findings.metadata.values())
                 findings.metadata.clear()
                 if metadata or (batch is not None and len(batch)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,17 @@ class Metadata:
     type: str
     help: str
     unit: str = ""
+
+
+def joined(batches: Sequence[SampleBatch]) -> SampleBatch:
+    """The rows of one batch or more, one behind the other."""
+    if len(batches) == 1:
+        return batches[0]
+    return SampleBatch(
+        np.concatenate([batch.series for batch in batches]),
+        np.concatenate([batch.times for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+    )
 
 
 def empty_batch() -> SampleBatch:

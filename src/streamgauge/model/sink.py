@@ -14,12 +14,14 @@ class Sink(Protocol):
     def resolve(self, key: bytes) -> int:
         """The series id of a canonical key (`model.labels.series_key`), new if the key is new.
 
-        Raises Overloaded when the series index is at its byte budget. An id stays valid for the life of `generation`.
+        Raises IndexFull when the series index is at its byte budget, and another Overloaded or StorageError when the
+        server is short of memory. An id stays valid for the life of `generation`.
         """
 
     @property
     def generation(self) -> int:
-        """Changes when ids given before may no longer be used (a series was pruned): drop every cached id."""
+        """Changes when ids given before may no longer be used (series are pruned): drop every cached id. An append with
+        such an id that was waiting then raises Overloaded. Ids given after the change are good until the next."""
 
     def admitted(self) -> tuple[int, int]:
         """The oldest and the newest time in ms, both inclusive, that a sample may have at this moment."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ compute: Any = pyarrow.compute
 """PyArrow's kernels; their type stubs refuse plain Python scalars."""
 
 UInt8s = npt.NDArray[np.uint8]
+
+Keys: TypeAlias = pa.LargeBinaryArray
+"""Keys of any number of series. A BinaryArray ends at 2 GiB: those of a million series of 2 KiB."""
 
 
 def binary_array(bounds: npt.NDArray[np.integer[Any]], data: UInt8s) -> pa.BinaryArray:
@@ -41,9 +45,38 @@ def bounds_and_data(texts: pa.BinaryArray | pa.StringArray) -> tuple[Int32s, UIn
 
 
 def take(texts: pa.BinaryArray, at: Int64s) -> pa.BinaryArray:
-    """The texts at the given positions."""
+    """The texts at the given positions; below 2 GiB."""
     indices: Any = pa.array(at)
     return texts.take(indices)
+
+
+def take_keys(keys: Keys, at: Int64s) -> Keys:
+    """The keys at the given positions."""
+    indices: Any = pa.array(at)
+    return keys.take(indices)
+
+
+def keys_of(parts: Sequence[pa.BinaryArray | Keys]) -> Keys:
+    """All keys, one part behind the other."""
+    if not parts:
+        return pa.array([], pa.large_binary())
+    return cast("Keys", pa.concat_arrays([part.cast(pa.large_binary()) for part in parts]))
+
+
+def narrow(keys: Keys) -> pa.BinaryArray:
+    """Keys that take less than 2 GiB, though they may be a slice of far more. Shares their memory."""
+    if not len(keys):
+        return pa.array([], pa.binary())
+    _, offsets, content = cast("list[Any]", keys.buffers())
+    bounds = np.frombuffer(offsets, np.int64)[keys.offset : keys.offset + len(keys) + 1]
+    data = np.frombuffer(content, np.uint8) if content.size else np.empty(0, np.uint8)
+    return binary_array(bounds - bounds[0], data[bounds[0] : bounds[-1]])
+
+
+def lengths(keys: Keys) -> Int64s:
+    """Bytes of each key."""
+    found: Int64s = compute.binary_length(keys).to_numpy(zero_copy_only=False)
+    return found
 
 
 def booleans(mask: pa.BooleanArray) -> Bools:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.store import arrow
 from streamgauge.store.block_format import MAX_ROW_GROUP
 from streamgauge.store.block_reader import LocalBlockReader, RowCursor
 from streamgauge.store.ranges import ranges, starts_of
@@ -25,7 +26,7 @@ class MergedSeries:
     """All series of some blocks, ordered by key. `ranks[i]` says for each series of block i where it stands here."""
 
     ids: UInt32s
-    keys: pa.BinaryArray
+    keys: arrow.Keys
     ranks: list[Int64s]
 
 
@@ -47,7 +48,7 @@ def merge_series(readers: Sequence[LocalBlockReader]) -> MergedSeries:
         if unseen.any():
             ids.append(reader.series_ids()[unseen])
             keys.append(reader.keys().filter(pa.array(unseen)))
-    all_ids, all_keys = np.concatenate(ids), pa.concat_arrays(keys)
+    all_ids, all_keys = np.concatenate(ids), arrow.keys_of(keys)
     if len(keys) > 1:
         order = pc.sort_indices(all_keys)
         all_ids, all_keys = all_ids[order.to_numpy()], all_keys.take(order)

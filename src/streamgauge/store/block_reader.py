@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
-from streamgauge.store import names
+from streamgauge.store import arrow, names
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
+from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import BlockMeta, Part
 from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
 from streamgauge.store.samples_file import SamplesFile, reading
@@ -43,6 +44,7 @@ def read_meta(directory: Path) -> BlockMeta:
 def _read_checksums(directory: Path) -> Checksums:
     path = names.checksums_file(directory)
     with reading(path):
+        hit("fs.read")
         return decode_checksums(path.read_bytes())
 
 
@@ -97,14 +99,13 @@ class LocalBlockReader:
     def series_ids(self) -> UInt32s:
         return self._ids
 
-    def keys(self) -> pa.BinaryArray:
+    def keys(self) -> arrow.Keys:
         """Not kept: each call decodes the labels."""
         file = self._read_series_file()
         with reading(self._series_path):
             groups = [file.read_row_group(group, columns=["labels"]) for group in range(file.num_row_groups)]
         chunks = [labels_to_keys(cast(Labels, chunk)) for group in groups for chunk in group.column(0).chunks]
-        keys: pa.BinaryArray = pa.concat_arrays(chunks)
-        return keys
+        return arrow.keys_of(chunks)
 
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         return self._min_times, self._max_times
@@ -146,6 +147,7 @@ class LocalBlockReader:
         """Whole and checked. It is small beside the samples, and two opens of a file may see two states of a disk."""
         checksums = self._series_checksums
         with reading(self._series_path):
+            hit("fs.read")
             content = self._series_path.read_bytes()
             view = memoryview(content)
             if (

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
-from streamgauge.store import fs, names
+from streamgauge.store import arrow, fs, names
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -34,7 +34,9 @@ from streamgauge.store.ports import BlockMeta
 from streamgauge.store.ranges import starts_of
 
 SERIES_ROW_GROUP = 32_768
-"""Series of a row group of the series file, which bounds what decoding their labels takes."""
+SERIES_ROW_GROUP_BYTES = 64 << 20
+"""Series of a row group of the series file, and bytes of their keys (one series may pass it), which bounds what
+decoding their labels takes. A key can take 128 KiB, and more than 2 GiB of labels do not fit the columns of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,11 @@ class BlockWriter:
     directory is then of no use.
     """
 
-    def __init__(self, directory: Path, meta: BlockMeta, encoding: Encoding) -> None:
+    def __init__(
+        self, directory: Path, meta: BlockMeta, encoding: Encoding, *, series_group_bytes: int = SERIES_ROW_GROUP_BYTES
+    ) -> None:
         self._directory = directory
+        self._series_group_bytes = series_group_bytes
         self._meta = meta
         self._encoding = encoding
         self._samples = ParquetOutput(names.samples_file(directory), SAMPLES_SCHEMA, _samples_settings(encoding))
@@ -188,7 +193,7 @@ class BlockWriter:
         for table in self._pending.cut(MAX_ROW_GROUP):
             self._write_group(table)
 
-    def finish(self, keys: pa.BinaryArray) -> BlockMeta:
+    def finish(self, keys: arrow.Keys) -> BlockMeta:
         """Write what is left, the series file and the checksums. `keys` are those of all series appended, in order.
 
         Returns the block's meta with series, samples, bytes and time range filled in.
@@ -229,25 +234,35 @@ class BlockWriter:
         self._byte_ends.append(self._samples.size)
         self._checksums.append(self._samples.take_checksum())
 
-    def _write_series(self, meta: BlockMeta, series: _Series, keys: pa.BinaryArray) -> SeriesChecksums:
+    def _write_series(self, meta: BlockMeta, series: _Series, keys: arrow.Keys) -> SeriesChecksums:
         with closing(
             ParquetOutput(names.series_file(self._directory), SERIES_SCHEMA, _series_settings(self._encoding))
         ) as output:
             first_rows = starts_of(series.counts)
-            for start in range(0, len(keys), SERIES_ROW_GROUP):
-                rows = slice(start, start + SERIES_ROW_GROUP)
+            for rows in _series_groups(arrow.lengths(keys), self._series_group_bytes):
                 columns: list[pa.Array[Any]] = [
                     pa.array(series.ids[rows]),
                     pa.array(first_rows[rows]),
                     pa.array(series.counts[rows]),
                     pa.array(series.min_times[rows]).view(TIME),
                     pa.array(series.max_times[rows]).view(TIME),
-                    keys_to_labels(keys[rows]),
+                    keys_to_labels(arrow.narrow(keys[rows])),
                 ]
                 output.write_row_group(pa.Table.from_arrays(columns, schema=SERIES_SCHEMA))
             body_size, body = output.size, output.take_checksum()
             output.finish(FOOTER_KEY, encode_meta(meta))
             return SeriesChecksums(output.size, body_size, body, output.take_checksum())
+
+
+def _series_groups(sizes: Int64s, limit: int) -> Iterator[slice]:
+    """The row groups of the series file, by the bytes of each key."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(ends):
+        stop = int(np.searchsorted(ends, ends[start] - sizes[start] + limit, "right"))
+        stop = min(max(stop, start + 1), start + SERIES_ROW_GROUP)
+        yield slice(start, stop)
+        start = stop
 
 
 class _PendingRows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
@@ -12,18 +13,21 @@ from streamgauge.store import fs, names
 from streamgauge.store.block_format import commits_in_id
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
+from streamgauge.store.patience import Patience
 from streamgauge.store.ports import BlockMeta, Damage, SortedRows
 
 
 class LocalBlocks:
     """`ports.Blocks` in the folder `data`. Holds no state: any number of processes may read, one writes.
 
-    Where `read_only`, a scan removes and moves nothing; it is for a folder that is looked at without a server.
+    Where `read_only`, a scan removes and moves nothing; it is for a folder that is looked at without a server. What
+    `patience` a scan has with a disk that gives nothing back.
     """
 
-    def __init__(self, data: Path, read_only: bool = False) -> None:
+    def __init__(self, data: Path, read_only: bool = False, patience: Patience | None = None) -> None:
         self._data = data
         self._read_only = read_only
+        self._patience = patience or Patience()
 
     def scan(self) -> tuple[list[BlockMeta], list[Damage]]:
         """Every whole block there is, ordered by id, from the footers; what cannot be read is set aside.
@@ -37,7 +41,7 @@ class LocalBlocks:
         damage: list[Damage] = []
         for block_id in self.names():
             try:
-                found.append(read_meta(names.block_dir(self._data, block_id)))
+                found.append(self._patience.read(partial(read_meta, names.block_dir(self._data, block_id))))
             except FormatTooNew:
                 raise
             except Corrupt as error:

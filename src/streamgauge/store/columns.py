@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from streamgauge.errors import IndexFull
 from streamgauge.model.frame import ABSENT
 from streamgauge.model.labels import NAME, SEPARATOR
 from streamgauge.store.shared_arrays import GrowingArray
@@ -37,6 +38,7 @@ PAGE_MASK = PAGE_ROWS - 1
 
 NAMES = 0
 FILLER = -1
+UNBOUNDED = 1 << 62
 
 _FORGOTTEN_AT_ONCE = 8192
 
@@ -60,11 +62,12 @@ class IndexSnapshot:
 class _Label:
     """What the writer knows of one label name."""
 
-    __slots__ = ("codes", "number", "open_page", "page")
+    __slots__ = ("codes", "number", "open_page", "page", "text_bytes")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.codes: dict[bytes, int] = {}
+        self.text_bytes = 0  # of its distinct values
         self.open_page = -1  # the page that `page` is
         self.page = memoryview(b"")
 
@@ -76,6 +79,7 @@ class LabelColumns:
         self.base = memory.new_name()
         self.rows = 0
         self.text_bytes = 0  # of the dictionaries' texts
+        self._name_bytes = 0  # of those, the names of labels
         self._ids = GrowingArray(memory, self.base, "i", np.uint32)
         self._dead = GrowingArray(memory, self.base, "d", np.uint32)
         self._text_names = GrowingArray(memory, self.base, "n", np.int32)
@@ -105,7 +109,9 @@ class LabelColumns:
         return IndexSnapshot(self.base, self.rows, self._dead.length, self._text_ends.length, self._pages.length)
 
     def remove(self) -> None:
-        """Remove the shared memory."""
+        """Remove the shared memory; nothing may be added any more."""
+        for label in self._labels.values():
+            label.page = memoryview(b"")
         for array in self._arrays:
             array.remove()
 
@@ -117,17 +123,18 @@ class LabelColumns:
                     label.codes.popitem()
                 yield
 
-    def add(self, series: int, key: bytes) -> None:
-        """Add the row of one series. Raises Overloaded when shared memory runs out; the row is then not there."""
+    def add(self, series: int, key: bytes, label_bytes: int = UNBOUNDED) -> None:
+        """Add the row of one series. Raises Overloaded when shared memory runs out, and IndexFull when the distinct
+        values of a label, or all names, would take more than `label_bytes`; the row is then not there."""
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
         labels = self._labels
         pieces = iter(key.split(SEPARATOR))
         try:
             if metric := next(pieces):
-                self._set(NAME, metric, page, slot)
+                self._set(NAME, metric, page, slot, label_bytes)
             for name, value in zip(pieces, pieces, strict=False):  # what stands behind the last separator is dropped
-                self._set(name, value, page, slot)
+                self._set(name, value, page, slot, label_bytes)
             self._ids.append(series)
         except BaseException:
             for label in labels.values():
@@ -140,24 +147,36 @@ class LabelColumns:
         """Leave a row out of every later snapshot. Raises Overloaded; the row then stays."""
         self._dead.append(row)
 
-    def _set(self, name: bytes, value: bytes, page: int, slot: int) -> None:
-        label = self._labels.get(name) or self._new_label(name)
+    def _set(self, name: bytes, value: bytes, page: int, slot: int, label_bytes: int) -> None:
+        label = self._labels.get(name) or self._new_label(name, label_bytes)
         code = label.codes.get(value)
         if code is None:
-            code = self._new_text(label.number, label.codes, value)
+            code = self._new_text(name, label, value, label_bytes)
         if label.open_page != page:
             self._open_page(label, page)
         label.page[slot] = code
 
-    def _new_label(self, name: bytes) -> _Label:
+    def _new_label(self, name: bytes, limit: int) -> _Label:
         label = _Label(len(self._labels) + 1)
+        if self._name_bytes + len(name) > limit:
+            raise IndexFull(
+                f"the names of all labels take {self._name_bytes} bytes, and {limit} are the most that queries "
+                "can read: drop labels whose names never come again"
+            )
         self._append_text(NAMES, name)
+        self._name_bytes += len(name)
         self._labels[name] = label
         return label
 
-    def _new_text(self, dictionary: int, codes: dict[bytes, int], value: bytes) -> int:
-        self._append_text(dictionary, value)
-        code = codes[value] = len(codes)
+    def _new_text(self, name: bytes, label: _Label, value: bytes, limit: int) -> int:
+        if label.text_bytes + len(value) > limit:
+            raise IndexFull(
+                f"the distinct values of label {name.decode()} take {label.text_bytes} bytes, and {limit} are the most "
+                "that a query can read: drop that label, or shorten the retention"
+            )
+        self._append_text(label.number, value)
+        label.text_bytes += len(value)
+        code = label.codes[value] = len(label.codes)
         return code
 
     def _append_text(self, dictionary: int, text: bytes) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgauge.errors import StorageError
-from streamgauge.model.arrays import Bools, UInt32s
-from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.arrays import UInt32s
+from streamgauge.model.batch import Metadata, SampleBatch, joined
 from streamgauge.store.head import MAX_COMMIT_ROWS
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.ports import Log, Record, RecordKind
 from streamgauge.store.records import encode_definitions, encode_metadata, encode_samples
 
@@ -65,7 +66,7 @@ class Committer:
         self._queue: list[Pending] = []  # protected by _wake
         self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []  # protected by _wake
         self._closing = False  # protected by _wake
-        self._defined: Bools = np.zeros(1024, np.bool_)  # series defined in the open segment; the thread's own
+        self._defined = IdSet()  # in the open segment; the thread's own
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self, next_commit: int) -> None:
@@ -154,7 +155,7 @@ class Committer:
         commits: list[Commit] = []
         samples: list[Record] = []
         metadata: list[Metadata] = []
-        for batch in _joined([pending.batch for pending in group]):
+        for batch in _in_commits([pending.batch for pending in group]):
             number = self._next_commit
             self._next_commit += 1
             commits.append(Commit(number, batch))
@@ -172,11 +173,11 @@ class Committer:
         definitions = self._definitions(commits, first)
         records = definitions + head + samples
         if self._log.reserve(sum(len(record.payload) for record in records)):
-            self._defined[:] = False
+            self._defined = IdSet()
             records = self._definitions(commits, first) + head + samples
         self._log.append(records)
         for commit in commits:
-            self._defined[commit.batch.series] = True
+            self._defined.add(commit.batch.series)
         return commits
 
     def _write_nothing(self) -> None:
@@ -184,7 +185,7 @@ class Committer:
         record = Record(self._next_commit, RecordKind.METADATA, encode_metadata([]))
         self._next_commit += 1
         if self._log.reserve(len(record.payload)):
-            self._defined[:] = False
+            self._defined = IdSet()
         self._log.append([record])
 
     def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
@@ -192,11 +193,7 @@ class Committer:
         if not commits:
             return []
         ids = np.concatenate([commit.batch.series for commit in commits])
-        if len(ids) and (top := int(ids.max())) >= len(self._defined):
-            grown = np.zeros(max(top + 1, 2 * len(self._defined)), np.bool_)
-            grown[: len(self._defined)] = self._defined
-            self._defined = grown
-        missing = ids[~self._defined[ids]]
+        missing = ids[~self._defined.contains(ids)]
         if not len(missing):
             return []
         missing = np.unique(missing)
@@ -204,7 +201,7 @@ class Committer:
         return [Record(number, RecordKind.SERIES, payload) for payload in payloads]
 
 
-def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
+def _in_commits(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
     """The batches in order, small ones put together up to MAX_COMMIT_ROWS rows."""
     result: list[SampleBatch] = []
     gathered: list[SampleBatch] = []
@@ -213,23 +210,13 @@ def _joined(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
         if not len(batch):
             continue
         if rows + len(batch) > MAX_COMMIT_ROWS and gathered:
-            result.append(_concatenated(gathered))
+            result.append(joined(gathered))
             gathered, rows = [], 0
         gathered.append(batch)
         rows += len(batch)
     if gathered:
-        result.append(_concatenated(gathered))
+        result.append(joined(gathered))
     return result
-
-
-def _concatenated(batches: Sequence[SampleBatch]) -> SampleBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return SampleBatch(
-        np.concatenate([batch.series for batch in batches]),
-        np.concatenate([batch.times for batch in batches]),
-        np.concatenate([batch.values for batch in batches]),
-    )
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

@@ -69,8 +69,10 @@ class CompactionPlan:
 # ---- planning -------------------------------------------------------------------------------------------------------
 
 
-def plan_compaction(metas: Sequence[BlockMeta], now: int) -> CompactionPlan | None:
+def plan_compaction(metas: Sequence[BlockMeta], now: int, idle: bool = False) -> CompactionPlan | None:
     """The next compaction that is worth while, or None. `now` in ms. The cheapest comes first.
+
+    What the last flush added to may get more from the next one, and waits for it, unless flushes are `idle`.
 
     Blocks are merged when each row thereby comes into a block at least twice the size: a row is rewritten about
     log2(samples of a day / samples of a flush) times.
@@ -79,11 +81,11 @@ def plan_compaction(metas: Sequence[BlockMeta], now: int) -> CompactionPlan | No
     plans: list[CompactionPlan] = []
     wide = _wide(metas)
     if wide:
-        quiet = wide[-1].last_commit < newest_commit
+        quiet = idle or wide[-1].last_commit < newest_commit
         plans += _plan_wide(metas, wide, quiet)
     for window, blocks in _by_window(metas).items():
         normal, late = _normal(blocks), _late(blocks)
-        settled = window + DAY_MS <= now and max(meta.last_commit for meta in blocks) < newest_commit
+        settled = window + DAY_MS <= now and (idle or max(meta.last_commit for meta in blocks) < newest_commit)
         for run in (_worthwhile_run(normal), _worthwhile_run(late)):
             if run and _may_merge(run, metas):
                 plans.append(_merge(run))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.store import arrow
 from streamgauge.store.block_format import new_block_id
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import DAY_MS, BlockMeta, Blocks, SortedRows
@@ -23,9 +23,6 @@ from streamgauge.store.ranges import take_ranges
 MAX_LATE_DAYS = 8
 """Late rows over more days than this become one block over all of them: a backfill of a year would otherwise write
 hundreds of small blocks at each flush. Compaction splits it."""
-
-NO_WATERMARK = np.iinfo(np.int64).min
-"""The watermark of a series that no block has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class FlushJob:
     ids: UInt32s
     times: Int64s
     values: Floats
-    keys: pa.BinaryArray
+    keys: arrow.Keys
     watermarks: Int64s
     first_commit: int
     last_commit: int

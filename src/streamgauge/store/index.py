@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
-import pyarrow as pa
 
-from streamgauge.errors import Overloaded
+from streamgauge.errors import IndexFull
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.leases import Leases
 from streamgauge.store.shm import SharedMemory
 
 DEFAULT_BUDGET = 1 << 30
 MAX_ID = (1 << 32) - 1
+
+MAX_LABEL_BYTES = 1 << 30
+"""Bytes of the distinct values of one label, and of all names: a reader has them as one Arrow array, which ends at
+2 GiB. The budget is reached before, unless somebody has raised it."""
 
 _SHARDS = 128
 """A dictionary of a million keys stands still for 50 ms and more when it grows; 128 of them for below 1 ms each."""
@@ -31,19 +35,31 @@ _TEXT_OVERHEAD = 150
 """The same for a text of a dictionary."""
 _REBUILD_ROWS = 512
 """Rows moved at a time, in about 2 ms."""
+_PRUNED_AT_ONCE = 4096
+"""Series forgotten at a time, in about 5 ms."""
 
 
 class SeriesIndex:
     """The writing side. Everything is called on the event loop's thread.
 
     memory: where the columns live. leases: what queries read. next_id: no id below it is given to a new series.
-    budget: bytes that the index may take, shared memory and an estimate of the server's own counted.
+    budget: bytes that the index may take, shared memory and an estimate of the server's own counted. label_bytes: those
+    of one label's distinct values. Neither bounds what is restored.
     """
 
-    def __init__(self, memory: SharedMemory, leases: Leases, *, next_id: int = 0, budget: int = DEFAULT_BUDGET) -> None:
+    def __init__(
+        self,
+        memory: SharedMemory,
+        leases: Leases,
+        *,
+        next_id: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        label_bytes: int = MAX_LABEL_BYTES,
+    ) -> None:
         self._memory = memory
         self._leases = leases
         self._budget = budget
+        self._label_bytes = label_bytes
         self._next_id = next_id
         self._generation = 0
         self._columns = LabelColumns(memory)
@@ -51,6 +67,8 @@ class SeriesIndex:
         self._rows = _Rows()
         self._key_bytes = 0  # of the living
         self._pruned_meanwhile: array[int] | None = None  # ids pruned during a rebuild
+        self.forgotten = 0  # series pruned since the start
+        self._spared: IdSet | None = None  # what a prune that has begun leaves alone
 
     @property
     def next_id(self) -> int:
@@ -85,11 +103,16 @@ class SeriesIndex:
     def resolve(self, key: bytes) -> int:
         """The id of a canonical key, a new one if the key is new.
 
-        Raises Overloaded when the index is at its budget or shared memory runs out; nothing has changed then.
+        Raises IndexFull when the index is at its budget, and another Overloaded or StorageError when shared memory runs
+        out; nothing has changed then.
         """
         shard = self._shards[hash(key) % _SHARDS]
         known = shard.get(key)
-        return self._add(shard, key) if known is None else known
+        if known is None:
+            return self._add(shard, key)
+        if self._spared is not None:
+            self._spared.add_one(known)
+        return known
 
     def keys_of(self, ids: UInt32s) -> list[bytes]:
         """The keys of living series. Raises KeyError for an id that is not one. May be called on any thread."""
@@ -100,13 +123,15 @@ class SeriesIndex:
         return found
 
     def living(self, ids: UInt32s) -> Bools:
-        """For each of the ids, which ascend, whether it is of a living series."""
-        rows = self._rows
-        alive = [row for row in rows.find(ids).tolist() if rows.keys[row] is not None]
-        found: Bools = np.isin(ids, rows.ids[alive])
-        return found
+        """For each of the ids whether it is of a living series. About 5 ns each."""
+        return self._rows.living.contains(ids)
 
-    def restore(self, ids: UInt32s, keys: pa.BinaryArray) -> UInt32s:
+    def known_ids(self) -> UInt32s:
+        """The ids, ascending, of the living series, and of pruned ones until the next rebuild. What is returned may be
+        read on any thread."""
+        return self._rows.ids[: len(self._rows.keys)]
+
+    def restore(self, ids: UInt32s, keys: arrow.Keys) -> UInt32s:
         """Fill an empty index with what is on disk, in any order and with repetitions.
 
         Where two ids have one key (the series was pruned and came back), the higher id stands. An id that comes with
@@ -115,7 +140,7 @@ class SeriesIndex:
         """
         assert not self._rows.keys, "restore fills an empty index"
         ids, first = np.unique(ids, return_index=True)
-        texts = cast("list[bytes]", arrow.take(keys, first).to_pylist())
+        texts = cast("list[bytes]", arrow.take_keys(keys, first).to_pylist())
         for series, key in zip(ids.tolist(), texts, strict=True):
             self._shards[hash(key) % _SHARDS][key] = series
         left_out = []
@@ -130,24 +155,41 @@ class SeriesIndex:
             self._next_id = max(self._next_id, int(ids[-1]) + 1)
         return np.array(left_out, np.uint32)
 
-    def prune(self, ids: UInt32s) -> None:
-        """Forget series that have no data any more. Ids that are not in the index are no error.
+    def prune(self, ids: UInt32s, spared: IdSet | None = None) -> Iterator[None]:
+        """Forget series that have no data any more, a few ms a step. Ids that are not in the index are no error.
 
-        Takes about 1 µs a series. Their rows stay where they are, for the queries that run, until a `rebuild`. Raises
-        Overloaded when shared memory runs out; some may then remain.
+        The generation changes once, with the first series that goes. A series that is in `spared` when its turn comes
+        stays. Whatever is resolved after that change is added to `spared`, so that an id of the new generation is good
+        for all of it. Rows stay where they are, for the queries that run, until a `rebuild`. Raises Overloaded when
+        shared memory runs out; some may then remain.
         """
+        assert self._spared is None, "one prune at a time"
+        spared = IdSet() if spared is None else spared
+        try:
+            for start in range(0, len(ids), _PRUNED_AT_ONCE):
+                some = ids[start : start + _PRUNED_AT_ONCE]
+                some = some[self.living(some) & ~spared.contains(some)]
+                if len(some) and self._spared is None:
+                    self._spared = spared
+                    self._generation += 1
+                self._forget(some)
+                yield
+        finally:
+            self._spared = None
+
+    def _forget(self, ids: UInt32s) -> None:
         rows = self._rows
-        for row in rows.find(ids).tolist():
+        for row, series in zip(rows.find(ids).tolist(), ids.tolist(), strict=True):
             key = rows.keys[row]
-            if key is None:
-                continue
+            assert key is not None
             self._columns.mark_dead(row)
-            self._generation += 1
             rows.keys[row] = None
             self._key_bytes -= len(key)
             del self._shards[hash(key) % _SHARDS][key]
+            rows.living.discard_one(series)
+            self.forgotten += 1
             if self._pruned_meanwhile is not None:
-                self._pruned_meanwhile.append(int(rows.ids[row]))
+                self._pruned_meanwhile.append(series)
 
     @property
     def wants_rebuild(self) -> bool:
@@ -174,9 +216,11 @@ class SeriesIndex:
                     moved.append(series, key)
                 if row % _REBUILD_ROWS == _REBUILD_ROWS - 1:
                     yield
-            for row in moved.find(np.array(pruned_meanwhile, np.uint32)).tolist():
+            pruned = np.array(pruned_meanwhile, np.uint32)
+            for row in moved.find(pruned).tolist():
                 fresh.mark_dead(row)
                 moved.keys[row] = None
+            moved.living.discard(pruned)
         except BaseException:
             fresh.remove()
             raise
@@ -189,14 +233,14 @@ class SeriesIndex:
 
     def _add(self, shard: dict[bytes, int], key: bytes) -> int:
         if self.used_bytes >= self._budget:
-            raise Overloaded(
+            raise IndexFull(
                 f"the series index is full: {self.series} series take {self.used_bytes} bytes, {self._budget} are "
                 "allowed. Drop labels that have many values, shorten the retention, or raise the limit of the index"
             )
         series = self._next_id
         if series > MAX_ID:
-            raise Overloaded("every series id has been used: export the data and start a new folder")
-        self._columns.add(series, key)
+            raise IndexFull("every series id has been used: export the data and start a new folder")
+        self._columns.add(series, key, self._label_bytes)
         self._next_id = series + 1
         self._rows.append(series, key)
         self._key_bytes += len(key)
@@ -210,6 +254,7 @@ class _Rows:
     def __init__(self) -> None:
         self.ids = np.empty(1024, np.uint32)  # ascending; more than are used
         self.keys: list[bytes | None] = []  # None where the series is dead
+        self.living = IdSet()  # of the one thread alone
 
     def append(self, series: int, key: bytes) -> None:
         row = len(self.keys)
@@ -217,6 +262,7 @@ class _Rows:
             self.ids = np.concatenate((self.ids, np.empty_like(self.ids)))
         self.ids[row] = series
         self.keys.append(key)
+        self.living.add_one(series)
 
     def find(self, ids: UInt32s) -> Int64s:
         """Rows of those of the ids that are known."""

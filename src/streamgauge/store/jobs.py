@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.arrays import UInt32s
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
-from streamgauge.store.flush import NO_WATERMARK, FlushJob, perform_flush
+from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.head_view import head_series, rows_of
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import ViewCache
+from streamgauge.store.patience import Patience
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta
-from streamgauge.store.runs import HeadSnapshot, Run
+from streamgauge.store.runs import Run
+from streamgauge.store.snapshot import StoreSnapshot
+from streamgauge.store.watermarks import Watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +32,13 @@ class FlushOrder:
     data: Path
     runs: tuple[Run, ...]
     index: IndexSnapshot
-    watermarks: Int64s  # by series id: the latest time that is in a block, or NO_WATERMARK
+    watermarks: Watermarks
 
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
     blocks: tuple[BlockMeta, ...]
-    ids: UInt32s  # series in the flush
-    latest: Int64s  # latest time of each of them in the flush
+    watermarks: Watermarks  # the order's, raised by what was written
 
 
 def run_flush(order: FlushOrder) -> FlushResult:
@@ -43,20 +47,17 @@ def run_flush(order: FlushOrder) -> FlushResult:
     ends = np.flatnonzero(np.diff(ids, append=ids[-1:] + 1))
     series = ids[ends]
     view = ViewCache().open(order.index)
-    watermarks = np.full(len(series), NO_WATERMARK, np.int64)
-    known = series < len(order.watermarks)
-    watermarks[known] = order.watermarks[series[known]]
     job = FlushJob(
         ids=ids,
         times=times,
         values=values,
         keys=view.keys(view.rows_of(series)),
-        watermarks=watermarks,
+        watermarks=order.watermarks.of(series),
         first_commit=order.runs[0].first_commit,
         last_commit=order.runs[-1].last_commit,
     )
     written = perform_flush(job, LocalBlocks(order.data))
-    return FlushResult(tuple(written), series, times[ends])
+    return FlushResult(tuple(written), order.watermarks.raised(series, times[ends]))
 
 
 def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
@@ -64,27 +65,34 @@ def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
     return perform_compaction(plan, LocalBlocks(data))
 
 
-def series_with_data(data: Path, metas: Sequence[BlockMeta], head: HeadSnapshot) -> list[UInt32s]:
-    """The ids of every series that some blocks or the head hold, with repetitions. Raises Corrupt."""
-    blocks = LocalBlocks(data)
-    found = [head_series(head, FIRST_TIME, LAST_TIME)]
-    for meta in metas:
+def series_without_data(snapshot: StoreSnapshot) -> UInt32s:
+    """The ids, ascending, of the series in the index that neither a block nor the head holds. Raises Corrupt."""
+    blocks = LocalBlocks(snapshot.data)
+    view = ViewCache().open(snapshot.index)
+    held = IdSet()
+    held.add(head_series(snapshot.head, FIRST_TIME, LAST_TIME))
+    for meta in snapshot.blocks:
         with blocks.open(meta.id) as reader:
-            found.append(reader.series_ids())
-    return found
+            held.add(reader.series_ids())
+    ids = view.ids(view.match([]))
+    return ids[~held.contains(ids)]
 
 
 def find_damage(data: Path, metas: Sequence[BlockMeta]) -> list[tuple[BlockMeta, str]]:
-    """Blocks that do not read back as they were written, with the reason."""
-    blocks = LocalBlocks(data)
+    """Blocks that do not read back as they were written, with the reason. A disk that fails is asked again."""
+    blocks, patience = LocalBlocks(data), Patience()
     damaged = []
     for meta in metas:
         try:
-            with blocks.open(meta.id) as reader:
-                reader.keys()
-                cursor = reader.cursor()
-                while len(cursor.take(1 << 20)[0]):
-                    pass
+            patience.read(partial(_read_all, blocks, meta.id))
         except Corrupt as error:  # also for a file that is missing
             damaged.append((meta, error.message))
     return damaged
+
+
+def _read_all(blocks: LocalBlocks, block_id: str) -> None:
+    with blocks.open(block_id) as reader:
+        reader.keys()
+        cursor = reader.cursor()
+        while len(cursor.take(1 << 20)[0]):
+            pass

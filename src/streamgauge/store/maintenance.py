@@ -21,7 +21,7 @@ from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_with_data
+from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
 from streamgauge.store.retention import expired
@@ -31,6 +31,8 @@ from streamgauge.store.verify import check_live_blocks
 LOG = logging.getLogger(__name__)
 
 COMPACT_EVERY_SECONDS = 60.0
+IDLE_SECONDS = 3600.0
+"""Without a flush for so long, what the last one wrote is compacted as if another had followed it."""
 DISK_CHECK_SECONDS = 2.0
 RETRY_SECONDS = 10.0
 """After a flush or a compaction that failed."""
@@ -78,6 +80,7 @@ class Maintenance:
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
+        self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
 
@@ -159,9 +162,10 @@ class Maintenance:
 
         def visible() -> None:
             store.swap(result.blocks, (), taken.through)
-            store.raise_watermarks(result.ids, result.latest)
+            store.state.watermarks = result.watermarks
             store.metadata_saved(metadata)
             self.counts.flushes += 1
+            self._last_flush = self._clock.monotonic()
             store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
 
         return Change(apply, visible, result.blocks)
@@ -195,7 +199,8 @@ class Maintenance:
     async def compact(self) -> bool:
         """One compaction, if one is worth it. False when none is."""
         await self._changes.settle()
-        plan = plan_compaction(self._store.state.blocks, self._clock.now_ms())
+        idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
+        plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
         if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
             # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
             # parents, so that must not be replaced in turn while a query keeps one of them.
@@ -302,11 +307,23 @@ class Maintenance:
         with store.pruner.watching(store.queued_series):
             snapshot, release = store.snapshot()
             try:
-                found = await self._compacter.run(series_with_data, store.data, snapshot.blocks, snapshot.head)
+                dead = await self._compacter.run(series_without_data, snapshot)
             finally:
                 release()
-            await store.pruner.prune(found)
+            await store.pruner.prune(dead)
+        await self._prune_watermarks()
         self._may_prune = False
+
+    async def _prune_watermarks(self) -> None:
+        """Forget those of series that the index no longer has. A flush may put some back that it had been sent; they
+        go the next time."""
+        state = self._store.state
+        while True:
+            before = state.watermarks
+            after = await asyncio.to_thread(before.only, self._store.index.known_ids())
+            if state.watermarks is before:  # no flush raised some meanwhile
+                state.watermarks = after
+                return
 
     # ---- damage -----------------------------------------------------------------------------------------------------
 

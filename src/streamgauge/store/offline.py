@@ -43,7 +43,7 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         raise Corrupt(
             f"{lost.message}. The catalog is rebuilt when a server starts on {data}, or by compacting it"
         ) from None
-    memory = SharedMemory(data)
+    memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
     pool = ThreadPoolExecutor(1, "head")
@@ -52,12 +52,10 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
         last = recovered.state.flushed_through
-        for commit, batch in replay_samples(log, last, recovered.series, left_out, recovered.damage):
+        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, recovered.damage):
             head.append(commit, batch)
             last = commit
-        snapshot = StoreSnapshot(
-            data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot(), index.next_id
-        )
+        snapshot = StoreSnapshot(data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot())
         yield snapshot, recovered.damage
     finally:
         head.close()

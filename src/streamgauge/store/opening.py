@@ -21,7 +21,8 @@ from streamgauge.store.leases import Leases
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.recovery import Recovered, recover, replay_samples
-from streamgauge.store.shm import SharedMemory, remove_leftovers
+from streamgauge.store.shm import SharedMemory
+from streamgauge.store.shm_names import remove_leftovers
 from streamgauge.store.snapshot import by_priority
 from streamgauge.store.store import Store, StoreSettings, StoreState
 
@@ -40,8 +41,8 @@ takes several times as long."""
 class Progress:
     """How far the opening is. Read by whoever answers whether the server is ready."""
 
-    current: int = 0  # samples of the log that are in memory again
-    total: int = 0  # of how many, by the size of the log: an estimate until it has been read
+    current: int = 0  # samples of the log that are in memory again, or left out
+    total: int = 0  # of how many; 0 until the folder has been looked through
 
 
 @asynccontextmanager
@@ -54,11 +55,12 @@ async def open_store(
     `flusher` and `compacter` are where blocks are written; they may be the same. Raises FormatTooNew and StorageError.
     """
     fs.make_dir(data)
-    remove_leftovers(data)
     now = clock.now_ms()
     expired = now - settings.retention if settings.retention else None
     recovered = await asyncio.to_thread(recover, data, expired)
-    memory = SharedMemory(data)
+    progress.total = recovered.samples
+    remove_leftovers(recovered.state.store_id)
+    memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
     pool = ThreadPoolExecutor(1, "head")
@@ -102,15 +104,14 @@ def _state(recovered: Recovered) -> StoreState:
 
 
 async def _replay(
-    store: Store, rows: Iterable[tuple[int, SampleBatch]], maintenance: Maintenance, progress: Progress
+    store: Store, rows: Iterable[tuple[int, SampleBatch, int]], maintenance: Maintenance, progress: Progress
 ) -> None:
     """Fill the head with what blocks do not hold, flushing on the way when it is more than the head may hold."""
     since_breath = 0
-    for commit, batch in rows:
+    for commit, batch, read in rows:
         store.head.append(commit, batch)
         store.state.commit = max(store.state.commit, commit)
-        progress.current += len(batch)
-        progress.total = max(progress.total, progress.current)
+        progress.current += read
         since_breath += len(batch)
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0

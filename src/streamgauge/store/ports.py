@@ -103,7 +103,7 @@ class SortedRows:
     """
 
     ids: UInt32s
-    keys: pa.BinaryArray  # canonical keys, ascending
+    keys: pa.LargeBinaryArray  # canonical keys, ascending
     counts: Int64s
     times: Int64s
     values: Floats
@@ -127,7 +127,7 @@ class BlockReader(Protocol):
     def series_ids(self) -> UInt32s:
         """Series ids in the block's order."""
 
-    def keys(self) -> pa.BinaryArray:
+    def keys(self) -> pa.LargeBinaryArray:
         """Canonical keys in the block's order."""
 
     def time_bounds(self) -> tuple[Int64s, Int64s]:

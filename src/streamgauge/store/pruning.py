@@ -1,19 +1,15 @@
-"""Series that have no data any more: which they are, and how they leave the index while others write."""
+"""Series that have no data any more: how they leave the index while others write."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 from streamgauge.errors import Overloaded
-from streamgauge.model.arrays import Bools, UInt32s
+from streamgauge.model.arrays import UInt32s
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.index import SeriesIndex
-
-_SERIES_AT_ONCE = 4096
-"""Pruned in one turn of the event loop, in about 5 ms."""
 
 
 class Pruner:
@@ -25,49 +21,34 @@ class Pruner:
 
     def __init__(self, index: SeriesIndex) -> None:
         self._index = index
-        self._forgotten: Bools = np.zeros(0, np.bool_)  # by series id: pruned, and not to be written to
-        self._written: Bools | None = None  # by series id: written to during the watch; None outside it
+        self._written: IdSet | None = None  # during the watch; None outside it
 
     def admit(self, ids: UInt32s) -> None:
         """Note that a batch is on its way to the disk. Raises Overloaded when it has a series that was pruned."""
-        known = ids[ids < len(self._forgotten)]
-        if len(known) and self._forgotten[known].any():
+        if not self._index.living(ids).all():
             raise Overloaded("a series of this batch was just dropped by retention; send it again", retry_after=1)
         if self._written is not None:
-            self._written[ids[ids < len(self._written)]] = True
+            self._written.add(ids)
 
     @contextmanager
     def watching(self, on_their_way: Iterable[UInt32s]) -> Iterator[None]:
         """Note which series are written to meanwhile, beginning with those that are on their way already."""
-        self._written = np.zeros(self._index.next_id, np.bool_)
+        self._written = IdSet()
         for ids in on_their_way:
-            self._written[ids[ids < len(self._written)]] = True
+            self._written.add(ids)
         try:
             yield
         finally:
             self._written = None
 
-    async def prune(self, with_data: Sequence[UInt32s]) -> int:
-        """While `watching`: forget every series that has not been written to and is not in `with_data`, which is what
-        blocks and head held when the watch had begun. How many there were. Raises Overloaded without shared memory."""
+    async def prune(self, dead: UInt32s) -> int:
+        """While `watching`: forget the series of `dead`, which neither blocks nor the head held after the watch had
+        begun, except those that have been written to. How many there were. Raises Overloaded without shared memory."""
         assert self._written is not None
-        grown = np.zeros(len(self._written), np.bool_)
-        grown[: len(self._forgotten)] = self._forgotten
-        self._forgotten = grown
-        dead = ~grown
-        for ids in with_data:
-            dead[ids[ids < len(dead)]] = False
-        pruned = 0
-        candidates = np.flatnonzero(dead).astype(np.uint32)
-        for start in range(0, len(candidates), _SERIES_AT_ONCE):
-            ids = candidates[start : start + _SERIES_AT_ONCE]
-            ids = ids[~self._written[ids]]
-            try:
-                self._index.prune(ids)
-            finally:
-                self._forgotten[ids] = ~self._index.living(ids)
-            pruned += len(ids)
+        before = self._index.forgotten
+        for _ in self._index.prune(dead, self._written):
             await asyncio.sleep(0)
+        pruned = self._index.forgotten - before
         if self._index.wants_rebuild:
             for _ in self._index.rebuild():
                 await asyncio.sleep(0)

@@ -16,16 +16,18 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Corrupt, StorageError
-from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.arrays import Bools, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
-from streamgauge.store.flush import NO_WATERMARK
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
+from streamgauge.store.patience import Patience
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.replay import log_store_id
+from streamgauge.store.watermarks import Watermarks
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class Series:
     """Series found on disk, each id once."""
 
     ids: UInt32s
-    keys: pa.BinaryArray
+    keys: arrow.Keys
 
 
 @dataclass(slots=True)
@@ -47,8 +49,9 @@ class Recovered:
     state: CatalogState
     series: Series
     next_series_id: int
-    watermarks: Int64s  # by series id
+    watermarks: Watermarks
     metadata: dict[str, Metadata]
+    samples: int  # of the log, that blocks do not hold
     damage: list[Damage] = field(default_factory=list)
 
     @property
@@ -62,19 +65,23 @@ class Recovered:
         }
 
 
-def recover(data: Path, expired: int | None = None, writable: bool = True) -> Recovered:
+def recover(
+    data: Path, expired: int | None = None, writable: bool = True, patience: Patience | None = None
+) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
 
-    `expired`: what is older than this time (ms) is past its retention; None where nothing is.
+    `expired`: what is older than this time (ms) is past its retention; None where nothing is. `patience`: with a disk
+    that does not give back a block.
 
     Raises FormatTooNew and StorageError; whatever is merely damaged is set aside and listed in `damage`.
     """
-    blocks = LocalBlocks(data)
+    patience = patience or Patience()
+    blocks = LocalBlocks(data, patience=patience)
     damage: list[Damage] = []
     catalog = _open_catalog(data, blocks, writable, damage)
     state = catalog.load()
     found = _SeriesFound()
-    live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage)]
+    live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage, patience)]
     if len(live) < len(state.blocks):
         if writable:
             _drop_from_catalog(catalog, [meta.id for meta in state.blocks if meta not in live])
@@ -83,32 +90,31 @@ def recover(data: Path, expired: int | None = None, writable: bool = True) -> Re
         _remove_orphans(blocks, state, expired, damage)
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
     log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    samples = 0
     for record in log.replay():
         try:
-            _definition(record, found, metadata)
+            held = _definition(record, found, metadata)
+            samples += held if record.commit > state.flushed_through else 0
         except Corrupt as error:
             if record.kind != RecordKind.SAMPLES:  # of which `replay_samples` will speak
                 damage.append(_unreadable(record, error))
     series = found.series()
     next_id = max(state.next_series_id, found.next_id)
-    watermarks = np.full(next_id, NO_WATERMARK, np.int64)
-    for ids, latest in found.latest:
-        np.maximum.at(watermarks, ids, latest)
-    return Recovered(catalog, blocks, state, series, next_id, watermarks, metadata, damage)
+    return Recovered(catalog, blocks, state, series, next_id, found.watermarks, metadata, samples, damage)
 
 
 def replay_samples(
     log: SegmentLog, after: int, series: Series, left_out: UInt32s, damage: list[Damage]
-) -> Iterator[tuple[int, SampleBatch]]:
-    """Commits and their rows that blocks do not hold yet, in order. Reads the log to its end.
+) -> Iterator[tuple[int, SampleBatch, int]]:
+    """Commits that blocks do not hold yet, in order: number, rows, and how many rows it had. Reads the log to its end.
 
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
     series `left_out`, whose key has another id by now: they are past their retention.
     """
-    defined = np.zeros(int(series.ids.max()) + 1 if len(series.ids) else 0, np.bool_)
-    defined[series.ids] = True
-    usable = defined.copy()
-    usable[left_out] = False
+    defined, usable = IdSet(), IdSet()
+    defined.add(series.ids)
+    usable.add(series.ids)
+    usable.discard(left_out)
     lost = 0
     for record in log.replay():
         if record.kind != RecordKind.SAMPLES or record.commit <= after:
@@ -118,21 +124,12 @@ def replay_samples(
         except Corrupt as error:
             damage.append(_unreadable(record, error))
             continue
-        lost += int(np.count_nonzero(~_lookup(defined, batch.series)))
-        yield record.commit, _only(batch, _lookup(usable, batch.series))
+        lost += int(np.count_nonzero(~defined.contains(batch.series)))
+        yield record.commit, _only(batch, usable.contains(batch.series)), len(batch)
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))
     damage += log.damage
-
-
-def _lookup(flags: Bools, ids: UInt32s) -> Bools:
-    """flags[ids], False where there is none."""
-    if not len(ids) or int(ids.max()) < len(flags):
-        return flags[ids]
-    inside = ids < len(flags)
-    inside[inside] = flags[ids[inside]]
-    return inside
 
 
 def _only(batch: SampleBatch, wanted: Bools) -> SampleBatch:
@@ -150,11 +147,11 @@ class _SeriesFound:
 
     def __init__(self) -> None:
         self._ids: list[UInt32s] = []
-        self._keys: list[pa.BinaryArray] = []
-        self.latest: list[tuple[UInt32s, Int64s]] = []
+        self._keys: list[arrow.Keys] = []
+        self.watermarks = Watermarks()
         self.next_id = 0  # above every id that occurs, be it defined or not
 
-    def add(self, ids: UInt32s, keys: pa.BinaryArray) -> None:
+    def add(self, ids: UInt32s, keys: arrow.Keys) -> None:
         self.see(ids)
         self._ids.append(ids)
         self._keys.append(keys)
@@ -164,17 +161,16 @@ class _SeriesFound:
         self.next_id = max(self.next_id, int(ids.max(initial=0)) + 1 if len(ids) else 0)
 
     def series(self) -> Series:
-        """Each once, as it was found first. The keys of all finds together may be more than an array can hold."""
+        """Each once, as it was found first."""
         if not self._ids:
-            return Series(np.empty(0, np.uint32), pa.array([], pa.binary()))
+            return Series(np.empty(0, np.uint32), arrow.keys_of([]))
         ids = np.concatenate(self._ids)
         first = np.sort(np.unique(ids, return_index=True)[1])
         ends = np.cumsum([len(part) for part in self._ids])
         finds = np.split(first, np.searchsorted(first, ends[:-1]))
         starts = ends - [len(part) for part in self._ids]
-        parts = [arrow.take(keys, rows - start) for keys, rows, start in zip(self._keys, finds, starts, strict=True)]
-        keys: pa.BinaryArray = pa.concat_arrays(parts)
-        return Series(ids[first], keys)
+        parts = [arrow.take_keys(keys, rows - at) for keys, rows, at in zip(self._keys, finds, starts, strict=True)]
+        return Series(ids[first], arrow.keys_of(parts))
 
     def unseen(self, ids: UInt32s) -> Bools:
         """Which of the ids have not been added."""
@@ -219,16 +215,20 @@ def _drop_from_catalog(catalog: SqliteCatalog, gone: list[str]) -> None:
 
 
 def _read_series(
-    blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage]
+    blocks: LocalBlocks, meta: BlockMeta, found: _SeriesFound, writable: bool, damage: list[Damage], patience: Patience
 ) -> bool:
-    """Take a block's series in. False when the block cannot be read and is set aside."""
-    try:
+    """Take a block's series in. False when the block cannot be read, not even after some tries, and is set aside."""
+
+    def read() -> None:
         with blocks.open(meta.id) as reader:
             ids = reader.series_ids()
             unseen = found.unseen(ids)
             if unseen.any():
                 found.add(ids[unseen], reader.keys().filter(pa.array(unseen)))
-            found.latest.append((ids, reader.time_bounds()[1]))
+            found.watermarks = found.watermarks.raised(ids, reader.time_bounds()[1])
+
+    try:
+        patience.read(read)
     except Corrupt as error:
         if meta.id not in blocks.names():
             damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
@@ -255,10 +255,15 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
             damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))
 
 
-def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> None:
+def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> int:
+    """Take in what a record defines. How many samples it has."""
     if record.kind == RecordKind.SERIES:
-        found.add(*decode_series(record.payload))
+        ids, keys = decode_series(record.payload)
+        found.add(ids, arrow.keys_of([keys]))
     elif record.kind == RecordKind.SAMPLES:
-        found.see(decode_samples(record.payload).series)
+        batch = decode_samples(record.payload)
+        found.see(batch.series)
+        return len(batch)
     elif record.kind == RecordKind.METADATA:
         metadata.update((entry.metric, entry) for entry in decode_metadata(record.payload))
+    return 0

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from streamgauge.store.ports import BlockMeta
+from streamgauge.store.ports import LAST_TIME, BlockMeta
+from streamgauge.store.snapshot import by_priority
 
 
-def expired(metas: Iterable[BlockMeta], now: int, retention: int) -> list[BlockMeta]:
+def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockMeta]:
     """Blocks all of whose samples are older than `retention` ms before `now` (ms). 0 keeps everything for ever.
 
     A block goes as a whole: until its newest sample is old enough its older ones stay, for a day at most once the block
-    is split by days.
+    is split by days. For as long a late block stays that may hold later values of the same samples: without it the
+    values that they have replaced would be seen again.
     """
     if retention == 0:
         return []
-    oldest_kept = now - retention
-    return [meta for meta in metas if meta.max_time < oldest_kept]
+    gone: list[BlockMeta] = []
+    stays_from = LAST_TIME  # the oldest time in a block that stays
+    for meta in by_priority(metas):
+        if meta.max_time >= now - retention or (meta.late and meta.max_time >= stays_from):
+            stays_from = min(stays_from, meta.min_time)
+        else:
+            gone.append(meta)
+    return gone

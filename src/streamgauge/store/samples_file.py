@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamgauge.errors import Corrupt
+from streamgauge.errors import Corrupt, Unreadable
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store.block_format import Checksums
 from streamgauge.store.decimals import from_stored
@@ -127,7 +127,8 @@ class SamplesFile:
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Translate what goes wrong in reading a file of a block: to Corrupt, naming both, where the file is to blame or
-    is missing; to another StorageError where the system is, as when it has no descriptor left."""
+    is missing, to Unreadable where the disk is; to another StorageError where the system is, as when it has no
+    descriptor left."""
     try:
         yield
     except MemoryError:
@@ -135,7 +136,8 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno not in _FILE_IS_TO_BLAME:
             raise storage_error(error, f"read {path}") from error
-        raise Corrupt(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
+        kind = Unreadable if isinstance(error, OSError) and error.errno == errno.EIO else Corrupt
+        raise kind(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
 
 
 def _has_any(chunk: pq.ColumnChunkMetaData) -> bool:

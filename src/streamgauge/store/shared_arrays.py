@@ -103,7 +103,9 @@ class GrowingArray(Generic[Item]):
         self.allocated += segment.size
 
     def remove(self) -> None:
-        """Remove the segments. Readers that have mapped them can go on."""
+        """Remove the segments; nothing may be appended any more. Readers that have mapped them can go on."""
+        self._current = np.empty(0, self._dtype)
+        self._items = _items_of(self._current)
         for number in range(self._segments):
             self._memory.remove(segment_name(self._base, self._letter, number))
 

@@ -1,6 +1,6 @@
 """Shared memory: blocks of bytes that the server fills and query workers read, found by name.
 
-The server creates segments through a `SharedMemory` named after its data folder; workers attach read-only. A segment's
+The server creates segments through a `SharedMemory` named after its store; workers attach read-only. A segment's
 memory is really there from the start: a sparse one on a /dev/shm that is too small ends in SIGBUS at the first write
 to a missing page, which nothing can catch.
 
@@ -15,28 +15,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import mmap
 import os
-import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from streamgauge.errors import Overloaded, StorageError
+from streamgauge.store.shm_names import TRACKED, Claim
 
 if sys.platform == "win32":
     import _winapi
 else:
     import _posixshmem  # type: ignore[import-not-found, unused-ignore]
 
-_LINUX_FOLDER = Path("/dev/shm")
-_TRACKED = "shared_memory"
-_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC, errno.ENOMEM)
+_NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EFBIG} | ({errno.EDQUOT} if sys.platform != "win32" else set())
+"""EFBIG: the process's own limit, which counts shared memory as files."""
 
 
 class Segment:
@@ -55,19 +53,33 @@ class Segment:
             view.flags.writeable = False  # mappings are writable on Windows
         return view
 
+    def unmap(self) -> None:
+        """Unmap it now, unless an array of it exists: then that happens with the last of them."""
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+
 
 class SharedMemory:
     """Creates and removes the segments of one server. `create` and `remove` may be called on any thread.
 
-    Names are "sg", a digest of the folder's path, a number drawn once per server and a sequence: at most 25 characters
-    and up to four more by the caller, since macOS allows 30 with a slash. The drawn number keeps a new server's
-    names apart from those that a killed one's resource tracker has yet to remove.
+    A name is a prefix that is the server's own (`shm_names`) and a sequence: at most 25 characters and up to four more
+    by the caller, since macOS allows 30 with a slash. The prefix keeps a new server's names apart from those that a
+    killed one's resource tracker has yet to remove.
+
+    Raises StorageError when no prefix can be had.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        self._prefix = f"{_folder_prefix(data_dir)}{secrets.token_hex(3)}-"
+    def __init__(self, store_id: str) -> None:
+        try:
+            self._claim = Claim(store_id)
+        except OSError as error:
+            raise StorageError(
+                f"cannot use shared memory: {error}. Look at the rights on /dev/shm and its size"
+            ) from error
         self._sequence = itertools.count()
         self._live: dict[str, Segment] = {}
+        # Giving 20 MB back to the system takes 4 ms, without the interpreter's lock: not on the event loop.
+        self._unmapping = ThreadPoolExecutor(1, "unmap")
 
     @property
     def used_bytes(self) -> int:
@@ -76,7 +88,7 @@ class SharedMemory:
 
     def new_name(self) -> str:
         """A name that was never given before."""
-        return f"{self._prefix}{next(self._sequence):x}"
+        return f"{self._claim.prefix}{next(self._sequence):x}"
 
     def create(self, size: int, name: str = "") -> Segment:
         """A zeroed, writable segment of `size` bytes, all of it allocated.
@@ -90,21 +102,27 @@ class SharedMemory:
             if error.errno in _NO_ROOM:
                 raise Overloaded(
                     f"no room for {size} more bytes of shared memory beside the {self.used_bytes} in use: enlarge "
-                    "/dev/shm (in a container: --shm-size) or lower the number of samples kept in memory"
+                    "/dev/shm (in a container: --shm-size) or lower the number of samples kept in memory",
+                    retry_after=5,
                 ) from error
             raise StorageError(f"cannot create shared memory {name} of {size} bytes: {error}") from error
         self._live[name] = segment
         return segment
 
     def remove(self, name: str) -> None:
-        """Remove a segment's name; its memory goes with the last mapping of it. A name twice removed is no error."""
-        if self._live.pop(name, None) is not None:
+        """Remove a segment's name, and soon its mapping; its memory goes with the last one. A name twice removed is no
+        error."""
+        segment = self._live.pop(name, None)
+        if segment is not None:
             _unlink(name)
+            self._unmapping.submit(segment.unmap)
 
     def close(self) -> None:
         """Remove every segment that is left."""
         for name in list(self._live):
             self.remove(name)
+        self._unmapping.shutdown()
+        self._claim.release()
 
 
 def attach(name: str, size: int) -> Segment:
@@ -113,27 +131,6 @@ def attach(name: str, size: int) -> Segment:
         return Segment(name, size, _attach(name, size), writable=False)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {size} bytes of shared memory {name}: {error}") from error
-
-
-def remove_leftovers(data_dir: Path) -> int:
-    """Remove what a killed server of this folder left behind, and say how many segments that was.
-
-    Call it under the folder's lock. Linux only: elsewhere segments cannot be listed, and the killed server's resource
-    tracker (macOS) or the operating system (Windows) removes them.
-    """
-    if not _LINUX_FOLDER.is_dir():
-        return 0
-    removed = 0
-    for leftover in _LINUX_FOLDER.glob(f"{_folder_prefix(data_dir)}*"):
-        with contextlib.suppress(FileNotFoundError):  # the killed server's tracker may be at it too
-            leftover.unlink()
-            removed += 1
-    return removed
-
-
-def _folder_prefix(data_dir: Path) -> str:
-    digest = hashlib.blake2b(os.fsencode(data_dir.resolve()), digest_size=4).hexdigest()
-    return f"sg{digest}-"
 
 
 if sys.platform == "win32":
@@ -154,7 +151,7 @@ else:
 
     def _create(name: str, size: int) -> mmap.mmap:
         fd = _posixshmem.shm_open(f"/{name}", os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
-        resource_tracker.register(f"/{name}", _TRACKED)
+        resource_tracker.register(f"/{name}", TRACKED)
         try:
             return _allocate(fd, size)
         except BaseException:
@@ -183,4 +180,4 @@ else:
     def _unlink(name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             _posixshmem.shm_unlink(f"/{name}")
-        resource_tracker.unregister(f"/{name}", _TRACKED)
+        resource_tracker.unregister(f"/{name}", TRACKED)

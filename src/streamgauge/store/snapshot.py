@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source, empty_selection
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.head_view import head_series, read_head
+from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import BlockMeta, Part
@@ -30,8 +31,6 @@ class StoreSnapshot:
     blocks: tuple[BlockMeta, ...]  # in ascending priority, as `by_priority` orders them
     head: HeadSnapshot
     index: IndexSnapshot
-
-    next_id: int  # no series has this id or a higher one
 
     def names(self) -> list[str]:
         """What the snapshot needs a lease on."""
@@ -103,18 +102,18 @@ class StoreSource:
             rows = self._view.match([])
         if not len(rows):
             return empty_selection().labels
-        present = self._present(start, end)
-        return self._view.frame(rows[present[self._view.ids(rows)]])
+        present = self._present(start, end).contains(self._view.ids(rows))
+        return self._view.frame(rows[present])
 
-    def _present(self, start: int, end: int) -> Bools:
-        """For each series id, whether it may have a sample in the range."""
-        present = np.zeros(self._snapshot.next_id, np.bool_)
+    def _present(self, start: int, end: int) -> IdSet:
+        """The series that may have a sample in the range."""
+        present = IdSet()
         for meta in self._overlapping(start, end):
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()
             if start > meta.min_time or end < meta.max_time:
                 first, last = reader.time_bounds()
                 ids = ids[(first <= end) & (last >= start)]
-            present[ids] = True
-        present[head_series(self._snapshot.head, start, end)] = True
+            present.add(ids)
+        present.add(head_series(self._snapshot.head, start, end))
         return present

@@ -8,20 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded, ReadOnly, StorageError
-from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store.committer import Commit, Committer, Pending
-from streamgauge.store.flush import NO_WATERMARK
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
 from streamgauge.store.pruning import Pruner
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
+from streamgauge.store.watermarks import Watermarks
 
 LOG = logging.getLogger(__name__)
 
@@ -56,7 +54,7 @@ class StoreState:
     blocks: tuple[BlockMeta, ...]  # by priority
     flushed_through: int
     commit: int  # the last one that is visible
-    watermarks: Int64s  # by series id: latest time in a block
+    watermarks: Watermarks
     metadata: dict[str, Metadata]
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
@@ -242,7 +240,6 @@ class Store:
             self.state.blocks,
             self.head.snapshot(),
             self.index.snapshot(),
-            self.index.next_id,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
@@ -280,15 +277,6 @@ class Store:
             self.state.flushed_through = flushed_through
             self.head.drop(flushed_through)
             self._wake_soon()
-
-    def raise_watermarks(self, ids: UInt32s, latest: Int64s) -> None:
-        """Note the latest time that blocks hold of some series."""
-        marks = self.state.watermarks
-        if len(ids) and (top := int(ids.max())) >= len(marks):
-            grown = np.full(max(top + 1, 2 * len(marks)), NO_WATERMARK, np.int64)
-            grown[: len(marks)] = marks
-            self.state.watermarks = marks = grown
-        marks[ids] = np.maximum(marks[ids], latest)
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 

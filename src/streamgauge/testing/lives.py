@@ -18,11 +18,13 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import NoMeter
 from streamgauge.store import failpoints, names
+from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.helper import InThread, Runner
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
+from streamgauge.store.shm_names import store_prefix
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import Store, StoreSettings
 
@@ -45,6 +47,13 @@ async def opened(
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both
+
+
+def shared_memory_of(data: Path) -> list[Path]:
+    """What there is of a folder's in /dev/shm, whoever left it there."""
+    catalog = SqliteCatalog.open(data, writable=False)
+    catalog.close()
+    return sorted(Path("/dev/shm").glob(f"{store_prefix(catalog.load().store_id)}*"))
 
 
 def batch_of(store: Store, rows: Iterable[Row]) -> SampleBatch:

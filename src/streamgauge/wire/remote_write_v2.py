@@ -73,7 +73,7 @@ def decode(
 ) -> Iterator[SampleBatch]:
     """Batches of the samples of one request, in order. A batch may be empty: a pause in much work without samples.
 
-    resolve: the sink's; gives the id of a canonical key, or raises Overloaded.
+    resolve: the sink's; gives the id of a canonical key, or raises (`series_cache.Resolve`).
     findings: receives what was refused, and metadata (of a series whenever it, or its metadata, is new).
     Raises BadInput where the bytes are not such a message; what came before has been handed over by then.
     """

@@ -18,7 +18,7 @@ import numpy as np
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.batch import SampleBatch, empty_batch
+from streamgauge.model.batch import SampleBatch, empty_batch, joined
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.protobuf import BYTES, FIXED64, VARINT, expect, field, fields, signed
 
@@ -209,26 +209,16 @@ def gathered(batches: Iterator[SampleBatch]) -> Iterator[SampleBatch]:
                 yield batch
                 continue
             if rows + len(batch) > BATCH_ROWS or len(held) == _MAX_HELD:
-                yield _joined(held)
+                yield joined(held)
                 held, rows = [], 0
             held.append(batch)
             rows += len(batch)
     except BadInput:
         if held:
-            yield _joined(held)
+            yield joined(held)
         raise
     if held:
-        yield _joined(held)
-
-
-def _joined(batches: list[SampleBatch]) -> SampleBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return SampleBatch(
-        np.concatenate([batch.series for batch in batches]),
-        np.concatenate([batch.times for batch in batches]),
-        np.concatenate([batch.values for batch in batches]),
-    )
+        yield joined(held)
 
 
 def pieces(batch: SampleBatch) -> Iterator[SampleBatch]:

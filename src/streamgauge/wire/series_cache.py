@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from streamgauge.errors import BadInput, Overloaded
+from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.labels import MAX_LABELS, series_key
 from streamgauge.wire.findings import Findings, Reason, series_text
 
 Resolve = Callable[[bytes], int]
-"""The sink's `resolve`: the id of a canonical key; raises Overloaded."""
+"""The sink's `resolve`: the id of a canonical key. Raises IndexFull where new series have no room, which refuses the
+series, and other errors where the server has a trouble of its own, which end the request."""
 
 MAX_PAIRS = 2 * MAX_LABELS
 """Labels of a series on the wire, those with an empty value included. Decoders stop collecting after one more."""
@@ -212,6 +213,6 @@ def identify(pairs: Iterable[tuple[bytes, bytes]], samples: int, resolve: Resolv
         return resolve(series_key(labels))
     except BadInput as error:
         findings.refuse(Reason.LABELS, f"{series_text(labels)}: {error.message}", samples)
-    except Overloaded as error:
+    except IndexFull as error:
         findings.refuse(Reason.SERIES_LIMIT, f"{series_text(labels)}: {error.message}", samples)
     return None
