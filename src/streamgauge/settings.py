@@ -233,7 +233,13 @@ TABLE: tuple[Setting, ...] = (
         group=QUERIES,
     ),
     Setting(
-        "query_max_bytes", 2 << 30, _positive(parse_size), "SIZE", "Memory that one query may use.", True, group=QUERIES
+        "query_max_bytes",
+        2 << 30,
+        _positive(parse_size),
+        "SIZE",
+        "Memory that one query may use, and the most bytes of an answer that lists series or labels.",
+        True,
+        group=QUERIES,
     ),
     Setting(
         "query_lookback",
