@@ -65,7 +65,8 @@ class ServerServices:
         self._workers = WorkerPool(
             self._take_snapshot,
             clock=clock,
-            max_waiting=settings.query_concurrency,
+            concurrency=settings.query_concurrency,
+            max_waiting=settings.query_queue,
             preload=(SNAPSHOTS,),
             failed=self._query_failed,
         )

@@ -59,6 +59,7 @@ class Settings:
     log_format: str
     query_timeout: int
     query_concurrency: int
+    query_queue: int
     query_max_samples: int
     query_max_bytes: int
     query_lookback: int
@@ -208,10 +209,18 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "query_concurrency",
-        100,  # dashboards of dozens of panels, opened by a few people at once
-        _whole(1, 10_000),
+        20,  # as in Prometheus
+        _whole(1, 1_000),
         "N",
-        "Queries that may wait for a worker; the next is refused (503).",
+        "Queries that run at once, each with a snapshot of the data; never more than there are cores.",
+        group=QUERIES,
+    ),
+    Setting(
+        "query_queue",
+        200,  # dashboards of dozens of panels, opened by a few people at once
+        _whole(0, 10_000),
+        "N",
+        "Queries that may wait for their turn, first come, first served; the next is refused (503).",
         group=QUERIES,
     ),
     Setting(
@@ -224,7 +233,13 @@ TABLE: tuple[Setting, ...] = (
         group=QUERIES,
     ),
     Setting(
-        "query_max_bytes", 2 << 30, _positive(parse_size), "SIZE", "Memory that one query may use.", True, group=QUERIES
+        "query_max_bytes",
+        2 << 30,
+        _positive(parse_size),
+        "SIZE",
+        "Memory that one query may use, and the most bytes of an answer that lists series or labels.",
+        True,
+        group=QUERIES,
     ),
     Setting(
         "query_lookback",

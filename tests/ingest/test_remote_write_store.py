@@ -72,7 +72,7 @@ def test_a_large_prune_disturbs_a_request_on_its_way_once_at_most(tmp_path: Path
                 while not pruning.done():
                     turns += not any(request.done() for request in writing)
                     await asyncio.sleep(0)
-                assert turns > 5, "the prune was at work while the requests were"
+                assert turns >= 3, "the prune was at work while the requests were"
                 replies = await asyncio.gather(*writing)
                 assert await pruning > PRUNED // 2
             assert [reply.status for reply in replies] == [204, 204, 204], [reply.body for reply in replies]

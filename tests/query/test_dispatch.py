@@ -155,6 +155,38 @@ def test_label_values_are_those_in_use_in_order() -> None:
     assert (limited["data"], limited["warnings"]) == (["a"], [TRUNCATED])
 
 
+def wide(series: int) -> MemorySource:
+    return MemorySource.of([({"__name__": "m", "id": f"{i:0100}"}, [0], [1.0]) for i in range(series)])
+
+
+@pytest.mark.parametrize(
+    ("query", "answered"),
+    [
+        (SeriesQuery(("m",), 0, 1), True),
+        (LabelValuesQuery("id", (), 0, 1), False),
+        (LabelNamesQuery((), 0, 1), False),
+        (CardinalityQuery(), False),
+        (FederateQuery(("m",), 0), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_asked_about_series_has_its_share_of_memory_and_no_more(query: Query, answered: bool) -> None:
+    source = wide(1000)
+    assert len(body(query, source))
+    for limit in (1_000, 7_000):
+        with pytest.raises(QueryFailed, match=rf"needs more than {limit} bytes of memory \(--query-max-bytes\)"):
+            body(query, source, limits=Limits(bytes=limit))
+
+
+def test_an_answer_that_is_too_long_is_refused_before_it_begins() -> None:
+    source = MemorySource.of([({"__name__": "m" * 100, "id": str(i)}, [0], [1.0]) for i in range(1000)])
+    job = Job(SeriesQuery(("{id!=''}",), 0, 1), Limits(bytes=100_000))
+    response = execute(job, source, Budget(job.limits)).body
+    with pytest.raises(QueryFailed, match="the answer has more than 100000 bytes"):
+        b"".join(response)
+    assert len(data(SeriesQuery(("{id!=''}",), 0, 1, limit=500), source)) == 500
+
+
 # ---- syntax -------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from streamgauge.errors import BadInput, QueryTimeout
 from streamgauge.model.frame import LabelColumn, LabelFrame, empty_frame
 from streamgauge.model.source import Samples
 from streamgauge.query import encode
+from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.encode import error_body, evaluation_data, json_data, series_data, strings_data, success
 from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
 from streamgauge.query.text import strings
@@ -135,20 +136,20 @@ def test_long_labels_count_towards_the_size_of_a_chunk() -> None:
 def test_a_dictionary_much_longer_than_the_frame_is_not_gone_through() -> None:
     values = pa.array([f'value "{i}"' for i in range(1000)], pa.string())
     frame = LabelFrame(3, {"l": LabelColumn(np.array([999, -1, 7], np.int32), values)})
-    assert decoded(series_data(frame)) == [{"l": 'value "999"'}, {}, {"l": 'value "7"'}]
+    assert decoded(series_data(frame, Budget(Limits()))) == [{"l": 'value "999"'}, {}, {"l": 'value "7"'}]
 
 
 def test_series_and_strings() -> None:
-    assert decoded(series_data(empty_frame())) == []
-    assert decoded(series_data(empty_frame(2))) == [{}, {}]
-    assert decoded(strings_data(strings([]))) == []
-    assert decoded(strings_data(strings(["a", '"', "\x1f", "é"]))) == ["a", '"', "\x1f", "é"]
+    assert decoded(series_data(empty_frame(), Budget(Limits()))) == []
+    assert decoded(series_data(empty_frame(2), Budget(Limits()))) == [{}, {}]
+    assert decoded(strings_data(strings([]), Budget(Limits()))) == []
+    assert decoded(strings_data(strings(["a", '"', "\x1f", "é"]), Budget(Limits()))) == ["a", '"', "\x1f", "é"]
 
 
 @settings(max_examples=20)
 @given(st.lists(label_values, max_size=5))
 def test_strings_survive(texts: list[str]) -> None:
-    assert decoded(strings_data(strings(texts))) == texts
+    assert decoded(strings_data(strings(texts), Budget(Limits()))) == texts
 
 
 def test_the_envelope_is_that_of_prometheus() -> None:

@@ -324,9 +324,12 @@ def test_queries_are_served_in_order_of_arrival_and_refused_when_too_many_wait()
     async def test(stand: Stand, gate: Gate) -> None:
         queries = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(4)]
         arrival = await gate.arrivals.get()
-        with pytest.raises(Overloaded) as refused:
+        with pytest.raises(Overloaded, match="3 queries are waiting already") as refused:
             await stand.pool.run(BIG)
         assert refused.value.retry_after is not None
+        statistics = stand.pool.statistics()
+        assert (statistics.running, statistics.waiting, statistics.refused) == (1, 3, 1)
+        assert stand.leases == 1, "a query that waits holds no snapshot"
         served = []
         for _ in queries:
             served += [line.id for line in stand.pool.running() if line.state == "running"]
@@ -339,6 +342,58 @@ def test_queries_are_served_in_order_of_arrival_and_refused_when_too_many_wait()
         assert stand.pool.statistics().refused == 1
 
     run(test, max_waiting=3)
+
+
+def test_a_query_that_waits_can_be_canceled_and_those_behind_it_move_up() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        first, second, third = (stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(3))
+        running = await gate.arrivals.get()
+        waiting = [line.id for line in stand.pool.running() if line.state == "waiting"]
+        assert stand.pool.cancel(waiting[0])
+        answer, body = await second
+        assert (answer.status, error(body)) == (503, "the query was canceled")
+        running.release()
+        (await gate.arrivals.get()).release()
+        assert stand.line().id == waiting[1]
+        assert [(await query)[0].status for query in (first, third)] == [200, 200]
+        assert not stand.pool.cancel(waiting[0])
+
+    run(test)
+
+
+def test_a_big_query_has_its_turn_before_small_ones_that_came_later() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        queries = [stand.begin(BIG, Trouble(gate=gate.port))]
+        general = await gate.arrivals.get()
+        queries.append(stand.begin(SMALL, Trouble(gate=gate.port)))
+        reserved = await gate.arrivals.get()
+        queries += [stand.begin(job, Trouble(gate=gate.port)) for job in (BIG, SMALL, SMALL)]
+        await turn()
+        general.release()
+        following = await gate.arrivals.get()
+        assert [line.text for line in stand.pool.running() if line.worker == following.pid] == ["cardinality"]
+        for arrival in (reserved, following):
+            arrival.release()
+        for _ in range(2):
+            (await gate.arrivals.get()).release()
+        assert {(await query)[0].status for query in queries} == {200}
+
+    run(test)
+
+
+def test_no_more_run_at_once_than_are_allowed_however_many_cores_there_are() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        queries = [stand.begin(BIG, Trouble(gate=gate.port)) for _ in range(3)]
+        arrival = await gate.arrivals.get()
+        assert [line.state for line in stand.pool.running()] == ["running", "waiting", "waiting"]
+        for _ in range(2):
+            arrival.release()
+            arrival = await gate.arrivals.get()
+        arrival.release()
+        await asyncio.gather(*queries)
+        assert stand.pool.statistics().started == 2, "one, and the one for small queries"
+
+    run(test, workers=None, concurrency=1)
 
 
 def test_a_query_that_waits_too_long_is_told_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def test_variables_and_the_metric_browser(server: ServerProcess) -> None:
 
 
 def test_a_dashboard_asks_for_all_panels_at_once(server: ServerProcess) -> None:
-    """Sixty, for two people open it. None may be refused: Grafana would show an error in its place."""
+    """Ninety, for three people open it. None may be refused: Grafana would show an error in its place."""
 
     def ask(expression: str) -> tuple[int, object]:
         form = {"query": expression, "start": f"{START:.3f}", "end": f"{END:.3f}", "step": str(STEP)}
@@ -99,9 +100,15 @@ def test_a_dashboard_asks_for_all_panels_at_once(server: ServerProcess) -> None:
 
     alone = {expression: ask(expression) for expression in panels()}
     assert {status for status, _ in alone.values()} == {200}
-    twice = panels() * 2
-    with ThreadPoolExecutor(len(twice)) as grafana:
-        assert list(grafana.map(ask, twice)) == [alone[expression] for expression in twice]
+    thrice = panels() * 3
+    together = threading.Barrier(len(thrice), timeout=SECONDS)
+
+    def ask_together(expression: str) -> tuple[int, object]:
+        together.wait()
+        return ask(expression)
+
+    with ThreadPoolExecutor(len(thrice)) as grafana:
+        assert list(grafana.map(ask_together, thrice)) == [alone[expression] for expression in thrice]
     rates = alone['sum by (code) (rate(http_requests_total{instance="host-3:80"}[5m]))'][1]["data"]["result"]  # type: ignore[index]
     assert {series["metric"]["code"]: float(series["values"][-1][1]) for series in rates} == pytest.approx(
         {"200": 4.0, "404": 8.0, "500": 12.0}
@@ -171,7 +178,7 @@ def await_running(
 @pytest.fixture
 def many(start_server: Callable[..., ServerProcess]) -> Iterator[ServerProcess]:
     """A server in which one query may wait."""
-    server = start_server("--query-concurrency", "1")
+    server = start_server("--query-concurrency", "1", "--query-queue", "1")
     samples = [(NOW - 1000 * age, float(age)) for age in range(600)]
     server.write([Series({"__name__": "http_requests_total", "i": str(i)}, samples) for i in range(100)])
     yield server
@@ -204,16 +211,14 @@ def test_cancelling_a_query_by_its_number(server: ServerProcess) -> None:
 
 
 def test_overload_is_answered_with_503_and_small_queries_go_on(many: ServerProcess) -> None:
-    connections = []
+    connections = fill(many)
     try:
-        while not any(query["state"] == "waiting" for query in running(many)):
-            connections.append(start_query(many, ENDLESS))
-            await_running(many, lambda queries: len(queries) == len(connections))
         refused = many.get("/api/v1/query_range", {"query": ENDLESS, "start": "0", "end": "1", "step": "1"})
         assert refused.status == 503
         assert refused.json() | {"error": ""} == {"status": "error", "errorType": "unavailable", "error": ""}
         assert int(refused.headers["retry-after"]) > 0
         assert many.metric("streamgauge_query_refused_total") == 1
+        assert many.metric("streamgauge_query_waiting") == 1
         # Writing goes on, too.
         assert many.write([Series({"__name__": "meanwhile"}, [(NOW, 1.0)])]).status == 204
     finally:
@@ -222,3 +227,32 @@ def test_overload_is_answered_with_503_and_small_queries_go_on(many: ServerProce
     await_running(many, lambda queries: not queries)
     assert len(many.data_of("/api/v1/labels")) >= 2
     assert many.query("meanwhile", END)[0]["value"][1] == "1"
+
+
+def test_a_query_that_waits_leaves_when_its_client_does_or_somebody_cancels_it(many: ServerProcess) -> None:
+    connections = fill(many)
+    connections.pop().close()
+    await_running(many, lambda queries: [query["state"] for query in queries] == ["running"] * 2)
+    connections.append(start_query(many, ENDLESS))
+    (waiting,) = await_running(many, is_full)[2:]
+    assert waiting["worker"] is None
+    many.request("POST", f"/api/v1/admin/queries/{waiting['id']}/cancel")
+    assert connections[-1].recv(65_536).startswith(b"HTTP/1.1 503 ")
+    await_running(many, lambda queries: [query["state"] for query in queries] == ["running"] * 2)
+    assert many.metric("streamgauge_query_waiting") == 0
+    for connection in connections:
+        connection.close()
+
+
+def fill(server: ServerProcess) -> list[socket.socket]:
+    """Keep a server's two workers busy, and let one more query wait."""
+    connections: list[socket.socket] = []
+    for count in (1, 2, 3):
+        connections.append(start_query(server, ENDLESS))
+        await_running(server, lambda queries, count=count: len(queries) == count)  # type: ignore[misc]
+    await_running(server, is_full)
+    return connections
+
+
+def is_full(queries: list[dict[str, object]]) -> bool:
+    return [query["state"] for query in queries] == ["running", "running", "waiting"]

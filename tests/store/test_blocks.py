@@ -24,9 +24,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamgauge.errors import Corrupt, FormatTooNew, StorageError
+from streamgauge.errors import Corrupt, FormatTooNew, QueryFailed, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.labels import key_of, labels_of
+from streamgauge.model.source import NoMeter
+from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import failpoints
 from streamgauge.store.block_format import (
     FOOTER_KEY,
@@ -88,7 +90,7 @@ def test_what_was_written_is_read(blocks: LocalBlocks) -> None:
         assert reader.keys().equals(rows.keys)
         np.testing.assert_array_equal(reader.series_ids(), rows.ids)
         np.testing.assert_array_equal(reader.time_bounds()[1] - DAY, [2000, 0, 1000, 3000])
-        part = reader.read(np.array([0, 2, 3, 9], np.uint32), DAY + 1000, DAY + 2000)
+        part = reader.read(np.array([0, 2, 3, 9], np.uint32), DAY + 1000, DAY + 2000, NoMeter())
         assert check_block(reader) == []
     assert part.counts.tolist() == [2, 0, 2, 0]
     assert part.times.tolist() == [DAY + 1000, DAY + 2000, DAY + 1000, DAY + 2000]
@@ -121,7 +123,7 @@ def test_every_bit_of_a_value_is_kept(blocks: LocalBlocks) -> None:
     bits = np.array(BITS, np.int64)
     blocks.write(META, sorted_rows([len(BITS)], bits.view(np.float64)))
     with blocks.open("b") as reader:
-        part = reader.read(np.zeros(1, np.uint32), *FOREVER)
+        part = reader.read(np.zeros(1, np.uint32), *FOREVER, NoMeter())
     np.testing.assert_array_equal(part.values.view(np.int64), bits)
 
 
@@ -209,7 +211,7 @@ def test_any_selection_equals_the_rows_written(
 ) -> None:
     rows, reader = long_block
     ids = np.array(sorted(chosen), np.uint32)
-    part = reader.read(ids, start, start + length)
+    part = reader.read(ids, start, start + length, NoMeter())
     ends = np.cumsum(rows.counts)
     edges = np.concatenate(([0], np.cumsum(part.counts)))
     assert len(part.times) == len(part.values) == edges[-1]
@@ -224,9 +226,29 @@ def test_one_series_is_read_from_its_row_group_alone(blocks: LocalBlocks, tmp_pa
     meta = blocks.write(META, sorted_rows([40_000] * 6))
     damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
     with blocks.open("b") as reader:
-        assert len(reader.read(np.zeros(1, np.uint32), *FOREVER).times) == 40_000  # the last row group is whole
+        assert (
+            len(reader.read(np.zeros(1, np.uint32), *FOREVER, NoMeter()).times) == 40_000
+        )  # the last row group is whole
         with pytest.raises(Corrupt, match="row group 0"):
-            reader.read(np.full(1, 5, np.uint32), *FOREVER)
+            reader.read(np.full(1, 5, np.uint32), *FOREVER, NoMeter())
+
+
+@pytest.mark.parametrize("start", [DAY, DAY + 5000])
+def test_a_query_pays_before_a_row_is_decoded(blocks: LocalBlocks, tmp_path: Path, start: int) -> None:
+    """Whether all rows of the series are asked for or not. The rows are damaged: who decodes them gets Corrupt."""
+    counts = [50_000] * 4
+    meta = blocks.write(META, sorted_rows(counts))
+    with blocks.open(meta.id) as reader:
+        ids = np.sort(reader.series_ids())
+        budget = Budget(Limits())
+        part = reader.read(ids, start, FOREVER[1], budget)
+        assert (budget.samples, budget.bytes) == (len(part.times), part.size)
+    damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
+    with blocks.open(meta.id) as reader:
+        with pytest.raises(QueryFailed, match="more than 1000000 bytes"):
+            reader.read(ids, start, FOREVER[1], Budget(Limits(bytes=1_000_000)))
+        with pytest.raises(Corrupt):
+            reader.read(ids, start, FOREVER[1], Budget(Limits()))
 
 
 # ---- damage ---------------------------------------------------------------------------------------------------------
@@ -241,7 +263,7 @@ def damage(path: Path, at: int, flip: int = 0x10) -> None:
 def read_everything(blocks: LocalBlocks, block_id: str) -> None:
     with blocks.open(block_id) as reader:
         reader.keys()
-        reader.read(np.sort(reader.series_ids()), *FOREVER)
+        reader.read(np.sort(reader.series_ids()), *FOREVER, NoMeter())
 
 
 @pytest.mark.parametrize("name", ["samples.parquet", "series.parquet", "checksums.json"])
@@ -333,7 +355,7 @@ def test_a_block_of_format_1_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "20241004-1-2-block0v1"
     shutil.copytree(Path(__file__).parents[1] / "fixtures" / "block-v1", folder)
     with LocalBlockReader(folder) as reader:
-        part = reader.read(reader.series_ids(), 0, 1 << 62)
+        part = reader.read(reader.series_ids(), 0, 1 << 62, NoMeter())
         assert [labels_of(key)["code"] for key in reader.keys().to_pylist()] == ["200", "404", "500"]
     assert part.counts.tolist() == [4, 4, 1]
     expected = np.array([1, 2, 3, 4, 0.5, np.inf, -0.0, np.nan, 7.25])
@@ -432,7 +454,7 @@ def test_the_cache_is_bounded_and_closes_what_it_drops(blocks: LocalBlocks) -> N
     assert cache.reader("a") is first
     cache.keep_only(["c"])
     with pytest.raises((Corrupt, ValueError)):
-        first.read(ids, *FOREVER)
+        first.read(ids, *FOREVER, NoMeter())
     small = BlockCache(blocks.open, max_bytes=1)
     for name in "abcd":
         assert small.reader(name).meta.id == name

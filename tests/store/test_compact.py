@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.model.labels import key_of
+from streamgauge.model.source import NoMeter
 from streamgauge.store import block_merge, failpoints
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block, check_blocks
@@ -85,7 +86,7 @@ class Store:
         for meta in sorted(self.metas, key=lambda meta: (meta.late, meta.last_commit)):
             with self.blocks.open(meta.id) as reader:
                 ids = np.sort(reader.series_ids())
-                part = reader.read(ids, meta.min_time, meta.max_time)
+                part = reader.read(ids, meta.min_time, meta.max_time, NoMeter())
                 rows = zip(np.repeat(ids, part.counts).tolist(), part.times.tolist(), strict=True)
                 found.update(zip(rows, part.values.view(np.int64).tolist(), strict=True))
         return found
@@ -286,7 +287,7 @@ def test_a_series_longer_than_a_chunk_is_merged_in_stretches_of_time(store: Stor
         )
     store.compact(CompactionPlan(tuple(store.metas), late=False))
     with store.blocks.open(store.metas[0].id) as reader:
-        part = reader.read(np.zeros(1, np.uint32), DAY, DAY + DAY_MS)
+        part = reader.read(np.zeros(1, np.uint32), DAY, DAY + DAY_MS, NoMeter())
     expected = np.union1d(even, mixed)
     np.testing.assert_array_equal(part.times, expected)
     np.testing.assert_array_equal(part.values, np.where(np.isin(expected, mixed), 2.0, 1.0))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from streamgauge.errors import StorageError
 from streamgauge.model.labels import key_of
+from streamgauge.model.source import NoMeter
 from streamgauge.store import failpoints
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.check import check_block, check_blocks
@@ -56,7 +57,7 @@ def contents(blocks: LocalBlocks, meta: BlockMeta) -> dict[tuple[int, int], floa
     with blocks.open(meta.id) as reader:
         assert check_block(reader) == []
         ids = np.sort(reader.series_ids())
-        part = reader.read(ids, meta.min_time, meta.max_time)
+        part = reader.read(ids, meta.min_time, meta.max_time, NoMeter())
     keys = zip(np.repeat(ids, part.counts).tolist(), part.times.tolist(), strict=True)
     return dict(zip(keys, part.values.tolist(), strict=True))
 

@@ -58,7 +58,7 @@ def batch_of(samples: Sequence[Sample]) -> SampleBatch:
 
 def read(snapshot: HeadSnapshot, ids: Sequence[int], start: int, end: int) -> Contents:
     chosen = np.array(ids, np.uint32)
-    samples = merge(len(chosen), read_head(snapshot, chosen, start, end), NoMeter())
+    samples = merge(len(chosen), read_head(snapshot, chosen, start, end, NoMeter()), NoMeter())
     owners = np.repeat(chosen, np.diff(samples.offsets)).tolist()
     rows = zip(owners, samples.times.tolist(), samples.values.view(np.int64).tolist(), strict=True)
     contents = {(owner, time): bits for owner, time, bits in rows}
@@ -167,7 +167,7 @@ def test_a_commit_never_straddles_segments(head: Head) -> None:
         (26, 29, 4 * rows, 0),
     ]
     chosen = np.arange(0, rows, 7, dtype=np.uint32)
-    samples = merge(len(chosen), read_head(head.snapshot(), chosen, 5000, 28_500), NoMeter())
+    samples = merge(len(chosen), read_head(head.snapshot(), chosen, 5000, 28_500, NoMeter()), NoMeter())
     assert np.array_equal(samples.times.reshape(-1, 24), np.tile(np.arange(5000, 29_000, 1000), (len(chosen), 1)))
     expected = np.stack([batch.values[chosen] for batch in scrapes[5:29]], axis=1)
     assert np.array_equal(samples.values.reshape(-1, 24), expected)
@@ -255,8 +255,8 @@ def test_a_spawned_process_reads_a_snapshot(head: Head) -> None:
     snapshot, chosen = head.snapshot(), np.array([5, 9_999, 10_000], np.uint32)
     assert len(pickle.dumps(snapshot)) < 500
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as workers:
-        there = workers.submit(read_head, snapshot, chosen, 3, 14).result()
-    here = read_head(snapshot, chosen, 3, 14)
+        there = workers.submit(read_head, snapshot, chosen, 3, 14, NoMeter()).result()
+    here = read_head(snapshot, chosen, 3, 14, NoMeter())
     assert [part.counts.tolist() for part in there] == [[10, 10, 0], [2, 2, 0]]
     assert [part.values.tolist() for part in there] == [part.values.tolist() for part in here]
     assert len(all_of(head.snapshot())) == 150_000, "the worker's exit removed nothing"

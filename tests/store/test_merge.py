@@ -122,15 +122,28 @@ def test_stale_markers_keep_their_bits() -> None:
     ]
 
 
-def test_the_meter_is_asked_before_anything_is_allocated() -> None:
-    parts = [Part(np.array([10]), np.arange(10) + 10 * place, np.zeros(10)) for place in range(2)]
-    with pytest.raises(QueryFailed, match="19 samples"):
-        merge(1, parts, Budget(Limits(samples=19)))
-    with pytest.raises(QueryFailed, match="319 bytes"):
-        merge(1, parts, Budget(Limits(bytes=319)))
-    budget = Budget(Limits())
-    merge(1, parts, budget)
-    assert (budget.samples, budget.bytes) == (20, 320)
+@pytest.mark.parametrize(
+    ("distance", "peak", "left"),
+    [(10, 2 * 168 + 320, 20), (5, 2 * 168 + 2 * 320, 15), (None, 168, 10)],
+    ids=["in order", "overlapping", "a single one"],
+)
+def test_the_meter_is_asked_before_anything_is_allocated(distance: int | None, peak: int, left: int) -> None:
+    places = [0] if distance is None else [0, distance]
+    parts = [Part(np.array([10]), np.arange(10) + place, np.zeros(10)) for place in places]
+
+    def budget(limit: int) -> Budget:
+        budget = Budget(Limits(bytes=limit))
+        for part in parts:
+            budget.charge(10, part.size)
+        return budget
+
+    if distance is not None:
+        with pytest.raises(QueryFailed, match=f"{peak - 1} bytes"):
+            merge(1, parts, budget(peak - 1))
+    enough = budget(peak)
+    merged = merge(1, parts, enough)
+    assert len(merged.times) == left
+    assert (enough.samples, enough.bytes) == (left, 16 * left), "what is left is what the answer holds"
 
 
 def test_ranges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -301,6 +302,34 @@ def test_the_order_of_series_may_change_from_request_to_request(version: Version
     for _ in range(6):
         request = [everything[i] for i in generator.permutation(600)]
         assert receiver.rows(version.encode(request)) == expected_rows(request)
+
+
+def test_the_boundaries_between_requests_may_move(version: Version) -> None:
+    """The same series come in other groups each time: with other symbols, references and neighbours."""
+    receiver = version.receiver()
+    kinds = [(1, b"requests", b""), (2, b"bytes", b"B"), None]
+    everything = [
+        series(
+            i,
+            *((NOW + j, 0.0 if i % 5 == 0 else i + 0.5) for j in range(1 + (i % 11 == 0))),
+            histograms=int(i % 97 == 0),
+            metadata=kinds[i % 3] if version is VERSIONS["v2"] else None,
+        )
+        for i in range(4000)
+    ]
+    for one in everything[::7]:
+        one.labels.append((b"zz", b'"%d"' % (len(one.samples) * 3)))
+    generator = np.random.default_rng(3)
+    for turn in range(6):
+        cuts = np.sort(generator.choice(4000, 5, replace=False)).tolist()
+        received = []
+        for first, last in itertools.pairwise([0, *cuts, 4000]):
+            received += receiver.rows(version.encode(everything[first:last]))
+        assert received == expected_rows(everything)
+        if turn == 0:
+            resolved = receiver.resolved
+    # Those with histograms, or several zeros, and what stands alone between such are read by themselves.
+    assert receiver.resolved - resolved < 5 * 200
 
 
 def test_counters_that_leave_zero_and_return_to_it_stay_the_same_series(version: Version) -> None:

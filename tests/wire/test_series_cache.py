@@ -17,8 +17,9 @@ def test_what_is_in_use_survives_and_the_cache_stays_within_its_limit() -> None:
         assert cache.code(b"kept") == code
         cache.records.add(b"record %d" % number, 20, number)
         cache.labels.put(b"labels %d" % number, number)
-        cache.rows.put(b"row %d" % number, number)
-        cache.tables.remember(b"%600d" % number)
+        cache.rows.put(b"row %08d" % number, number)
+        for _ in range(2):
+            cache.tables.remember(b"%600d" % number)
         assert cache.size < 1_010_000
     assert cache.slot(b"record 1") is None
     assert cache.labels.get(b"labels 1") is None
@@ -40,6 +41,8 @@ def test_symbol_tables_are_found_by_exactly_their_bytes() -> None:
     cache = SeriesCache()
     long = b"\x22\x00" + b"".join(b"\x22\x7f" + letter * 127 for letter in (b"a", b"b", b"c", b"d", b"e"))
     cache.tables.remember(long)
+    assert cache.tables.find(long + b"\x2a\x00") is None, "one that comes once is not kept"
+    cache.tables.remember(long)
     assert cache.tables.find(long + b"\x2a\x00") is not None
     assert cache.tables.find(long[:-1] + b"f\x2a\x00") is None
     assert cache.tables.find(long[:-1]) is None
@@ -50,10 +53,31 @@ def test_another_generation_forgets_everything() -> None:
     cache.enter(1)
     cache.records.add(b"r", 20, 1)
     cache.labels.put(b"l", 1)
-    cache.rows.put(b"c", 1)
-    cache.tables.remember(b"x" * 600)
+    cache.rows.put(bytes(12), 1)
+    cache.code(b"\x01s")
+    for _ in range(2):
+        cache.tables.remember(b"x" * 600)
     cache.enter(1)
     assert cache.slot(b"r") == 0
     cache.enter(2)
     assert cache.size == 0
     assert cache.slot(b"r") is None
+
+
+def test_symbol_tables_that_come_once_cost_next_to_nothing() -> None:
+    """Where the boundaries between requests move there is another one in each."""
+    cache = SeriesCache()
+    for number in range(1000):
+        cache.tables.remember(b"%60000d" % number)
+    assert cache.size < 200_000
+
+
+def test_codes_begin_anew_before_they_run_out() -> None:
+    cache = SeriesCache()
+    cache.enter(1)
+    cache._next_code = (1 << 31) + 1
+    cache.code(b"\x01s")
+    cache.rows.put(bytes(12), 1)
+    cache.enter(1)
+    assert cache.rows.get(bytes(12)) is None
+    assert cache.code(b"\x01t") == 0

@@ -80,12 +80,13 @@ def _described(blocks: Sequence[BlockMeta]) -> str:
 
 
 def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
+    from streamgauge.model.source import NoMeter
     from streamgauge.query.cardinality import cardinality
     from streamgauge.store.offline import open_folder
     from streamgauge.store.report import report
 
     with open_folder(path) as (snapshot, damage):
-        series = snapshot.open({}).series([], -(1 << 62), 1 << 62)
+        series = snapshot.open({}).series([], -(1 << 62), 1 << 62, NoMeter())
         return report(
             snapshot.blocks,
             snapshot.head.rows,

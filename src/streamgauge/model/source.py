@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,20 +58,37 @@ class Meter(Protocol):
     def charge(self, samples: int, size: int) -> None:
         """`samples` more samples will be held, in `size` bytes."""
 
+    def release(self, samples: int, size: int) -> None:
+        """So much of what was charged is no longer held."""
+
 
 class NoMeter:
     def charge(self, samples: int, size: int) -> None:
         pass
 
+    def release(self, samples: int, size: int) -> None:
+        pass
+
 
 class Source(Protocol):
-    """One consistent state of the store. Times are ms and both ends are inclusive. Order of series is not promised."""
+    """One consistent state of the store. Times are ms and both ends are inclusive. Order of series is not promised.
+
+    What an answer holds stays charged to the meter."""
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
         """Series that match all of `matchers` and have at least one sample (a stale marker counts) in the range."""
 
-    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
-        """Distinct series that match any of the sets and may have a sample in the range. No sets: every series."""
+    def series(
+        self,
+        matcher_sets: Sequence[Sequence[Matcher]],
+        start: int,
+        end: int,
+        meter: Meter,
+        names: Collection[str] | None = None,
+    ) -> LabelFrame:
+        """Distinct series that match any of the sets and may have a sample in the range. No sets: every series.
+
+        names: the labels that are wanted; None is all of them. Rows are one a series all the same."""
 
 
 class Snapshot(Protocol):

@@ -44,8 +44,18 @@ class Budget:
                 "narrow its range, its selectors or its step"
             )
         if self.bytes > self.limits.bytes:
-            raise QueryFailed(f"query needs more than {self.limits.bytes} bytes of memory; narrow it")
+            raise QueryFailed(
+                f"query needs more than {self.limits.bytes} bytes of memory (--query-max-bytes); narrow it"
+            )
         self.check()
+
+    def check_answer(self, size: int) -> None:
+        """Refuse an answer of `size` bytes of text that is too long: nobody waits for it who knows what it is."""
+        if size > self.limits.bytes:
+            raise QueryFailed(
+                f"the answer has more than {self.limits.bytes} bytes (--query-max-bytes); narrow the selectors, or set "
+                "a limit"
+            )
 
     def release(self, samples: int, size: int) -> None:
         """Give back what an intermediate result held."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,11 +33,13 @@ from streamgauge.query.requests import (
     SeriesQuery,
 )
 from streamgauge.query.result import Matrix, RangeVector, Result, Vector
-from streamgauge.query.text import strings
+from streamgauge.query.text import strings, text_bytes
 
 TRUNCATED = "results truncated due to limit"
 ALL_TIME = (-(1 << 62), 1 << 62)
 """Far from where adding a range to a time overflows."""
+
+_INDEX_BYTES = 8
 
 Body = Iterator[bytes]
 
@@ -59,17 +61,18 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
         case InstantQuery() | RangeQuery() as query:
             return _json(*_evaluated(query, source, budget, (waited, preparing) if job.stats else None))
         case SeriesQuery() as query:
-            return _json(*_series(_matching(query, source), query.limit))
+            return _json(*_series(_matching(query, source, budget), query.limit, budget))
         case LabelNamesQuery() as query:
-            return _json(*_strings(_label_names(_matching(query, source)), query.limit))
+            return _json(*_strings(_label_names(_matching(query, source, budget)), query.limit, budget))
         case LabelValuesQuery() as query:
-            return _json(*_strings(_label_values(_matching(query, source), query.label), query.limit))
+            frame = _matching(query, source, budget, [query.label])
+            return _json(*_strings(_label_values(frame, query.label, budget), query.limit, budget))
         case FormatQuery(text):
             return _json(json_data(format_query(text)))
         case ParseQuery(text):
             return _json(json_data(parse_tree(text)))
         case CardinalityQuery(limit):
-            return _json(json_data(cardinality(source.series([], *ALL_TIME), limit)))
+            return _json(json_data(cardinality(source.series([], *ALL_TIME, budget), limit)))
         case FederateQuery() as query:
             return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
 
@@ -134,38 +137,44 @@ def _limited(result: Result, limit: int) -> tuple[Result, bool]:
 # ---- labels -------------------------------------------------------------------------------------------------------
 
 
-def _matching(query: SeriesQuery | LabelNamesQuery | LabelValuesQuery, source: Source) -> LabelFrame:
-    return source.series(_selectors(query.matches), query.start, query.end)
+def _matching(
+    query: SeriesQuery | LabelNamesQuery | LabelValuesQuery,
+    source: Source,
+    budget: Budget,
+    names: Collection[str] | None = None,
+) -> LabelFrame:
+    return source.series(_selectors(query.matches), query.start, query.end, budget, names)
 
 
 def _selectors(texts: Sequence[str]) -> list[tuple[Matcher, ...]]:
     return [parse_selector(text) for text in texts]
 
 
-def _series(frame: LabelFrame, limit: int) -> tuple[Body, Sequence[str]]:
+def _series(frame: LabelFrame, limit: int, budget: Budget) -> tuple[Body, Sequence[str]]:
     if not 0 < limit < len(frame):
-        return series_data(frame), ()
-    return series_data(frame.take(np.arange(limit))), (TRUNCATED,)
+        return series_data(frame, budget), ()
+    return series_data(frame.take(np.arange(limit)), budget), (TRUNCATED,)
 
 
 def _label_names(frame: LabelFrame) -> pa.StringArray:
     return strings(sorted(name for name, column in frame.columns.items() if (column.codes >= 0).any()))
 
 
-def _label_values(frame: LabelFrame, label: str) -> pa.StringArray:
+def _label_values(frame: LabelFrame, label: str, budget: Budget) -> pa.StringArray:
     column = frame.columns.get(label)
     if column is None:
         return strings(())
+    budget.charge(0, 2 * (text_bytes(column.values) + _INDEX_BYTES * len(column.values)))  # chosen, and then sorted
     used = np.zeros(len(column.values) + 1, np.bool_)
     used[column.codes] = True  # ABSENT, -1, is the last
     values = column.values.take(np.nonzero(used[:-1])[0])
     return values.take(pc.sort_indices(values))
 
 
-def _strings(values: pa.StringArray, limit: int) -> tuple[Body, Sequence[str]]:
+def _strings(values: pa.StringArray, limit: int, budget: Budget) -> tuple[Body, Sequence[str]]:
     if not 0 < limit < len(values):
-        return strings_data(values), ()
-    return strings_data(values.slice(0, limit)), (TRUNCATED,)
+        return strings_data(values, budget), ()
+    return strings_data(values.slice(0, limit), budget), (TRUNCATED,)
 
 
 # ---- federation ---------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 from streamgauge.errors import StreamgaugeError
 from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.frame import LabelFrame
+from streamgauge.query.budget import Budget
 from streamgauge.query.labels import LabelTexts
 from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
-from streamgauge.query.text import concatenated, join, time_texts, value_texts
+from streamgauge.query.text import concatenated, join, text_bytes, time_texts, value_texts
 
 JSON = "application/json"
 
@@ -61,18 +62,22 @@ def evaluation_data(evaluation: Evaluation, stats: Mapping[str, object] | None =
     yield b"}"
 
 
-def series_data(frame: LabelFrame) -> Iterator[bytes]:
-    """One object of labels for each series."""
+def series_data(frame: LabelFrame, budget: Budget) -> Iterator[bytes]:
+    """One object of labels for each series. Raises the budget's errors before the first byte."""
+    budget.charge(0, sum(text_bytes(column.values) for column in frame.columns.values()))  # each spelled once
     labels = _labels(frame)
+    sizes = labels.sizes()
+    budget.check_answer(int(sizes.sum()))
     yield b"["
-    for first, last in _ranges(_ROW_BYTES + labels.sizes()):
+    for first, last in _ranges(_ROW_BYTES + sizes):
         text = concatenated(join(",{", labels.rows(first, last), "}"))
         yield text[1:] if first == 0 else text
     yield b"]"
 
 
-def strings_data(values: pa.StringArray) -> Iterator[bytes]:
-    """A list of strings."""
+def strings_data(values: pa.StringArray, budget: Budget) -> Iterator[bytes]:
+    """A list of strings. Raises the budget's errors before the first byte."""
+    budget.check_answer(text_bytes(values))
     yield b"["
     sizes = pc.cast(pc.binary_length(values), pa.int64()).to_numpy()
     for first, last in _ranges(sizes):

@@ -15,7 +15,7 @@ from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, Selection, Source
 from streamgauge.query.budget import Budget
 from streamgauge.query.labels import METRIC_NAME, LabelTexts, column_texts
-from streamgauge.query.text import concatenated, join, strings, value_texts
+from streamgauge.query.text import concatenated, join, strings, text_bytes, value_texts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UTF8_CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
@@ -28,6 +28,8 @@ _NO_LABEL = r"^[0-9]|[^a-zA-Z0-9_]"
 _TYPES = frozenset({"counter", "gauge"})
 """Types that are passed on. The series of a histogram or a summary do not stand together in order of names."""
 _LINES_AT_ONCE = 20_000
+_LINE_BYTES = 64
+"""Of a line, beside its name and labels: value, time, and where each text begins."""
 
 
 def federate(
@@ -53,12 +55,28 @@ def federate(
     if not utf8:
         defaults = {re.sub(_NO_LABEL, "_", name): value for name, value in defaults.items()}
         types = {re.sub(_NO_METRIC, "_", metric): kind for metric, kind in types.items()}
-    tables = [_latest(source.select(matchers, start, end, budget), defaults, utf8) for matchers in matcher_sets]
+    tables = [_selected(source, matchers, start, end, budget, defaults, utf8) for matchers in matcher_sets]
     lines = _distinct(pa.concat_tables(tables).sort_by([("name", "ascending"), ("labels", "ascending")]))
     return _spelled(lines, types)
 
 
-def _latest(selection: Selection, defaults: Mapping[str, str], utf8: bool) -> pa.Table:
+def _selected(
+    source: Source,
+    matchers: Sequence[Matcher],
+    start: int,
+    end: int,
+    budget: Budget,
+    defaults: Mapping[str, str],
+    utf8: bool,
+) -> pa.Table:
+    """The lines of one selector. Of what they cost the budget only the table stays charged."""
+    samples, size = budget.samples, budget.bytes
+    table = _latest(source.select(matchers, start, end, budget), defaults, utf8, budget)
+    budget.release(budget.samples - samples, budget.bytes - size - table.nbytes)
+    return table
+
+
+def _latest(selection: Selection, defaults: Mapping[str, str], utf8: bool, budget: Budget) -> pa.Table:
     """Columns name, labels, value and time, all text."""
     samples = selection.samples
     last = samples.offsets[1:] - 1
@@ -71,6 +89,7 @@ def _latest(selection: Selection, defaults: Mapping[str, str], utf8: bool) -> pa
         names = pc.replace_substring_regex(names, _NO_METRIC, "_")
         frame = LabelFrame(len(frame), {re.sub(_NO_LABEL, "_", name): column for name, column in frame.columns.items()})
     labels = LabelTexts(frame.without([METRIC_NAME]), _label_name, _label_values, defaults)
+    budget.charge(0, 2 * (int(labels.sizes().sum()) + text_bytes(names)) + _LINE_BYTES * len(rows))  # also sorted
     return pa.table(
         {
             "name": names,

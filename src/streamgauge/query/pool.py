@@ -2,6 +2,8 @@
 
     waiting (first come, first served) -> running in a worker -> answered
 
+A query takes its snapshot, and a lease on what that names, when its turn has come and not before: what waits keeps
+nothing on the disk from going away, and sees what was stored while it waited.
 One worker at least is kept ready; more are started while queries wait, and end when they have been idle for a while.
 One more is reserved for small queries, so that a list of labels never waits behind a month of samples.
 """
@@ -34,7 +36,10 @@ from streamgauge.query.worker import HIDDEN, WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 20
+CONCURRENCY = 20
+"""As Prometheus has it. A machine with more cores has better to do than queries alone."""
+MAX_WAITING = 200
+"""Dashboards of dozens of panels, opened by a few people at once. Each waits with nothing but its request, a few kB."""
 MEMORY_LIMIT = 4 << 30
 """Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
 kernels need room to work in. By default no more than half of the machine's."""
@@ -77,6 +82,7 @@ class WorkerPool:
         *,
         clock: Clock | None = None,
         workers: int | None = None,
+        concurrency: int = CONCURRENCY,
         max_waiting: int = MAX_WAITING,
         memory_limit: int | None = None,
         watch_memory: bool = sys.platform != "linux",
@@ -85,7 +91,9 @@ class WorkerPool:
         failed: Callable[[StreamgaugeError], None] = lambda error: None,
     ) -> None:
         """
-        workers: how many queries run at once, beside a small one; by default as many as there are cores.
+        workers: how many queries run at once, beside a small one; by default as many as there are cores, but no more
+            than `concurrency`.
+        max_waiting: how many queries may wait for a worker; the next is refused.
         memory_limit: bytes of private memory of one worker.
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
         preload: modules that the snapshots need where they are opened.
@@ -94,7 +102,7 @@ class WorkerPool:
         """
         self._take_snapshot = take_snapshot
         self._clock = clock or SystemClock()
-        self._limit = workers or _cores()
+        self._limit = workers or min(_cores(), concurrency)
         self._max_waiting = max_waiting
         self._watch_memory = watch_memory
         self._memory_limit = memory_limit or min(MEMORY_LIMIT, psutil.virtual_memory().total // 2)
@@ -200,7 +208,7 @@ class WorkerPool:
         if len(self._waiting) > self._max_waiting:
             self._totals.refused += 1
             self._forget(query)
-            raise Overloaded(f"{self._max_waiting} queries are waiting already", RETRY_AFTER)
+            raise Overloaded(f"{self._max_waiting} queries are waiting already (--query-queue)", RETRY_AFTER)
         return query
 
     def _schedule(self) -> None:

@@ -52,6 +52,11 @@ def concatenated(texts: pa.StringArray) -> bytes:
     return data.slice(begin, end - begin).to_pybytes()
 
 
+def text_bytes(texts: pa.StringArray) -> int:
+    """Bytes of all the strings of an array."""
+    return int(pc.sum(pc.cast(pc.binary_length(texts), pa.int64())).as_py() or 0)
+
+
 def value_texts(values: Floats) -> pa.StringArray:
     """The text of each value. `values`: float64[n]."""
     texts: pa.StringArray = _cast(values, pa.string())

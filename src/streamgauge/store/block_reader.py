@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
+from streamgauge.model.source import Meter
 from streamgauge.store import arrow, names
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import BlockMeta, Part
+from streamgauge.store.ports import SAMPLE_BYTES, BlockMeta, Part, part_bytes
 from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
 from streamgauge.store.samples_file import SamplesFile, reading
 
@@ -110,24 +111,30 @@ class LocalBlockReader:
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         return self._min_times, self._max_times
 
-    def read(self, ids: UInt32s, start: int, end: int) -> Part:
+    def read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
         chosen, series = self._find(ids, start, end)
         first, rows = self.first_rows[series], self.rows[series]
         inside = (self._min_times[series] >= start) & (self._max_times[series] <= end)
-        pieces = self._pieces(first, rows, inside, start, end)
-        counts = np.zeros(len(ids), np.int64)
+        pieces = self._pieces(first, rows, inside, start, end, meter)
+        counts, held = np.zeros(len(ids), np.int64), 0
         if not inside.all():  # how many rows are in range is known when they are decoded
-            decoded = list(pieces)
-            for piece in decoded:
+            decoded = []
+            for piece in pieces:
                 counts[chosen[piece.series]] += piece.rows
+                meter.charge(0, piece.size)
+                held += piece.size
+                decoded.append(piece)
             pieces = iter(decoded)
         else:
             counts[chosen] = rows
-        part = Part(counts, np.empty(int(counts.sum()), np.int64), np.empty(int(counts.sum()), np.float64))
+        total = int(counts.sum())
+        meter.charge(total, part_bytes(len(ids), total))
+        part = Part(counts, np.empty(total, np.int64), np.empty(total, np.float64))
         to = starts_of(counts)[chosen]
         for piece in pieces:
             piece.place(part, to[piece.series])
             to[piece.series] += piece.rows
+        meter.release(0, held)
         return part
 
     def cursor(self) -> RowCursor:
@@ -170,10 +177,16 @@ class LocalBlockReader:
         order = np.argsort(series, kind="stable")
         return chosen[order], series[order]
 
-    def _pieces(self, first: Int64s, rows: Int64s, inside: Bools, start: int, end: int) -> Iterator[_Piece]:
-        """The rows of chosen series that are in the time range. `inside` marks series that are so altogether."""
+    def _pieces(
+        self, first: Int64s, rows: Int64s, inside: Bools, start: int, end: int, meter: Meter
+    ) -> Iterator[_Piece]:
+        """The rows of chosen series that are in the time range. `inside` marks series that are so altogether.
+
+        Decoded row groups are charged to the meter until the next piece is asked for, pieces are not.
+        """
         for group, stop in self._runs_of_groups(first, rows):
             begin, finish = int(self.samples.row_starts[group]), int(self.samples.row_ends[stop - 1])
+            meter.charge(0, (finish - begin) * SAMPLE_BYTES)
             columns = self.samples.decode(group, stop)
             series = slice(
                 int(np.searchsorted(first + rows, begin, "right")), int(np.searchsorted(first, finish, "left"))
@@ -182,6 +195,7 @@ class LocalBlockReader:
             count = np.minimum(first[series] + rows[series], finish) - begin - low
             low, count = _within(columns[0], low, count, inside[series], start, end)
             yield _Piece(series, count, *take_ranges(columns, low, count))
+            meter.release(0, (finish - begin) * SAMPLE_BYTES)
 
     def _runs_of_groups(self, first: Int64s, rows: Int64s) -> Iterator[tuple[int, int]]:
         """The row groups that hold the given rows, as runs [group, stop)."""
@@ -217,6 +231,11 @@ class _Piece:
     rows: Int64s
     times: Int64s
     values: Floats
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return SAMPLE_BYTES * len(self.times)
 
     def place(self, part: Part, to: Int64s) -> None:
         """Copy the rows of each series to the place `to` says."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
-from streamgauge.model.source import NoMeter, Samples, empty_samples
+from streamgauge.model.source import Meter, NoMeter, Samples, empty_samples
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import Part, no_ids
+from streamgauge.store.ports import Part, no_ids, part_bytes
 from streamgauge.store.ranges import lower_bound, ranges
 from streamgauge.store.runs import HeadSnapshot, Run, SortedColumns, UnsortedColumns, sort
 from streamgauge.store.shm import attach
@@ -21,17 +21,18 @@ _ROWS_PER_RANGE = 64
 """Copying a range of rows takes about as long as taking 64 rows one by one."""
 
 
-def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int) -> list[Part]:
+def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int, meter: Meter) -> list[Part]:
     """The samples of the series `ids` (ascending) with start <= time <= end, a part for each run that has some, in
     order of commit.
 
-    Parts may share the memory of the head and are read-only. Raises StorageError if the snapshot's lease has ended.
+    Parts may share the memory of the head and are read-only; they stay charged to the meter all the same. Raises
+    StorageError if the snapshot's lease has ended.
     """
     if not len(ids):
         return []
     chosen = _Chosen(ids)
     overlapping = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
-    parts = [_read(_open(run), chosen, *_clip(run, start, end)) for run in overlapping]
+    parts = [_read(_open(run), chosen, *_clip(run, start, end), meter) for run in overlapping]
     return [part for part in parts if part is not None]
 
 
@@ -53,11 +54,11 @@ def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     """Every sample of some runs as (series ids, ascending, and their samples)."""
     if not runs:
         return no_ids(), empty_samples()
-    columns = [_sorted(_open(run)) for run in runs]
+    columns, meter = [_sorted(_open(run)) for run in runs], NoMeter()
     series = _union([run.ids for run in columns])
     chosen = _Chosen(series)
-    parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None)) is not None]
-    return series, merge(len(series), parts, NoMeter(), threads=1)
+    parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None, meter)) is not None]
+    return series, merge(len(series), parts, meter, threads=1)
 
 
 class _Chosen:
@@ -100,11 +101,13 @@ def _clip(run: Run, start: int, end: int) -> tuple[int | None, int | None]:
     return start if run.min_time < start else None, end if run.max_time > end else None
 
 
-def _read(columns: SortedColumns | UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> Part | None:
-    if isinstance(columns, UnsortedColumns):
+def _read(
+    columns: SortedColumns | UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None, meter: Meter
+) -> Part | None:
+    if isinstance(columns, UnsortedColumns):  # the newest run, of bounded size
         few = _select_unsorted(columns, chosen, start, end)
-        return _read_sorted(sort(few), chosen, None, None) if len(few.ids) else None
-    return _read_sorted(columns, chosen, start, end)
+        return _read_sorted(sort(few), chosen, None, None, meter) if len(few.ids) else None
+    return _read_sorted(columns, chosen, start, end, meter)
 
 
 def _select_unsorted(columns: UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> UnsortedColumns:
@@ -118,7 +121,9 @@ def _select_unsorted(columns: UnsortedColumns, chosen: _Chosen, start: int | Non
     return UnsortedColumns(columns.ids[rows], columns.times[rows], columns.values[rows])
 
 
-def _read_sorted(columns: SortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> Part | None:
+def _read_sorted(
+    columns: SortedColumns, chosen: _Chosen, start: int | None, end: int | None, meter: Meter
+) -> Part | None:
     low = int(np.searchsorted(columns.ids, np.uint32(chosen.low)))
     high = int(np.searchsorted(columns.ids, np.uint32(chosen.high), side="right"))
     positions = chosen.positions(columns.ids[low:high])
@@ -131,10 +136,13 @@ def _read_sorted(columns: SortedColumns, chosen: _Chosen, start: int | None, end
         firsts = lower_bound(columns.times, firsts, ends - firsts, start)
     if end is not None:
         ends = lower_bound(columns.times, firsts, ends - firsts, end + 1)
+    total = int((ends - firsts).sum())
+    if total == 0:
+        return None
+    meter.charge(total, part_bytes(chosen.count, total))
     counts = np.zeros(chosen.count, np.int64)
     counts[positions] = ends - firsts
-    times, values = _ranges(columns, firsts, ends)
-    return Part(counts, times, values) if len(times) else None
+    return Part(counts, *_ranges(columns, firsts, ends))
 
 
 def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64s, Floats]:

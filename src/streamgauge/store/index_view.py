@@ -16,13 +16,15 @@ import pyarrow as pa
 from streamgauge.model.arrays import Int32s, Int64s, UInt32s
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
 from streamgauge.model.labels import NAME, SEPARATOR
-from streamgauge.model.source import Matcher
+from streamgauge.model.source import Matcher, Meter, NoMeter
 from streamgauge.store import arrow
 from streamgauge.store.columns import NAMES, PAGE_MASK, PAGE_ROWS, PAGE_SHIFT, IndexSnapshot
 from streamgauge.store.dictionary import Dictionary, Texts
 from streamgauge.store.match import Check, condition_of
 from streamgauge.store.shared_arrays import GrownArray
 
+_UNMETERED = NoMeter()
+_CODE_BYTES = 4
 _KEY_ROWS = 8192
 """Rows whose keys are put together at once: labels that none of them has then cost nothing. They take at most 1 GiB."""
 
@@ -208,8 +210,8 @@ class IndexView:
         found: Int64s = rows[known[rows] == ids]
         return found
 
-    def frame(self, rows: Int64s, names: Iterable[str] | None = None) -> LabelFrame:
-        """The labels of rows: all that any of them has, or of those only the named ones."""
+    def frame(self, rows: Int64s, names: Iterable[str] | None = None, meter: Meter = _UNMETERED) -> LabelFrame:
+        """The labels of rows: all that any of them has, or of those only the named ones. They stay charged."""
         columns = {}
         places = _places(rows)
         everything = len(rows) == self.rows
@@ -217,9 +219,12 @@ class IndexView:
             column = self._mirror.columns.get(name)
             if column is None:
                 continue
+            meter.charge(0, _CODE_BYTES * len(rows))
             codes = column.all_codes(self.rows) if everything else column.codes(places)
             if codes is not None and codes.max(initial=ABSENT) > ABSENT:
                 columns[name] = _compact(codes, column.dictionary.values)
+            else:
+                meter.release(0, _CODE_BYTES * len(rows))
         return LabelFrame(len(rows), columns)
 
     def keys(self, rows: Int64s) -> arrow.Keys:

@@ -11,10 +11,8 @@ import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.source import Meter, Samples
-from streamgauge.store.ports import Part
+from streamgauge.store.ports import SAMPLE_BYTES, Part
 from streamgauge.store.ranges import ranges
-
-SAMPLE_BYTES = 16
 
 _ROWS_PER_THREAD = 250_000
 """With fewer, starting a thread costs about what it saves. NumPy copies without the interpreter's lock."""
@@ -27,19 +25,20 @@ def merge(series: int, parts: Sequence[Part], meter: Meter, threads: int = _MAX_
     """The samples of `series` series from parts in ascending priority: of equal (series, time) the later part's stands,
     and within a part the later row's.
 
-    The answer may share the memory of a part, so it is not to be written to. The meter is charged before anything is
-    allocated.
+    The answer may share the memory of a part, so it is not to be written to. The parts have been charged to the meter;
+    what is allocated is charged before, and in the end only the answer is.
     """
+    held = sum(part.size for part in parts)
     parts = [part for part in parts if len(part.times)]
     totals = sum((part.counts for part in parts), np.zeros(series, np.int64))
     offsets = np.concatenate(([0], np.cumsum(totals)))
     total = int(offsets[-1])
     if len(parts) == 1:
-        meter.charge(total, 0)
         samples = Samples(offsets, parts[0].times, parts[0].values)
         parts = []
     else:
-        meter.charge(total, total * SAMPLE_BYTES)
+        meter.charge(0, total * SAMPLE_BYTES)
+        held += total * SAMPLE_BYTES
         samples = Samples(offsets, np.empty(total, np.int64), np.empty(total, np.float64))
     shards = _shards(offsets, max(1, min(threads, os.cpu_count() or 1, total // _ROWS_PER_THREAD)))
     if len(shards) == 1:
@@ -47,7 +46,12 @@ def merge(series: int, parts: Sequence[Part], meter: Meter, threads: int = _MAX_
     else:
         with ThreadPoolExecutor(len(shards)) as pool:
             disordered = np.concatenate(list(pool.map(lambda shard: _fill(samples, parts, *shard), shards)))
-    return _repair(samples, disordered, meter) if len(disordered) else samples
+    if len(disordered):
+        meter.charge(0, total * SAMPLE_BYTES)
+        held += total * SAMPLE_BYTES
+        samples = _repair(samples, disordered)
+    meter.release(total - len(samples.times), held - len(samples.times) * SAMPLE_BYTES)
+    return samples
 
 
 def _shards(offsets: Int64s, count: int) -> list[tuple[int, int]]:
@@ -114,9 +118,8 @@ def _disordered(samples: Samples, low: int, high: int) -> Int64s:
     return np.unique(np.searchsorted(offsets, np.flatnonzero(~ascends) + first, side="right") - 1)
 
 
-def _repair(samples: Samples, series: Int64s, meter: Meter) -> Samples:
+def _repair(samples: Samples, series: Int64s) -> Samples:
     """Bring the samples of the given series into order; of equal times only the last stays."""
-    meter.charge(0, len(samples.times) * SAMPLE_BYTES)
     offsets = samples.offsets
     rows = ranges(offsets[series], offsets[series + 1] - offsets[series])
     owner = np.repeat(np.arange(len(series)), offsets[series + 1] - offsets[series])

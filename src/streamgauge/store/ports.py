@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.model.source import Meter
 
 # ---- log ----------------------------------------------------------------------------------------------------------
 
@@ -109,6 +110,10 @@ class SortedRows:
     values: Floats
 
 
+SAMPLE_BYTES = 16
+"""A time and a value in memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Samples of chosen series from one place, in order of the choice: series i has counts[i] rows, ordered by time;
@@ -117,6 +122,16 @@ class Part:
     counts: Int64s
     times: Int64s
     values: Floats
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return part_bytes(len(self.counts), len(self.times))
+
+
+def part_bytes(series: int, samples: int) -> int:
+    """What a part of so many chosen series and samples takes."""
+    return 8 * series + SAMPLE_BYTES * samples
 
 
 class BlockReader(Protocol):
@@ -133,8 +148,8 @@ class BlockReader(Protocol):
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         """First and last time of each series, in the block's order."""
 
-    def read(self, ids: UInt32s, start: int, end: int) -> Part:
-        """Samples of the series `ids` (ascending) with start <= time <= end."""
+    def read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
+        """Samples of the series `ids` (ascending) with start <= time <= end. The part stays charged to the meter."""
 
     def close(self) -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from streamgauge.store.head_view import head_series, read_head
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import BlockMeta, Part
+from streamgauge.store.ports import BlockMeta
 from streamgauge.store.runs import HeadSnapshot
 
 
@@ -48,6 +48,9 @@ class StoreSnapshot:
 
 
 _CACHE = "store"
+_ROW_BYTES = 10
+"""Of a row of the index while rows are matched: its number, and whether it is one of them."""
+_ID_BYTES = 4
 
 
 class StoreCache:
@@ -73,42 +76,60 @@ class StoreSource:
         self._view: IndexView = cache.views.open(snapshot.index)
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
-        rows = self._view.match(matchers)
+        rows = self._matching([matchers], meter)
         if not len(rows):
             return empty_selection()
         samples = self._read(self._view.ids(rows), start, end, meter)
         filled = np.flatnonzero(np.diff(samples.offsets))
         if len(filled) == len(rows):
-            return Selection(self._view.frame(rows), samples)
+            return Selection(self._view.frame(rows, meter=meter), samples)
         offsets = np.concatenate((samples.offsets[:1], samples.offsets[filled + 1]))
-        return Selection(self._view.frame(rows[filled]), Samples(offsets, samples.times, samples.values))
+        return Selection(self._view.frame(rows[filled], meter=meter), Samples(offsets, samples.times, samples.values))
 
     def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
-        parts: list[Part] = []
-        for meta in self._overlapping(start, end):
-            parts.append(self._blocks.reader(meta.id).read(ids, start, end))
-            meter.charge(0, 16 * len(parts[-1].times))
-        parts += read_head(self._snapshot.head, ids, start, end)
-        return merge(len(ids), parts, meter)
+        blocks = self._overlapping(start, end)
+        parts = [self._blocks.reader(meta.id).read(ids, start, end, meter) for meta in blocks]
+        return merge(len(ids), parts + read_head(self._snapshot.head, ids, start, end, meter), meter)
 
     def _overlapping(self, start: int, end: int) -> list[BlockMeta]:
         return [meta for meta in self._snapshot.blocks if meta.min_time <= end and meta.max_time >= start]
 
-    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
-        rows: Int64s
-        if matcher_sets:
-            rows = np.unique(np.concatenate([self._view.match(matchers) for matchers in matcher_sets]))
-        else:
-            rows = self._view.match([])
+    def series(
+        self,
+        matcher_sets: Sequence[Sequence[Matcher]],
+        start: int,
+        end: int,
+        meter: Meter,
+        names: Collection[str] | None = None,
+    ) -> LabelFrame:
+        rows = self._matching(matcher_sets or [()], meter)
         if not len(rows):
             return empty_selection().labels
-        present = self._present(start, end).contains(self._view.ids(rows))
-        return self._view.frame(rows[present])
+        present = self._present(start, end, meter)
+        return self._view.frame(rows[present.contains(self._view.ids(rows))], names, meter)
 
-    def _present(self, start: int, end: int) -> IdSet:
-        """The series that may have a sample in the range."""
+    def _matching(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Int64s:
+        """The rows that match any of the sets, ascending. Memory does not grow with the number of sets."""
+        size = _ROW_BYTES * self._view.rows
+        meter.charge(0, size)
+        if len(matcher_sets) == 1:
+            rows = self._view.match(matcher_sets[0])
+        else:
+            matching = np.zeros(self._view.rows, np.bool_)
+            for matchers in matcher_sets:
+                meter.charge(0, 0)  # each may take a while: there may be thousands
+                matching[self._view.match(matchers)] = True
+            rows = np.flatnonzero(matching)
+        meter.release(0, size)
+        return rows
+
+    def _present(self, start: int, end: int, meter: Meter) -> IdSet:
+        """The series that may have a sample in the range. Not charged when this returns."""
+        size = _ROW_BYTES * self._view.rows + _ID_BYTES * sum(run.rows for run in self._snapshot.head.runs)
+        meter.charge(0, size)
         present = IdSet()
         for meta in self._overlapping(start, end):
+            meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()
             if start > meta.min_time or end < meta.max_time:
@@ -116,4 +137,5 @@ class StoreSource:
                 ids = ids[(first <= end) & (last >= start)]
             present.add(ids)
         present.add(head_series(self._snapshot.head, start, end))
+        meter.release(0, size)
         return present

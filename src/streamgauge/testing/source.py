@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,12 +41,21 @@ class MemorySource:
         at = np.arange(total) + np.repeat(low[rows] - offsets[:-1], counts)
         return Selection(self.labels.take(rows), Samples(offsets, self.samples.times[at], self.samples.values[at]))
 
-    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
+    def series(
+        self,
+        matcher_sets: Sequence[Sequence[Matcher]],
+        start: int,
+        end: int,
+        meter: Meter,
+        names: Collection[str] | None = None,
+    ) -> LabelFrame:
         low, high = self._bounds(start, end)
         rows = np.zeros(len(self.labels), np.bool_)
         for matchers in matcher_sets or [()]:
             rows[self._matching(matchers)] = True
-        return self.labels.take(np.flatnonzero(rows & (high > low)))
+        labels = self.labels if names is None else self.labels.only(names)
+        meter.charge(0, 4 * len(labels.columns) * len(labels))
+        return labels.take(np.flatnonzero(rows & (high > low)))
 
     def _matching(self, matchers: Sequence[Matcher]) -> Int64s:
         rows = np.ones(len(self.labels), np.bool_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,14 @@ class _TroubledSource:
     def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
         return empty_selection()
 
-    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
+    def series(
+        self,
+        matcher_sets: Sequence[Sequence[Matcher]],
+        start: int,
+        end: int,
+        meter: Meter,
+        names: Collection[str] | None = None,
+    ) -> LabelFrame:
         trouble = self._trouble
         if trouble.gate:
             connection = socket.create_connection(("127.0.0.1", trouble.gate))

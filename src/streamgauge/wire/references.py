@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from streamgauge.model.arrays import Int64s
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, varint
 
-_MAX_REF_BYTES = 5
+_WIDEST = 1024
+"""Bytes of one series' references that are unpacked together with those of others: 170 labels of three bytes each."""
+_TWO_BYTES = 1 << 14
+_THREE_BYTES = 1 << 21
+
+Unsigned = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
-def unpack(packed: list[bytes], symbols: int) -> tuple[Int64s, Int64s] | None:
-    """References of many series at once, from the packed bytes of each.
+def unpack(data: bytes, begins: Int64s, sizes: Int64s, symbols: int) -> tuple[Unsigned, Int64s] | None:
+    """References of many series at once: those of each are packed in the `sizes` bytes of `data` from `begins` on.
 
-    Returns all of them in one array, int64, and where those of each series begin in it, int64[series + 1]. None when a
-    series has none or an odd number of them, or one is cut off or not below `symbols`.
+    Returns all of them in one array, and how many each series has, int64[series]. None when a series has none or an odd
+    number of them, or one is cut off, not below `symbols`, or in more bytes than that takes.
     """
-    if not all(packed):
+    widest = int(sizes.max())
+    if not 0 < widest <= _WIDEST or int(sizes.min()) == 0 or symbols > _THREE_BYTES:
         return None
-    raw = np.frombuffer(b"".join(packed), np.uint8)
-    row_ends = np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)))
-    last = raw < 0x80  # the last byte of a reference
-    if not len(raw) or not last[row_ends - 1].all():
+    rows = _rows(data, begins, widest)
+    inside = np.arange(widest) < sizes[:, None]
+    rows = np.where(inside, rows, np.uint8(0)).reshape(-1)
+    continued = rows >= 0x80
+    last = inside.reshape(-1) & ~continued
+    if not last.reshape(inside.shape)[np.arange(len(sizes)), sizes - 1].all():
         return None
-    bounds = np.zeros(len(packed) + 1, np.int64)
-    bounds[1:] = np.cumsum(last)[row_ends - 1]
-    stops = np.flatnonzero(last) + 1
-    starts = np.concatenate((np.zeros(1, np.int64), stops[:-1]))
-    widths = stops - starts
-    widest = int(widths.max())
-    refs = raw[starts].astype(np.int64) & 0x7F
-    if widest > _MAX_REF_BYTES or (bounds & 1).any():
+    counts: Int64s = last.reshape(inside.shape).view(np.uint8).sum(axis=1, dtype=np.int64)
+    numbers = _numbers(rows, continued, np.uint16 if symbols <= _TWO_BYTES else np.uint32)
+    if numbers is None or (counts & 1).any():
         return None
-    for index in range(1, widest):
-        longer = np.flatnonzero(widths > index)
-        refs[longer] |= (raw[starts[longer] + index].astype(np.int64) & 0x7F) << (7 * index)
-    return None if int(refs.max()) >= symbols else (refs, bounds)
+    refs = numbers[last]
+    return None if int(refs.max()) >= symbols else (refs, counts)
+
+
+def _rows(data: bytes, begins: Int64s, width: int) -> npt.NDArray[np.uint8]:
+    """`width` bytes of `data` from each of `begins` on, and zeros behind its end: uint8[series, width]."""
+    missing = int(begins.max()) + width - len(data)
+    if missing > 0:
+        data += bytes(missing)
+    windows: np.ndarray[tuple[int], np.dtype[np.void]] = np.ndarray(
+        (len(data) - width + 1,), np.dtype((np.void, width)), data, 0, (1,)
+    )
+    return windows[begins].view(np.uint8).reshape(len(begins), width)
+
+
+def _numbers(rows: npt.NDArray[np.uint8], continued: npt.NDArray[np.bool_], kind: type) -> Unsigned | None:
+    """The number that ends at each byte. None when one has too many bytes for `kind`: two, or three of uint32."""
+    digits: Unsigned = (rows & np.uint8(0x7F)).astype(kind)
+    numbers = digits.copy()
+    pairs = digits[1:] << kind(7)
+    pairs |= digits[:-1]
+    np.copyto(numbers[1:], pairs, where=continued[:-1])
+    threes = np.flatnonzero(continued[1:-1] & continued[:-2]) + 2
+    if not len(threes):
+        return numbers
+    if kind is np.uint16 or (continued[threes[threes >= 3] - 3]).any():
+        return None
+    numbers[threes] = digits[threes] << kind(14) | digits[threes - 1] << kind(7) | digits[threes - 2]
+    return numbers
 
 
 def references(data: bytes, kind: int, a: int, b: int, limit: int) -> list[int]:

@@ -17,25 +17,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import numpy as np
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Int64s
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.model.labels import NAME
 from streamgauge.wire import protobuf
 from streamgauge.wire.findings import Findings, Reason, series_text
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, fields, span, varint
 from streamgauge.wire.references import references, unpack
+from streamgauge.wire.row_cache import UNKNOWN
 from streamgauge.wire.samples import (
     BATCH_ROWS,
     IDLE_STEPS,
-    MAX_SMALL,
     NEW_AT_ONCE,
-    PAUSE,
     SAMPLE_BYTES,
     SAMPLE_HEAD,
     START_BYTES,
@@ -51,6 +50,8 @@ from streamgauge.wire.samples import (
     samples_of,
 )
 from streamgauge.wire.series_cache import MAX_PAIRS, Resolve, SeriesCache, SymbolTable, identify
+from streamgauge.wire.series_records import Records, survey
+from streamgauge.wire.symbols import SymbolOrder, short_symbols, spelled, text_of
 
 MAX_SYMBOLS = 1_000_000
 """Distinct names and values of one request. A request of 2,000 series has about 4,000."""
@@ -65,7 +66,13 @@ _METADATA_FIELD = 5
 _NOT_STORED = {3: Reason.HISTOGRAM, 4: Reason.EXEMPLAR}
 _START_TAG = b"\x18"
 _MAX_KIND = 255
-_CODE_BYTES = 8
+_EMPTY = b"\x00"
+_FEW = 16
+"""Series in standard form, or symbols, that look-ahead has to find to be worth it."""
+_MOST_FIELDS = 256
+_MOST_SYMBOLS = 1024
+"""Looked up before other tasks get their turn: a quarter of a millisecond."""
+_REFUSED = -2
 
 
 def decode(
@@ -80,17 +87,6 @@ def decode(
     return gathered(_Decoder(data, cache, resolve, window, findings).batches())
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Series in standard form, column by column: one element a series, but for `ends`, which has one a sample."""
-
-    starts: list[int] = field(default_factory=list)  # of the record
-    refs: list[bytes] = field(default_factory=list)  # the packed references
-    tails: list[bytes] = field(default_factory=list)  # key of the metadata
-    counts: list[int] = field(default_factory=list)  # samples; -1: one with its value left out
-    ends: list[int] = field(default_factory=list)
-
-
 class _Decoder:
     def __init__(self, data: bytes, cache: SeriesCache, resolve: Resolve, window: Window, findings: Findings) -> None:
         self.data = data
@@ -101,10 +97,14 @@ class _Decoder:
         self.window = window
         self.findings = findings
         self.table: SymbolTable | None = None  # of earlier requests with the same symbols
-        self.symbols: list[bytes] = []
-        self.codes: Int64s = np.empty(0, np.int64)
-        self.tails: dict[bytes, bytes] = {}  # bytes behind the samples, to the key of the metadata they hold
-        self.metadata: dict[bytes, tuple[int, bytes, bytes]] = {}  # by key: type, help, unit
+        self.order = SymbolOrder()  # where the symbols are
+        self.places: list[int] = []  # of the symbols, in that
+        self.paused_at = 0  # symbols
+        self.codes: UInt32s = np.empty(0, np.uint32)
+        self.no_metadata = cache.code(_EMPTY)
+        self.tails: dict[bytes, int] = {}  # bytes behind the samples, to the code of the metadata they hold
+        self.metadata: dict[int, tuple[int, bytes, bytes]] = {}  # by code: type, help, unit
+        self.read_carefully = 0  # top-level fields
         self.looked_up = 0  # series that were not among those seen last
 
     def batches(self) -> Iterator[SampleBatch]:
@@ -116,64 +116,90 @@ class _Decoder:
             if self.table is None:
                 self.cache.tables.remember(self.data[:symbols_end])
             self.at = max(self.at, symbols_end)
-        steps = 0
+        fields_at_once = 1
         while self.at < self.end:
             self.cache.trim()
-            begin, mark = self.at, self.findings.mark()
-            rows, stuck = self._collect()
-            if rows.refs:
-                batch = yield from self._decode_rows(rows)
-                if batch is None:
-                    self.findings.rewind(mark)
-                    yield from self._carefully(begin, self.at)
-                else:
-                    yield from pieces(batch)
-            if stuck:
+            records = survey(self.data, self.at, self.end)
+            if records is not None:
+                yield from self._decode(records)
+                self.at = int(records.stops[-1])
+            # Something else stands between series. Where it does again and again, looking ahead is of no use.
+            few = records is None or len(records) < _FEW
+            fields_at_once = min(2 * fields_at_once, _MOST_FIELDS) if few else 1
+            for _ in range(fields_at_once if few else 0):
+                if self.at >= self.end:
+                    break
                 _, _, _, after = protobuf.field(self.data, self.at, self.end)
                 yield from self._carefully(self.at, after)
                 self.at = after
-                steps += 1
-                if steps % IDLE_STEPS == 0:
-                    yield empty_batch()
+
+    def _decode(self, records: Records) -> Iterator[SampleBatch]:
+        for standard, run in records.runs():
+            mark = self.findings.mark()
+            batch = (yield from self._decode_run(run)) if standard else None
+            if batch is None:
+                self.findings.rewind(mark)
+                yield from self._carefully(int(run.starts[0]), int(run.stops[-1]))
+            else:
+                yield from pieces(batch)
 
     # -- symbols ------------------------------------------------------------------------------------------------
 
     def _read_symbols(self) -> Generator[SampleBatch, None, int]:
         """Read the symbols at the beginning of the request, and find their codes; returns where they end."""
         data, at, end = self.data, 0, self.end
-        symbols: list[bytes] = []
+        order = self.order = self.cache.symbols.young
         codes: list[int] = []
+        at_once = _FEW
         while at < end and data[at] == _SYMBOL_TAG:
-            part: list[bytes] = []
-            at = self._read_part(at, part)
-            known = self.cache.symbols.young.get
-            codes += [known(symbol) or self.cache.code(symbol) for symbol in part]
-            symbols += part
-            if len(symbols) > MAX_SYMBOLS:
+            at = self._look_up(at, at_once, codes)
+            following = self.places[-1] + 1
+            count, at = order.stretch(data, at, following)
+            self.places += range(following, following + count)
+            codes += order.codes[following : following + count]
+            at_once = _FEW if count >= _FEW else min(4 * at_once, _MOST_SYMBOLS)
+            if len(codes) > MAX_SYMBOLS:
                 raise BadInput(f"the request has more than {MAX_SYMBOLS} symbols")
-            yield empty_batch()
-        if symbols and symbols[0]:
+            if len(codes) - self.paused_at >= _MOST_SYMBOLS:
+                self.paused_at = len(codes)
+                yield empty_batch()
+        if codes and self._text(0):
             raise BadInput("the first symbol must be the empty string")
-        self.symbols = symbols
-        self.codes = np.array(codes, np.int64)
+        self.codes = np.array(codes, np.uint32)
         return at
 
-    def _read_part(self, at: int, symbols: list[bytes]) -> int:
-        """Read some symbols from `at` on; where the next one begins."""
-        data, end = self.data, self.end
-        add = symbols.append
-        for _ in range(PAUSE):
-            if at + 1 >= end or data[at] != _SYMBOL_TAG:
-                break
-            size = data[at + 1]
-            if size < 0x80:
-                start, at = at + 2, at + 2 + size
-            else:
-                start, at = span(data, at + 1, end)
-            add(data[start:at])
-        if at > end or (at == end - 1 and data[at] == _SYMBOL_TAG):
-            raise BadInput(f"protobuf: a symbol is cut off at byte {end}")
+    def _look_up(self, at: int, most: int, codes: list[int]) -> int:
+        """Note places and codes of some symbols from `at` on, one at least; where the next one begins."""
+        symbols, at = short_symbols(self.data, at, most)
+        if len(symbols) < min(most, _FEW):
+            at = self._read_part(at, most, symbols)
+        order = self.order
+        places = list(map(order.places.get, symbols))
+        if None in places:
+            for index, symbol in enumerate(symbols):
+                if places[index] is None:
+                    self.cache.code(symbol)
+                    places[index] = order.places[symbol]
+        known = cast("list[int]", places)
+        self.places += known
+        codes += map(order.codes.__getitem__, known)
         return at
+
+    def _read_part(self, at: int, most: int, symbols: list[bytes]) -> int:
+        """Read some symbols from `at` on, one by one; where the next one begins."""
+        data, end = self.data, self.end
+        for _ in range(most):
+            if at >= end or data[at] != _SYMBOL_TAG:
+                break
+            if at + 1 >= end:
+                raise BadInput(f"protobuf: a symbol is cut off at byte {end}")
+            start, at = span(data, at + 1, end)
+            symbols.append(spelled(data[start:at]))
+        return at
+
+    def _text(self, ref: int) -> bytes:
+        """The symbol that is referred to."""
+        return text_of(self.order.spelling(self.places[ref]))
 
     # -- as in an earlier request -------------------------------------------------------------------------------
 
@@ -243,7 +269,7 @@ class _Decoder:
 
     def _series_around(self, at: int, ends: list[int], row: int) -> str:
         """The series, at or after `at`, in which the sample that ends at ends[row] lies, for a message."""
-        if not self.symbols:
+        if not self.places:
             for _ in self._read_symbols():
                 pass
         while True:
@@ -255,79 +281,13 @@ class _Decoder:
 
     # -- in columns ---------------------------------------------------------------------------------------------
 
-    def _collect(self) -> tuple[_Rows, bool]:
-        """Walk over series in standard form, from `at` on; and whether the walk got stuck before another form."""
-        data, at, end = self.data, self.at, self.end
-        begins_with = data.startswith
-        rows = _Rows()
-        add_start, add_refs, add_tail, add_count = (
-            rows.starts.append,
-            rows.refs.append,
-            rows.tails.append,
-            rows.counts.append,
-        )
-        ends = rows.ends
-        tails = self.tails
-        stuck = True
-        while len(ends) < BATCH_ROWS:
-            if at + 5 > end:
-                stuck = at < end
-                break
-            if data[at] != _SERIES_TAG:
-                break
-            size, start = data[at + 1], at + 2
-            if size >= 0x80:
-                if data[start] >= 0x80:
-                    break
-                size = size & 0x7F | data[start] << 7
-                start += 1
-            stop = start + size
-            if stop > end or size < 2 or data[start] != _REFS_TAG or data[start + 1] >= 0x80:
-                break
-            samples_at = start + 2 + data[start + 1]
-            if begins_with(SAMPLE_HEAD, samples_at):
-                count = 1
-                sample_end = samples_at + SAMPLE_BYTES
-                while begins_with(SAMPLE_HEAD, sample_end) and count < MAX_SMALL:
-                    count += 1
-                    sample_end += SAMPLE_BYTES
-            elif begins_with(ZERO_HEAD, samples_at):
-                count = -1
-                sample_end = samples_at + ZERO_SAMPLE_BYTES
-            elif begins_with(STARTED_HEAD, samples_at):
-                count = 1
-                sample_end = samples_at + SAMPLE_BYTES
-            else:
-                break
-            raw_tail = data[sample_end:stop]
-            tail = tails.get(raw_tail)
-            if tail is None:
-                tail = self._tail(raw_tail)
-            if (raw_tail[:1] == _START_TAG) != (data[samples_at + 1] == STARTED_HEAD[1]):
-                break
-            if tail is None or not SAMPLE_BYTES <= sample_end <= stop:
-                break
-            add_start(at)
-            add_refs(data[start + 2 : samples_at])
-            add_tail(tail)
-            add_count(count)
-            if count <= 1:
-                ends.append(sample_end)
-            else:
-                ends += range(samples_at + SAMPLE_BYTES, sample_end + 1, SAMPLE_BYTES)
-            at = stop
-        else:
-            stuck = False
-        self.at = at
-        return rows, stuck
-
-    def _tail(self, raw: bytes) -> bytes | None:
-        """The key of what is behind the value and time of a sample; None when it is in no standard form.
+    def _tail(self, raw: bytes) -> int | None:
+        """The code of what is behind the value and time of a sample; None when it is in no standard form.
 
         That is: the sample's start timestamp of six bytes or nothing, then a Metadata or nothing.
         """
         begin = START_BYTES if raw[:1] == _START_TAG else 0
-        tail = b""
+        tail = self.no_metadata
         try:
             if begin and varint(raw, 1, len(raw))[1] != begin:
                 return None
@@ -335,77 +295,106 @@ class _Decoder:
                 number, kind, a, b = protobuf.field(raw, begin, len(raw))
                 if (number, kind, b) != (_METADATA_FIELD, BYTES, len(raw)):
                     return None
-                tail = self._metadata_key(raw, a, b)
+                tail = self._metadata_code(raw, a, b)
         except BadInput:
             return None
         self.tails[raw] = tail
         return tail
 
-    def _decode_rows(self, rows: _Rows) -> Generator[SampleBatch, None, SampleBatch | None]:
+    def _decode_run(self, records: Records) -> Generator[SampleBatch, None, SampleBatch | None]:
         """Returns the batch of these series; None when a part of it is in another form than it seemed, and nothing is
         done. Yields empty batches where many series are new."""
-        counts = np.array(rows.counts, np.int64)
-        repeats = np.abs(counts)
-        batch = read_rows(self.data, rows.ends, np.repeat(np.where(counts < 0, -1, 0), repeats), heads_seen=True)
-        unpacked = unpack(rows.refs, len(self.symbols))
-        if batch is None or unpacked is None:
+        repeats = np.abs(records.counts)
+        zero = np.repeat(np.where(records.counts < 0, -1, 0), repeats)
+        ends = records.sample_ends()
+        batch = read_rows(self.data, ends, zero, heads_seen=True)
+        unpacked = unpack(self.data, records.refs, records.heads - records.refs, len(self.places))
+        tails = self._tails(records)
+        if batch is None or unpacked is None or tails is None:
             return None
-        refs, bounds = unpacked
-        spelled = self.codes[refs].tobytes()
-        edges = (bounds * _CODE_BYTES).tolist()
-        keys = [spelled[a:b] + tail for a, b, tail in zip(edges, edges[1:], rows.tails, strict=False)]
-        ids: list[int | None] = list(map(self.cache.rows.young.get, keys))
-        unknown = [row for row, known in enumerate(ids) if known is None] if None in ids else []
-        for row in unknown:
-            row_refs = refs[bounds[row] : bounds[row + 1]].tolist()
-            ids[row] = self._series_of_key(keys[row], row_refs, rows.tails[row], int(repeats[row]))
+        refs, counts = unpacked
+        bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+        codes = self.codes.take(refs)
+        ids = self._known_ids(codes, bounds, counts, tails)
+        for row in np.flatnonzero(ids == UNKNOWN).tolist():
+            labels = slice(bounds[row], bounds[row + 1])
+            key = codes[labels].tobytes() + tails[row].tobytes()
+            ids[row] = self._series_of_row(key, refs[labels].tolist(), int(tails[row]), int(repeats[row]))
             self.looked_up += 1
             if self.looked_up % NEW_AT_ONCE == 0:
                 yield empty_batch()
-        self._count_starts(rows.ends)
+        self._count_starts(ends)
         if self.table is not None:
-            self._learn(self.table, rows, ids)
+            self._learn(self.table, records, ids)
         batch, stored = _with_series(batch, ids, repeats)
-        ends = np.cumsum(repeats)
+        last_rows = np.cumsum(repeats)
 
         def name(row: int) -> str:
-            series = int(np.searchsorted(ends, stored[row], side="right"))
+            series = int(np.searchsorted(last_rows, stored[row], side="right"))
             return series_text(self._pairs(refs[bounds[series] : bounds[series + 1]].tolist()))
 
         return admit(batch, self.window, self.findings, name)
 
-    def _series_of_key(self, key: bytes, refs: list[int], tail: bytes, samples: int) -> int | None:
-        """The id of a series that is not in the young cache; None when it is refused."""
-        series = self.cache.rows.get(key)
+    def _tails(self, records: Records) -> UInt32s | None:
+        """For each series the code of the metadata behind its samples. None where it is not in standard form."""
+        if np.array_equal(records.ends, records.stops):
+            return np.full(len(records), self.no_metadata, np.uint32)
+        known = self.tails
+        codes: list[int] = []
+        for end, stop in zip(records.ends.tolist(), records.stops.tolist(), strict=True):
+            raw = self.data[end:stop]
+            tail = known.get(raw)
+            if tail is None and (tail := self._tail(raw)) is None:
+                return None
+            codes.append(tail)
+        return np.array(codes, np.uint32)
+
+    def _known_ids(self, codes: UInt32s, bounds: Int64s, counts: Int64s, tails: UInt32s) -> Int64s:
+        """The id of each series, UNKNOWN where it is not among those seen lately. Its codes are
+        codes[bounds[i]:bounds[i + 1]], counts[i] of them."""
+        ids = np.full(len(counts), UNKNOWN)
+        widths = np.flatnonzero(np.bincount(counts)).tolist()
+        for width in widths:
+            rows = np.flatnonzero(counts == width)
+            labels = codes.reshape(-1, width) if len(widths) == 1 else codes[bounds[rows, None] + np.arange(width)]
+            ids[rows] = self.cache.rows.ids_of(np.column_stack((labels, tails[rows])))
+        return ids
+
+    def _series_of_row(self, row: bytes, refs: list[int], tail: int, samples: int) -> int:
+        """The id of a series that is not among those seen lately; REFUSED when it is refused."""
+        series = self.cache.rows.get(row)
+        if series is not None:
+            return series
+        pairs = self._pairs(refs)
+        series = identify(pairs, samples, self.resolve, self.findings)
         if series is None:
-            pairs = self._pairs(refs)
-            series = identify(pairs, samples, self.resolve, self.findings)
-            if series is not None:
-                self.cache.rows.put(key, series)
-                self._note_metadata(pairs, tail)
+            return _REFUSED
+        self.cache.rows.put(row, series)
+        self._note_metadata(pairs, tail)
         return series
 
-    def _count_starts(self, ends: list[int]) -> None:
+    def _count_starts(self, ends: list[int] | Int64s) -> None:
         """Count the rows behind whose timestamp a start timestamp stands; no other field of that tag can."""
         behind = np.array(ends, np.int64)
         tags = np.frombuffer(self.data, np.uint8)[behind[behind < self.end]]
         self.findings.start_times += int(np.count_nonzero(tags == _START_TAG[0]))
 
-    def _learn(self, table: SymbolTable, rows: _Rows, ids: list[int | None]) -> None:
+    def _learn(self, table: SymbolTable, records: Records, ids: Int64s) -> None:
         """Know these series again in the next request that begins with the same symbols."""
-        for at, count, series in zip(rows.starts, rows.counts, ids, strict=True):
-            if series is not None and count <= 1 and (parts := self._parts(at)) is not None:
+        for at, count, series in zip(records.starts.tolist(), records.counts.tolist(), ids.tolist(), strict=True):
+            if series >= 0 and count <= 1 and (parts := self._parts(at)) is not None:
                 prefix, tail, size, zero = parts
-                table.add(prefix, tail, size, ~series if zero else series)
+                self.cache.tables.learn(table, prefix, tail, size, ~series if zero else series)
 
     def _pairs(self, refs: list[int]) -> list[tuple[bytes, bytes]]:
-        texts = [self.symbols[ref] for ref in refs]
+        texts = [self._text(ref) for ref in refs]
         return list(zip(texts[::2], texts[1::2], strict=True))
 
     # -- metadata -----------------------------------------------------------------------------------------------
 
-    def _metadata_key(self, data: bytes, start: int, stop: int) -> bytes:
-        """The Metadata data[start:stop] as a key that means the same in every request; b"" when it says nothing.
+    def _metadata_code(self, data: bytes, start: int, stop: int) -> int:
+        """The code of the Metadata data[start:stop], the same in every request; that of the empty symbol when it says
+        nothing.
 
         Wrong references are refused, and read as absent.
         """
@@ -415,22 +404,22 @@ class _Decoder:
                 expect(kind, VARINT, "a field of metadata", b)
                 values[number] = a
         kind_number, help_ref, unit_ref = values.values()
-        if max(help_ref, unit_ref) >= len(self.symbols):
+        if max(help_ref, unit_ref) >= len(self.places):
             self.findings.refuse(Reason.METADATA, f"metadata refers to symbol {max(help_ref, unit_ref)}; there is none")
-            return b""
+            return self.no_metadata
         if not any(values.values()):
-            return b""
-        key = b"".join(
-            number.to_bytes(_CODE_BYTES, "little")
-            for number in (min(kind_number, _MAX_KIND), int(self.codes[help_ref]), int(self.codes[unit_ref]))
-        )
-        self.metadata[key] = (min(kind_number, _MAX_KIND), self.symbols[help_ref], self.symbols[unit_ref])
-        return key
+            return self.no_metadata
+        kind_number = min(kind_number, _MAX_KIND)
+        # No symbol is spelled so: what says that it has no bytes has none.
+        spelling = _EMPTY + bytes([kind_number]) + self.codes[[help_ref, unit_ref]].tobytes()
+        code = self.cache.code(spelling)
+        self.metadata[code] = (kind_number, self._text(help_ref), self._text(unit_ref))
+        return code
 
-    def _note_metadata(self, pairs: list[tuple[bytes, bytes]], key: bytes) -> None:
+    def _note_metadata(self, pairs: list[tuple[bytes, bytes]], code: int) -> None:
         metric = next((value for name, value in pairs if name == NAME), b"")
-        if key and metric:
-            self.findings.note_metadata(metric, *self.metadata[key])
+        if code != self.no_metadata and metric:
+            self.findings.note_metadata(metric, *self.metadata[code])
 
     # -- field by field -------------------------------------------------------------------------------------------
 
@@ -442,28 +431,31 @@ class _Decoder:
                 yield from self._series(a, b)
             elif number == _SYMBOLS_FIELD:
                 raise BadInput(f"protobuf: the symbol at byte {a} stands behind a time series; symbols come first")
+            self.read_carefully += 1
+            if self.read_carefully % IDLE_STEPS == 0:
+                yield empty_batch()
 
     def _series(self, start: int, stop: int) -> Iterator[SampleBatch]:
         refs: list[int] = []
-        key = b""
+        metadata = self.no_metadata
         others: Counter[Reason] = Counter()
 
         def other(number: int, kind: int, a: int, b: int) -> None:
-            nonlocal key
+            nonlocal metadata
             if number == _REFS_FIELD:
                 refs.extend(references(self.data, kind, a, b, 2 * MAX_PAIRS + 2 - len(refs)))
             elif number == _METADATA_FIELD:
                 expect(kind, BYTES, "metadata", a)
-                key = self._metadata_key(self.data, a, b)
+                metadata = self._metadata_code(self.data, a, b)
             elif number in _NOT_STORED:
                 expect(kind, BYTES, "a field of a time series", a)
                 others[_NOT_STORED[number]] += 1
 
         blocks = yield from samples_of(self.data, start, stop, other, self.findings)
         samples = sum(map(len, blocks))
-        wrong = [ref for ref in refs if ref >= len(self.symbols)]
+        wrong = [ref for ref in refs if ref >= len(self.places)]
         if wrong or len(refs) % 2:
-            what = f"symbol {wrong[0]}, but there are only {len(self.symbols)}" if wrong else "an odd number of symbols"
+            what = f"symbol {wrong[0]}, but there are only {len(self.places)}" if wrong else "an odd number of symbols"
             self.findings.refuse(
                 Reason.LABELS, f"the labels of the time series at byte {start} refer to {what}", samples
             )
@@ -473,15 +465,15 @@ class _Decoder:
         if others:
             self.findings.refuse_not_stored(others, series_text(pairs))
         series = identify(pairs, samples, self.resolve, self.findings) if samples else None
-        self._note_metadata(pairs, key)
+        self._note_metadata(pairs, metadata)
         if series is not None:
             yield from batches_of_series(blocks, series, self.window, self.findings, partial(series_text, pairs))
 
 
-def _with_series(batch: SampleBatch, ids: list[int | None], repeats: Int64s) -> tuple[SampleBatch, Int64s]:
+def _with_series(batch: SampleBatch, ids: Int64s, repeats: Int64s) -> tuple[SampleBatch, Int64s]:
     """The batch with its series ids, repeats[i] rows of ids[i], without the rows of refused series; and which rows
     of `batch` are left."""
-    series = np.repeat(np.array([-1 if one is None else one for one in ids], np.int64), repeats)
+    series = np.repeat(ids, repeats)
     stored = np.flatnonzero(series >= 0)
     if len(stored) == len(series):
         return SampleBatch(series.astype(np.uint32), batch.times, batch.values), stored

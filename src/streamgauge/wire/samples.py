@@ -61,7 +61,9 @@ _CONTINUED = np.uint64(0x8080_8080_8080)
 _SIX_BYTES = np.uint64(0x0080_8080_8080)
 
 
-def read_rows(data: bytes, ends: list[int], ids: list[int] | Int64s, heads_seen: bool = False) -> SampleBatch | None:
+def read_rows(
+    data: bytes, ends: list[int] | Int64s, ids: list[int] | Int64s, heads_seen: bool = False
+) -> SampleBatch | None:
     """The samples that end at `ends`, each at least 18 bytes into `data`.
 
     ids: series id of each row, ~id where the value is left out; for those, or for all with `heads_seen`, the caller has

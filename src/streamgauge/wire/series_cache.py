@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.labels import MAX_LABELS, series_key
 from streamgauge.wire.findings import Findings, Reason, series_text
+from streamgauge.wire.row_cache import RowCache
+from streamgauge.wire.symbols import SymbolCache
 
 Resolve = Callable[[bytes], int]
 """The sink's `resolve`: the id of a canonical key. Raises IndexFull where new series have no room, which refuses the
@@ -22,6 +24,9 @@ MAX_PAIRS = 2 * MAX_LABELS
 DEFAULT_LIMIT = 256 << 20
 """Bytes. 300,000 series of 9 labels never leave it; one that is not in it costs forty times as much to decode, so the
 limit only guards against label sets that never come back."""
+
+_MANY_CODES = 1 << 31
+"""Codes of symbols have 32 bits, and one request has far fewer than are left then."""
 
 _SPELLING_OVERHEAD = 135  # bytes object, dictionary entry and number beside the spelling itself (measured)
 _RECORD_OVERHEAD = 180  # the same, and three lists
@@ -102,24 +107,22 @@ class SymbolTable:
         """Bytes."""
         return len(self.raw) + self.records.size
 
-    def add(self, prefix: bytes, tail: bytes, size: int, series: int) -> None:
-        if prefix + tail not in self.records.slots:
-            self.records.add(prefix, size, series, prefix + tail)
-            self.tails.append(tail)
-
 
 class SymbolTables:
-    """Symbol tables seen lately, found by how they begin."""
+    """Symbol tables that came more than once, found by how they begin.
+
+    Where the boundaries between a sender's requests move, each table comes once: of that one only a number is kept.
+
+    size: bytes.
+    """
 
     _BEGINNING = 512  # bytes; enough to hold the values of the first series, which tell requests of one sender apart
+    _SEEN_BYTES = 100  # of a number in a set (measured)
 
     def __init__(self) -> None:
+        self.size = 0
+        self._seen: set[int] = set()  # hashes of tables
         self._tables: dict[bytes, SymbolTable] = {}
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(table.size for table in self._tables.values())
 
     def find(self, data: bytes) -> SymbolTable | None:
         """The table with which the request `data` may begin; what follows it is for the caller to check."""
@@ -127,9 +130,27 @@ class SymbolTables:
         return table if table is not None and data.startswith(table.raw) else None
 
     def remember(self, raw: bytes) -> None:
-        """Note a table, in the place of one that begins alike. Short ones are not worth it."""
-        if len(raw) >= self._BEGINNING:
-            self._tables[raw[: self._BEGINNING]] = SymbolTable(raw)
+        """Note a table, and keep it, in the place of one that begins alike, when it comes again. Short ones are not
+        worth it."""
+        if len(raw) < self._BEGINNING:
+            return
+        if (number := hash(raw)) not in self._seen:
+            self._seen.add(number)
+            self.size += self._SEEN_BYTES
+            return
+        beginning = raw[: self._BEGINNING]
+        if (other := self._tables.get(beginning)) is not None:
+            self.size -= other.size
+        self._tables[beginning] = SymbolTable(raw)
+        self.size += len(raw)
+
+    def learn(self, table: SymbolTable, prefix: bytes, tail: bytes, size: int, series: int) -> None:
+        """Note a record of a table's requests, as `RecordOrder.add`, and the bytes behind its sample."""
+        if prefix + tail not in table.records.slots:
+            before = table.records.size
+            table.records.add(prefix, size, series, prefix + tail)
+            table.tails.append(tail)
+            self.size += table.records.size - before
 
 
 class SeriesCache:
@@ -148,8 +169,8 @@ class SeriesCache:
     def clear(self) -> None:
         self.records, self._old_records = RecordOrder(), RecordOrder()
         self.labels = SpellingCache()  # label section of 1.0
-        self.symbols = SpellingCache()  # a symbol of 2.0, to a code that is never given again
-        self.rows = SpellingCache()  # the codes of a 2.0 series' labels and metadata
+        self.symbols = SymbolCache()  # those of 2.0, each with a code that no other ever has
+        self.rows = RowCache()  # the codes of a 2.0 series' labels and metadata
         self.tables = SymbolTables()
         self._old_size = 0
 
@@ -164,13 +185,14 @@ class SeriesCache:
 
     def enter(self, generation: int) -> None:
         """Begin a request: ids of another generation of the sink are forgotten."""
-        if generation != self._generation:
+        if generation != self._generation or self._next_code > _MANY_CODES:
             self.clear()
+            self._next_code = 0
             self._generation = generation
 
     def forget_metadata(self) -> None:
         """What decoders handed over was not stored: make them hand over the metadata of 2.0 series again."""
-        self.rows = SpellingCache()
+        self.rows = RowCache()
         self.tables = SymbolTables()
 
     def trim(self) -> None:
@@ -182,8 +204,8 @@ class SeriesCache:
         if size <= self._limit // 2:
             return
         self._old_records, self.records = self.records, RecordOrder()
-        for spellings in (self.labels, self.symbols, self.rows):
-            spellings.rotate()
+        for part in (self.labels, self.symbols, self.rows):
+            part.rotate()
         self.tables = SymbolTables()
         self._old_size = size
 
@@ -195,12 +217,10 @@ class SeriesCache:
         return slot
 
     def code(self, symbol: bytes) -> int:
-        """The code of a symbol: the same for as long as it is remembered, and never another symbol's."""
-        code = self.symbols.get(symbol)
-        if code is None:
-            code = self._next_code
-            self._next_code += 1
-            self.symbols.put(symbol, code)
+        """The code, below 2**32, of a symbol as `wire.symbols` spells it: the same for as long as it is remembered, and
+        never another symbol's."""
+        code = self.symbols.code(symbol, self._next_code)
+        self._next_code += code == self._next_code
         return code
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -30,8 +30,15 @@ class Recording:
         self.asked.append((matchers[-1].value, start, end))
         return self.source.select(matchers, start, end, meter)
 
-    def series(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> LabelFrame:
-        return self.source.series(matcher_sets, start, end)
+    def series(
+        self,
+        matcher_sets: Sequence[Sequence[Matcher]],
+        start: int,
+        end: int,
+        meter: Meter,
+        names: Collection[str] | None = None,
+    ) -> LabelFrame:
+        return self.source.series(matcher_sets, start, end, meter, names)
 
 
 def source() -> MemorySource:
