@@ -58,7 +58,7 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **(more or {})}
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], object]) -> None:
     """Ask again until it holds, for what another process does in its own time."""
     pause, deadline = threading.Event(), time.monotonic() + SECONDS
     while not condition():
