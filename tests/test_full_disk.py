@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from streamgauge.store.verify import check_folder
-from streamgauge.testing.lone_server import Samples, ServerProcess, eventually
+from streamgauge.testing.requests import Series
+from streamgauge.testing.server import ServerProcess, eventually
 
 NOW = int(time.time()) * 1000
 DISK = 24 << 20
@@ -39,8 +40,12 @@ def fill(ballast: Path) -> None:
             file.write(bytes(4096))
 
 
-def samples(number: int) -> Samples:
-    return [({"__name__": "m", "n": str(at)}, [(NOW - 600_000 + number, 1.0)]) for at in range(1000)]
+def start(data: Path, kept_free: str) -> ServerProcess:
+    return ServerProcess.start(data, ("--no-self-monitoring", "--min-free-bytes", kept_free))
+
+
+def samples(number: int) -> list[Series]:
+    return [Series({"__name__": "m", "n": str(at)}, [(NOW - 600_000 + number, 1.0)]) for at in range(1000)]
 
 
 def stored(server: ServerProcess) -> float | None:
@@ -51,21 +56,19 @@ def stored(server: ServerProcess) -> float | None:
 def test_a_full_disk_refuses_writes_answers_queries_and_recovers_by_itself(small_disk: Path, kept_free: str) -> None:
     """With nothing kept free the disk itself refuses, in the middle of a record; else the server does, before that."""
     data, ballast = small_disk / "data", small_disk / "ballast"
-    with ServerProcess(data, ["--min-free-bytes", kept_free]) as server:
-        server.ready()
+    with start(data, kept_free) as server:
         number = 0
-        assert server.write(samples(number)) == (204, "")
+        assert server.write(samples(number)).status == 204
         ballast.write_bytes(bytes(DISK - (2 << 20)))
-        while (answer := server.write(samples(number + 1)))[0] == 204:
+        while (answer := server.write(samples(number + 1))).status == 204:
             number += 1
-        status, text = answer
-        assert status == 503
-        assert "writes" in text
+        assert answer.status == 503
+        assert "writes" in answer.text
         assert server.metric("streamgauge_read_only") == 1
         assert stored(server) == 1000 * (number + 1)
-        assert server.write(samples(number + 1))[0] == 503
+        assert server.write(samples(number + 1)).status == 503
         ballast.unlink()
-        eventually(lambda: server.write(samples(number + 1))[0] == 204)
+        eventually(lambda: server.write(samples(number + 1)).status == 204)
         assert server.metric("streamgauge_read_only") == 0
         assert stored(server) == 1000 * (number + 2)
         server.process.terminate()
@@ -75,18 +78,16 @@ def test_a_full_disk_refuses_writes_answers_queries_and_recovers_by_itself(small
 
 def test_a_server_starts_on_a_full_disk(small_disk: Path) -> None:
     data, ballast = small_disk / "data", small_disk / "ballast"
-    with ServerProcess(data, ["--min-free-bytes", "0"]) as server:
-        server.ready()
-        assert server.write(samples(0)) == (204, "")
+    with start(data, "0") as server:
+        assert server.write(samples(0)).status == 204
         server.process.kill()
         server.wait()
     fill(ballast)
-    with ServerProcess(data, ["--min-free-bytes", "0"]) as server:
-        server.ready()
+    with start(data, "0") as server:
         assert stored(server) == 1000
-        assert server.write(samples(1))[0] == 503
+        assert server.write(samples(1)).status == 503
         ballast.unlink()
-        eventually(lambda: server.write(samples(1))[0] == 204)
+        eventually(lambda: server.write(samples(1)).status == 204)
         assert stored(server) == 2000
         server.process.terminate()
         assert server.wait() == 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import socket
 import sqlite3
 import sys
 import threading
@@ -22,13 +20,14 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.model.source import NoMeter
-from streamgauge.store import catalog_rows, names
+from streamgauge.store import catalog_rows, failpoints, names
 from streamgauge.store.lock import holder
 from streamgauge.store.offline import open_folder
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import batch_of, opened, shared_memory_of
-from streamgauge.testing.lone_server import PATIENCE_SECONDS, Samples, ServerProcess, eventually
+from streamgauge.testing.requests import Series
+from streamgauge.testing.server import SECONDS, Response, ServerProcess, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 
@@ -37,9 +36,18 @@ LARGE_WRITE = 2_000
 ROWS_OF_A_FLUSH = 131_072
 
 
-def samples(number: int, count: int = LARGE_WRITE) -> Samples:
+def start(data: Path, *arguments: str, failpoint: str = "") -> ServerProcess:
+    return ServerProcess.start(data, ("--no-self-monitoring", *arguments), {failpoints.VARIABLE: failpoint})
+
+
+def samples(number: int, count: int = LARGE_WRITE) -> list[Series]:
     """`count` series with one sample each, at a time of its own."""
-    return [({"__name__": "m", "n": str(at)}, [(NOW - 600_000 + number, number + at)]) for at in range(count)]
+    time = NOW - 600_000 + number
+    return [Series({"__name__": "m", "n": str(at)}, [(time, float(number + at))]) for at in range(count)]
+
+
+def query(server: ServerProcess, expression: str, time: float) -> Response:
+    return server.get("/api/v1/query", {"query": expression, "time": f"{time:.3f}"})
 
 
 class Writers:
@@ -61,22 +69,22 @@ class Writers:
             with self._lock:
                 number = next(self._numbers)
             try:
-                status, text = self._server.write(samples(number, self._count))
+                answer = self._server.write(samples(number, self._count))
             except (OSError, psutil.Error, ValueError):
                 return
             except Exception as error:  # http.client says a broken answer in many ways
                 self.refused.append((0, repr(error)))
                 return
             with self._enough:
-                if status == 204:
+                if answer.status == 204:
                     self.acknowledged.append(number)
                 else:
-                    self.refused.append((status, text))
+                    self.refused.append((answer.status, answer.text))
                 self._enough.notify_all()
 
     def until(self, acknowledged: int) -> None:
         with self._enough:
-            assert self._enough.wait_for(lambda: len(self.acknowledged) >= acknowledged, PATIENCE_SECONDS)
+            assert self._enough.wait_for(lambda: len(self.acknowledged) >= acknowledged, SECONDS)
 
     def end(self) -> list[int]:
         """Once the server is gone."""
@@ -106,10 +114,8 @@ def test_kill_9_leaves_nothing_that_the_next_start_does_not_clear(tmp_path: Path
     held = tmp_path / "held"
     held.touch()
     data = tmp_path / "data"
-    with ServerProcess(
-        data, ["--head-samples", str(ROWS_OF_A_FLUSH)], failpoints=f"flush.after_block_written=hang:{held}"
-    ) as server:
-        server.ready()
+    spec = f"flush.after_block_written=hang:{held}"
+    with start(data, "--head-samples", str(ROWS_OF_A_FLUSH), failpoint=spec) as server:
         writers = Writers(server, count=LARGE_WRITE)
         writers.until(80)
         eventually(lambda: len(server.workers()) >= 3)  # a helper beside the query workers
@@ -118,12 +124,11 @@ def test_kill_9_leaves_nothing_that_the_next_start_does_not_clear(tmp_path: Path
         server.process.kill()
         server.wait()
         acknowledged = writers.end()
-        gone, alive = psutil.wait_procs(children, PATIENCE_SECONDS)
+        gone, alive = psutil.wait_procs(children, SECONDS)
         assert not alive
         assert len(gone) >= 3
     assert holder(data) is None
-    with ServerProcess(data) as server:
-        server.ready()
+    with start(data) as server:
         assert server.value("count(m)", (NOW - 600_000) / 1000 + 1) == LARGE_WRITE
         server.process.terminate()
         assert server.wait() == 0
@@ -135,14 +140,12 @@ def test_kill_9_leaves_nothing_that_the_next_start_does_not_clear(tmp_path: Path
 def test_a_real_server_killed_at_a_failpoint_starts_again(tmp_path: Path, point: str) -> None:
     data = tmp_path / "data"
     spec = f"{point}=kill" + ("@60" if point.startswith("log.") else "")
-    with ServerProcess(data, ["--head-samples", str(ROWS_OF_A_FLUSH)], failpoints=spec) as server:
-        server.ready()
+    with start(data, "--head-samples", str(ROWS_OF_A_FLUSH), failpoint=spec) as server:
         writers = Writers(server, count=LARGE_WRITE)
         assert server.wait() == -signal.SIGKILL
         acknowledged = writers.end()
     assert acknowledged
-    with ServerProcess(data) as server:
-        server.ready()
+    with start(data) as server:
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 0
     nothing_is_missing(data, acknowledged, LARGE_WRITE)
@@ -150,31 +153,29 @@ def test_a_real_server_killed_at_a_failpoint_starts_again(tmp_path: Path, point:
 
 def test_sigterm_during_writes_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with ServerProcess(data) as server:
-        server.ready()
+    with start(data) as server:
         writers = Writers(server)
         writers.until(30)
         server.process.terminate()
         assert server.wait() == 0
         acknowledged = writers.end()
         assert all(status in (0, 503) for status, _ in writers.refused), writers.refused
-        server.printed("stopping")
+        server.await_line("stopping")
     nothing_is_missing(data, acknowledged, 200)
 
 
 def test_a_write_that_has_begun_finishes_after_sigterm(tmp_path: Path) -> None:
     held = tmp_path / "held"
     data = tmp_path / "data"
-    with ServerProcess(data, failpoints=f"log.append.before_sync=hang:{held}") as server, ThreadPoolExecutor(1) as pool:
-        server.ready()
+    with start(data, failpoint=f"log.append.before_sync=hang:{held}") as server, ThreadPoolExecutor(1) as pool:
         held.touch()
         writing = pool.submit(server.write, samples(7, 10))
         eventually(lambda: server.metric("streamgauge_queued_samples") == 10)
         server.process.terminate()
-        server.printed("stopping")
+        server.await_line("stopping")
         assert server.process.poll() is None
         held.unlink()
-        assert writing.result() == (204, "")
+        assert writing.result().status == 204
         assert server.wait() == 0
     nothing_is_missing(data, [7], 10)
 
@@ -182,8 +183,7 @@ def test_a_write_that_has_begun_finishes_after_sigterm(tmp_path: Path) -> None:
 @contextmanager
 def half_a_request(server: ServerProcess) -> Iterator[None]:
     """A client that sends half of a body and waits."""
-    host, port = server.address.split(":")
-    with socket.create_connection((host, int(port))) as client:
+    with server.connect() as client:
         client.sendall(
             b"POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 500
         )
@@ -193,55 +193,70 @@ def half_a_request(server: ServerProcess) -> Iterator[None]:
 def test_a_second_signal_hurries(tmp_path: Path) -> None:
     """The first waits for requests that have begun, 30 s at most; this test has less patience."""
     data = tmp_path / "data"
-    with ServerProcess(data) as server:
-        server.ready()
-        with half_a_request(server):
-            eventually(lambda: server.metric("streamgauge_http_connections") >= 2)
-            assert server.write(samples(1, 10)) == (204, "")
-            server.process.terminate()
-            server.printed("stopping")
-            server.process.terminate()
-            assert server.wait(20) == 0
+    with start(data) as server, half_a_request(server):
+        eventually(lambda: server.metric("streamgauge_http_connections") >= 2)
+        assert server.write(samples(1, 10)).status == 204
+        server.process.terminate()
+        server.await_line("stopping")
+        server.process.terminate()
+        assert server.wait(20) == 0
     nothing_is_missing(data, [1], 10)
 
 
 def test_a_worker_that_dies_costs_its_query_alone(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "data") as server, ThreadPoolExecutor(1) as pool:
-        server.ready()
-        assert server.write(samples(1, 10)) == (204, "")
+    with start(tmp_path / "data") as server, ThreadPoolExecutor(1) as pool:
+        assert server.write(samples(1, 10)).status == 204
         workers = server.workers()
         for worker in workers:
             worker.suspend()  # a query that is sent to one now is in the middle for as long as we like
-        asking = pool.submit(server.query, "count(m)", (NOW - 600_000) / 1000 + 1)
+        asking = pool.submit(query, server, "count(m)", (NOW - 600_000) / 1000 + 1)
         running: list[int] = []
 
         def is_running() -> bool:
-            _, body = server.request("GET", "/api/v1/status/queries")
-            running[:] = [query["worker"] for query in json.loads(body)["data"]["queries"] if query["worker"]]
+            listed = server.data_of("/api/v1/status/queries")["queries"]
+            running[:] = [each["worker"] for each in listed if each["worker"]]
             return bool(running)
 
         eventually(is_running)
-        assert server.write(samples(2, 10)) == (204, "")
+        assert server.write(samples(2, 10)).status == 204
         os.kill(running[0], signal.SIGKILL)
-        status, answer = asking.result()
-        assert status == 422
-        assert "the process that ran this query was ended by signal SIGKILL" in answer["error"]
-        assert server.write(samples(3, 10)) == (204, "")
+        answer = asking.result()
+        assert answer.status == 422
+        assert "the process that ran this query was ended by signal SIGKILL" in answer.json()["error"]
+        assert server.write(samples(3, 10)).status == 204
         for worker in workers:
             if worker.pid != running[0]:
                 worker.resume()
         assert server.value("count(m)", (NOW - 600_000) / 1000 + 1) == 10
 
 
+def test_a_server_whose_descriptors_are_closed_writes_its_log_and_answers(tmp_path: Path) -> None:
+    """Some service managers start programs so. The next file would get the number of standard error."""
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+    with ServerProcess(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command, "--no-self-monitoring"], data) as server:
+
+        def listens() -> bool:
+            found = holder(data)
+            server.port = int(found.address.rpartition(":")[2]) if found is not None and found.address else 0
+            return server.port != 0 and server.get("/-/ready").status == 200
+
+        eventually(listens)
+        assert server.write(samples(1, 10)).status == 204
+        assert server.value("count(m)", (NOW - 600_000) / 1000 + 1) == 10
+        assert {os.readlink(f"/proc/{server.process.pid}/fd/{fd}") for fd in range(3)} == {os.devnull}
+        assert server.stop() == 0
+    nothing_is_missing(data, [1], 10)
+
+
 def test_a_second_server_on_a_folder_is_refused_by_name(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "data") as server:
-        server.ready()
-        with ServerProcess(tmp_path / "data") as second:
+    with start(tmp_path / "data") as server:
+        with ServerProcess.launch(tmp_path / "data") as second:
             assert second.wait() == 3
-            line = second.printed("is in use by")
-            assert f"process {server.process.pid}, which listens on {server.address}" in line
-            assert second.lines == [line, ""]
-        assert server.write(samples(1, 10)) == (204, "")
+            (line,) = second.output
+            assert "is in use by" in line
+            assert f"process {server.process.pid}, which listens on 127.0.0.1:{server.port}" in line
+        assert server.write(samples(1, 10)).status == 204
 
 
 def test_a_folder_of_a_later_format_is_refused_with_one_clear_line(tmp_path: Path) -> None:
@@ -250,12 +265,12 @@ def test_a_folder_of_a_later_format_is_refused_with_one_clear_line(tmp_path: Pat
     with closing(sqlite3.connect(names.catalog_file(data))) as connection, connection:
         catalog_rows.set_format(connection, 99)
     before = names.catalog_file(data).read_bytes()
-    with ServerProcess(data) as server:
+    with ServerProcess.launch(data) as server:
         assert server.wait() == 3
-        line = server.printed("is of format 99")
+        line = server.await_line("is of format 99")
         assert line.startswith("streamgauge: ")
         assert "start the newer one" in line
-        assert not any("Traceback" in other for other in server.lines)
+        assert not any("Traceback" in other for other in server.output)
     assert names.catalog_file(data).read_bytes() == before
 
 
@@ -275,12 +290,11 @@ def test_a_damaged_block_costs_one_query_and_the_rest_is_served(tmp_path: Path) 
     content = bytearray(names.samples_file(damaged).read_bytes())
     content[30] ^= 1
     names.samples_file(damaged).write_bytes(content)
-    with ServerProcess(data) as server:
-        server.ready()
+    with start(data) as server:
         assert server.metric("streamgauge_damaged") == 0
-        status, answer = server.query("count_over_time(old[2d])", NOW / 1000)
-        assert status == 500
-        assert f"block {damaged.name}" in answer["error"]
+        answer = query(server, "count_over_time(old[2d])", NOW / 1000)
+        assert answer.status == 500
+        assert f"block {damaged.name}" in answer.json()["error"]
         eventually(lambda: server.metric("streamgauge_damaged") == 1)
         assert server.value('count_over_time({__name__=~"old|new"}[2d])', NOW / 1000) == 1
         assert server.value("count_over_time(old[2d])", NOW / 1000) is None

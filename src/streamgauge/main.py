@@ -49,6 +49,7 @@ GRACE_SECONDS = 30.0
 
 def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     """Run until SIGTERM or SIGINT; the process's exit code. Raises StreamgaugeError for a start that cannot succeed."""
+    keep_standard_descriptors()
     failpoints.arm_from_environment(server=True)
     config, settings = read_settings(config_file, flags)
     address = check_address(settings)
@@ -58,6 +59,18 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
     asyncio.run(server.run(*address))
     return 0
+
+
+def keep_standard_descriptors() -> None:
+    """Open what a service manager may have left closed. The next file of ours would get its number otherwise, and what
+    a library prints about a crash would be written into a log segment."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Config, Settings]:
@@ -202,7 +215,7 @@ class _Server:
             task.add_done_callback(lambda done: done.exception())  # it has been logged
 
         if sys.platform == "win32":
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK):  # the last is what programs can send
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
             return
         loop.add_signal_handler(signal.SIGINT, stop)

@@ -160,11 +160,8 @@ class ServerServices:
         )
 
     async def _cardinality(self, limit: int) -> dict[str, Any]:
-        answer = await self._workers.run(Job(CardinalityQuery(limit)))
-        body = json.loads(b"".join([chunk async for chunk in answer.chunks]))
-        if body["status"] != "success":
-            raise StreamgaugeError(body["error"])
-        data: dict[str, Any] = body["data"]
+        limits = http_options(self._settings, self._config).limits
+        data: dict[str, Any] = json.loads(await self._workers.read(Job(CardinalityQuery(limit), limits)))["data"]
         return data
 
     async def check(self) -> Mapping[str, object]:

@@ -65,7 +65,7 @@ def test_a_large_prune_disturbs_a_request_on_its_way_once_at_most(tmp_path: Path
                     asyncio.ensure_future(post(remote_write, message, numbered(range(first, first + PER_REQUEST))))
                     for first in firsts
                 ]
-                for _ in range(6):
+                for _ in range(4):
                     await asyncio.sleep(0)
                 pruning = asyncio.ensure_future(store.pruner.prune(dead))
                 turns = 0

@@ -291,6 +291,24 @@ def test_a_client_that_goes_away_while_it_waits_is_forgotten() -> None:
     run(test)
 
 
+def test_an_answer_is_read_whole_or_its_error_is_raised() -> None:
+    async def test(stand: Stand, gate: Gate) -> None:
+        body = await stand.pool.read(SMALL)
+        assert json.loads(body)["status"] == "success"
+        stand.snapshot = Trouble("refuse")
+        with pytest.raises(QueryFailed, match="refused"):
+            await stand.pool.read(SMALL)
+        stand.snapshot = Trouble(gate=gate.port)
+        reading = asyncio.create_task(stand.pool.read(SMALL))
+        arrival = await gate.arrivals.get()
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert stand.pool.statistics().canceled == 1
+        arrival.release()
+
+    run(test)
+
+
 def test_closing_an_answer_early_cancels_the_query() -> None:
     async def test(stand: Stand, gate: Gate) -> None:
         stand.snapshot = Trouble("large", 30 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -168,3 +169,20 @@ def test_bodies_that_are_no_forms(server: ServerProcess) -> None:
         answer = server.request("POST", "/api/v1/query", body, {"content-type": kind})
         assert answer.status == status, answer.text
         assert answer.json()["errorType"] == "bad_data"
+
+
+def test_what_is_asked_about_series_has_a_limit_too(start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server("--query-max-bytes", "100KB")
+    many = [Series({"__name__": "m", "i": str(i), "pod": f"{i:0100}"}, [(NOW, 1.0)]) for i in range(3000)]
+    assert server.write([*many, Series({"__name__": "few"}, [(NOW, 1.0)])]).status == 204
+    for path in ("series?match[]=m", "label/pod/values"):
+        assert_refused(server.get(f"/api/v1/{path}"), "102400 bytes of memory (--query-max-bytes)", 422)
+    refused = server.get("/federate", {"match[]": "m"})
+    assert (refused.status, refused.text.count("--query-max-bytes")) == (422, 1)
+    assert server.data_of("/api/v1/labels") == ["__name__", "i", "pod"]
+    assert len(server.get("/api/v1/series", {"match[]": "m", "limit": "5"}).json()["data"]) == 5
+    assert server.get("/api/v1/status/inspect").status == 200
+    assert server.stop() == 0
+    server = start_server("--query-max-bytes", "20KB")
+    assert_refused(server.get("/api/v1/status/inspect"), "20480 bytes of memory (--query-max-bytes)", 422)
+    assert server.stop() == 0

@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from streamgauge.testing.requests import V2, Series
-from streamgauge.testing.server import SECONDS, ServerProcess
+from streamgauge.testing.server import SECONDS, ServerProcess, eventually
 
 pytestmark = [pytest.mark.peer("prometheus"), pytest.mark.peer("promtool")]
 
-NOW = int(time.time() * 1000)
-Awaited = Callable[[], object]
 
-
-def eventually(condition: Awaited) -> None:
-    """Return when something that another program does by its own clock has happened."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def now() -> int:
+    """In ms. Federation shows samples of the last five minutes, and a run of all tests takes longer than that."""
+    return int(time.time() * 1000)
 
 
 def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -37,7 +31,7 @@ def promtool(*arguments: str, stdin: str | None = None) -> subprocess.CompletedP
 def sender(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A Prometheus that scrapes us and our federation every second and writes what it has to us."""
     labels = {"__name__": "federated_total", "job": "away", "größe": 'a "quoted\\" \n value'}
-    assert server.write([Series(labels, [(NOW, 42.0)], metadata=("counter", "Federated.", ""))], V2).status == 204
+    assert server.write([Series(labels, [(now(), 42.0)], metadata=("counter", "Federated.", ""))], V2).status == 204
     config = f"""
 global: {{scrape_interval: 1s, scrape_timeout: 1s, external_labels: {{replica: one}}}}
 scrape_configs:
@@ -94,22 +88,23 @@ def test_it_scrapes_our_federation(server: ServerProcess, sender: ServerProcess)
 
 
 def test_our_federation_keeps_names_for_those_who_take_them(server: ServerProcess) -> None:
-    assert server.write([Series({"__name__": "größe.in", "ort\n": "hier"}, [(NOW, 1.0)])]).status == 204
+    moment = now()
+    assert server.write([Series({"__name__": "größe.in", "ort\n": "hier"}, [(moment, 1.0)])]).status == 204
     selector = {"match[]": '{"größe.in"}'}
     three = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4"
     answer = server.get("/federate", selector, {"accept": three})
     assert answer.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
     assert answer.text.splitlines() == [
         '# TYPE "größe.in" untyped',
-        f'{{"größe.in",instance="","ort\\n"="hier"}} 1 {NOW}',
+        f'{{"größe.in",instance="","ort\\n"="hier"}} 1 {moment}',
     ]
     answer = server.get("/federate", selector, {"accept": "text/plain;version=0.0.4"})
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert answer.text.splitlines() == ["# TYPE gr__e_in untyped", f'gr__e_in{{instance="",ort_="hier"}} 1 {NOW}']
+    assert answer.text.splitlines() == ["# TYPE gr__e_in untyped", f'gr__e_in{{instance="",ort_="hier"}} 1 {moment}']
 
 
 def test_promtool_checks_our_metrics(server: ServerProcess) -> None:
-    server.write([Series({"__name__": "linted_total", "a": "b"}, [(NOW, math.nan)])])
+    server.write([Series({"__name__": "linted_total", "a": "b"}, [(now(), math.nan)])])
     done = promtool("check", "metrics", stdin=server.get("/metrics").text)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     federated = server.get("/federate", {"match[]": '{__name__=~"linted_total|federated_total"}'})
@@ -123,7 +118,7 @@ def test_promtool_checks_our_metrics(server: ServerProcess) -> None:
 
 
 def test_promtool_queries(server: ServerProcess) -> None:
-    moment = NOW // 1000
+    moment = now() // 1000
     series = [Series({"__name__": "asked", "i": str(i)}, [(moment * 1000 - 137, float(i))]) for i in range(3)]
     assert server.write(series).status == 204
     done = promtool("query", "instant", f"--time={moment}", server.url, "asked > 0")

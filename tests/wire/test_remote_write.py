@@ -6,6 +6,7 @@ import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ class Receiver:
     def __init__(self, decode: Callable[..., Iterator[SampleBatch]]) -> None:
         self._decode = decode
         self.cache = SeriesCache()
-        self.cache.enter(0)
+        self.cache = self.cache.for_generation(0)
         self.keys: list[bytes] = []
         self.ids: dict[bytes, int] = {}
         self.findings = Findings()
@@ -361,10 +362,35 @@ def test_ids_of_another_generation_are_forgotten(version: Version) -> None:
     receiver = version.receiver()
     data = version.encode([series(i, (NOW, 1.0)) for i in range(40)])
     for generation in range(3):
-        receiver.cache.enter(generation)
+        receiver.cache = receiver.cache.for_generation(generation)
         receiver.rows(data)
         receiver.rows(data)
     assert receiver.resolved == 3 * 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_requests_that_are_decoded_at_the_same_time_share_a_cache(version: Version, seed: int) -> None:
+    """Each pauses wherever it likes, while others make the cache drop what it holds."""
+    random = Random(seed)
+    receiver = version.receiver()
+    receiver.cache = SeriesCache(limit=60_000)
+    requests = [[series(random.randrange(3000), (NOW + n, float(n))) for _ in range(1500)] for n in range(6)]
+    running = [
+        (n, [], receiver._decode(version.encode(one), receiver.cache, receiver.resolve, EVER, Findings()))
+        for n, one in enumerate(requests)
+    ]
+    rows: dict[int, list[Row]] = {}
+    while running:
+        n, found, batches = random.choice(running)
+        batch = next(batches, None)
+        if batch is None:
+            rows[n] = found
+            running.remove((n, found, batches))
+        else:
+            columns = (batch.series.tolist(), batch.times.tolist(), batch.values.view(np.int64).tolist())
+            found += [(receiver.keys[one], time, bits) for one, time, bits in zip(*columns, strict=True)]
+    for n, one in enumerate(requests):
+        assert rows[n] == version.receiver().rows(version.encode(one))
 
 
 # ---- bits -----------------------------------------------------------------------------------------------------------

@@ -48,20 +48,16 @@ def test_symbol_tables_are_found_by_exactly_their_bytes() -> None:
     assert cache.tables.find(long[:-1]) is None
 
 
-def test_another_generation_forgets_everything() -> None:
-    cache = SeriesCache()
-    cache.enter(1)
+def test_another_generation_has_another_cache() -> None:
+    cache = SeriesCache().for_generation(1)
     cache.records.add(b"r", 20, 1)
-    cache.labels.put(b"l", 1)
-    cache.rows.put(bytes(12), 1)
     cache.code(b"\x01s")
-    for _ in range(2):
-        cache.tables.remember(b"x" * 600)
-    cache.enter(1)
-    assert cache.slot(b"r") == 0
-    cache.enter(2)
-    assert cache.size == 0
-    assert cache.slot(b"r") is None
+    assert cache.for_generation(1) is cache
+    later = cache.for_generation(2)
+    assert later.size == 0
+    assert later.slot(b"r") is None
+    assert cache.slot(b"r") == 0, "requests that began before go on with theirs"
+    assert later.for_generation(2) is later
 
 
 def test_symbol_tables_that_come_once_cost_next_to_nothing() -> None:
@@ -73,11 +69,8 @@ def test_symbol_tables_that_come_once_cost_next_to_nothing() -> None:
 
 
 def test_codes_begin_anew_before_they_run_out() -> None:
-    cache = SeriesCache()
-    cache.enter(1)
+    cache = SeriesCache().for_generation(1)
     cache._next_code = (1 << 31) + 1
-    cache.code(b"\x01s")
-    cache.rows.put(bytes(12), 1)
-    cache.enter(1)
-    assert cache.rows.get(bytes(12)) is None
-    assert cache.code(b"\x01t") == 0
+    later = cache.for_generation(1)
+    assert later.code(b"\x01t") == 0
+    assert cache.code(b"\x01t") == (1 << 31) + 1

@@ -136,7 +136,7 @@ class RemoteWrite:
         """Decode a request and append what it holds, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             generation = self._sink.generation
-            self._cache.enter(generation)
+            self._cache = self._cache.for_generation(generation)
             outcome = _Outcome()
             if await self._attempt(data, decode, generation, outcome):
                 return outcome
@@ -164,10 +164,16 @@ class RemoteWrite:
                 room.release()
 
         batches = decode(data, self._cache, sink.resolve, sink.admitted(), findings)
+
+        def step() -> SampleBatch | None:
+            nonlocal valid
+            valid = valid and sink.generation == generation
+            return next(batches, None) if valid else None
+
         async with asyncio.TaskGroup() as appends:
             while valid and not outcome.failures:
                 try:
-                    batch = await self._turns.take(lambda: next(batches, None))
+                    batch = await self._turns.take(step)
                 except BadInput as error:
                     outcome.broken = error
                     batch = None
@@ -181,7 +187,6 @@ class RemoteWrite:
                     appends.create_task(append(empty_batch() if batch is None else batch, metadata))
                 if batch is None:
                     break
-                valid = valid and sink.generation == generation
         if outcome.failures:
             self._cache.forget_metadata()  # so that it comes again with the retry
         return valid

@@ -19,7 +19,7 @@ from streamgauge.errors import StreamgaugeError
 from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.frame import LabelFrame
 from streamgauge.query.budget import Budget
-from streamgauge.query.labels import LabelTexts
+from streamgauge.query.labels import LabelTexts, used_bytes
 from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
 from streamgauge.query.text import concatenated, join, text_bytes, time_texts, value_texts
 
@@ -64,7 +64,7 @@ def evaluation_data(evaluation: Evaluation, stats: Mapping[str, object] | None =
 
 def series_data(frame: LabelFrame, budget: Budget) -> Iterator[bytes]:
     """One object of labels for each series. Raises the budget's errors before the first byte."""
-    budget.charge(0, sum(text_bytes(column.values) for column in frame.columns.values()))  # each spelled once
+    budget.charge(0, sum(map(used_bytes, frame.columns.values())))  # each value is spelled once
     labels = _labels(frame)
     sizes = labels.sizes()
     budget.check_answer(int(sizes.sum()))

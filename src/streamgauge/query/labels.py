@@ -62,6 +62,14 @@ class LabelTexts:
         return pa.concat_arrays([joined, empty]).take(places)
 
 
+def used_bytes(column: LabelColumn) -> int:
+    """Bytes of the distinct values that a column uses; its dictionary may hold far more."""
+    used = np.zeros(len(column.values) + 1, np.bool_)
+    used[column.codes] = True  # ABSENT, -1, is the last
+    lengths = pc.cast(pc.binary_length(column.values), pa.int64()).to_numpy()
+    return int(lengths[used[:-1]].sum())
+
+
 def column_texts(column: LabelColumn) -> pa.StringArray:
     """The value at each row, null where the label is absent."""
     return _texts_at(column.codes, column.values)

@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 20
 """As Prometheus has it. A machine with more cores has better to do than queries alone."""
 MAX_WAITING = 200
-"""Dashboards of dozens of panels, opened by a few people at once. Each waits with nothing but its request, a few kB."""
+"""Dashboards of dozens of panels, opened by a few people at once. Each waits with nothing but its request: a few kB,
+and never more than a form may have, 1 MiB."""
 MEMORY_LIMIT = 4 << 30
 """Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
 kernels need room to work in. By default no more than half of the machine's."""
@@ -170,6 +171,15 @@ class WorkerPool:
             self._stop(query, QueryCanceled("the client went away"))
             raise
         return Answer(200, content_type, encoding, query.stream)
+
+    async def read(self, job: Job) -> bytes:
+        """The whole of an answer that is small. Raises the error that there is in its place."""
+        query = self._admit(job)
+        try:
+            await query.head
+            return b"".join([chunk async for chunk in query.stream])
+        finally:
+            await query.stream.aclose()
 
     def running(self) -> list[RunningQuery]:
         return [query.described() for query in self._queries.values()]

@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import signal
 import socket
+import sys
 from concurrent.futures import Executor
 from multiprocessing.process import BaseProcess
 
@@ -87,6 +88,8 @@ class WorkerProcess:
             memory = self._memory.memory_info()
         except psutil.Error:
             return 0
+        if sys.platform == "win32":
+            return int(getattr(memory, "private", memory.rss))
         return int(memory.rss - getattr(memory, "shared", 0))
 
     def _join(self) -> int | None:

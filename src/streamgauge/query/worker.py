@@ -49,7 +49,8 @@ class WorkerSettings:
 
 def main(sock: socket.socket, settings: WorkerSettings) -> None:
     """The life of a worker: it ends, at whatever it is, when the other end of `sock` is closed."""
-    faulthandler.enable()  # a crash shows on standard error where it was
+    if sys.stderr is not None:  # as in a program without a console on Windows
+        faulthandler.enable()  # a crash shows there where it was
     leave_signals_to_the_server()
     end_with_the_server()
     channel = WorkerChannel(sock)

@@ -12,12 +12,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 import streamgauge
 from streamgauge.testing import requests
@@ -55,6 +58,14 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **(more or {})}
 
 
+def eventually(condition: Callable[[], object]) -> None:
+    """Ask again until it holds, for what another process does in its own time."""
+    pause, deadline = threading.Event(), time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not happened"
+        pause.wait(0.05)
+
+
 class ServerProcess:
     """A server with the Prometheus HTTP API in a process of its own, on a free loopback port.
 
@@ -79,8 +90,15 @@ class ServerProcess:
         cls, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> ServerProcess:
         """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that."""
+        return cls.launch(data, arguments, environment)._until_ready("http://", "ready; ")
+
+    @classmethod
+    def launch(
+        cls, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> ServerProcess:
+        """`streamgauge serve`, which may yet refuse to start."""
         command = [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
-        return cls([*command, *arguments], data, environment)._until_ready("http://", "ready; ")
+        return cls([*command, *arguments], data, environment)
 
     @classmethod
     def start_prometheus(cls, folder: Path, config: str, arguments: Sequence[str] = ()) -> ServerProcess:
@@ -123,9 +141,9 @@ class ServerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = SECONDS) -> int:
         """The exit code, once the process has ended."""
-        code = self.process.wait(SECONDS)
+        code = self.process.wait(seconds)
         self._reader.join(SECONDS)
         return code
 
@@ -139,6 +157,14 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+
+    def children(self) -> list[psutil.Process]:
+        """Its workers, helpers and the like."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> list[psutil.Process]:
+        """Those of its children that run queries or write blocks."""
+        return [child for child in self.children() if "spawn_main" in " ".join(child.cmdline())]
 
     # ---- as a client ----
 
@@ -190,6 +216,11 @@ class ServerProcess:
         parameters = {"query": expression} | ({} if time is None else {"time": f"{time:.3f}"})
         result: list[Any] = self.data_of("/api/v1/query", parameters)["result"]
         return result
+
+    def value(self, expression: str, time: float) -> float | None:
+        """The one value of an instant query; None where there is none."""
+        result = self.query(expression, time)
+        return float(result[0]["value"][1]) if result else None
 
     def samples(self, selector: str, end: float, seconds: int = 86_400) -> list[tuple[int, str]]:
         """All stored samples of the one series that `selector` means, in `seconds` until `end`: ms and text."""

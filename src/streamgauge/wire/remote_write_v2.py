@@ -178,8 +178,10 @@ class _Decoder:
         if None in places:
             for index, symbol in enumerate(symbols):
                 if places[index] is None:
-                    self.cache.code(symbol)
-                    places[index] = order.places[symbol]
+                    code = self.cache.code(symbol)
+                    # The cache may have begun another generation of symbols since this request began.
+                    place = order.places.get(symbol)
+                    places[index] = order.add(symbol, code) if place is None else place
         known = cast("list[int]", places)
         self.places += known
         codes += map(order.codes.__getitem__, known)

@@ -159,14 +159,10 @@ class SeriesCache:
     `limit` is in bytes, over everything in it; one batch may go beyond it.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, generation: int | None = None) -> None:
         self._limit = limit
-        self._old_size = 0
+        self._generation = generation
         self._next_code = 0
-        self._generation: int | None = None
-        self.clear()
-
-    def clear(self) -> None:
         self.records, self._old_records = RecordOrder(), RecordOrder()
         self.labels = SpellingCache()  # label section of 1.0
         self.symbols = SymbolCache()  # those of 2.0, each with a code that no other ever has
@@ -183,12 +179,12 @@ class SeriesCache:
         parts = (self.records, self.labels, self.symbols, self.rows, self.tables)
         return sum(part.size for part in parts)
 
-    def enter(self, generation: int) -> None:
-        """Begin a request: ids of another generation of the sink are forgotten."""
-        if generation != self._generation or self._next_code > _MANY_CODES:
-            self.clear()
-            self._next_code = 0
-            self._generation = generation
+    def for_generation(self, generation: int) -> SeriesCache:
+        """The cache for a request that begins: this one, or an empty one where its ids are of another generation of
+        the sink, or codes run out. Requests that are still being decoded go on with theirs, and can spoil nothing."""
+        if generation == self._generation and self._next_code <= _MANY_CODES:
+            return self
+        return SeriesCache(self._limit, generation)
 
     def forget_metadata(self) -> None:
         """What decoders handed over was not stored: make them hand over the metadata of 2.0 series again."""
