@@ -19,7 +19,7 @@ NAME = b"__name__"
 Pairs = list[tuple[bytes, bytes]]
 
 TYPES = frozenset((b"counter", b"gauge", b"histogram", b"summary", b"untyped"))
-FLOAT_LABELS = {b"histogram": b"le", b"summary": b"quantile", b"gaugehistogram": b"le"}
+FLOAT_LABELS = {b"histogram": b"le", b"summary": b"quantile"}
 """Labels whose value is a number, by the metric's type: `1` and `1.0` are the same bucket."""
 
 _METRIC = re.compile(rb"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)")
@@ -127,6 +127,11 @@ def read_value(text: bytes) -> float:
     raise BadInput(f"{shown(text)} is no value")
 
 
+def is_number(text: bytes) -> bool:
+    """Whether it is a finite number as `read_value` takes it."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def normal_float(value: bytes) -> bytes:
     """The value of an `le` or `quantile` label as Prometheus 3 and OpenMetrics write it; what is no number stays."""
     try:
@@ -138,6 +143,13 @@ def normal_float(value: bytes) -> bytes:
     if number in (float("inf"), float("-inf")):
         return b"+Inf" if number > 0 else b"-Inf"
     return go_float(number).encode()
+
+
+def normal_pairs(pairs: Pairs, number: bytes | None) -> Pairs:
+    """The labels with the value of `number`, the name of a label, in its normal form."""
+    if number is None:
+        return pairs
+    return [(name, normal_float(value) if name == number else value) for name, value in pairs]
 
 
 def go_float(number: float) -> str:

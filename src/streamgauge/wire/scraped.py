@@ -118,6 +118,28 @@ def chunks_of(body: bytes) -> Iterator[tuple[bytes, int]]:
         start += stop
 
 
+def kept_rows(
+    series: Int64s, values: Floats, stamps: Int64s | None, added: int = 0, exemplars: int = 0, same: bool = False
+) -> Scraped:
+    """A scrape of all of its rows: those of series that are not kept, or that came before, are left out.
+
+    same: the rows are those of a scrape in which no series came twice.
+    """
+    lines, kept = len(series), len(series) - int((series == DROPPED).sum())
+    again = np.empty(0, np.int64) if same else repeated(series, stamps)
+    refused = int((series == REFUSED).sum())
+    if len(again) or kept < lines or refused:
+        keep = series >= 0
+        keep[again] = False
+        series, values = series[keep], values[keep]
+        stamps = None if stamps is None else stamps[keep]
+    return Scraped(series, values, stamps, lines, kept, added, len(again), refused, exemplars, same)
+
+
+def sample_limit(limit: int) -> BadInput:
+    return BadInput(f"sample_limit exceeded: there are more than {limit} samples")
+
+
 def repeated(series: Int64s, stamps: Int64s | None) -> Int64s:
     """Rows whose series, and time, an earlier row has. Rows of series that are not kept do not count."""
     rows = np.flatnonzero(series >= 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Floats, Int64s
-from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, Pairs, normal_float, read_note, read_sample, read_value
+from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, normal_pairs, read_note, read_sample, read_value
 from streamgauge.wire.scraped import (
     DROPPED,
     NO_STAMP,
@@ -25,7 +25,8 @@ from streamgauge.wire.scraped import (
     SeriesOf,
     chunks_of,
     gather,
-    repeated,
+    kept_rows,
+    sample_limit,
     spread_stamps,
 )
 from streamgauge.wire.text_layout import layout_of, match, read_stamps, read_values
@@ -73,24 +74,15 @@ class _Decoder:
             yield
         same = same and len(chunks) == len(before) and self.cache.distinct
         series, values, stamps = gather(columns)
-        lines = len(series)
-        again = np.empty(0, np.int64) if same else repeated(series, stamps)
-        refused = int((series == REFUSED).sum())
-        if len(again):
-            series = series.copy()
-            series[again] = DROPPED
-        self.cache.chunks, self.cache.distinct = chunks, not len(again) and not refused
-        if (series < 0).any():
-            rows = np.flatnonzero(series >= 0)
-            series, values = series[rows], values[rows]
-            stamps = None if stamps is None else stamps[rows]
-        return Scraped(series, values, stamps, lines, self.kept, self.added, len(again), refused, same=same)
+        scraped = kept_rows(series, values, stamps, added=self.added, same=same)
+        self.cache.chunks, self.cache.distinct = chunks, not scraped.duplicates and not scraped.refused
+        return scraped
 
     def _advance(self, chunk: Chunk, lines: int, series: Int64s) -> None:
         self.line += lines
         self.kept += len(series) - int((series == DROPPED).sum())
         if self.limit and self.kept > self.limit:
-            raise BadInput(f"sample_limit exceeded: there are more than {self.limit} samples")
+            raise sample_limit(self.limit)
         for note in reversed(chunk.notes):
             if note.what == b"TYPE":
                 self.kind = _KINDS.index(note.text)
@@ -197,7 +189,7 @@ class _LineReader:
         sample = read_sample(line)
         value = read_value(sample.value)
         stamp = NO_STAMP if sample.timestamp is None else _stamp(sample.timestamp)
-        series = self._series_of(_normal(sample.pairs, FLOAT_LABELS.get(_KINDS[self._kind])))
+        series = self._series_of(normal_pairs(sample.pairs, FLOAT_LABELS.get(_KINDS[self._kind])))
         self.added += series >= 0
         words = line[sample.value_at - 1 :]
         regular = words == b" " + sample.value + (b" " + sample.timestamp if sample.timestamp else b"")
@@ -232,13 +224,6 @@ class _LineReader:
         texts = self._texts if layout is None else None
         kinds = np.array(self._kinds, np.int64)
         return Chunk(layout, series, self._first_kind, kinds, tuple(self._notes), texts)
-
-
-def _normal(pairs: Pairs, number: bytes | None) -> Pairs:
-    """The labels with the value of `number`, a label, in its normal form."""
-    if number is None:
-        return pairs
-    return [(name, normal_float(value) if name == number else value) for name, value in pairs]
 
 
 def _stamp(text: bytes) -> int:

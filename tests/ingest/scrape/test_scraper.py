@@ -16,7 +16,7 @@ from streamgauge.ingest.scrape.target import Health
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
-from streamgauge.testing.target import HttpTarget, answer
+from streamgauge.testing.target import HttpTarget, Request, answer
 
 pytestmark = pytest.mark.anyio
 
@@ -268,3 +268,53 @@ async def test_pruned_series_are_resolved_again(target: HttpTarget, make: MakeSc
     await scraper.scrape(T + 1000)
     assert value(sink, "a", T + 1000) == 1.0
     assert reports(sink, T + 1000)["up"] == 1.0
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+async def test_openmetrics(target: HttpTarget, make: MakeScraper, sink: MemorySink, stats: Stats) -> None:
+    target.reply = answer("# TYPE a_s counter\n# UNIT a_s s\na_s_total 1 # {} 1\n# EOF\n", OPENMETRICS)
+    scraper = make()
+    await scraper.scrape(T)
+    assert value(sink, "a_s_total") == 1.0
+    assert sink.metadata["a_s"].unit == "s"
+    assert (scraper.report.health, scraper.report.error) == (Health.UP, "")
+    assert b'streamgauge_refused_total{reason="native_histogram"' not in stats.exposition()
+    assert b'streamgauge_refused_total{reason="exemplar",source="scrape"} 1.0' in stats.exposition()
+
+
+async def test_a_target_may_change_its_format(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:
+    scraper = make()
+    for number, reply in enumerate(
+        (answer("a 1\n# EOF\n", OPENMETRICS), answer("a 2\n"), answer("a 3\n# EOF\n", OPENMETRICS))
+    ):
+        target.reply = reply
+        await scraper.scrape(T + number)
+        assert value(sink, "a", T + number) == number + 1.0
+
+
+async def test_what_is_not_valid_openmetrics_is_asked_for_as_text(
+    target: HttpTarget, make: MakeScraper, sink: MemorySink
+) -> None:
+    """As Go's client writes it, and Prometheus takes it: one name for a gauge and for a counter."""
+
+    def reply(request: Request) -> bytes:
+        if "openmetrics" in request.headers["accept"]:
+            return answer("# TYPE a gauge\na 1\n# TYPE a counter\na_total 1\n# EOF\n", OPENMETRICS)
+        return answer("# TYPE a gauge\na 1\n# TYPE a_total counter\na_total 1\n")
+
+    target.reply = reply
+    scraper = make()
+    await scraper.scrape(T)
+    assert (value(sink, "a"), value(sink, "a_total")) == (1.0, 1.0)
+    assert scraper.report.health is Health.UP
+    assert scraper.report.error.startswith("this is not valid OpenMetrics, so text was asked for instead: line 3: ")
+    await scraper.scrape(T + 1000)
+    assert len(target.requests) == 3, "it is remembered"
+    target.reply = answer("a 1\na 1\nb\n# EOF\n", OPENMETRICS)
+    await scraper.scrape(T + 2000)
+    assert scraper.report.error.startswith("line 3: expected a value")
+    strict = make(ScrapeJob("j", protocols=("OpenMetricsText1.0.0",)))
+    await strict.scrape(T + 3000)
+    assert strict.report.health is Health.DOWN

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import ConfigError, FetchFailed, StreamgaugeError
+from streamgauge.errors import BadInput, ConfigError, FetchFailed, StreamgaugeError, UnsupportedMedia
 from streamgauge.ingest.admission import count
 from streamgauge.ingest.http_client import HttpClient
 from streamgauge.ingest.relabel import Relabelling
-from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.ingest.scrape.job import TEXTS, ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
@@ -22,7 +22,7 @@ from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
-from streamgauge.wire import text_scrape
+from streamgauge.wire import openmetrics, text_scrape
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.samples import admit
 from streamgauge.wire.scraped import NO_STAMP, ScrapeCache, Scraped, merged_notes
@@ -76,6 +76,7 @@ class Scraper:
         self._series = TargetSeries(job, target.labels, relabelling, sink.resolve)
         self._cache = ScrapeCache()
         self._format: Format | None = None
+        self._settled = ""  # why OpenMetrics is not asked for any more
         self._generation: int | None = None
         self._told: dict[str, Metadata] = {}  # metadata that the store has been given
 
@@ -119,7 +120,7 @@ class Scraper:
     async def _take(self, begun: float) -> _Outcome:
         limit = self.target.timeout / 1000
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(max(0.0, limit - (self._clock.monotonic() - begun))):
                 answer = await self._client.get(self.target.url, self._headers, self._max_body)
         except TimeoutError:
             return self._failed("timeout", f"no whole answer within {limit:g} s, the scrape timeout")
@@ -130,14 +131,30 @@ class Scraper:
             return self._failed("status", f"the answer was {answer.status} {answer.reason}".rstrip())
         try:
             kind = format_of(answer.headers.get("content-type", ""), self._job.fallback_protocol)
-            if kind is not self._format:
-                self._format = kind
-                self._cache.clear()
-            self._series.begin()
-            reading = text_scrape.decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
-            return _Outcome(await _run(reading), "", len(answer.body))
-        except StreamgaugeError as error:
+        except UnsupportedMedia as error:
             return self._failed("content", error.message, len(answer.body))
+        if kind is not self._format:
+            self._format = kind
+            self._cache.clear()
+        self._series.begin()
+        decode = openmetrics.decode if kind is Format.OPENMETRICS else text_scrape.decode
+        try:
+            reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
+            return _Outcome(await _run(reading), "", len(answer.body))
+        except BadInput as error:
+            if kind is Format.OPENMETRICS and self._settle_for_text(error):
+                return await self._take(begun)
+            return self._failed("content", error.message, len(answer.body))
+
+    def _settle_for_text(self, error: BadInput) -> bool:
+        """Ask for text from now on, where the target may have it: much that calls itself OpenMetrics is none, and
+        Prometheus, which is less strict, has always scraped it."""
+        protocols = tuple(one for one in self._job.protocols if one in TEXTS)
+        if self._settled or not protocols:
+            return False
+        self._settled = f"this is not valid OpenMetrics, so text was asked for instead: {error.message}"
+        self._headers = request_headers(replace(self._job, protocols=protocols), self.target.timeout)
+        return True
 
     def _failed(self, reason: str, message: str, size: int = 0) -> _Outcome:
         self._stats.scrape_failures.labels(reason).inc()
@@ -206,13 +223,15 @@ class Scraper:
 
     def _warning(self, scraped: Scraped | None, findings: Findings) -> str:
         """What was left out of a scrape that succeeded."""
-        said = []
+        said = [self._settled] if self._settled and scraped is not None else []
         if scraped is not None and scraped.duplicates:
             said.append(f"{scraped.duplicates} samples are of a series that came before; the first of each was stored")
             findings.refuse(Reason.DUPLICATE, "", scraped.duplicates)
         if scraped is not None and scraped.refused:
             said.append(f"{scraped.refused} samples of new series were not stored: {self._series.refusal}")
             findings.refuse(Reason.SERIES_LIMIT, "", scraped.refused)
+        if scraped is not None and scraped.exemplars:
+            findings.refuse(Reason.EXEMPLAR, "", scraped.exemplars)
         outside = findings.refused[Reason.TOO_NEW] + findings.refused[Reason.TOO_OLD]
         if outside:
             said.append(f"{outside} samples were not stored: {findings.examples[0]}")
