@@ -35,7 +35,7 @@ ENGINES = {
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
     "pydantic": {"config.py", "prometheus_config.py", "scrape_config.py"},
-    "yaml": {"config.py"},
+    "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""
 

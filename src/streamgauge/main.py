@@ -22,7 +22,7 @@ from streamgauge import __version__, logs
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import ConfigError
 from streamgauge.ingest.admission import InFlight, Limits
-from streamgauge.ingest.discovery.all import discoveries_of
+from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -182,7 +182,12 @@ class _Server:
         inflight = InFlight(limits.inflight, self._stats)
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, limits)
         scrapes = ScrapeManager(
-            store, self._stats, self._clock, socket.gethostname(), self._settings.scrape_max_bytes, discoveries_of
+            store,
+            self._stats,
+            self._clock,
+            socket.gethostname(),
+            self._settings.scrape_max_bytes,
+            Discoveries(self._clock, self._stats).of,
         )
         services.opened = Opened(store, maintenance, receiver, scrapes)
         self._stats.watch(lambda: store_readings(store, maintenance))
