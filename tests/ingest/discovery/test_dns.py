@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import cast
 
 import dns.asyncresolver
 import dns.message
@@ -30,12 +31,15 @@ class NameServer(asyncio.DatagramProtocol):
         self.records: dict[tuple[str, str], list[str]] = {}
         self.failing = False
         self.port = 0
+        self.closed = asyncio.Event()
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
         self.port = transport.get_extra_info("sockname")[1]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set()
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         query = dns.message.from_wire(data)
@@ -65,7 +69,7 @@ async def server() -> AsyncIterator[NameServer]:
     )
     yield server
     transport.close()
-    await asyncio.sleep(0)  # it closes its socket then
+    await server.closed.wait()
 
 
 @pytest.mark.parametrize(
