@@ -31,9 +31,11 @@ ENGINES = {
     "psutil": {"ingest/host_portable.py", "query/process.py", "query/pool.py", "testing/"},
     "prometheus_client": {"stats.py"},
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
-    "httptools": {"serve/protocol.py"},
-    "pydantic": {"config.py", "prometheus_config.py"},
-    "yaml": {"config.py"},
+    "httptools": {"serve/protocol.py", "ingest/http_client.py"},
+    "re2": {"ingest/relabel.py"},
+    "dns": {"ingest/discovery/dns.py"},
+    "pydantic": {"config.py", "prometheus_config.py", "scrape_config.py"},
+    "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -455,11 +455,9 @@ def test_shell_completion() -> None:
 
 
 def test_check_config(tmp_path: Path) -> None:
-    (tmp_path / "good.yml").write_text(
-        "streamgauge:\n  retention: 90d\nscrape_configs:\n- job_name: a\n", encoding="utf-8"
-    )
+    (tmp_path / "good.yml").write_text("streamgauge:\n  retention: 90d\nrule_files:\n- a.yml\n", encoding="utf-8")
     result = run("check-config", "good.yml", cwd=tmp_path)
     assert (result.stdout, result.returncode) == ("good.yml: good, with 1 warning\n", 0)
-    assert result.stderr == "warning: good.yml:3: scrape_configs is not acted on yet and changes nothing\n"
+    assert result.stderr == "warning: good.yml:3: rule_files is not acted on yet and changes nothing\n"
     (tmp_path / "bad.yml").write_text("streamgauge:\n  retenton: 90d\n", encoding="utf-8")
     says(run("check-config", "bad.yml", cwd=tmp_path), 2, "bad.yml:2:", "retenton", 'did you mean "retention"?')

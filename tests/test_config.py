@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 
 from streamgauge.config import MAX_FILE_BYTES, load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.ingest.discovery.groups import Group
+from streamgauge.ingest.relabel import Action, Rule
+from streamgauge.ingest.scrape.job import DnsSource, FileSource, ScrapeJob
+from streamgauge.ingest.scrape.job import Limits as JobLimits
 from streamgauge.settings import Config
 
 FULL = """\
@@ -51,9 +55,8 @@ def test_reads_an_existing_prometheus_file_and_our_section() -> None:
 def test_keys_that_are_not_acted_on_are_warned_of_once_each_with_their_line() -> None:
     warnings = parse(FULL).warnings
     assert sorted(warning.split(" is not acted on")[0] for warning in warnings) == [
+        "f.yml:10: scrape_configs.kubernetes_sd_configs",
         "f.yml:11: remote_write",
-        "f.yml:2: global.scrape_interval",
-        "f.yml:4: scrape_configs",
     ]
 
 
@@ -79,7 +82,7 @@ def test_a_variable_cannot_change_the_structure() -> None:
 
 
 def test_variables_are_left_alone_in_relabel_configs() -> None:
-    parse("scrape_configs: [{job_name: a, metric_relabel_configs: [{replacement: '${1}${NOT_SET}'}]}]")
+    parse("scrape_configs: [{job_name: a, metric_relabel_configs: [{target_label: b, replacement: '${1}${NOT_SET}'}]}]")
 
 
 @pytest.mark.parametrize(
@@ -132,10 +135,9 @@ def test_a_mapping_may_override_what_it_merges_in() -> None:
         "- &base {job_name: a, scheme: http, metrics_path: /m}\n"
         "- &more {<<: *base, scheme: https, job_name: b}\n"
         "- {job_name: c, <<: [*more]}\n"
-        "- *more"
     )
     own = "job_name: b\n  scheme: https\n  metrics_path: /m"
-    assert config.text.count(own) == 2
+    assert config.text.count(own) == 1
     assert "job_name: c\n  scheme: https" in config.text
 
 
@@ -210,3 +212,96 @@ def test_fuzz_any_structure_is_a_configuration_or_a_config_error(values: dict[st
         parse(json.dumps(values))
     except ConfigError as error:
         assert error.message.startswith("f.yml")
+
+
+# ---- what is scraped ------------------------------------------------------------------------------------------------
+
+
+def jobs(text: str) -> tuple[ScrapeJob, ...]:
+    return parse(text).jobs
+
+
+def test_a_job_has_what_all_jobs_have_unless_it_says_otherwise() -> None:
+    first, second = jobs(
+        "global: {scrape_interval: 5s, scrape_timeout: 3s, sample_limit: 7, scrape_protocols: [PrometheusText0.0.4]}\n"
+        "scrape_configs:\n"
+        "- job_name: a\n"
+        "  static_configs: [{targets: ['h:1', 'h:2'], labels: {x: y}}]\n"
+        "- job_name: b\n"
+        "  scrape_interval: 1m\n"
+        "  scrape_timeout: 20s\n"
+        "  sample_limit: 8\n"
+        "  body_size_limit: 1MB\n"
+        "  scrape_protocols: [OpenMetricsText1.0.0]\n"
+        "  metrics_path: /m\n"
+        "  scheme: https\n"
+        "  params: {m: [x, y]}\n"
+        "  honor_labels: true\n"
+        "  bearer_token: sesame\n"
+        "  relabel_configs: [{source_labels: [x], action: DROP, regex: a}]\n"
+        "  dns_sd_configs: [{names: [n], type: a, port: 9}]\n"
+    )
+    assert (first.interval, first.timeout, first.limits.samples) == (5000, 3000, 7)
+    assert first.protocols == ("PrometheusText0.0.4",)
+    assert first.static == (Group("0", ({"__address__": "h:1"}, {"__address__": "h:2"}), {"x": "y"}),)
+    assert (second.interval, second.timeout, second.limits) == (60_000, 20_000, JobLimits(body=1 << 20, samples=8))
+    assert (second.protocols, second.metrics_path, second.scheme) == (("OpenMetricsText1.0.0",), "/m", "https")
+    assert (second.params, second.honor_labels) == ((("m", ("x", "y")),), True)
+    assert second.http.authorization() == "Bearer sesame"
+    assert second.relabel == (Rule(Action.DROP, ("x",), regex="a"),)
+    assert second.sources == (DnsSource(("n",), "A", 9, 30_000),)
+
+
+def test_a_timeout_is_never_longer_than_its_interval() -> None:
+    (job,) = jobs("scrape_configs: [{job_name: a, scrape_interval: 5s}]")
+    assert job.timeout == 5000
+    (job,) = jobs("scrape_configs: [{job_name: a}]")
+    assert (job.interval, job.timeout) == (60_000, 10_000)
+
+
+def test_names_of_files_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "a.yml").write_text(
+        "scrape_configs: [{job_name: a, bearer_token_file: t, proxy_url: 'http://p'}]", encoding="utf-8"
+    )
+    (tmp_path / "jobs" / "b.yml").write_text(
+        "scrape_configs: [{job_name: b, file_sd_configs: [{files: ['*.json']}]}]", encoding="utf-8"
+    )
+    main = tmp_path / "main.yml"
+    main.write_text("scrape_config_files: ['jobs/*.yml']\nscrape_configs: [{job_name: m}]", encoding="utf-8")
+    config = load_config(main, {})
+    assert [job.name for job in config.jobs] == ["m", "a", "b"]
+    assert config.jobs[1].http.credentials.file == str(tmp_path / "jobs" / "t")
+    assert config.jobs[2].sources == (FileSource((str(tmp_path / "jobs" / "*.json"),), 300_000),)
+    (warning,) = config.warnings
+    assert warning.startswith(f"{tmp_path / 'jobs' / 'a.yml'}:1: scrape_configs.proxy_url is not acted on yet")
+    (tmp_path / "jobs" / "b.yml").write_text("scrape_configs:\n- job_name: a", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r'b\.yml:2: .* two scrape configs with the job name "a"'):
+        load_config(main, {})
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ("scrape_timeout: 20s, scrape_interval: 10s", "the timeout is longer than the scrape interval"),
+        ("scheme: ftp", '"ftp" is not one of http, https'),
+        ("scrape_protocols: [Text]", '"Text" is not one of'),
+        ("scrape_protocols: []", "at least 1 item"),
+        ("scrape_protocols: [PrometheusProto, PrometheusProto]", "given twice"),
+        ("authorization: {credentials: x}, basic_auth: {username: x}", "give one of basic_auth and authorization"),
+        ("tls_config: {cert_file: x}", "a certificate and its key are given together"),
+        ("tls_config: {min_version: SSL3}", '"SSL3" is not one of'),
+        ("file_sd_configs: [{files: [x.txt]}]", '"x.txt" must end in .json, .yml or .yaml'),
+        ("file_sd_configs: [{files: ['*/x.yml']}]", "in its last part only"),
+        ("http_sd_configs: [{url: x}]", "expected a URL that begins with http"),
+        ("dns_sd_configs: [{names: [x], type: A}]", "records of type A need a port"),
+        ("dns_sd_configs: [{names: [x], type: TXT}]", 'unknown record type "TXT"'),
+        ("relabel_configs: [{action: hashmod, target_label: x}]", "the action hashmod needs a modulus"),
+        ("job_name: a}, {job_name: a", 'two scrape configs with the job name "a"'),
+    ],
+)
+def test_scrape_configs_that_make_no_sense(job: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"scrape_configs:\n- {{job_name: a, {job}}}" if "job_name" not in job else f"scrape_configs: [{{{job}}}]")
+    assert words in refused.value.message
+    assert refused.value.message.startswith("f.yml:")

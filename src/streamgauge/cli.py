@@ -169,6 +169,19 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     run_query(expression, format_, time_, **options)
 
 
+@cli.command(short_help="Show what a scrape target would give.")
+@click.argument("url")
+@click.option("--config", type=click.Path(), metavar="FILE", help="Scrape as a job of this configuration does.")
+@click.option("--job", metavar="NAME", help="Which job. Default: the first.")
+@click.option("--samples", is_flag=True, help="Print every sample as it would be stored.")
+@click.option("--protocol", metavar="NAME", help="Ask for this format only, such as OpenMetricsText1.0.0.")
+def scrape(url: str, config: str | None, job: str | None, samples: bool, protocol: str | None) -> None:
+    """Scrape the target at URL once and show its metrics. No server is needed and nothing is stored."""
+    from streamgauge.commands.scrape import run_scrape
+
+    run_scrape(url, config, job, samples, protocol)
+
+
 @cli.command()
 @click.argument("folder", metavar="DIR", type=_Folder())
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

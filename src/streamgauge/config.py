@@ -7,16 +7,27 @@ parsed, so that a value cannot change the file's structure.
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.prometheus_config import PrometheusConfig
+from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.prometheus_config import (
+    GlobalConfig,
+    HttpDiscovery,
+    PrometheusConfig,
+    ScrapeConfig,
+    ScrapeConfigFile,
+    ScrapeLimits,
+)
+from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
 
 OWN_SECTION = "streamgauge"
@@ -29,8 +40,52 @@ NEVER_EXPANDED = frozenset(
 )
 """Their ${1} is a capture group."""
 
-ACTED_ON = frozenset({("global", "external_labels"), ("storage", "tsdb", "retention", "time")})
+_NOT_YET = frozenset(
+    {
+        "proxy_url",
+        "no_proxy",
+        "proxy_from_environment",
+        "proxy_connect_header",
+        "oauth2",
+        "metric_name_validation_scheme",
+        "scrape_native_histograms",
+        "convert_classic_histograms_to_nhcb",
+        "always_scrape_classic_histograms",
+        "native_histogram_bucket_limit",
+        "native_histogram_min_bucket_factor",
+        "scrape_failure_log_file",
+    }
+)
+"""Keys of scraping that are known and not acted on, wherever they stand."""
+_DISCOVERIES = frozenset({"static_configs", "file_sd_configs", "http_sd_configs", "dns_sd_configs"})
+
+
+def _keys(section: type[BaseModel]) -> Iterator[str]:
+    for name in section.model_fields:
+        if name not in _NOT_YET and (not name.endswith("_sd_configs") or name in _DISCOVERIES):
+            yield name
+
+
+ACTED_ON = frozenset(
+    {
+        ("global", "external_labels"),
+        ("global", "scrape_interval"),
+        ("global", "scrape_timeout"),
+        *(("global", key) for key in _keys(ScrapeLimits)),
+        ("storage", "tsdb", "retention", "time"),
+        ("scrape_config_files",),
+        *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
+        *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
+    }
+)
 """Paths of Prometheus keys that this version acts on. Every other one that is set is warned of."""
+
+_LOOKED_INTO = frozenset({("scrape_configs",), ("scrape_configs", "http_sd_configs")})
+"""Lists of sections of which each key counts by itself."""
+
+_HINT = "; file_sd_configs and http_sd_configs are, and other discoveries can feed them: see docs/scraping.md"
+
+Shape = TypeVar("Shape", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -44,6 +99,11 @@ class _Loader(yaml.SafeLoader):
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     """Read and check a configuration file. Raises ConfigError with file and line."""
+    return parse_config(_read(path), str(path), environment)
+
+
+def _read(path: Path) -> str:
+    """Raises ConfigError."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
@@ -52,10 +112,9 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; this is no configuration file")
     try:
-        text = raw.decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
-    return parse_config(text, str(path), environment)
 
 
 def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config:
@@ -67,15 +126,47 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     if not isinstance(values, dict):
         raise document.error((), "the file must be a mapping of sections, such as streamgauge: or scrape_configs:")
     own = document.own_section(values.pop(OWN_SECTION, None))
-    parsed = document.validated(values)
+    parsed = document.validated(values, PrometheusConfig)
     if parsed.storage and parsed.storage.tsdb and parsed.storage.tsdb.retention:
         time = parsed.storage.tsdb.retention.time
         if time is not None:
             own.setdefault("retention", time)
+    scrape_files = list(_scrape_files(parsed, document, environment))
+    jobs = _jobs(parsed, [(document, parsed.scrape_configs or []), *scrape_files])
+    warnings = [*document.warnings(parsed)]
+    for other, configs in scrape_files:
+        warnings += other.warnings(ScrapeConfigFile(scrape_configs=configs))
     external = (parsed.global_.external_labels if parsed.global_ else None) or {}
     shown: dict[str, Any] = {OWN_SECTION: document.own_text} if document.own_text else {}
     shown |= _shown(values, parsed)
-    return Config(own, external, tuple(document.warnings(parsed)), yaml.safe_dump(shown, sort_keys=False, width=120))
+    return Config(own, external, tuple(warnings), yaml.safe_dump(shown, sort_keys=False, width=120), jobs)
+
+
+_Configs = list[ScrapeConfig]
+
+
+def _jobs(parsed: PrometheusConfig, files: list[tuple[_Document, _Configs]]) -> tuple[ScrapeJob, ...]:
+    maker = JobMaker(parsed.global_ or GlobalConfig())
+    jobs = []
+    for document, configs in files:
+        for number, config in enumerate(configs):
+            complain = partial(document.key_error, ("scrape_configs", number))
+            jobs.append(maker.job(config, Path(document.name).parent, complain))
+    return tuple(jobs)
+
+
+def _scrape_files(
+    parsed: PrometheusConfig, document: _Document, environment: Mapping[str, str]
+) -> Iterator[tuple[_Document, _Configs]]:
+    """The files that `scrape_config_files` names, each with what it holds."""
+    base = Path(document.name).parent
+    for pattern in parsed.scrape_config_files or ():
+        for path in sorted(glob.glob(str(base / pattern))):
+            other = _Document(path, environment)
+            values = other.build(_read(Path(path)))
+            if not isinstance(values, dict):
+                raise other.error((), "the file must be a mapping with scrape_configs:")
+            yield other, other.validated(values, ScrapeConfigFile).scrape_configs or []
 
 
 class _Document:
@@ -201,18 +292,21 @@ class _Document:
         self.own_text = dict(section)
         return own
 
-    def validated(self, values: dict[str, Any]) -> PrometheusConfig:
-        """The values in the shape of prometheus.yml. Where that has text, what looks like a number or a truth value is
-        taken as it was written, as Prometheus takes it: `shard: 01`, `enabled: on`."""
+    def key_error(self, path: Path_, key: str, message: str) -> ConfigError:
+        return self.error((*path, key), f"{'.'.join(map(str, path))}.{key}: {message}")
+
+    def validated(self, values: dict[str, Any], shape: type[Shape]) -> Shape:
+        """The values in the shape of prometheus.yml, or of a part. Where that has text, what looks like a number or a
+        truth value is taken as it was written, as Prometheus takes it: `shard: 01`, `enabled: on`."""
         try:
-            return PrometheusConfig.model_validate(values)
+            return shape.model_validate(values)
         except ValidationError as error:
             for complaint in error.errors(include_url=False):
                 path: Path_ = tuple(complaint["loc"])
                 if complaint["type"] == "string_type" and path in self.words:
                     _put(values, path, self.words[path])
         try:
-            return PrometheusConfig.model_validate(values)
+            return shape.model_validate(values)
         except ValidationError as error:
             raise self.translate(error) from None
 
@@ -231,7 +325,7 @@ class _Document:
         message = f"expected {expected}" if expected else complaint["msg"].removeprefix("Value error, ")
         return self.error(path, f"{where}: {message[0].lower()}{message[1:]}")
 
-    def warnings(self, parsed: PrometheusConfig) -> Iterator[str]:
+    def warnings(self, parsed: BaseModel) -> Iterator[str]:
         """One sentence for each Prometheus key that is set and not acted on, however often it occurs."""
         seen: set[str] = set()
         for path in _given(parsed, ()):
@@ -239,7 +333,8 @@ class _Document:
             if path in ACTED_ON or key in seen:
                 continue
             seen.add(key)
-            yield f"{self.name}:{self._line_of(path)}: {key} is not acted on yet and changes nothing"
+            hint = _HINT if path[0] == "scrape_configs" and key.endswith("_sd_configs") else ""
+            yield f"{self.name}:{self._line_of(path)}: {key} is not acted on yet and changes nothing{hint}"
 
     def _line_of(self, path: tuple[str, ...]) -> int:
         """The first line of a key, whatever the positions in the lists on its way."""
@@ -272,8 +367,13 @@ def _given(section: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[str, ...
     for name in section.model_fields_set:
         value = getattr(section, name)
         here = (*path, type(section).model_fields[name].alias or name)
-        if isinstance(value, BaseModel) and here not in ACTED_ON:
+        if here in ACTED_ON and isinstance(value, BaseModel):
+            yield here
+        elif isinstance(value, BaseModel):
             yield from _given(value, here)
+        elif here in _LOOKED_INTO and isinstance(value, list):
+            for item in value:
+                yield from _given(item, here)
         elif value is not None:
             yield here
 

@@ -15,6 +15,7 @@
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
+    ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
     ├── ListenFailed           an address cannot be listened on: taken, unknown or forbidden
     └── StorageError           the disk, or what is on it
         ├── ReadOnly           writes are refused until the disk recovers (503)
@@ -108,6 +109,10 @@ class QueryTimeout(Busy):
 
 class QueryCanceled(Busy):
     kind = "canceled"
+
+
+class FetchFailed(StreamgaugeError):
+    pass
 
 
 class ListenFailed(StreamgaugeError):

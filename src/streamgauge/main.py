@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -21,8 +22,10 @@ from streamgauge import __version__, logs
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import ConfigError
 from streamgauge.ingest.admission import InFlight, Limits
+from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
+from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.readings import store_readings, worker_readings
@@ -124,6 +127,7 @@ class _Server:
     ) -> None:
         self._clock = clock
         self._settings = settings
+        self._config = config
         self._data = Path(settings.data)
         self._stats = Stats()
         self._http_stats = HttpStats()
@@ -155,6 +159,7 @@ class _Server:
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
             start(watch_loop_lag(self._clock, self._stats))
+            self._start_scraping(start)
             self._start_sampling(start, local_url(http.addresses[0]).removeprefix("http://"))
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
             gc.collect()
@@ -191,9 +196,23 @@ class _Server:
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, limits)
-        services.opened = Opened(store, maintenance, receiver)
+        scrapes = ScrapeManager(
+            store,
+            self._stats,
+            self._clock,
+            socket.gethostname(),
+            self._settings.scrape_max_bytes,
+            Discoveries(self._clock, self._stats).of,
+        )
+        services.opened = Opened(store, maintenance, receiver, scrapes)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: worker_readings(services.workers))
+
+    def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        scrapes = self._services.scrapes
+        self._stats.watch(scrapes.readings)
+        scrapes.apply(self._config.jobs)
+        start(scrapes.run())
 
     def _start_sampling(self, start: Callable[[Coroutine[Any, Any, None]], None], address: str) -> None:
         if not self._settings.self_monitoring:

@@ -15,23 +15,26 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
+from streamgauge.ingest.http_options import VERSIONS
+from streamgauge.ingest.relabel import Action, Rule, check
+from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 
 
 def _duration(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value != 0):
         raise ValueError("expected a duration such as 30s, 5m or 1h30m")
-    return _translated(parse_duration, str(value))
+    return int(_translated(parse_duration, str(value)))
 
 
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("expected a size such as 512MB")
-    return _translated(parse_size, str(value))
+    return int(_translated(parse_size, str(value)))
 
 
-def _translated(parse: Any, text: str) -> int:
+def _translated(parse: Any, given: Any) -> Any:
     try:
-        return int(parse(text))
+        return parse(given)
     except BadInput as error:
         raise ValueError(error.message) from None
 
@@ -59,6 +62,21 @@ Labels = dict[LabelName, str]
 Limit = Annotated[int, Field(ge=0)]
 
 
+def _one_of(*words: str) -> Any:
+    def check_word(word: str) -> str:
+        if word not in words:
+            raise ValueError(f'"{word}" is not one of {", ".join(words)}')
+        return word
+
+    return AfterValidator(check_word)
+
+
+TlsVersion = Annotated[str, _one_of(*VERSIONS)]
+Scheme = Annotated[str, _one_of("http", "https")]
+Protocol = Annotated[str, _one_of(*PROTOCOLS)]
+EscapingScheme = Annotated[str, _one_of("allow-utf-8", "underscores", "dots", "values")]
+
+
 class Section(BaseModel):
     """Unknown keys are refused; nothing is converted silently."""
 
@@ -74,8 +92,17 @@ class TlsConfig(Section):
     key_file: str | None = None
     server_name: str | None = None
     insecure_skip_verify: bool = False
-    min_version: str | None = None
-    max_version: str | None = None
+    min_version: TlsVersion | None = None
+    max_version: TlsVersion | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> TlsConfig:
+        for name in ("ca", "cert", "key"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+                raise ValueError(f"give {name} or {name}_file, not both")
+        if (self.cert is None and self.cert_file is None) != (self.key is None and self.key_file is None):
+            raise ValueError("a certificate and its key are given together, or neither")
+        return self
 
 
 class BasicAuth(Section):
@@ -88,6 +115,8 @@ class BasicAuth(Section):
     def _one_of_each(self) -> BasicAuth:
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password or password_file, not both")
+        if self.username is not None and self.username_file is not None:
+            raise ValueError("give username or username_file, not both")
         return self
 
 
@@ -101,6 +130,8 @@ class Authorization(Section):
     def _one_of_each(self) -> Authorization:
         if self.credentials is not None and self.credentials_file is not None:
             raise ValueError("give credentials or credentials_file, not both")
+        if self.type.strip().lower() == "basic":
+            raise ValueError("for user and password there is basic_auth")
         return self
 
 
@@ -146,6 +177,14 @@ class HttpConfig(ProxyConfig):
     tls_config: TlsConfig | None = None
     http_headers: dict[str, Header] | None = None
 
+    @model_validator(mode="after")
+    def _one_way(self) -> HttpConfig:
+        ways = ("basic_auth", "authorization", "oauth2", "bearer_token", "bearer_token_file")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}")
+        return self
+
 
 class RelabelConfig(Section):
     source_labels: list[LabelName] | None = None
@@ -157,11 +196,24 @@ class RelabelConfig(Section):
     action: str = "replace"
 
     @model_validator(mode="after")
-    def _known_action(self) -> RelabelConfig:
-        actions = "replace lowercase uppercase keep drop keepequal dropequal hashmod labelmap labeldrop labelkeep"
-        if self.action.lower() not in actions.split():
-            raise ValueError(f'unknown relabel action "{self.action}"; there are {", ".join(actions.split())}')
+    def _sensible(self) -> RelabelConfig:
+        _translated(check, self.rule())
         return self
+
+    def rule(self) -> Rule:
+        try:
+            action = Action(self.action.lower())
+        except ValueError:
+            raise ValueError(f'unknown relabel action "{self.action}"; there are {", ".join(Action)}') from None
+        return Rule(
+            action,
+            tuple(self.source_labels or ()),
+            self.separator,
+            self.regex,
+            self.target_label or "",
+            self.replacement,
+            self.modulus or 0,
+        )
 
 
 class StaticConfig(Section):
@@ -169,21 +221,48 @@ class StaticConfig(Section):
     labels: Labels | None = None
 
 
+def _discovery_file(pattern: str) -> str:
+    last = pattern.rpartition("/")[2]
+    if not last.endswith((".json", ".yml", ".yaml")) or "*" in pattern.removesuffix(last):
+        raise ValueError(f'"{pattern}" must end in .json, .yml or .yaml; a * may stand in its last part only')
+    return pattern
+
+
 class FileDiscovery(Section):
-    files: list[str]
+    files: Annotated[list[Annotated[str, AfterValidator(_discovery_file)]], Field(min_length=1)]
     refresh_interval: Duration = 300_000
 
 
+def _http_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("expected a URL that begins with http:// or https://")
+    return url
+
+
 class HttpDiscovery(HttpConfig):
-    url: str
+    url: Annotated[str, AfterValidator(_http_url)]
     refresh_interval: Duration = 60_000
 
 
 class DnsDiscovery(Section):
-    names: list[str]
+    names: Annotated[list[str], Field(min_length=1)]
     type: str = "SRV"
-    port: int | None = None
+    port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     refresh_interval: Duration = 30_000
+
+    @model_validator(mode="after")
+    def _sensible(self) -> DnsDiscovery:
+        if self.type.upper() not in ("A", "AAAA", "SRV", "MX"):
+            raise ValueError(f'unknown record type "{self.type}"; there are A, AAAA, SRV and MX')
+        if self.type.upper() != "SRV" and not self.port:
+            raise ValueError(f"records of type {self.type} need a port")
+        return self
+
+
+def _distinct(protocols: list[str]) -> list[str]:
+    if len(set(protocols)) < len(protocols):
+        raise ValueError("a protocol is given twice")
+    return protocols
 
 
 Opaque = list[dict[str, Any]]
@@ -230,7 +309,7 @@ class Discovery(HttpConfig):
 class ScrapeLimits(Section):
     """Keys that stand in `global:` and in each scrape config."""
 
-    scrape_protocols: list[str] | None = None
+    scrape_protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(_distinct)] | None = None
     body_size_limit: Size | None = None
     sample_limit: Limit | None = None
     label_limit: Limit | None = None
@@ -239,7 +318,7 @@ class ScrapeLimits(Section):
     target_limit: Limit | None = None
     keep_dropped_targets: Limit | None = None
     metric_name_validation_scheme: str | None = None
-    metric_name_escaping_scheme: str | None = None
+    metric_name_escaping_scheme: EscapingScheme | None = None
     scrape_native_histograms: bool | None = None
     convert_classic_histograms_to_nhcb: bool | None = None
     always_scrape_classic_histograms: bool | None = None
@@ -257,15 +336,15 @@ class GlobalConfig(ScrapeLimits):
 
 
 class ScrapeConfig(Discovery, ScrapeLimits):
-    job_name: str
+    job_name: Annotated[str, Field(min_length=1)]
     scrape_interval: Duration | None = None
     scrape_timeout: Duration | None = None
-    fallback_scrape_protocol: str | None = None
+    fallback_scrape_protocol: Protocol | None = None
     metrics_path: str = "/metrics"
     honor_labels: bool = False
     honor_timestamps: bool = True
     track_timestamps_staleness: bool = False
-    scheme: str = "http"
+    scheme: Scheme = "http"
     params: dict[str, list[str]] | None = None
     enable_compression: bool = True
     native_histogram_bucket_limit: Limit | None = None
@@ -355,6 +434,12 @@ class ExemplarsConfig(Section):
 class StorageConfig(Section):
     tsdb: TsdbConfig | None = None
     exemplars: ExemplarsConfig | None = None
+
+
+class ScrapeConfigFile(Section):
+    """A file that `scrape_config_files` names."""
+
+    scrape_configs: list[ScrapeConfig] | None = None
 
 
 class PrometheusConfig(Section):

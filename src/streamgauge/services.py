@@ -11,6 +11,8 @@ from typing import Any
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.ingest.remote_write import RemoteWrite
+from streamgauge.ingest.scrape.manager import ScrapeManager
+from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Snapshot
 from streamgauge.query.budget import Limits
@@ -36,6 +38,7 @@ class Opened:
     store: Store
     maintenance: Maintenance
     receiver: RemoteWrite
+    scrapes: ScrapeManager
 
 
 class ServerServices:
@@ -106,6 +109,13 @@ class ServerServices:
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         return await self._open().receiver.receive(headers, body)
 
+    @property
+    def scrapes(self) -> ScrapeManager:
+        return self._open().scrapes
+
+    def scrape_pools(self) -> Mapping[str, ScrapePool]:
+        return self._open().scrapes.pools
+
     def metadata(self) -> Sequence[Metadata]:
         return self.store.metadata()
 
@@ -143,6 +153,7 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
             self.opened.store.keep_for(settings.retention)
+            self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+
+if TYPE_CHECKING:
+    from streamgauge.ingest.scrape.job import ScrapeJob
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
@@ -68,18 +71,21 @@ class Settings:
     min_free_bytes: int
     write_max_bytes: int
     write_max_decoded_bytes: int
+    scrape_max_bytes: int
     given: frozenset[str] = frozenset()
     """Names that were set by a flag, the environment or the file, and are not defaults."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show."""
+    """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
+    is to be scraped."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     text: str = ""
+    jobs: tuple[ScrapeJob, ...] = ()
 
 
 def parse_bool(text: str) -> bool:
@@ -283,6 +289,14 @@ TABLE: tuple[Setting, ...] = (
         _positive(parse_size),
         "SIZE",
         "Largest body of a write request, decompressed.",
+        group=STORAGE,
+    ),
+    Setting(
+        "scrape_max_bytes",
+        128 << 20,
+        _positive(parse_size),
+        "SIZE",
+        "Largest answer of a scrape target, decompressed, whatever body_size_limit says.",
         group=STORAGE,
     ),
 )

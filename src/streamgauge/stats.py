@@ -132,6 +132,18 @@ class Stats:
             ("collector",),
             registry=registry,
         )
+        self.scrape_failures = Counter(
+            "streamgauge_scrape_failures_total",
+            "Scrapes that brought nothing, by what went wrong: timeout, fetch, status, content, not_stored.",
+            ("reason",),
+            registry=registry,
+        )
+        self.discovery_failures = Counter(
+            "streamgauge_discovery_failures_total",
+            "Times that a service discovery could not tell its targets, by kind: file, http or dns.",
+            ("kind",),
+            registry=registry,
+        )
         self.sampling_failures = Counter(
             "streamgauge_sampling_failures_total",
             "Rounds of host metrics or self-monitoring that could not be stored.",

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, Overloaded
+from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
 from streamgauge.serve.app import build_app
@@ -116,6 +117,7 @@ class InProcessServices:
         self.write_ended = asyncio.Event()
         self.bad_config = ""
         self.reloads = 0
+        self.pools: dict[str, ScrapePool] = {}
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()
@@ -124,6 +126,9 @@ class InProcessServices:
             return self.reply
         finally:
             self.write_ended.set()
+
+    def scrape_pools(self) -> Mapping[str, ScrapePool]:
+        return self.pools
 
     def metadata(self) -> Sequence[Metadata]:
         return self.known

@@ -22,10 +22,6 @@ async def data(served, path: str) -> object:
 @pytest.mark.parametrize(
     ("path", "empty"),
     [
-        ("targets", {"activeTargets": [], "droppedTargets": []}),
-        ("targets?state=active", {"activeTargets": [], "droppedTargets": []}),
-        ("targets/metadata", []),
-        ("scrape_pools", {"scrapePools": []}),
         ("rules", {"groups": []}),
         ("alerts", {"alerts": []}),
         ("alertmanagers", {"activeAlertmanagers": [], "droppedAlertmanagers": []}),

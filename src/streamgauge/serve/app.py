@@ -17,6 +17,7 @@ from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.services import HttpOptions, Services
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
+from streamgauge.serve.targets_api import TargetsApi
 from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
 
@@ -41,6 +42,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
     table += StatusApi(services, options).endpoints()
+    table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamgauge.clock import Clock
+from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.query.budget import Limits
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, Workers
@@ -76,6 +77,9 @@ class Services(Protocol):
         """Store one remote-write request. Header names are in lower case."""
 
     def metadata(self) -> Sequence[Metadata]: ...
+
+    def scrape_pools(self) -> Mapping[str, ScrapePool]:
+        """The scrape jobs by name, with their targets."""
 
     def replay(self) -> Replay: ...
 

@@ -29,9 +29,6 @@ PROMETHEUS_VERSION = "3.5.0"
 MAX_CARDINALITY = 10_000
 
 _EMPTY: dict[str, tuple[object, tuple[str, ...]]] = {
-    "targets": ({"activeTargets": [], "droppedTargets": []}, ("state", "scrapePool")),
-    "targets/metadata": ([], ("match_target", "metric", "limit")),
-    "scrape_pools": ({"scrapePools": []}, ()),
     "rules": ({"groups": []}, ("type", "rule_name[]", "rule_group[]", "file[]", "exclude_alerts", "match[]")),
     "alerts": ({"alerts": []}, ()),
     "alertmanagers": ({"activeAlertmanagers": [], "droppedAlertmanagers": []}, ()),

@@ -32,6 +32,7 @@ class Reason(enum.StrEnum):
     HISTOGRAM = "native_histogram"
     EXEMPLAR = "exemplar"
     METADATA = "invalid_metadata"
+    DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already
 
 
 _NOT_STORED_TEXT = {

@@ -1,0 +1,108 @@
+"""Targets in files of JSON or YAML, which others write. Read again when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamgauge.clock import Clock
+from streamgauge.errors import BadInput, FetchFailed
+from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
+from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.scrape.job import FileSource
+from streamgauge.stats import Stats
+
+LOG = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 16 << 20
+"""100,000 targets take about half of it."""
+LOOK_MS = 5000
+"""Between two looks at whether files have changed. Looking is a few system calls, reading is not."""
+
+_Seen = tuple[int, int, int]  # inode, size, ns of the last change
+
+
+class FileDiscovery:
+    """A file that cannot be read, or not yet as a whole, leaves its targets as they were; one that is gone takes them
+    along."""
+
+    def __init__(self, source: FileSource, clock: Clock, stats: Stats) -> None:
+        self._patterns = source.files
+        self._interval = source.interval
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+        self._groups: dict[str, list[Group]] = {}
+        self._read_at = float("-inf")
+        name = ", ".join(source.files)
+        self._refresh = Refresh(self._look, min(LOOK_MS, source.interval), "file", name, clock, stats)
+
+    async def run(self, found: Found) -> None:
+        await self._refresh.run(found)
+
+    async def _look(self) -> Sequence[Group]:
+        now = self._clock.monotonic()
+        everything = (now - self._read_at) * 1000 >= self._interval
+        if everything:
+            self._read_at = now
+        found, broken = await asyncio.to_thread(self._read, everything)
+        self._groups = found
+        if broken:
+            raise FetchFailed("; ".join(broken))
+        return [group for path in sorted(found) for group in found[path]]
+
+    def _read(self, everything: bool) -> tuple[dict[str, list[Group]], list[str]]:
+        """The groups of each file, of those that have not changed as they were; and what is wrong with some."""
+        paths = sorted({path for pattern in self._patterns for path in glob.glob(pattern)})
+        found: dict[str, list[Group]] = {}
+        broken: list[str] = []
+        for path in paths:
+            try:
+                found[path] = self._groups_of(path, everything)
+            except BadInput as error:
+                broken.append(f"{path}: {error.message}")
+                if path in self._groups:
+                    found[path] = self._groups[path]
+        self._seen = {path: seen for path, seen in self._seen.items() if path in found}
+        return found, broken
+
+    def _groups_of(self, path: str, everything: bool) -> list[Group]:
+        try:
+            stat = Path(path).stat()
+            seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if not everything and self._seen.get(path) == seen and path in self._groups:
+                return self._groups[path]
+            with Path(path).open("rb") as file:
+                raw = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise BadInput(f"cannot be read: {error.strerror}") from None
+        if len(raw) > MAX_FILE_BYTES:
+            raise BadInput(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        groups = parse_groups(_document(raw, path.endswith(".json")), path)
+        self._seen[path] = seen
+        return [replace(group, labels={**group.labels, "__meta_filepath": path}) for group in groups]
+
+
+def _document(raw: bytes, is_json: bool) -> Any:
+    try:
+        text = raw.decode()
+        return json.loads(text) if is_json else yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"line {error.lineno}: not valid JSON: {error.msg}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInput(f"line {line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise BadInput(f"cannot be understood: {error}") from None
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

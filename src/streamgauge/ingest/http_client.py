@@ -1,0 +1,348 @@
+"""An HTTP/1.1 client for GET: bounded in every way, one connection kept open, no work beyond what is asked for.
+
+Written for scrapes, of which there are thousands a minute: docs/dependencies.md has what the well-known clients cost.
+Used by scraping and by HTTP service discovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import httptools
+
+from streamgauge.errors import FetchFailed
+from streamgauge.ingest.http_options import HttpOptions, TlsContexts
+
+MAX_REDIRECTS = 10
+MAX_HEAD_BYTES = 65_536
+"""Status line and headers of an answer."""
+_OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on a thread
+_LOOKUPS_AT_ONCE = 16
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Header names in lower case. `size`: bytes of the body as it came."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    size: int
+
+
+class Resolver:
+    """Looks host names up, on threads of its own: lookups that hang delay nothing but themselves and each other."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "lookup")
+
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return [(str(info[4][0]), int(info[4][1])) for info in found]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class HttpClient:
+    """Fetches from one place, again and again. Keeps one connection. Used on the event loop, one call at a time."""
+
+    def __init__(self, options: HttpOptions, contexts: TlsContexts, resolver: Resolver) -> None:
+        self._options = options
+        self._contexts = contexts
+        self._resolver = resolver
+        self._kept: tuple[tuple[str, str], _Connection] | None = None
+
+    async def get(self, url: str, headers: Mapping[str, str], limit: int) -> Answer:
+        """The answer, after redirects, of any status, with its body inflated. Cancel it to give up.
+
+        limit: of the body in bytes, inflated. Raises FetchFailed, and ConfigError for secrets that cannot be read.
+        """
+        origin = urlsplit(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            parts = urlsplit(url)
+            if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+                raise FetchFailed(f"{_shown(url)} is no http or https URL")
+            same = (parts.scheme, parts.netloc) == (origin.scheme, origin.netloc)
+            answer = await self._get_once(parts, self._head(parts, headers, secrets=same), limit)
+            target = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not self._options.follow_redirects or not target:
+                return await _inflated(answer, limit)
+            url = urljoin(url, target)
+            if urlsplit(url).scheme not in _DEFAULT_PORTS:
+                raise FetchFailed(f"redirected to {_shown(url)}; only http and https are followed")
+        raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {_shown(url)}")
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None
+
+    def _head(self, parts: SplitResult, headers: Mapping[str, str], secrets: bool) -> bytes:
+        """`secrets`: whether this is where they were meant to go; a redirect elsewhere does not get them."""
+        path = parts.path or "/"
+        target = f"{path}?{parts.query}" if parts.query else path
+        lines = [f"GET {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if secrets:
+            authorization = self._options.authorization()
+            lines += [f"authorization: {authorization}"] if authorization else []
+            lines += [f"{name}: {value.read()}" for name, value in self._options.headers]
+        if any("\r" in line or "\n" in line or "\0" in line for line in lines):
+            raise FetchFailed("a header or the URL has a line break in it")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+    async def _get_once(self, parts: SplitResult, head: bytes, limit: int) -> Answer:
+        place = (parts.scheme, parts.netloc)
+        kept, self._kept = self._kept, None
+        connection = None
+        if kept is not None:
+            if kept[0] == place and not kept[1].closed:
+                connection = kept[1]
+            else:
+                kept[1].close()
+        answer = None
+        try:
+            if connection is not None:
+                answer = await connection.get(head, limit)
+            if connection is None or answer is None:  # a kept one was closed from the other side, as it may be
+                connection = await self._connect(parts)
+                answer = await connection.get(head, limit)
+            if answer is None:
+                raise FetchFailed("the connection was closed before there was an answer")
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        if not connection.closed:
+            self._kept = (place, connection)
+        return answer
+
+    async def _connect(self, parts: SplitResult) -> _Connection:
+        try:
+            port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        except ValueError:
+            raise FetchFailed(f"{parts.netloc} has no valid port") from None
+        host = parts.hostname or ""
+        context = self._contexts.get() if parts.scheme == "https" else None
+        name = (self._options.tls.server_name or host) if context else None
+        loop = asyncio.get_running_loop()
+        failure: Exception = FetchFailed(f"{host} has no address")
+        try:
+            places = await self._resolver.addresses(host, port) if not _is_address(host) else [(host, port)]
+        except (OSError, UnicodeError) as error:
+            raise FetchFailed(f"looking up {host}: {_reason(error)}") from None
+        for address, number in places:
+            try:
+                _, connection = await loop.create_connection(
+                    _Connection, address, number, ssl=context, server_hostname=name
+                )
+                return connection
+            except (OSError, ValueError) as error:
+                failure = FetchFailed(f"connecting to {_place(address, number)}: {_reason(error)}")
+        raise failure
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time. The callbacks of httptools' parser are methods of it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Answer | None] | None = None
+        self._limit = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._reason = b""
+        self._headers: dict[str, str] = {}
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head = 0  # bytes of the head so far
+        self._heard = False
+        self._in_body = False
+        self._complete = False
+        self._keep_alive = False
+
+    async def get(self, head: bytes, limit: int) -> Answer | None:
+        """None when the connection was closed before a byte of the answer came. Raises FetchFailed."""
+        assert self._transport is not None
+        self._limit = limit
+        self._begin()
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(head)
+        return await self._waiter
+
+    def close(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---- asyncio.Protocol -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._waiter.done():
+            self.close()  # nobody has asked
+            return
+        self._heard = True
+        if not self._in_body:
+            self._head += len(data)
+            if self._head > MAX_HEAD_BYTES + len(data):
+                self._fail(f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self._complete:
+                self._fail("the answer has more bytes than it announced")
+            else:
+                self._fail(f"this is no HTTP answer: {error or type(error).__name__}")
+            return
+        if self._complete:
+            self._done()
+            if not self._keep_alive:
+                self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self._waiter is None or self._waiter.done():
+            return
+        if not self._heard:
+            self._waiter.set_result(None)
+        elif error is None and self._in_body and self._until_close():
+            self._done()
+        else:
+            self._fail("the connection was closed in the middle of the answer" + (f": {error}" if error else ""))
+
+    def eof_received(self) -> None:
+        return None
+
+    # ---- httptools --------------------------------------------------------------------------------------------------
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > self._limit:
+            self._fail(body_too_large(self._limit))
+            return
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() in (100, 102, 103):  # the answer is still to come
+            self._begin_again()
+            return
+        self._complete = True
+        self._keep_alive = self._parser.should_keep_alive()
+
+    def _begin_again(self) -> None:
+        self._headers, self._reason, self._in_body = {}, b"", False
+
+    def _until_close(self) -> bool:
+        return "content-length" not in self._headers and "transfer-encoding" not in self._headers
+
+    def _done(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            status = self._parser.get_status_code()
+            self._waiter.set_result(Answer(status, self._reason.decode("latin-1"), self._headers, body, self._size))
+
+    def _fail(self, message: str) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(FetchFailed(message))
+        self.close()
+
+
+async def _inflated(answer: Answer, limit: int) -> Answer:
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return answer
+    if encoding not in ("gzip", "x-gzip"):
+        raise FetchFailed(f'content encoding "{encoding}" is not spoken here; gzip is')
+    if len(answer.body) > _OFF_LOOP_BYTES:
+        body = await asyncio.to_thread(_gunzip, answer.body, limit)
+    else:
+        body = _gunzip(answer.body, limit)
+    return Answer(answer.status, answer.reason, answer.headers, body, answer.size)
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    """All members of a gzip stream. Raises FetchFailed."""
+    parts: list[bytes] = []
+    room = limit
+    while True:
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            part = inflate.decompress(data, room + 1)
+        except zlib.error as error:
+            raise FetchFailed(f"the body is no gzip: {error}") from None
+        room -= len(part)
+        if room < 0:
+            raise FetchFailed(body_too_large(limit))
+        parts.append(part)
+        if not inflate.eof:
+            raise FetchFailed("the compressed body is cut off")
+        data = inflate.unused_data
+        if not data:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def body_too_large(limit: int) -> str:
+    return f"the body is larger than {limit} bytes, which is the limit"
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+            return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def _shown(url: str) -> str:
+    """A URL without user and password, shortened."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()[:200]

@@ -1,0 +1,1 @@
+"""Scraping: fetching metrics from targets, at fixed times, into the store."""

@@ -1,0 +1,58 @@
+"""When a target is scraped: at fixed times of its own, whatever its last scrape took."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from streamgauge.clock import Clock
+from streamgauge.ingest.scrape.scraper import Scraper
+
+LOG = logging.getLogger(__name__)
+
+TOLERANCE_MS = 2
+"""A scrape so little off its schedule takes the scheduled time: even intervals compress to almost nothing."""
+MAX_DRIFT_MS = 1000
+"""The clock has been set when it differs by more from what was scheduled: the schedule follows it."""
+
+
+class ScrapeLoop:
+    """refusal: why targets are not to be asked at the moment, "" when they are. seed: tells servers apart, so that
+    two of them scrape the same target at different times."""
+
+    def __init__(self, scraper: Scraper, clock: Clock, seed: str, refusal: Callable[[], str]) -> None:
+        self.scraper = scraper
+        self.interval = scraper.target.interval  # ms
+        self.next_due = 0  # ms
+        self._clock = clock
+        self._seed = seed
+        self._refusal = refusal
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        clock, interval = self._clock, self.interval
+        now, begun = clock.now_ms(), clock.monotonic()
+        due = self._first_after(now)
+        at = begun + (due - now) / 1000
+        while True:
+            self.next_due = due
+            await clock.sleep(at - clock.monotonic())
+            now = clock.now_ms()
+            if abs(now - due) > MAX_DRIFT_MS and abs(clock.monotonic() - at) * 1000 < MAX_DRIFT_MS:
+                LOG.info("the clock was set: scrapes of %s follow it", self.scraper.target.url)
+                due = now
+            tolerance = min(TOLERANCE_MS, interval // 100)
+            await self._scrape(due if abs(now - due) <= tolerance else now)
+            missed = max(0, int((clock.monotonic() - at) * 1000) // interval)
+            due += interval * (missed + 1)
+            at += interval * (missed + 1) / 1000
+
+    async def _scrape(self, time: int) -> None:
+        try:
+            await self.scraper.scrape(time, self._refusal())
+        except Exception:  # a mistake of ours with what one target gave must not end the scrapes of the others
+            LOG.exception("a scrape of %s failed through a mistake in streamgauge", self.scraper.target.url)
+
+    def _first_after(self, now: int) -> int:
+        offset = self.scraper.target.offset(self._seed)
+        return now + (offset - now) % self.interval

@@ -1,0 +1,156 @@
+"""From the scrape sections of prometheus.yml, once their shape is checked, to the jobs that are scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from streamgauge.errors import ConfigError
+from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.http_options import HttpOptions, Secret, Tls
+from streamgauge.ingest.relabel import Rule
+from streamgauge.ingest.scrape.job import (
+    DEFAULT_PROTOCOLS,
+    DnsSource,
+    FileSource,
+    HttpSource,
+    Limits,
+    ScrapeJob,
+    Source,
+)
+from streamgauge.prometheus_config import GlobalConfig, HttpConfig, RelabelConfig, ScrapeConfig, TlsConfig
+
+Complain = Callable[[str, str], ConfigError]
+"""An error about a key of the scrape configuration: its name, and what is wrong."""
+
+
+class JobMaker:
+    """Makes jobs of the configurations of one server, whichever files they stand in.
+
+    Names of files are relative to the file that names them.
+    """
+
+    def __init__(self, defaults: GlobalConfig) -> None:
+        self._defaults = defaults
+        self._names: set[str] = set()
+
+    def job(self, config: ScrapeConfig, base: Path, complain: Complain) -> ScrapeJob:
+        """Raises what `complain` makes."""
+        if config.job_name in self._names:
+            raise complain("job_name", f'there are two scrape configs with the job name "{config.job_name}"')
+        self._names.add(config.job_name)
+        interval, timeout = self._times(config, complain)
+        return ScrapeJob(
+            name=config.job_name,
+            interval=interval,
+            timeout=timeout,
+            metrics_path=config.metrics_path,
+            scheme=config.scheme,
+            params=tuple((name, tuple(values)) for name, values in (config.params or {}).items()),
+            honor_labels=config.honor_labels,
+            honor_timestamps=config.honor_timestamps,
+            track_timestamps_staleness=config.track_timestamps_staleness,
+            compression=config.enable_compression,
+            protocols=tuple(self._either(config, "scrape_protocols", list(DEFAULT_PROTOCOLS))),
+            fallback_protocol=config.fallback_scrape_protocol or "",
+            extra_metrics=self._either(config, "extra_scrape_metrics", False),
+            escaping=self._either(config, "metric_name_escaping_scheme", "allow-utf-8"),
+            limits=Limits(
+                self._either(config, "body_size_limit", 0),
+                self._either(config, "sample_limit", 0),
+                self._either(config, "label_limit", 0),
+                self._either(config, "label_name_length_limit", 0),
+                self._either(config, "label_value_length_limit", 0),
+            ),
+            target_limit=self._either(config, "target_limit", 0),
+            keep_dropped=self._either(config, "keep_dropped_targets", 0),
+            http=http_options(config, base),
+            relabel=rules(config.relabel_configs),
+            metric_relabel=rules(config.metric_relabel_configs),
+            static=_static(config),
+            sources=tuple(_sources(config, base)),
+        )
+
+    def _times(self, config: ScrapeConfig, complain: Complain) -> tuple[int, int]:
+        """Interval and timeout. A timeout that is not given is never longer than the interval."""
+        interval = config.scrape_interval or self._defaults.scrape_interval or 60_000
+        timeout = config.scrape_timeout
+        if timeout is not None and timeout > interval:
+            raise complain("scrape_timeout", "the timeout is longer than the scrape interval")
+        return interval, timeout or min(self._defaults.scrape_timeout or 10_000, interval)
+
+    def _either(self, config: ScrapeConfig, name: str, default: Any) -> Any:
+        """The value that the job has, or else all jobs have, or else the default."""
+        for section in (config, self._defaults):
+            value = getattr(section, name)
+            if value is not None:
+                return value
+        return default
+
+
+def rules(configs: Sequence[RelabelConfig] | None) -> tuple[Rule, ...]:
+    return tuple(config.rule() for config in configs or ())
+
+
+def _static(config: ScrapeConfig) -> tuple[Group, ...]:
+    return tuple(
+        Group(str(number), tuple({ADDRESS: target} for target in group.targets), group.labels or {})
+        for number, group in enumerate(config.static_configs or ())
+    )
+
+
+def _sources(config: ScrapeConfig, base: Path) -> Iterator[Source]:
+    for file in config.file_sd_configs or ():
+        yield FileSource(tuple(str(base / pattern) for pattern in file.files), file.refresh_interval)
+    for http in config.http_sd_configs or ():
+        yield HttpSource(http.url, http.refresh_interval, http_options(http, base))
+    for dns in config.dns_sd_configs or ():
+        yield DnsSource(tuple(dns.names), dns.type.upper(), dns.port or 0, dns.refresh_interval)
+
+
+def http_options(config: HttpConfig, base: Path) -> HttpOptions:
+    """How to reach what a section configures. base: the folder of the file in which it stands."""
+    basic, bearer, authorization = config.basic_auth, "Bearer", config.authorization
+    credentials = _secret(config.bearer_token, config.bearer_token_file, base)
+    if authorization is not None:
+        bearer = authorization.type.strip()
+        credentials = _secret(authorization.credentials, authorization.credentials_file, base)
+    return HttpOptions(
+        user=_secret(basic.username, basic.username_file, base) if basic else Secret(),
+        password=_secret(basic.password, basic.password_file, base) if basic else Secret(),
+        scheme=bearer,
+        credentials=credentials,
+        tls=_tls(config.tls_config, base),
+        headers=tuple(_headers(config, base)),
+        follow_redirects=config.follow_redirects,
+    )
+
+
+def _headers(config: HttpConfig, base: Path) -> Iterator[tuple[str, Secret]]:
+    for name, header in (config.http_headers or {}).items():
+        for value in [*(header.values or ()), *(header.secrets or ())]:
+            yield name, _secret(value, None, base)
+        for file in header.files or ():
+            yield name, _secret(None, file, base)
+
+
+def _tls(config: TlsConfig | None, base: Path) -> Tls:
+    if config is None:
+        return Tls()
+    return Tls(
+        ca=_secret(config.ca, config.ca_file, base),
+        cert=_secret(config.cert, config.cert_file, base),
+        key=_secret(config.key, config.key_file, base),
+        server_name=config.server_name or "",
+        verify=not config.insecure_skip_verify,
+        oldest=config.min_version or "",
+        newest=config.max_version or "",
+    )
+
+
+def _secret(text: str | SecretStr | None, file: str | None, base: Path) -> Secret:
+    plain = text.get_secret_value() if isinstance(text, SecretStr) else text
+    return Secret(plain or "", str(base / file) if file else "")

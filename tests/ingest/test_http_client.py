@@ -1,0 +1,176 @@
+"""The HTTP client against servers that do what they should not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streamgauge.errors import ConfigError, FetchFailed
+from streamgauge.ingest.http_client import HttpClient, Resolver
+from streamgauge.ingest.http_options import HttpOptions, Secret, TlsContexts
+from streamgauge.testing.target import HttpTarget, Request, answer, http_target
+from streamgauge.testing.until import until
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 1 << 20
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[HttpTarget]:
+    async with http_target() as serving:
+        yield serving
+
+
+@pytest.fixture
+async def resolver() -> AsyncIterator[Resolver]:
+    resolver = Resolver()
+    yield resolver
+    resolver.close()
+
+
+def client(resolver: Resolver, options: HttpOptions | None = None) -> HttpClient:
+    options = options or HttpOptions()
+    return HttpClient(options, TlsContexts(options.tls), resolver)
+
+
+async def test_one_connection_is_kept_and_opened_again(target: HttpTarget, resolver: Resolver) -> None:
+    fetching = client(resolver)
+    for _ in range(3):
+        assert (await fetching.get(target.url(), {}, LIMIT)).body == b"a 1\n"
+    assert target.connections == 1
+    target.close = True
+    await fetching.get(target.url(), {}, LIMIT)
+    await fetching.get(target.url(), {}, LIMIT)
+    assert target.connections == 2
+    fetching.close()
+
+
+async def test_a_name_is_looked_up(target: HttpTarget, resolver: Resolver) -> None:
+    fetching = client(resolver)
+    assert (await fetching.get(f"http://localhost:{target.port}/", {}, LIMIT)).status == 200
+    assert target.requests[0].headers["host"] == f"localhost:{target.port}"
+    with pytest.raises(FetchFailed, match=r"looking up nowhere\.invalid: "):
+        await fetching.get("http://nowhere.invalid/", {}, LIMIT)
+    fetching.close()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "this is no HTTP answer"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort",
+            "the connection was closed in the middle of the answer",
+        ),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nlonger", "the answer has more bytes than it announced"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "this is no HTTP answer"),
+        (CHUNKED + b"5\r\nhello\r\n", "the connection was closed in the middle of the answer"),
+        (CHUNKED + b"zz\r\n", "this is no HTTP answer"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000 + b"\r\n", "the head of the answer is larger than"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
+        (CHUNKED + b"%x\r\n" % (LIMIT + 1) + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
+        (answer(b"x", headers={"content-encoding": "br"}), 'content encoding "br" is not spoken here; gzip is'),
+        (answer(b"no gzip at all", headers={"content-encoding": "gzip"}), "the body is no gzip"),
+        (b"", "the connection was closed before there was an answer"),
+    ],
+)
+async def test_answers_that_are_none(target: HttpTarget, resolver: Resolver, reply: bytes, words: str) -> None:
+    target.reply, target.close = reply, True
+    fetching = client(resolver)
+    with pytest.raises(FetchFailed, match=words):
+        await fetching.get(target.url(), {}, LIMIT)
+    target.reply, target.close = answer("a 1\n"), False
+    assert (await fetching.get(target.url(), {}, LIMIT)).body == b"a 1\n"
+    fetching.close()
+
+
+async def test_a_body_may_end_with_the_connection(target: HttpTarget, resolver: Resolver) -> None:
+    target.reply, target.close = b"HTTP/1.0 200 OK\r\n\r\na 1\n", True
+    assert (await client(resolver).get(target.url(), {}, LIMIT)).body == b"a 1\n"
+    target.reply = CHUNKED + b"2\r\na \r\n2\r\n1\n\r\n0\r\n\r\n"
+    assert (await client(resolver).get(target.url(), {}, LIMIT)).body == b"a 1\n"
+    target.reply = b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer("a 1\n")
+    assert (await client(resolver).get(target.url(), {}, LIMIT)).body == b"a 1\n"
+
+
+async def test_giving_up_closes_the_connection(target: HttpTarget, resolver: Resolver) -> None:
+    target.reply = lambda request: None
+    fetching = client(resolver)
+    waiting = asyncio.create_task(fetching.get(target.url(), {}, LIMIT))
+    await until(lambda: target.requests)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    target.reply = answer("a 1\n")
+    assert (await fetching.get(target.url(), {}, LIMIT)).body == b"a 1\n"
+    fetching.close()
+
+
+def redirect(to: str) -> bytes:
+    return answer(b"", status="302 Found", headers={"location": to})
+
+
+async def test_redirects(target: HttpTarget, resolver: Resolver) -> None:
+    options = HttpOptions(scheme="Bearer", credentials=Secret("sesame"))
+    async with http_target() as other:
+
+        def reply(request: Request) -> bytes:
+            return redirect({"/a": "/b", "/b": other.url("/c")}[request.target])
+
+        target.reply = reply
+        fetching = client(resolver, options)
+        assert (await fetching.get(target.url("/a"), {}, LIMIT)).body == b"a 1\n"
+        assert [request.headers.get("authorization") for request in target.requests] == ["Bearer sesame"] * 2
+        assert "authorization" not in other.requests[0].headers, "another host does not get the secret"
+        fetching.close()
+    for to, words in (
+        ("file:///etc/passwd", "redirected to file:///etc/passwd; only http and https are followed"),
+        (target.url("/a"), "redirected more than 10 times"),
+    ):
+        target.reply = redirect(to)
+        fetching = client(resolver)
+        with pytest.raises(FetchFailed, match=words):
+            await fetching.get(target.url("/a"), {}, LIMIT)
+        fetching.close()
+    fetching = client(resolver, HttpOptions(follow_redirects=False))
+    assert (await fetching.get(target.url("/a"), {}, LIMIT)).status == 302
+    fetching.close()
+
+
+async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "secret"
+    file.write_text("pässword\n", encoding="utf-8")
+    for options, header in (
+        (HttpOptions(user=Secret("u"), password=Secret(file=str(file))), "Basic dTpww6Rzc3dvcmQ="),
+        (HttpOptions(scheme="Token", credentials=Secret("t")), "Token t"),
+    ):
+        fetching = client(resolver, options)
+        await fetching.get(target.url(), {"x": "y"}, LIMIT)
+        assert target.requests[-1].headers["authorization"] == header
+        assert target.requests[-1].headers["x"] == "y"
+        fetching.close()
+    fetching = client(
+        resolver, HttpOptions(headers=(("x-scope", Secret("a")),), credentials=Secret(file=str(file) + "x"))
+    )
+    with pytest.raises(ConfigError, match="secretx cannot be read: No such file"):
+        await fetching.get(target.url(), {}, LIMIT)
+    fetching = client(resolver, HttpOptions(headers=(("x-scope", Secret("a\r\nb")),)))
+    with pytest.raises(FetchFailed, match="line break"):
+        await fetching.get(target.url(), {}, LIMIT)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/"])
+async def test_urls_that_are_none(resolver: Resolver, url: str) -> None:
+    with pytest.raises(FetchFailed):
+        await client(resolver).get(url, {}, LIMIT)
