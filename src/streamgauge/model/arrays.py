@@ -8,7 +8,9 @@ import numpy.typing as npt
 Bools = npt.NDArray[np.bool_]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+UInt8s = npt.NDArray[np.uint8]
 UInt32s = npt.NDArray[np.uint32]
+UInt64s = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 STALE_BITS = 0x7FF0000000000002
