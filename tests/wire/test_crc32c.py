@@ -1,4 +1,4 @@
-"""CRC-32C against published values and against the definition, one bit after the other."""
+"""CRC-32C against published values and against the definition, one byte after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgauge.testing.chunks import crc32c as defined
+from streamgauge.testing.remote_read import crc32c as defined
 from streamgauge.wire.crc32c import crc32c
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamgauge.model.arrays import STALE_BITS
-from streamgauge.testing.chunks import decode_chunk
+from streamgauge.testing.remote_read import decode_chunk
 from streamgauge.wire.xor_chunks import CHUNK_SAMPLES, MAX_CHUNK_BYTES, encode
 
 Sample = tuple[int, int]  # time, bits of the value

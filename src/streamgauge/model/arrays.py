@@ -1,6 +1,8 @@
-"""Names for the NumPy array types that flow through the package."""
+"""Names for the NumPy array types that flow through the package, and what is done with them everywhere."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -26,3 +28,13 @@ def stale_mask(values: Floats) -> Bools:
 def stale_marker(count: int = 1) -> Floats:
     """An array of `count` stale markers."""
     return np.full(count, STALE_BITS, np.int64).view(np.float64)
+
+
+def cut(sizes: Int64s, limit: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into ranges [first, last) whose sizes add up to `limit` at most, or of one row."""
+    ends = np.cumsum(sizes)
+    first, done = 0, 0
+    while first < len(ends):
+        last = max(int(np.searchsorted(ends, done + limit, side="right")), first + 1)
+        yield first, last
+        first, done = last, int(ends[last - 1])

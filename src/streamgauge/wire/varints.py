@@ -5,12 +5,11 @@ Encoding: https://protobuf.dev/programming-guides/encoding/#varints
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pyarrow as pa
 
 from streamgauge.model.arrays import Int64s, UInt8s, UInt64s
+from streamgauge.wire.byte_strings import byte_strings
 
 _LIMITS = 1 << np.arange(7, 64, 7, dtype=np.uint64)
 """The smallest number of two bytes, of three, …, of ten."""
@@ -41,21 +40,14 @@ def varints(numbers: Int64s) -> pa.BinaryArray:
     """Each number, taken as unsigned, as a byte string."""
     unsigned = numbers.astype(np.int64).view(np.uint64)
     lengths = varint_lengths(unsigned)
-    return ragged(varint_matrix(unsigned, lengths), lengths)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return byte_strings(ragged(varint_matrix(unsigned, lengths), lengths), offsets)
 
 
-def ragged(matrix: UInt8s, lengths: Int64s) -> pa.BinaryArray:
-    """The first `lengths` bytes of each row."""
+def ragged(matrix: UInt8s, lengths: Int64s) -> UInt8s:
+    """The first `lengths` bytes of each row, one behind the other."""
     longest = matrix.shape[1]
     if len(lengths) and int(lengths.min()) == longest:
-        data = matrix.reshape(-1)
-    else:
-        data = matrix[np.arange(longest) < lengths[:, None]]
-    return byte_strings(data, np.concatenate(([0], np.cumsum(lengths))))
-
-
-def byte_strings(data: UInt8s, offsets: Int64s) -> pa.BinaryArray:
-    """data[offsets[i]:offsets[i + 1]] as byte strings, without copying. Below 2 GiB together."""
-    places = pa.py_buffer(offsets.astype(np.int32).data)
-    content = pa.py_buffer(np.ascontiguousarray(data).data)
-    return cast(pa.BinaryArray, pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, places, content]))
+        return matrix.reshape(-1)
+    chosen: UInt8s = matrix[np.arange(longest) < lengths[:, None]]
+    return chosen
