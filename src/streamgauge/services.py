@@ -26,6 +26,7 @@ from streamgauge.store.store import Store
 LOG = logging.getLogger(__name__)
 
 SNAPSHOTS = "streamgauge.store.snapshot"
+READ_ANSWERS = "streamgauge.wire.read_answers"
 """Imported by query workers before their first query."""
 
 
@@ -66,7 +67,7 @@ class ServerServices:
             self._take_snapshot,
             clock=clock,
             max_waiting=settings.query_concurrency,
-            preload=(SNAPSHOTS,),
+            preload=(SNAPSHOTS, READ_ANSWERS),
             failed=self._query_failed,
         )
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.errors import BadInput
-from streamgauge.model.source import Matcher, MatchOp
+from streamgauge.model.source import Matcher, MatchOp, Selector
 from streamgauge.testing.remote_read import query, request
 from streamgauge.testing.requests import nested, varint
-from streamgauge.wire.remote_read import MAX_FIELDS, ReadQuery, ReadRequest, ResponseType, decode
+from streamgauge.wire.remote_read import MAX_FIELDS, ReadRequest, ResponseType, decode
 
 Field = descriptor_pb2.FieldDescriptorProto
 OPS = list(MatchOp)
@@ -61,10 +61,10 @@ def _official() -> type[Any]:
 Official = _official()
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=10)
 MATCHERS = st.builds(Matcher, TEXTS, st.sampled_from(OPS), TEXTS)
-QUERIES = st.builds(ReadQuery, st.lists(MATCHERS, max_size=4).map(tuple), INT64, INT64)
+QUERIES = st.builds(Selector, st.lists(MATCHERS, max_size=4).map(tuple), INT64, INT64)
 
 
-def official(queries: list[ReadQuery], accepted: list[int]) -> Any:
+def official(queries: list[Selector], accepted: list[int]) -> Any:
     message = Official()
     for each in queries:
         out = message.queries.add(start_timestamp_ms=each.start, end_timestamp_ms=each.end)
@@ -75,7 +75,7 @@ def official(queries: list[ReadQuery], accepted: list[int]) -> Any:
 
 
 @given(st.lists(QUERIES, max_size=4), st.lists(st.integers(0, 1), max_size=3))
-def test_what_the_official_library_writes_is_read(queries: list[ReadQuery], accepted: list[int]) -> None:
+def test_what_the_official_library_writes_is_read(queries: list[Selector], accepted: list[int]) -> None:
     wanted = ResponseType(accepted[0]) if accepted else SAMPLES
     assert decode(official(queries, accepted).SerializeToString()) == ReadRequest(tuple(queries), wanted)
 
@@ -125,7 +125,7 @@ def test_unknown_fields_are_skipped() -> None:
     unknown = b"\x78\x05" + nested(14, b"x") + b"\x69" + bytes(8) + b"\x65" + bytes(4)
     matcher = nested(3, unknown + nested(2, b"a") + nested(3, b"b") + unknown)
     data = unknown + nested(1, unknown + b"\x08\x01" + matcher + nested(4, unknown) + b"\x10\x05") + unknown
-    assert decode(data) == ReadRequest((ReadQuery((Matcher("a", MatchOp.EQUAL, "b"),), 1, 5),), SAMPLES)
+    assert decode(data) == ReadRequest((Selector((Matcher("a", MatchOp.EQUAL, "b"),), 1, 5),), SAMPLES)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import enum
 from dataclasses import dataclass
 
 from streamgauge.errors import BadInput
-from streamgauge.model.source import Matcher, MatchOp
+from streamgauge.model.source import Matcher, MatchOp, Selector
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, field, signed, varint
 
 MAX_FIELDS = 5_000
@@ -32,17 +32,8 @@ class ResponseType(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadQuery:
-    """The series that fulfil all of `matchers`, with their samples of a range. Times are ms, both ends inclusive."""
-
-    matchers: tuple[Matcher, ...]
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
 class ReadRequest:
-    queries: tuple[ReadQuery, ...]
+    queries: tuple[Selector, ...]
     response_type: ResponseType
 
 
@@ -57,7 +48,7 @@ class _Decoder:
         self._fields = 0
 
     def request(self) -> ReadRequest:
-        queries: list[ReadQuery] = []
+        queries: list[Selector] = []
         accepted: list[int] = []
         for number, kind, a, b in self._of(0, len(self._data)):
             if number == 1:
@@ -70,7 +61,7 @@ class _Decoder:
                 accepted.append(a)
         return ReadRequest(tuple(queries), _agreed(accepted))
 
-    def _query(self, start: int, stop: int) -> ReadQuery:
+    def _query(self, start: int, stop: int) -> Selector:
         matchers: list[Matcher] = []
         times = {1: 0, 2: 0}
         hints: dict[int, int] = {}
@@ -84,7 +75,7 @@ class _Decoder:
             elif number == 4:
                 expect(kind, BYTES, "the hints of a query", b)
                 hints |= self._hints(a, b)
-        return ReadQuery(tuple(matchers), *_narrowed(times[1], times[2], hints.get(3, 0), hints.get(4, 0)))
+        return Selector(tuple(matchers), *_narrowed(times[1], times[2], hints.get(3, 0), hints.get(4, 0)))
 
     def _matcher(self, start: int, stop: int) -> Matcher:
         op, texts = 0, {2: "", 3: ""}
