@@ -50,7 +50,7 @@ class _Bits:
 
 def decode_chunk(chunk: bytes) -> list[tuple[int, int]]:
     """(time, bits of the value) of each sample of a Prometheus XOR chunk. Raises ValueError if it is not whole, or
-    something follows."""
+    something follows: of zeros there may be less than a byte, and one more, which Prometheus sometimes has begun."""
     stream = _Bits(chunk)
     count = stream.take(16)
     samples: list[tuple[int, int]] = []
@@ -70,7 +70,7 @@ def decode_chunk(chunk: bytes) -> list[tuple[int, int]]:
                 value ^= stream.take(width) << (64 - leading - width)
         time = (time + (1 << 63) & _UINT64) - (1 << 63)
         samples.append((time, value))
-    if len(stream.rest()) >= 8 or "1" in stream.rest():
+    if len(stream.rest()) >= 16 or "1" in stream.rest():
         raise ValueError("something follows the last sample")
     return samples
 
