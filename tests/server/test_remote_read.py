@@ -111,6 +111,24 @@ def test_a_read_is_within_the_limits_of_a_query(start_server: StartServer, accep
     assert server.metric('streamgauge_http_requests_total{code="422",handler="/api/v1/read"}') == 1
 
 
+@pytest.mark.parametrize("accept", [[], [STREAMED_XOR_CHUNKS]])
+def test_a_client_that_goes_away_cancels_its_read(start_server: StartServer, accept: list[int]) -> None:
+    """Seconds of work, given up at once."""
+    server = start_server("--query-max-samples", "100000000")
+    samples = [(NOW - i, float(i)) for i in range(200)]
+    assert server.write([Series({"__name__": "many", "i": str(i)}, samples) for i in range(1000)]).status == 204
+    body = snappy(request(*[query(0, NOW, ("__name__", "=", "many"))] * 250, accept=accept))
+    head = f"POST /api/v1/read HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head.encode() + body)
+        while not (running := server.data_of("/api/v1/status/queries")["queries"]):
+            pass
+        assert running[0]["query"].startswith('read {__name__="many"} {__name__="many"}')
+    while server.metric("streamgauge_query_canceled_total") == 0:
+        pass
+    assert server.metric("streamgauge_query_killed_total") == 0
+
+
 def test_external_labels(start_server: StartServer, tmp_path) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text("global: {external_labels: {replica: one}}\n")

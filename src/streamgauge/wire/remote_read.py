@@ -18,8 +18,9 @@ from streamgauge.errors import BadInput
 from streamgauge.model.source import Matcher, MatchOp, Selector
 from streamgauge.wire.protobuf import BYTES, VARINT, expect, field, signed, varint
 
-MAX_FIELDS = 5_000
-"""Fields of one request, those of its parts included: more than a thousand matchers, and some 10 ms of work."""
+MAX_FIELDS = 2_000
+"""Fields of one request, those of its parts included: a hundred queries of three matchers, and some 5 ms of work on the
+event loop."""
 
 _OPS = (MatchOp.EQUAL, MatchOp.NOT_EQUAL, MatchOp.MATCH, MatchOp.NOT_MATCH)
 
