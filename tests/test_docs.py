@@ -122,8 +122,8 @@ def test_the_tour_can_be_typed(tour: Tour) -> None:
 def test_snippets_of_configuration_are_right() -> None:
     prometheus, grafana = blocks("yaml")
     parse_config(prometheus, "prometheus.yml", {})
-    (write,) = yaml.safe_load(prometheus)["remote_write"]
-    assert write["url"] == f"{DEFAULT_URL}/api/v1/write"
+    (write,), (read,) = (yaml.safe_load(prometheus)[f"remote_{way}"] for way in ("write", "read"))
+    assert (write["url"], read["url"]) == (f"{DEFAULT_URL}/api/v1/write", f"{DEFAULT_URL}/api/v1/read")
     (source,) = yaml.safe_load(grafana)["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", DEFAULT_URL)
     for snippet in blocks("yaml", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")):

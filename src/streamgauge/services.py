@@ -28,6 +28,7 @@ from streamgauge.store.store import Store
 LOG = logging.getLogger(__name__)
 
 SNAPSHOTS = "streamgauge.store.snapshot"
+READ_ANSWERS = "streamgauge.wire.read_answers"
 """Imported by query workers before their first query."""
 
 
@@ -70,7 +71,7 @@ class ServerServices:
             clock=clock,
             concurrency=settings.query_concurrency,
             max_waiting=settings.query_queue,
-            preload=(SNAPSHOTS,),
+            preload=(SNAPSHOTS, READ_ANSWERS),
             failed=self._query_failed,
         )
 

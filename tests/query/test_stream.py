@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.query.stream import compressed, framed
+from streamgauge.wire import snappy
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(1, 20))
@@ -24,10 +25,12 @@ def decompressed(data: bytes, encoding: str, size: int) -> bytes:
         return gzip.decompress(data)
     if encoding == "zstd":
         return pa.Codec("zstd").decompress(data, size).to_pybytes()  # of one frame only
+    if encoding == "snappy":
+        return snappy.decompress(data, size)
     return data
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip", "zstd"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "zstd", "snappy"])
 @given(st.lists(st.binary(max_size=100_000), min_size=1, max_size=5))
 def test_content_codings_can_be_taken_back(encoding: str, chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
@@ -47,3 +50,8 @@ def test_compression_streams(encoding: str) -> None:
 
     assert any(compressed(endless(), encoding))
     assert asked < 10
+
+
+def test_snappy_compresses_what_comes_in_pieces() -> None:
+    chunks = [b"abcdefgh" * 20_000] * 10
+    assert len(b"".join(compressed(chunks, "snappy"))) < 100_000

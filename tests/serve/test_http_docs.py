@@ -9,7 +9,10 @@ import pytest
 
 from streamgauge.serve.app import endpoints
 from streamgauge.serve.connections import ConnectionLimits
+from streamgauge.serve.remote_read import MAX_REQUEST_BYTES
 from streamgauge.serve.services import HttpOptions
+from streamgauge.wire.remote_read import MAX_FIELDS
+from streamgauge.wire.xor_chunks import CHUNK_SAMPLES
 
 pytestmark = pytest.mark.anyio
 
@@ -43,3 +46,10 @@ def test_the_limits_are_those_of_the_code():
         f"| {limits.connections:,},",
     ):
         assert shown in text
+
+
+def test_the_limits_of_a_read_request_are_those_of_the_code():
+    text = " ".join(PAGE.read_text().split())
+    assert f"at most {MAX_REQUEST_BYTES // 1024} KiB before and after" in text
+    assert f"at most {MAX_FIELDS:,} fields" in text
+    assert f"chunks of {CHUNK_SAMPLES}" in text

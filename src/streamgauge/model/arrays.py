@@ -1,6 +1,8 @@
-"""Names for the NumPy array types that flow through the package."""
+"""Names for the NumPy array types that flow through the package, and what is done with them everywhere."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +10,9 @@ import numpy.typing as npt
 Bools = npt.NDArray[np.bool_]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+UInt8s = npt.NDArray[np.uint8]
 UInt32s = npt.NDArray[np.uint32]
+UInt64s = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 STALE_BITS = 0x7FF0000000000002
@@ -24,3 +28,13 @@ def stale_mask(values: Floats) -> Bools:
 def stale_marker(count: int = 1) -> Floats:
     """An array of `count` stale markers."""
     return np.full(count, STALE_BITS, np.int64).view(np.float64)
+
+
+def cut(sizes: Int64s, limit: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into ranges [first, last) whose sizes add up to `limit` at most, or of one row."""
+    ends = np.cumsum(sizes)
+    first, done = 0, 0
+    while first < len(ends):
+        last = max(int(np.searchsorted(ends, done + limit, side="right")), first + 1)
+        yield first, last
+        first, done = last, int(ends[last - 1])

@@ -31,6 +31,15 @@ class Matcher:
 
 
 @dataclass(frozen=True, slots=True)
+class Selector:
+    """Which series, those that fulfil all matchers, and which of their samples. Times are ms, both ends inclusive."""
+
+    matchers: tuple[Matcher, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """Samples of many series in compressed-row form: series i has times[offsets[i]:offsets[i+1]], strictly ascending,
     and the values beside them. Stale markers are kept, bit for bit."""
@@ -42,6 +51,13 @@ class Samples:
     def __len__(self) -> int:
         """The number of series."""
         return len(self.offsets) - 1
+
+    def take(self, rows: Int64s) -> Samples:
+        """The samples of the given series, in the given order. What is taken is copied."""
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], counts)
+        return Samples(offsets, self.times[places], self.values[places])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from streamgauge.query.promql.engine import evaluate
 from streamgauge.query.promql.format import format_query, parse_tree
 from streamgauge.query.promql.parser import parse_selector
 from streamgauge.query.promql.steps import Grid
+from streamgauge.query.raw import raw_series
 from streamgauge.query.requests import (
     CardinalityQuery,
     FederateQuery,
@@ -30,6 +31,7 @@ from streamgauge.query.requests import (
     LabelValuesQuery,
     ParseQuery,
     RangeQuery,
+    RawQuery,
     SeriesQuery,
 )
 from streamgauge.query.result import Matrix, RangeVector, Result, Vector
@@ -75,6 +77,8 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
             return _json(json_data(cardinality(source.series([], *ALL_TIME, budget), limit)))
         case FederateQuery() as query:
             return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
+        case RawQuery() as query:
+            return Response(query.format.content_type, raw_series(query, source, budget))
 
 
 def _json(data: Body, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import StreamgaugeError
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Floats, Int64s, cut
 from streamgauge.model.frame import LabelFrame
 from streamgauge.query.budget import Budget
 from streamgauge.query.labels import LabelTexts, used_bytes
@@ -69,7 +69,7 @@ def series_data(frame: LabelFrame, budget: Budget) -> Iterator[bytes]:
     sizes = labels.sizes()
     budget.check_answer(int(sizes.sum()))
     yield b"["
-    for first, last in _ranges(_ROW_BYTES + sizes):
+    for first, last in cut(_ROW_BYTES + sizes, CHUNK_BYTES):
         text = concatenated(join(",{", labels.rows(first, last), "}"))
         yield text[1:] if first == 0 else text
     yield b"]"
@@ -80,7 +80,7 @@ def strings_data(values: pa.StringArray, budget: Budget) -> Iterator[bytes]:
     budget.check_answer(text_bytes(values))
     yield b"["
     sizes = pc.cast(pc.binary_length(values), pa.int64()).to_numpy()
-    for first, last in _ranges(sizes):
+    for first, last in cut(sizes, CHUNK_BYTES):
         text = concatenated(join(",", _quoted(values.slice(first, last - first))))
         yield text[1:] if first == 0 else text
     yield b"]"
@@ -99,7 +99,7 @@ def _vector(result: Vector) -> Iterator[bytes]:
     labels = _labels(result.labels)
     middle = f'}},"value":[{_time(result.time)},"'
     yield b"["
-    for first, last in _ranges(_ROW_BYTES + labels.sizes()):
+    for first, last in cut(_ROW_BYTES + labels.sizes(), CHUNK_BYTES):
         values = value_texts(result.values[first:last])
         text = concatenated(join(',{"metric":{', labels.rows(first, last), middle, values, '"]}'))
         yield text[1:] if first == 0 else text
@@ -112,7 +112,7 @@ def _matrix(result: Matrix) -> Iterator[bytes]:
     times = time_texts(result.times)
 
     def pieces() -> Iterator[bytes]:
-        for first, last in _ranges(_ROW_BYTES + labels.sizes() + counts * _POINT_BYTES):
+        for first, last in cut(_ROW_BYTES + labels.sizes() + counts * _POINT_BYTES, CHUNK_BYTES):
             present = result.present[first:last]
             steps = np.nonzero(present)[1]
             starts = np.cumsum(counts[first:last]) - counts[first:last]
@@ -127,7 +127,7 @@ def _range_vector(result: RangeVector) -> Iterator[bytes]:
     samples = result.samples
 
     def pieces() -> Iterator[bytes]:
-        for first, last in _ranges(_ROW_BYTES + labels.sizes() + np.diff(samples.offsets) * _POINT_BYTES):
+        for first, last in cut(_ROW_BYTES + labels.sizes() + np.diff(samples.offsets) * _POINT_BYTES, CHUNK_BYTES):
             begin, end = samples.offsets[first], samples.offsets[last]
             steps = np.arange(end - begin)
             starts = samples.offsets[first:last] - begin
@@ -184,16 +184,6 @@ def _quoted(texts: pa.StringArray) -> pa.StringArray:
         escaped = [json.dumps(text, ensure_ascii=False) for text in texts.filter(special).to_pylist()]
         quoted = pc.replace_with_mask(quoted, special, pa.array(escaped, pa.string()))
     return quoted
-
-
-def _ranges(sizes: Int64s) -> Iterator[tuple[int, int]]:
-    """Cut rows into ranges of about CHUNK_BYTES each, of one row at least."""
-    ends = np.cumsum(sizes)
-    first, done = 0, 0
-    while first < len(ends):
-        last = max(int(np.searchsorted(ends, done + CHUNK_BYTES, side="right")), first + 1)
-        yield first, last
-        first, done = last, int(ends[last - 1])
 
 
 def _time(time: int) -> str:

@@ -89,3 +89,26 @@ def _used(column: LabelColumn | None, rows: int) -> tuple[Int32s, pa.StringArray
     used, places = np.unique(column.codes, return_inverse=True)
     absent = int(len(used) > 0 and used[0] == ABSENT)
     return (places - absent).astype(np.int32), column.values.take(used[absent:])
+
+
+def label_order(frame: LabelFrame) -> Int64s:
+    """The rows in the order in which Prometheus has series: pair after pair by name and value, the shorter first."""
+    later = np.zeros(len(frame), np.bool_)  # whether a row has a label behind the present one
+    keys: list[tuple[Int64s, int]] = []
+    for name in sorted(frame.columns, reverse=True):
+        codes, values = _used(frame.columns[name], len(frame))
+        absent = codes == ABSENT
+        rank = np.empty(len(values) + 1, np.int64)
+        rank[pc.sort_indices(values).to_numpy()] = np.arange(1, len(values) + 1)
+        key = rank[codes]
+        key[absent] = np.where(later[absent], len(values) + 1, 0)  # its next label comes later, or it has ended
+        later |= ~absent
+        keys.append((key, len(values) + 2))
+    combined, radix = np.zeros(len(frame), np.int64), 1
+    for key, width in reversed(keys):
+        if radix > (1 << 62) // width:
+            distinct, combined = np.unique(combined, return_inverse=True)
+            radix = len(distinct)
+        combined = combined * width + key
+        radix *= width
+    return np.argsort(combined, kind="stable")

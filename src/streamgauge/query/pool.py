@@ -97,7 +97,7 @@ class WorkerPool:
         max_waiting: how many queries may wait for a worker; the next is refused.
         memory_limit: bytes of private memory of one worker.
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
-        preload: modules that the snapshots need where they are opened.
+        preload: modules that snapshots and formats of answers need where they are used.
         spool_directory: where answers go that their clients are slow to take.
         failed: is told every error that a query itself met.
         """

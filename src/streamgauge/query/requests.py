@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamgauge.model.source import Snapshot
+from streamgauge.model.source import Selection, Selector, Snapshot
 from streamgauge.query.budget import Limits
 
 DEFAULT_LOOKBACK_MS = 300_000
@@ -86,6 +86,25 @@ class CardinalityQuery:
     limit: int = 10
 
 
+class SeriesFormat(Protocol):
+    """How series go out with all their samples. Picklable: who asks chooses it, the worker uses it."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def encode(self, query: int, selection: Selection) -> Iterator[bytes]:
+        """What was found for the selector number `query`. Called for each of them, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawQuery:
+    """Series with all their samples, stale markers among them: what remote read asks for."""
+
+    selectors: tuple[Selector, ...]
+    format: SeriesFormat
+    external_labels: tuple[tuple[str, str], ...] = ()
+
+
 Query = (
     InstantQuery
     | RangeQuery
@@ -96,12 +115,13 @@ Query = (
     | ParseQuery
     | FederateQuery
     | CardinalityQuery
+    | RawQuery
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One question to a worker. `encoding` is the content coding of the answer: identity, gzip or zstd."""
+    """One question to a worker. `encoding` is the content coding of the answer: identity, gzip, zstd or snappy."""
 
     query: Query
     limits: Limits = field(default_factory=Limits)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from streamgauge.errors import Busy, StreamgaugeError
 from streamgauge.query.encode import JSON, error_body
 from streamgauge.query.process import WorkerProcess
+from streamgauge.query.raw import selector_text
 from streamgauge.query.requests import (
     Answer,
     CardinalityQuery,
@@ -21,6 +22,7 @@ from streamgauge.query.requests import (
     ParseQuery,
     Query,
     RangeQuery,
+    RawQuery,
     RunningQuery,
     SeriesQuery,
 )
@@ -120,11 +122,13 @@ def _words(query: Query) -> str:
             return " ".join(("federate", *query.matches))
         case CardinalityQuery():
             return "cardinality"
+        case RawQuery():
+            return " ".join(("read", *map(selector_text, query.selectors)))
 
 
 def failure(job: Job, error: StreamgaugeError) -> Answer:
-    """The answer that says why there is none: the API's envelope, or for /federate a line of text."""
-    if isinstance(job.query, FederateQuery):
+    """The answer that says why there is none: the API's envelope, or a line of text for /federate and remote read."""
+    if isinstance(job.query, FederateQuery | RawQuery):
         content_type, body = "text/plain; charset=utf-8", f"{error.message}\n".encode()
     else:
         content_type, body = JSON, error_body(error)

@@ -9,16 +9,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from streamgauge.errors import QueryFailed
+
 GZIP_LEVEL = 1
 """On the JSON of a range query level 1 makes a fifth to a third more bytes than level 6 in a quarter of its time."""
 
+_MAX_SNAPPY_BYTES = (1 << 32) - 1
+
 
 def compressed(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """The chunks in one of the content codings identity, gzip and zstd."""
+    """The chunks in one of the content codings identity, gzip, zstd and snappy (one block, as Prometheus has it)."""
     if encoding == "gzip":
         return _gzip(chunks)
     if encoding == "zstd":
         return _zstd(chunks)
+    if encoding == "snappy":
+        return _snappy(chunks)
     if encoding != "identity":
         raise ValueError(f"no content coding {encoding}")
     return iter(chunks)
@@ -60,6 +66,33 @@ def _zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
             coder.write(chunk)
             yield out.take()
     yield out.take()
+
+
+def _snappy(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """One block: its whole length as a varint, then elements, which refer to nothing outside of their own chunk here.
+
+    Nothing goes out before everything is compressed, since the length comes first.
+    """
+    codec = pa.Codec("snappy")
+    length = 0
+    blocks = []
+    for chunk in chunks:
+        if chunk:
+            length += len(chunk)
+            if length > _MAX_SNAPPY_BYTES:
+                raise QueryFailed(f"the answer has more than {_MAX_SNAPPY_BYTES} bytes, snappy's limit; ask for less")
+            blocks.append(codec.compress(chunk, asbytes=True)[len(_varint(len(chunk))) :])
+    yield _varint(length)
+    yield from blocks
+
+
+def _varint(number: int) -> bytes:
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 class _Collected(io.RawIOBase):

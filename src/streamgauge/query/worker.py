@@ -44,7 +44,7 @@ class WorkerSettings:
     memory_limit: int
     """Bytes that a query may allocate, all together. On Linux the kernel refuses more."""
     preload: tuple[str, ...] = ()
-    """Modules that snapshots will need."""
+    """Modules that snapshots and formats of answers will need."""
 
 
 def main(sock: socket.socket, settings: WorkerSettings) -> None:

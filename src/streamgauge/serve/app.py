@@ -14,6 +14,7 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
 from streamgauge.serve.prometheus_api import PrometheusApi
+from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
@@ -41,6 +42,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table: list[Endpoint] = []
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
+    table += RemoteRead(services, options).endpoints()
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()

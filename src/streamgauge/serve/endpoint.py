@@ -30,9 +30,10 @@ class Endpoint:
     methods: tuple[str, ...] = GET
     params: tuple[str, ...] = ()
     while_starting: bool = False  # answered before the log is replayed
+    takes_form: bool = True  # a body holds parameters; else the handler reads it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        params = await read_params(request, self.params)
+        params = await read_params(request, self.params, self.takes_form)
         response = await self.handler(request, params)
         await response(scope, receive, send)

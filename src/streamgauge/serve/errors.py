@@ -2,7 +2,7 @@
 
     {"status": "error", "errorType": "bad_data", "error": "a sentence"}
 
-Remote write, federation, probes and the page answer in text, as Prometheus does.
+Remote write and read, federation, probes and the page answer in text, as Prometheus does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamgauge.errors import Busy, StreamgaugeError
 logger = logging.getLogger(__name__)
 
 API = "/api/"
-TEXT_APIS = frozenset({"/api/v1/write"})
+TEXT_APIS = frozenset({"/api/v1/write", "/api/v1/read"})
 HIDDEN = "internal error; the server's log says more"
 
 

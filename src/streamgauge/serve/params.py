@@ -83,29 +83,36 @@ class Params:
         return count
 
 
-async def read_params(request: Request, declared: Collection[str]) -> Params:
-    """Parameters of the query string and, for POST, PUT and PATCH, of a form. A form's values come first.
+async def read_params(request: Request, declared: Collection[str], takes_form: bool = True) -> Params:
+    """Parameters of the query string and, for POST, PUT and PATCH, of a form. A form's values come first. Without
+    `takes_form` the body is left to be read.
 
     Raises BadInput, TooLarge, or UnsupportedMedia for a body that is no form.
     """
     pairs = _parse(request.scope["query_string"])
-    if request.method in ("POST", "PUT", "PATCH"):
+    if takes_form and request.method in ("POST", "PUT", "PATCH"):
         body = await _read_form(request)
         if body:
             pairs = _parse(body) + pairs
     return Params(pairs, declared)
 
 
-async def _read_form(request: Request) -> bytes:
+async def read_body(request: Request, limit: int, what: str) -> bytes:
+    """The request's body. Raises TooLarge as soon as it has more than `limit` bytes."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_FORM_BYTES:
-            raise TooLarge(f"the form is larger than {MAX_FORM_BYTES} bytes")
+        if len(body) > limit:
+            raise TooLarge(f"the {what} is larger than {limit} bytes")
+    return bytes(body)
+
+
+async def _read_form(request: Request) -> bytes:
+    body = await read_body(request, MAX_FORM_BYTES, "form")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and kind != "application/x-www-form-urlencoded":
         raise UnsupportedMedia(f"parameters are taken as application/x-www-form-urlencoded, not as {quoted(kind)}")
-    return bytes(body)
+    return body
 
 
 def _parse(raw: bytes) -> list[tuple[str, str]]:

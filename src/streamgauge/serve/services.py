@@ -21,7 +21,7 @@ class HttpOptions:
     lookback: int = DEFAULT_LOOKBACK_MS  # ms
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
-    external_labels: tuple[tuple[str, str], ...] = ()  # added by /federate
+    external_labels: tuple[tuple[str, str], ...] = ()  # added by /federate and remote read
 
 
 @dataclass(frozen=True, slots=True)
