@@ -141,6 +141,7 @@ async def test_redirects(target: HttpTarget, resolver: Resolver) -> None:
     for to, words in (
         ("file:///etc/passwd", "redirected to file:///etc/passwd; only http and https are followed"),
         (target.url("/a"), "redirected more than 10 times"),
+        ("http://[::1/", "is no URL"),
     ):
         target.reply = redirect(to)
         fetching = client(resolver)
@@ -174,7 +175,7 @@ async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path: Path) 
         await fetching.get(target.url(), {}, LIMIT)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/"])
+@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/", "http://[::1/"])
 async def test_urls_that_are_none(resolver: Resolver, url: str) -> None:
     with pytest.raises(FetchFailed):
         await client(resolver).get(url, {}, LIMIT)
