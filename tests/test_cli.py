@@ -12,7 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from unittest import mock
@@ -461,3 +463,72 @@ def test_check_config(tmp_path: Path) -> None:
     assert result.stderr == "warning: good.yml:3: rule_files is not acted on yet and changes nothing\n"
     (tmp_path / "bad.yml").write_text("streamgauge:\n  retenton: 90d\n", encoding="utf-8")
     says(run("check-config", "bad.yml", cwd=tmp_path), 2, "bad.yml:2:", "retenton", 'did you mean "retention"?')
+
+
+# ---- scrape ---------------------------------------------------------------------------------------------------------
+
+
+EXPOSED = b'# HELP a_total Some text.\n# TYPE a_total counter\na_total{x="1"} 1\na_total{x="2"} 2\nb{y="\\\\n"} NaN\n'
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    """The address of a server that exposes three samples; /html is none of metrics."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html" if self.path == "/html" else "text/plain; version=0.0.4")
+            self.send_header("content-length", str(len(EXPOSED)))
+            self.end_headers()
+            self.wfile.write(EXPOSED)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_scrape_shows_what_a_target_gives(target: str, tmp_path: Path) -> None:
+    shown = run("scrape", target)
+    assert shown.returncode == 0, shown.stderr
+    first, second, *rows = shown.stdout.splitlines()
+    assert first == f"http://{target}/metrics: text/plain; version=0.0.4, {len(EXPOSED)} bytes"
+    assert second == "3 samples"
+    assert [row.split() for row in rows] == [
+        ["metric", "type", "series", "help"],
+        ["a_total", "counter", "2", "Some", "text."],
+        ["b", "unknown", "1"],
+    ]
+    samples = run("scrape", f"http://{target}/metrics", "--samples").stdout.splitlines()
+    own = f'instance="{target}",job="scrape"'
+    assert samples == [f'a_total{{{own},x="{n}"}} {n}' for n in (1, 2)] + [f'b{{{own},y="\\\\n"}} NaN']
+
+
+def test_scrape_as_a_job_does(target: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yml").write_text(
+        "scrape_configs:\n- job_name: one\n- job_name: two\n"
+        "  metric_relabel_configs: [{source_labels: [x], regex: '1', action: drop}]\n"
+        "  relabel_configs: [{target_label: zone, replacement: a}]\n",
+        encoding="utf-8",
+    )
+    shown = run("scrape", target, "--config", "p.yml", "--job", "two", cwd=tmp_path)
+    assert "3 samples, 1 dropped by relabelling" in shown.stdout
+    samples = run("scrape", target, "--config", "p.yml", "--job", "two", "--samples", cwd=tmp_path).stdout
+    assert f'a_total{{instance="{target}",job="two",x="2",zone="a"}} 2\n' in samples
+    says(
+        run("scrape", target, "--config", "p.yml", "--job", "x", cwd=tmp_path),
+        2,
+        "p.yml has no such job; it has one, two",
+    )
+
+
+def test_scrape_says_why_a_scrape_would_fail(target: str) -> None:
+    says(run("scrape", f"{target}/html"), 1, "content type text/html")
+    says(run("scrape", "127.0.0.1:1"), 1, "connecting to 127.0.0.1:1: connection refused")
+    says(run("scrape", "ftp://x/"), 2, 'scheme "ftp" is neither http nor https')

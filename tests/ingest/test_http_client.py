@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from streamgauge.errors import ConfigError, FetchFailed
 from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import HttpOptions, Secret, TlsContexts
+from streamgauge.ingest.http_options import HttpOptions, Secret, Tls, TlsContexts
 from streamgauge.testing.target import HttpTarget, Request, answer, http_target
 from streamgauge.testing.until import until
 
@@ -137,6 +141,7 @@ async def test_redirects(target: HttpTarget, resolver: Resolver) -> None:
     for to, words in (
         ("file:///etc/passwd", "redirected to file:///etc/passwd; only http and https are followed"),
         (target.url("/a"), "redirected more than 10 times"),
+        ("http://[::1/", "is no URL"),
     ):
         target.reply = redirect(to)
         fetching = client(resolver)
@@ -148,7 +153,7 @@ async def test_redirects(target: HttpTarget, resolver: Resolver) -> None:
     fetching.close()
 
 
-async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("pässword\n", encoding="utf-8")
     for options, header in (
@@ -170,7 +175,73 @@ async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path) -> Non
         await fetching.get(target.url(), {}, LIMIT)
 
 
-@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/"])
+@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/", "http://[::1/"])
 async def test_urls_that_are_none(resolver: Resolver, url: str) -> None:
     with pytest.raises(FetchFailed):
         await client(resolver).get(url, {}, LIMIT)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, an authority of the test's own, and server.pem and client.pem with their keys."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2")
+    for name in ("server", "client"):
+        (folder / f"{name}.ext").write_text("subjectAltName=DNS:target.example,DNS:localhost")
+        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+    return folder
+
+
+async def test_tls(certificate: Path, resolver: Resolver) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "server.pem", certificate / "server.key")
+    authority = Secret(file=str(certificate / "ca.pem"))
+    inline = Secret((certificate / "ca.pem").read_text())
+    async with http_target(context) as target:
+        url = f"https://localhost:{target.port}/"
+        numbered = f"https://127.0.0.1:{target.port}/"
+        for tls, place, words in (
+            (Tls(ca=authority), url, ""),
+            (Tls(ca=inline), url, ""),
+            (Tls(ca=authority, server_name="target.example"), numbered, ""),
+            (Tls(verify=False), numbered, ""),
+            (Tls(), url, "the certificate is not accepted"),
+            (Tls(ca=authority), numbered, "the certificate is not accepted: IP address mismatch"),
+            (Tls(ca=authority, newest="TLS12", oldest="TLS13"), url, "connecting to"),
+        ):
+            fetching = client(resolver, HttpOptions(tls=tls))
+            if words:
+                with pytest.raises(FetchFailed, match=words):
+                    await fetching.get(place, {}, LIMIT)
+            else:
+                assert (await fetching.get(place, {}, LIMIT)).body == b"a 1\n"
+            fetching.close()
+        fetching = client(resolver, HttpOptions(tls=Tls(ca=Secret(file="/nowhere.pem"))))
+        with pytest.raises(ConfigError, match=r"/nowhere\.pem"):
+            await fetching.get(url, {}, LIMIT)
+
+
+async def test_a_certificate_of_ours(certificate: Path, resolver: Resolver) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate / "ca.pem"))
+    context.load_cert_chain(certificate / "server.pem", certificate / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    own = (Secret(file=str(certificate / "client.pem")), Secret((certificate / "client.key").read_text()))
+    async with http_target(context) as target:
+        url = f"https://localhost:{target.port}/"
+        authority = Secret(file=str(certificate / "ca.pem"))
+        fetching = client(resolver, HttpOptions(tls=Tls(ca=authority, cert=own[0], key=own[1])))
+        assert (await fetching.get(url, {}, LIMIT)).body == b"a 1\n"
+        fetching.close()
+        fetching = client(resolver, HttpOptions(tls=Tls(ca=authority)))
+        with pytest.raises(FetchFailed):
+            await fetching.get(url, {}, LIMIT)
+        fetching.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -55,13 +55,10 @@ def run_scrape(url: str, config: str | None, job_name: str | None, samples: bool
     keys, cache = _Keys(), ScrapeCache()
     series = TargetSeries(job, target.labels, Relabelling(job.metric_relabel), keys.resolve)
     decode = openmetrics.decode if kind is Format.OPENMETRICS else text_scrape.decode
-    reading = decode(answer.body, cache, series.of, job.limits.samples)
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            scraped: Scraped = end.value
-            break
+    try:
+        scraped = _read(decode(answer.body, cache, series.of, job.limits.samples))
+    except BadInput as error:
+        raise FetchFailed(error.message) from None
     if samples:
         for line in _sample_lines(scraped, keys.keys):
             click.echo(line)
@@ -70,6 +67,15 @@ def run_scrape(url: str, config: str | None, job_name: str | None, samples: bool
     click.echo(_summary(scraped))
     for line in _families(scraped, keys.keys, merged_notes(cache.chunks)):
         click.echo(line)
+
+
+def _read(reading: Generator[None, None, Scraped]) -> Scraped:
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            scraped: Scraped = end.value
+            return scraped
 
 
 def _job(config: str | None, name: str | None, accept: str | None) -> ScrapeJob:

@@ -73,9 +73,9 @@ class HttpClient:
 
         limit: of the body in bytes, inflated. Raises FetchFailed, and ConfigError for secrets that cannot be read.
         """
-        origin = urlsplit(url)
+        origin = _split(url)
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
+            parts = _split(url)
             if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
                 raise FetchFailed(f"{_shown(url)} is no http or https URL")
             same = (parts.scheme, parts.netloc) == (origin.scheme, origin.netloc)
@@ -83,8 +83,8 @@ class HttpClient:
             target = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not self._options.follow_redirects or not target:
                 return await _inflated(answer, limit)
-            url = urljoin(url, target)
-            if urlsplit(url).scheme not in _DEFAULT_PORTS:
+            url = _split(urljoin(parts.geturl(), _split(target).geturl())).geturl()
+            if _split(url).scheme not in _DEFAULT_PORTS:
                 raise FetchFailed(f"redirected to {_shown(url)}; only http and https are followed")
         raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {_shown(url)}")
 
@@ -342,7 +342,14 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:  # such as a bracket that is not closed
+        raise FetchFailed(f"{url[:200]} is no URL: {error}") from None
+
+
 def _shown(url: str) -> str:
     """A URL without user and password, shortened."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()[:200]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, normal_pairs, read_value
 from streamgauge.wire.openmetrics_families import CompiledChecks, Families
 from streamgauge.wire.openmetrics_lines import KINDS, read_note, read_sample
@@ -23,15 +22,15 @@ from streamgauge.wire.scraped import (
     PAUSE_LINES,
     REFUSED,
     Chunk,
+    Columns,
     ScrapeCache,
     Scraped,
     SeriesOf,
-    chunks_of,
     gather,
     kept_rows,
     sample_limit,
 )
-from streamgauge.wire.text_layout import layout_of, match, read_values
+from streamgauge.wire.text_layout import chunks_of, layout_of, lines_of, match, read_values
 
 _END = b"# EOF\n"
 _EXEMPLAR = b" # {"
@@ -73,8 +72,8 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         if cut is None:
             return None
         plain, exemplars = cut
-    columns: list[tuple[Int64s, Floats, Int64s | None]] = []
-    for number, (text, _) in enumerate(chunks_of(plain)):
+    columns: list[Columns] = []
+    for number, text in enumerate(chunks_of(plain)):
         chunk = cache.chunks[number] if number < len(cache.chunks) else None
         found = None if chunk is None or chunk.layout is None else match(chunk.layout, text)
         values = None if found is None else read_values(found.values)
@@ -82,10 +81,9 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
             return None
         columns.append((chunk.series, values, None))
         yield
-    series, values, _ = gather(columns)
-    if len(columns) < len(cache.chunks) or known.checks.broken(values) is not None:
+    if len(columns) < len(cache.chunks) or known.checks.broken(gather(columns)[1]) is not None:
         return None
-    return kept_rows(series, values, None, exemplars=exemplars, same=True)
+    return kept_rows(cache, columns, exemplars=exemplars, same=True)
 
 
 def _without_exemplars(body: bytes, allowed: frozenset[bytes]) -> tuple[bytes, int] | None:
@@ -129,29 +127,28 @@ class _Reader:
     def run(self, body: bytes) -> Generator[None, None, Scraped]:
         yield from self._remember()
         chunks: list[Chunk] = []
-        columns: list[tuple[Int64s, Floats, Int64s | None]] = []
+        columns: list[Columns] = []
         line = 0
-        for text, lines in chunks_of(body):
+        for text in chunks_of(body):
             reader = _Chunk()
-            for number, one in enumerate(text.split(b"\n")[:-1]):
+            for number, one in enumerate(text.text.split(b"\n")[:-1]):
                 try:
                     self._read(reader, number, line + number, one)
                 except BadInput as error:
                     raise BadInput(f"line {line + number + 1}: {error.message}") from None
                 if number % PAUSE_LINES == PAUSE_LINES - 1:
                     yield
-            line += lines
+            line += len(text)
             chunks.append(reader.chunk())
             columns.append(reader.columns())
         self._families.end()
-        series, values, stamps = gather(columns)
+        _, values, stamps = gather(columns)
         checks = self._families.checks.compile()
         broken = checks.broken(values)
         if broken is not None:
             raise BadInput(f"line {self._lines[broken[0]] + 1}: {broken[1]}")
-        scraped = kept_rows(series, values, stamps, added=self._added, exemplars=self._exemplar_count)
+        scraped = kept_rows(self._cache, columns, added=self._added, exemplars=self._exemplar_count)
         self._cache.chunks = chunks
-        self._cache.distinct = not scraped.duplicates and not scraped.refused
         self._cache.checks = _Known(checks, frozenset(self._exemplars), stamps is not None)
         return scraped
 
@@ -207,7 +204,7 @@ class _Chunk:
         self.notes: list[Note] = []
         self.plain: list[bytes] = []
 
-    def columns(self) -> tuple[Int64s, Floats, Int64s | None]:
+    def columns(self) -> Columns:
         stamps = np.array(self.stamps, np.int64)
         series, values = np.array(self.series, np.int64), np.array(self.values, np.float64)
         return series, values, None if (stamps == NO_STAMP).all() else stamps
@@ -218,6 +215,6 @@ class _Chunk:
         layout = None
         if stamps is None and not (series == REFUSED).any():
             text = b"\n".join(self.plain) + b"\n"
-            layout = layout_of(text, len(self.plain), np.array(self.valued, np.int64), None)
+            layout = layout_of(lines_of(text), np.array(self.valued, np.int64), None)
         texts = self.texts if layout is None else None
         return Chunk(layout, series, 0, np.array(self.kinds, np.int64), tuple(self.notes), texts)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire.exposition_text import Note, Pairs
 from streamgauge.wire.findings import MAX_METADATA_BYTES
-from streamgauge.wire.text_layout import CHUNK_LINES, Layout
+from streamgauge.wire.text_layout import Layout
+
+Columns = tuple[Int64s, Floats, Int64s | None]
+"""Series, values and timestamps of some rows."""
 
 SeriesOf = Callable[[Pairs], int]
 """The id of a series with these labels, as they stand in the text; or DROPPED or REFUSED. Raises BadInput when the
@@ -25,10 +28,6 @@ REFUSED = -2
 """There is no room for the series now; it is asked for again with the next scrape."""
 NO_STAMP = -(1 << 63)
 """In a column of timestamps: the sample has none of its own."""
-
-MAX_LINE_BYTES = 1 << 20
-"""A longer line is no exposition; the labels of a series have 128 KiB at most."""
-_WINDOW_BYTES = 1 << 19
 
 PAUSE_LINES = 256
 """Lines parsed before other tasks get their turn: 30 µs each with a new series, as the index takes them in."""
@@ -61,16 +60,31 @@ class Chunk:
         return [text[text.rfind(b"\n") + 1 : -1] for text in before]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Which rows of a scrape are kept. rows: None when all are. count: as `Scraped.kept`."""
+
+    series: UInt32s
+    rows: Int64s | None
+    count: int
+    duplicates: int
+    refused: int
+
+
+NOTHING = Kept(np.empty(0, np.uint32), None, 0, 0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class ScrapeCache:
     """Of one target, by its decoder, from scrape to scrape. Bounded by what one scrape may hold."""
 
     chunks: list[Chunk] = field(default_factory=list)
     checks: object = None  # what an OpenMetrics decoder checks of values
-    distinct: bool = False  # no series occurs twice in all of `chunks`
+    distinct: bool = False  # no series occurs twice in all of `chunks`, and none was refused
+    kept: Kept = NOTHING  # of all of them
 
     def clear(self) -> None:
-        self.chunks, self.checks, self.distinct = [], None, False
+        self.chunks, self.checks, self.distinct, self.kept = [], None, False, NOTHING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,10 +94,10 @@ class Scraped:
     stamps: ms, NO_STAMP where a sample has no time of its own; None when none has. lines: samples in the text. kept:
     samples of series that relabelling keeps. added: series that were not known from the scrape before. duplicates:
     samples of a series, and time, that the same scrape had already; they are left out. exemplars: seen, left out.
-    same: series and metadata are, row for row, those of the scrape before.
+    same: series and metadata are, row for row, those of the scrape before; `series` is the very same array.
     """
 
-    series: Int64s
+    series: UInt32s
     values: Floats
     stamps: Int64s | None
     lines: int
@@ -95,45 +109,33 @@ class Scraped:
     same: bool = False
 
 
-def chunks_of(body: bytes) -> Iterator[tuple[bytes, int]]:
-    """The body in runs of CHUNK_LINES lines, each with the number of its lines; a newline at the end is supplied.
-    Raises BadInput for a line that is too long."""
-    start, window = 0, _WINDOW_BYTES
-    while start < len(body):
-        piece = body[start : start + window]
-        last = start + len(piece) == len(body)
-        if last and not piece.endswith(b"\n"):
-            piece += b"\n"
-        ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == 10)
-        if len(ends) < CHUNK_LINES and not last:
-            if window - (int(ends[-1]) if len(ends) else 0) > MAX_LINE_BYTES:
-                raise BadInput(f"a line is longer than {MAX_LINE_BYTES} bytes; this is no exposition of metrics")
-            window *= 2
-            continue
-        lines = min(len(ends), CHUNK_LINES)
-        stop = int(ends[lines - 1]) + 1
-        if lines and int(np.diff(ends[:lines], prepend=-1).max()) > MAX_LINE_BYTES:
-            raise BadInput(f"a line is longer than {MAX_LINE_BYTES} bytes; this is no exposition of metrics")
-        yield piece[:stop], lines
-        start += stop
-
-
 def kept_rows(
-    series: Int64s, values: Floats, stamps: Int64s | None, added: int = 0, exemplars: int = 0, same: bool = False
+    cache: ScrapeCache, columns: Sequence[Columns], added: int = 0, exemplars: int = 0, same: bool = False
 ) -> Scraped:
-    """A scrape of all of its rows: those of series that are not kept, or that came before, are left out.
+    """A scrape of the rows of all chunks: those of series that are not kept, or that came before, are left out.
 
-    same: the rows are those of a scrape in which no series came twice.
+    same: the chunks are those that the cache holds. Else it is told which rows there are now.
     """
-    lines, kept = len(series), len(series) - int((series == DROPPED).sum())
-    again = np.empty(0, np.int64) if same else repeated(series, stamps)
-    refused = int((series == REFUSED).sum())
-    if len(again) or kept < lines or refused:
+    if same:
+        _, values, stamps = gather(columns)
+        kept = cache.kept
+    else:
+        series, values, stamps = gather(columns)
+        again = repeated(series, stamps)
         keep = series >= 0
         keep[again] = False
-        series, values = series[keep], values[keep]
-        stamps = None if stamps is None else stamps[keep]
-    return Scraped(series, values, stamps, lines, kept, added, len(again), refused, exemplars, same)
+        dropped, refused = int((series == DROPPED).sum()), int((series == REFUSED).sum())
+        rows = None if keep.all() else np.flatnonzero(keep)
+        ids = (series if rows is None else series[rows]).astype(np.uint32)
+        kept = cache.kept = Kept(ids, rows, len(series) - dropped, len(again), refused)
+        cache.distinct = not len(again) and not refused
+    lines = len(values)
+    if kept.rows is not None:
+        values = values[kept.rows]
+        stamps = None if stamps is None else stamps[kept.rows]
+    return Scraped(
+        kept.series, values, stamps, lines, kept.count, added, kept.duplicates, kept.refused, exemplars, same
+    )
 
 
 def sample_limit(limit: int) -> BadInput:
@@ -163,7 +165,7 @@ def repeated(series: Int64s, stamps: Int64s | None) -> Int64s:
     return late
 
 
-def gather(cuts: Sequence[tuple[Int64s, Floats, Int64s | None]]) -> tuple[Int64s, Floats, Int64s | None]:
+def gather(cuts: Sequence[Columns]) -> Columns:
     """The columns of all chunks, one behind the other."""
     if not cuts:
         return np.empty(0, np.int64), np.empty(0), None

@@ -12,7 +12,7 @@ from collections.abc import Generator
 import numpy as np
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Int64s
 from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, normal_pairs, read_note, read_sample, read_value
 from streamgauge.wire.scraped import (
     DROPPED,
@@ -20,22 +20,19 @@ from streamgauge.wire.scraped import (
     PAUSE_LINES,
     REFUSED,
     Chunk,
+    Columns,
     ScrapeCache,
     Scraped,
     SeriesOf,
-    chunks_of,
-    gather,
     kept_rows,
     sample_limit,
     spread_stamps,
 )
-from streamgauge.wire.text_layout import layout_of, match, read_stamps, read_values
+from streamgauge.wire.text_layout import Lines, chunks_of, layout_of, match, read_stamps, read_values
 
 _KINDS = (b"", b"counter", b"gauge", b"histogram", b"summary", b"untyped")
 _MAX_STAMP = (1 << 63) - 1
 _TURN = 8 * PAUSE_LINES  # lines looked up before other tasks get their turn
-
-Columns = tuple[Int64s, Floats, Int64s | None]
 
 
 def decode(body: bytes, cache: ScrapeCache, series_of: SeriesOf, limit: int = 0) -> Generator[None, None, Scraped]:
@@ -62,20 +59,19 @@ class _Decoder:
         chunks: list[Chunk] = []
         columns: list[Columns] = []
         same = True
-        for number, (text, lines) in enumerate(chunks_of(body)):
+        for number, text in enumerate(chunks_of(body)):
             chunk = before[number] if number < len(before) else None
             read = self._as_before(text, chunk) if chunk is not None else None
             if chunk is None or read is None:
                 chunk, read = yield from self._read(text)
                 same = False
-            self._advance(chunk, lines, read[0])
+            self._advance(chunk, len(text), read[0])
             chunks.append(chunk)
             columns.append(read)
             yield
         same = same and len(chunks) == len(before) and self.cache.distinct
-        series, values, stamps = gather(columns)
-        scraped = kept_rows(series, values, stamps, added=self.added, same=same)
-        self.cache.chunks, self.cache.distinct = chunks, not scraped.duplicates and not scraped.refused
+        scraped = kept_rows(self.cache, columns, added=self.added, same=same)
+        self.cache.chunks = chunks
         return scraped
 
     def _advance(self, chunk: Chunk, lines: int, series: Int64s) -> None:
@@ -90,7 +86,7 @@ class _Decoder:
 
     # ---- in columns -------------------------------------------------------------------------------------------------
 
-    def _as_before(self, text: bytes, chunk: Chunk) -> Columns | None:
+    def _as_before(self, text: Lines, chunk: Chunk) -> Columns | None:
         """The columns of a chunk that is as it was, but for its values."""
         layout = chunk.layout
         if layout is None or chunk.kind != self.kind:
@@ -109,9 +105,9 @@ class _Decoder:
 
     # ---- line by line -----------------------------------------------------------------------------------------------
 
-    def _read(self, text: bytes) -> Generator[None, None, tuple[Chunk, Columns]]:
+    def _read(self, text: Lines) -> Generator[None, None, tuple[Chunk, Columns]]:
         reader = _LineReader((yield from self._known()), self.series_of, self.kind, self.line)
-        yield from reader.read(text)
+        yield from reader.read(text.text)
         self.added += reader.added
         return reader.chunk(text), reader.columns()
 
@@ -214,13 +210,13 @@ class _LineReader:
         none = bool((stamps == NO_STAMP).all())
         return np.array(self._series, np.int64), np.array(self._values, np.float64), None if none else stamps
 
-    def chunk(self, text: bytes) -> Chunk:
+    def chunk(self, text: Lines) -> Chunk:
         """What is to be remembered of the chunk."""
         series, _, stamps = self.columns()
         stamped = None if stamps is None else stamps != NO_STAMP
         layout = None
         if self._regular:
-            layout = layout_of(text, text.count(b"\n"), np.array(self._valued, np.int64), stamped)
+            layout = layout_of(text, np.array(self._valued, np.int64), stamped)
         texts = self._texts if layout is None else None
         kinds = np.array(self._kinds, np.int64)
         return Chunk(layout, series, self._first_kind, kinds, tuple(self._notes), texts)

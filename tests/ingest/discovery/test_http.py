@@ -11,6 +11,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.ingest.discovery.groups import Discovery, Group
 from streamgauge.ingest.discovery.http import HttpDiscovery
+from streamgauge.ingest.discovery.refresh import Refresh
 from streamgauge.ingest.http_client import Resolver
 from streamgauge.ingest.scrape.job import HttpSource
 from streamgauge.stats import Stats
@@ -57,3 +58,20 @@ async def test_what_the_server_says_holds_until_it_says_otherwise(
         await until(lambda: len(found) == 2)
         assert found[1] == []
         assert b'streamgauge_discovery_failures_total{kind="http"} 5.0' in stats.exposition()
+
+
+async def test_a_mistake_of_ours_is_not_the_end(clock: ManualClock, stats: Stats, follow: Follow) -> None:
+    asked = 0
+
+    async def ask() -> Sequence[Group]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise ZeroDivisionError
+        return [Group("g", (), {})]
+
+    found = follow(Refresh(ask, 1000, "http", "n", clock, stats))
+    await until(lambda: asked == 1)
+    await clock.advance(1)
+    await until(lambda: found)
+    assert b'streamgauge_discovery_failures_total{kind="http"} 1.0' in stats.exposition()

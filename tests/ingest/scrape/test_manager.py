@@ -221,6 +221,8 @@ async def test_a_mistake_of_ours_in_one_scrape_does_not_end_the_others(
     running.sink.failure = ZeroDivisionError()  # type: ignore[assignment]
     await running.pass_seconds(11)
     assert "a mistake in streamgauge" in caplog.text
+    (loop,) = running.manager.pools["j"].loops
+    assert loop.scraper.report.error == "a mistake in streamgauge: ZeroDivisionError()"
     running.sink.failure = None
     target.reply = answer("a 5\n")
     await running.pass_seconds(10)

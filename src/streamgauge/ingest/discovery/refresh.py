@@ -35,6 +35,9 @@ class Refresh:
                 groups = await self._ask()
             except StreamgaugeError as error:
                 self._failed(error.message)
+            except Exception as error:  # a mistake of ours with what one discovery gave must not end the others
+                LOG.exception("a mistake in streamgauge")
+                self._failed(f"a mistake in streamgauge: {error!r}")
             else:
                 self._recovered()
                 if groups != last:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from streamgauge.clock import Clock
 from streamgauge.ingest.scrape.scraper import Scraper
+from streamgauge.ingest.scrape.target import Health, Report
 
 LOG = logging.getLogger(__name__)
 
@@ -50,8 +51,9 @@ class ScrapeLoop:
     async def _scrape(self, time: int) -> None:
         try:
             await self.scraper.scrape(time, self._refusal())
-        except Exception:  # a mistake of ours with what one target gave must not end the scrapes of the others
+        except Exception as error:  # a mistake of ours with what one target gave must not end the scrapes of the others
             LOG.exception("a scrape of %s failed through a mistake in streamgauge", self.scraper.target.url)
+            self.scraper.report = Report(Health.DOWN, f"a mistake in streamgauge: {error!r}", time)
 
     def _first_after(self, now: int) -> int:
         offset = self.scraper.target.offset(self._seed)

@@ -199,13 +199,11 @@ class Scraper:
         return whole, present, reports
 
     def _samples(self, scraped: Scraped, time: int, findings: Findings) -> tuple[SampleBatch, UInt32s]:
-        series = scraped.series.astype(np.uint32)
+        series = scraped.series
         stamps = scraped.stamps if self._job.honor_timestamps else None
         if stamps is None:
             times = np.full(len(series), time, np.int64)
-            same = scraped.same and len(self.present) == len(series)
-            present = self.present if same and np.array_equal(self.present, series) else series
-            return SampleBatch(series, times, scraped.values), present
+            return SampleBatch(series, times, scraped.values), series
         own = stamps != NO_STAMP
         present = series if self._job.track_timestamps_staleness else series[~own]
         oldest, newest = self._sink.admitted()
