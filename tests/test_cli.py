@@ -359,6 +359,16 @@ def test_a_log_for_programs_is_json_on_every_line(tmp_path: Path) -> None:
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 
+def test_why_a_service_does_not_start_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w+", encoding="utf-8") as journal:
+        status = os.fstat(journal.fileno())
+        environment = ENVIRONMENT | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        command = [*PROGRAM, "serve", "--config", "/nowhere.yml"]
+        done = subprocess.run(command, stderr=journal, env=environment, timeout=FOREVER, check=False)
+        journal.seek(0)
+        assert (done.returncode, journal.read()[:32]) == (2, "<3>streamgauge: /nowhere.yml: ca")
+
+
 def test_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -29,6 +29,7 @@ from streamgauge.readings import store_readings, worker_readings
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
+from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, http_options
 from streamgauge.settings import Config, Settings, local_url, resolve
 from streamgauge.stats import Stats
@@ -52,7 +53,7 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     failpoints.arm_from_environment(server=True)
     config, settings = read_settings(config_file, flags)
     address = check_address(settings)
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, log_form(settings))
     for warning in config.warnings:
         LOG.warning("%s", warning)
     server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
@@ -69,6 +70,13 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
 
         config = load_config(Path(config_file), os.environ)
     return config, resolve(flags, os.environ, config.own)
+
+
+def log_form(settings: Settings) -> logs.Form:
+    """That of the setting; lines for people take the journal's own form where they go there."""
+    if settings.log_format == "json":
+        return "json"
+    return "journal" if logs.is_journal(sys.stderr, os.environ) else "text"
 
 
 def check_address(settings: Settings) -> tuple[str, int]:
@@ -112,13 +120,15 @@ class _Server:
         self._clock = clock
         self._settings = settings
         self._data = Path(settings.data)
+        self._manager = ServiceManager(os.environ, clock)
         self._stats = Stats()
         self._http_stats = HttpStats()
         self._services = ServerServices(clock, settings, config, reread, self._stats.exposition)
         self._services.reloaded = self._rebuild_app
         self._app = _CurrentApp(self._build_app(settings, config))
         self._stopping = asyncio.Event()
-        self._hurry: asyncio.Task[None] | None = None
+        self._hurry: asyncio.Task[None] | None = None  # kept, as the loop alone would let a task be collected
+        self._reload: asyncio.Task[None] | None = None
 
     def _build_app(self, settings: Settings, config: Config) -> ASGIApp:
         return build_app(self._services, http_options(settings, config), self._http_stats)
@@ -147,9 +157,21 @@ class _Server:
             gc.collect()
             gc.freeze()
             LOG.info("ready; %d samples read back from the log", self._services.store.head.rows)
+            self._manager.ready(f"listening on {http.addresses[0]}")
             await self._stopping.wait()
+            self._manager.stopping("requests that have begun may finish")
             LOG.info("stopping: requests that have begun may finish; a second signal hurries")
         LOG.info("stopped; everything is on disk")
+
+    async def _reload_and_tell(self) -> None:
+        """Read the configuration anew, as the service manager asked for by SIGHUP, and tell it how that went."""
+        self._manager.reloading()
+        try:
+            await self._services.reload()
+        except ConfigError as error:  # it has been logged
+            self._manager.reloaded(f"the configuration was not reloaded: {error.message}")
+        else:
+            self._manager.reloaded("the configuration was reloaded")
 
     def _warn_of_strangers(self, host: str) -> None:
         if not is_loopback(host):
@@ -198,8 +220,7 @@ class _Server:
             self._stopping.set()
 
         def reload() -> None:
-            task = loop.create_task(self._services.reload())
-            task.add_done_callback(lambda done: done.exception())  # it has been logged
+            self._reload = loop.create_task(self._reload_and_tell())
 
         if sys.platform == "win32":
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -223,7 +244,7 @@ async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], N
 def _greet(address: str, settings: Settings) -> None:
     """Where it listens and what to open: as lines for people, or as a log line where a program reads the log."""
     url = local_url(address)
-    if settings.log_format == "json":
+    if log_form(settings) != "text":
         LOG.info("listening", extra={"url": url, "data": settings.data, "version": __version__})
         return
     click.echo(f"streamgauge {__version__} stores its data in {settings.data}")
