@@ -33,7 +33,7 @@ from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, http_options
 from streamgauge.settings import Config, Settings, local_url, resolve
 from streamgauge.stats import Stats
-from streamgauge.store import failpoints
+from streamgauge.store import failpoints, shm
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import acquire
 from streamgauge.store.opening import open_store
@@ -46,6 +46,9 @@ LOG = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """How long requests that have begun may go on after SIGTERM."""
+
+HEAD_BYTES = 24
+"""Of shared memory for a sample in memory: its 20, and what is being sorted exists twice."""
 
 
 def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
@@ -148,6 +151,8 @@ class _Server:
             self._handle_signals(http)
             _greet(http.addresses[0], self._settings)
             self._warn_of_strangers(host)
+            if (sentence := shortage(self._settings.head_samples, shm.room())) is not None:
+                LOG.warning("%s", sentence)
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
@@ -229,6 +234,19 @@ class _Server:
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def shortage(head_samples: int, room: int | None) -> str | None:
+    """What to say when shared memory is too small for the samples kept in memory; None when it is not.
+
+    Said at the start: otherwise it would show when they have gathered, hours later."""
+    need = head_samples * HEAD_BYTES
+    if room is None or room >= need:
+        return None
+    return (
+        f"/dev/shm has room for {room >> 20} MiB, and {head_samples} samples in memory take up to {need >> 20} MiB: "
+        "when it is full, writes are refused. Enlarge it (in a container: --shm-size), or lower --head-samples"
+    )
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from streamgauge.errors import Overloaded, StorageError
-from streamgauge.store.shm import SharedMemory, attach, remove_leftovers
+from streamgauge.main import shortage
+from streamgauge.store.shm import SharedMemory, attach, remove_leftovers, room
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
 
@@ -19,6 +21,15 @@ def memory(tmp_path: Path) -> Iterator[SharedMemory]:
     memory = SharedMemory(tmp_path)
     yield memory
     memory.close()
+
+
+def test_room_is_what_the_system_has_for_it() -> None:
+    """And enough memory is nothing to warn of, while Docker's 64 MB for 4 million samples are."""
+    free = room()
+    assert free is None or 0 < free <= shutil.disk_usage("/dev/shm").total
+    assert shortage(4_000_000, 64 << 20) is not None
+    assert shortage(4_000_000, 512 << 20) is None
+    assert shortage(4_000_000, None) is None
 
 
 def test_what_is_written_is_read_by_name(memory: SharedMemory) -> None:
@@ -93,7 +104,8 @@ def test_leftovers_of_this_folder_alone_are_removed(tmp_path: Path) -> None:
 SERVER = """
 import concurrent.futures, multiprocessing, sys, time
 from pathlib import Path
-from streamgauge.store.shm import SharedMemory, attach
+from streamgauge.main import shortage
+from streamgauge.store.shm import SharedMemory, attach, remove_leftovers, room
 
 if __name__ == "__main__":
     memory = SharedMemory(Path(sys.argv[1]))

@@ -131,6 +131,14 @@ def remove_leftovers(data_dir: Path) -> int:
     return removed
 
 
+def room() -> int | None:
+    """Bytes that are free for segments; None where nothing but the memory of the machine limits them."""
+    if sys.platform == "win32" or not _LINUX_FOLDER.is_dir():
+        return None
+    found = os.statvfs(_LINUX_FOLDER)
+    return found.f_bavail * found.f_frsize
+
+
 def _folder_prefix(data_dir: Path) -> str:
     digest = hashlib.blake2b(os.fsencode(data_dir.resolve()), digest_size=4).hexdigest()
     return f"sg{digest}-"
