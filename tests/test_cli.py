@@ -378,6 +378,26 @@ def test_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
         )
 
 
+def test_an_answer_of_something_else_is_said_with_its_path(server: Server) -> None:
+    port = json.loads((server.data / "lock").read_text(encoding="utf-8"))["address"].rpartition(":")[2]
+    says(run("query", "up", "--server", f"127.0.0.1:{port}/metrics"), 1, "404", "/metrics/api/v1/query", "streamgauge?")
+
+
+def test_a_misspelt_variable_is_warned_of(tmp_path: Path) -> None:
+    result = spawn(
+        "serve",
+        "--data",
+        str(tmp_path / "data"),
+        "--config",
+        "/dev/null",
+        STREAMGAUGE_LISTN="x",
+        STREAMGAUGE_LISTEN="192.0.2.1:1",
+        STREAMGAUGE_INSECURE="1",
+    )
+    assert result.returncode == 1
+    assert "STREAMGAUGE_LISTN is no setting; did you mean STREAMGAUGE_LISTEN?" in result.stderr.splitlines()[0]
+
+
 # ---- output ---------------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, http_options
-from streamgauge.settings import Config, Settings, local_url, resolve
+from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints, shm
 from streamgauge.store.helper import HelperProcess
@@ -57,7 +57,7 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     config, settings = read_settings(config_file, flags)
     address = check_address(settings)
     logs.configure(settings.log_level, log_form(settings))
-    for warning in config.warnings:
+    for warning in (*config.warnings, *misspelt_variables(os.environ)):
         LOG.warning("%s", warning)
     server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
     asyncio.run(server.run(*address))
