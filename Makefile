@@ -1,4 +1,5 @@
-# `make serve` runs the server on this machine's own metrics; `make test` passes every test; `make bench` compares.
+# `make serve` runs the server on this machine's own metrics; `make test` passes every test; `make bench` compares;
+# `make dist` builds what is released.
 # Everything is installed into .venv from the locked versions in requirements/.
 
 PYTHON ?= python3
@@ -6,8 +7,10 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DATA ?= streamgauge-data
 MINUTES ?= 5
+COMPILE := $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
+	--python-version 3.11
 
-.PHONY: serve test bench soak fuzz lint lock clean
+.PHONY: serve test bench soak fuzz dist lock clean
 
 serve: $(VENV)/run
 	$(BIN)/streamgauge serve --data $(DATA)
@@ -27,11 +30,16 @@ soak: $(VENV)/dev
 fuzz: $(VENV)/dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -k "fuzz" --timeout 3600
 
+# Twice the same bytes: the build tools are locked, and write no time of their own.
+dist: $(VENV)/dev
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python packaging/check_dist.py dist
+
 lock: $(VENV)/dev
-	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
-		--python-version 3.11 pyproject.toml -o requirements/run.txt
-	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
-		--python-version 3.11 pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --group build --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/run.txt
+	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 
 $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
@@ -48,4 +56,4 @@ $(VENV)/dev: $(VENV)/made requirements/dev.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -361,6 +361,16 @@ def test_a_log_for_programs_is_json_on_every_line(tmp_path: Path) -> None:
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
 
 
+def test_why_a_service_does_not_start_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w+", encoding="utf-8") as journal:
+        status = os.fstat(journal.fileno())
+        environment = ENVIRONMENT | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        command = [*PROGRAM, "serve", "--config", "/nowhere.yml"]
+        done = subprocess.run(command, stderr=journal, env=environment, timeout=FOREVER, check=False)
+        journal.seek(0)
+        assert (done.returncode, journal.read()[:32]) == (2, "<3>streamgauge: /nowhere.yml: ca")
+
+
 def test_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -368,6 +378,26 @@ def test_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
         says(
             run("query", "up", "--server", address, cwd=tmp_path), 1, address, "refused", "streamgauge serve", "--data"
         )
+
+
+def test_an_answer_of_something_else_is_said_with_its_path(server: Server) -> None:
+    port = json.loads((server.data / "lock").read_text(encoding="utf-8"))["address"].rpartition(":")[2]
+    says(run("query", "up", "--server", f"127.0.0.1:{port}/metrics"), 1, "404", "/metrics/api/v1/query", "streamgauge?")
+
+
+def test_a_misspelt_variable_is_warned_of(tmp_path: Path) -> None:
+    result = spawn(
+        "serve",
+        "--data",
+        str(tmp_path / "data"),
+        "--config",
+        "/dev/null",
+        STREAMGAUGE_LISTN="x",
+        STREAMGAUGE_LISTEN="192.0.2.1:1",
+        STREAMGAUGE_INSECURE="1",
+    )
+    assert result.returncode == 1
+    assert "STREAMGAUGE_LISTN is no setting; did you mean STREAMGAUGE_LISTEN?" in result.stderr.splitlines()[0]
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def test_variables_are_left_alone_in_relabel_configs() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
+        ("streamgauge:\nretention: 3d", 2, 'unknown key "retention"; indent it, below streamgauge: as its section'),
         ("scrape_confgs: []", 1, 'unknown key "scrape_confgs"; did you mean "scrape_configs"?'),
         ("scrape_configs:\n- job_nam: x", 2, 'unknown key "scrape_configs.0.job_nam"; did you mean "job_name"?'),
         ("scrape_configs:\n- metrics_path: x", 2, '"scrape_configs.0.job_name" is missing'),

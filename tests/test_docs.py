@@ -21,6 +21,8 @@ import yaml
 
 import streamgauge
 from streamgauge.config import parse_config
+from streamgauge.store import block_format, segment
+from streamgauge.store.catalog import UPGRADES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -158,6 +160,13 @@ def test_the_design_names_modules_that_exist() -> None:
         assert (ROOT / "src" / "streamgauge" / module).is_file(), module
 
 
+def test_the_table_of_upgrades_has_the_formats_in_force() -> None:
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    formats = {"log": segment.FORMAT_VERSION, "blocks": block_format.FORMAT_VERSION, "catalog": 1 + len(UPGRADES)}
+    for files, version in formats.items():
+        assert re.search(rf"^\| {files} \| {version} \|", text, re.MULTILINE), files
+
+
 def test_the_screenshot_is_small() -> None:
     assert 0 < (ROOT / "docs" / "screenshot.png").stat().st_size < 200_000
 
@@ -178,7 +187,10 @@ def _name(requirement: str) -> str:
 
 def test_every_dependency_is_explained_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    declared = [
+        *project["project"]["dependencies"],
+        *(name for group in project["dependency-groups"].values() for name in group),
+    ]
     assert set(_tables()) == {_name(requirement) for requirement in declared}
 
 

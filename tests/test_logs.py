@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,28 @@ def test_the_trace_of_a_bug_follows_its_line(stream: io.StringIO) -> None:
     first, *_, last = stream.getvalue().splitlines()
     assert first.endswith("streamgauge: a bug")
     assert last == "ValueError: why"
+
+
+def test_the_journal_gets_priorities_and_no_times(stream: io.StringIO) -> None:
+    logs.configure("info", "journal", stream)
+    log = logging.getLogger("streamgauge.store.log")
+    log.info("one\n<0>forged", extra={"bytes": 3})
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("a bug")
+    first, second, *trace = stream.getvalue().splitlines()
+    assert first == r"<6>store.log: one\n<0>forged bytes=3"
+    assert second == "<3>store.log: a bug"
+    assert trace[-1] == "<3>ValueError: why"
+    assert all(line.startswith("<3>") for line in trace)
+
+
+def test_only_the_stream_that_the_journal_gave_us_leads_to_it(tmp_path: Path) -> None:
+    with (tmp_path / "given").open("w") as given, (tmp_path / "redirected").open("w") as redirected:
+        status = os.fstat(given.fileno())
+        environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert logs.is_journal(given, environment)
+        assert not logs.is_journal(redirected, environment)
+        assert not logs.is_journal(given, {})
+        assert not logs.is_journal(io.StringIO(), environment)

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.settings import TABLE, Settings, local_url, parse_address, parse_bool, resolve, shown, written
+from streamgauge.settings import (
+    TABLE,
+    Settings,
+    local_url,
+    misspelt_variables,
+    parse_address,
+    parse_bool,
+    resolve,
+    shown,
+    written,
+)
 
 
 def test_every_setting_has_a_field_and_the_other_way_round() -> None:
@@ -20,6 +30,12 @@ def test_defaults_parse_as_they_are_documented() -> None:
     assert settings.listen == "127.0.0.1:4318"
     assert settings.retention == 15 * 86_400_000
     assert settings.given == frozenset()
+
+
+def test_a_misspelt_variable_is_told_and_others_are_left_alone() -> None:
+    others = {"STREAMGAUGE_SERVER": "", "STREAMGAUGE_PORT_4318_TCP": "", "STREAMGAUGE_DATA": "", "PATH": ""}
+    (told,) = misspelt_variables({**others, "STREAMGAUGE_RETENTON": "3d"})
+    assert told == "environment variable STREAMGAUGE_RETENTON is no setting; did you mean STREAMGAUGE_RETENTION?"
 
 
 def test_order_of_precedence() -> None:

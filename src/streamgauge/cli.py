@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -260,7 +261,11 @@ def exit_code(error: StreamgaugeError) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"streamgauge: {' '.join(message.split())}", err=True)
+    from streamgauge import logs
+
+    # In the journal, why a service did not start is to be found among the errors.
+    severity = logs.journal_priority(logging.ERROR) if logs.is_journal(sys.stderr, os.environ) else ""
+    click.echo(f"{severity}streamgauge: {' '.join(message.split())}", err=True)
     return code
 
 

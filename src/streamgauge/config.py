@@ -318,6 +318,8 @@ class _Document:
         where = ".".join(str(step) for step in path)
         if complaint["type"] == "extra_forbidden":
             key = str(path[-1])
+            if len(path) == 1 and key in BY_NAME:
+                return self.error(path, f'unknown key "{where}"; indent it, below {OWN_SECTION}: as its section')
             return self.error(path, f'unknown key "{where}"{_meant(key, _known_keys(path[:-1]))}')
         if complaint["type"] == "missing":
             return self.error(path, f'"{where}" is missing')

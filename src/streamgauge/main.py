@@ -32,10 +32,11 @@ from streamgauge.readings import store_readings, worker_readings
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
+from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, http_options
-from streamgauge.settings import Config, Settings, local_url, resolve
+from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
-from streamgauge.store import failpoints
+from streamgauge.store import failpoints, shm
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import acquire
 from streamgauge.store.opening import open_store
@@ -49,6 +50,9 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 30.0
 """How long requests that have begun may go on after SIGTERM."""
 
+HEAD_BYTES = 24
+"""Of shared memory for a sample in memory: its 20, and what is being sorted exists twice."""
+
 
 def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     """Run until SIGTERM or SIGINT; the process's exit code. Raises StreamgaugeError for a start that cannot succeed."""
@@ -56,8 +60,8 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     failpoints.arm_from_environment(server=True)
     config, settings = read_settings(config_file, flags)
     address = check_address(settings)
-    logs.configure(settings.log_level, settings.log_format)
-    for warning in config.warnings:
+    logs.configure(settings.log_level, log_form(settings))
+    for warning in (*config.warnings, *misspelt_variables(os.environ)):
         LOG.warning("%s", warning)
     server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
     asyncio.run(server.run(*address))
@@ -85,6 +89,13 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
 
         config = load_config(Path(config_file), os.environ)
     return config, resolve(flags, os.environ, config.own)
+
+
+def log_form(settings: Settings) -> logs.Form:
+    """That of the setting; lines for people take the journal's own form where they go there."""
+    if settings.log_format == "json":
+        return "json"
+    return "journal" if logs.is_journal(sys.stderr, os.environ) else "text"
 
 
 def check_address(settings: Settings) -> tuple[str, int]:
@@ -129,13 +140,15 @@ class _Server:
         self._settings = settings
         self._config = config
         self._data = Path(settings.data)
+        self._manager = ServiceManager(os.environ, clock)
         self._stats = Stats()
         self._http_stats = HttpStats()
         self._services = ServerServices(clock, settings, config, reread, self._stats.exposition)
         self._services.reloaded = self._rebuild_app
         self._app = _CurrentApp(self._build_app(settings, config))
         self._stopping = asyncio.Event()
-        self._hurry: asyncio.Task[None] | None = None
+        self._hurry: asyncio.Task[None] | None = None  # kept, as the loop alone would let a task be collected
+        self._reload: asyncio.Task[None] | None = None
 
     def _build_app(self, settings: Settings, config: Config) -> ASGIApp:
         return build_app(self._services, http_options(settings, config), self._http_stats)
@@ -155,6 +168,8 @@ class _Server:
             self._handle_signals(http)
             _greet(http.addresses[0], self._settings)
             self._warn_of_strangers(host)
+            if (sentence := shortage(self._settings.head_samples, shm.room())) is not None:
+                LOG.warning("%s", sentence)
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             start = await stack.enter_async_context(_background())
@@ -165,9 +180,21 @@ class _Server:
             gc.collect()
             gc.freeze()
             LOG.info("ready; %d samples read back from the log", self._services.store.head.rows)
+            self._manager.ready(f"listening on {http.addresses[0]}")
             await self._stopping.wait()
+            self._manager.stopping("requests that have begun may finish")
             LOG.info("stopping: requests that have begun may finish; a second signal hurries")
         LOG.info("stopped; everything is on disk")
+
+    async def _reload_and_tell(self) -> None:
+        """Read the configuration anew, as the service manager asked for by SIGHUP, and tell it how that went."""
+        self._manager.reloading()
+        try:
+            await self._services.reload()
+        except ConfigError as error:  # it has been logged
+            self._manager.reloaded(f"the configuration was not reloaded: {error.message}")
+        else:
+            self._manager.reloaded("the configuration was reloaded")
 
     def _warn_of_strangers(self, host: str) -> None:
         if not is_loopback(host):
@@ -230,8 +257,7 @@ class _Server:
             self._stopping.set()
 
         def reload() -> None:
-            task = loop.create_task(self._services.reload())
-            task.add_done_callback(lambda done: done.exception())  # it has been logged
+            self._reload = loop.create_task(self._reload_and_tell())
 
         if sys.platform == "win32":
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK):  # the last is what programs can send
@@ -240,6 +266,19 @@ class _Server:
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def shortage(head_samples: int, room: int | None) -> str | None:
+    """What to say when shared memory is too small for the samples kept in memory; None when it is not.
+
+    Said at the start: otherwise it would show when they have gathered, hours later."""
+    need = head_samples * HEAD_BYTES
+    if room is None or room >= need:
+        return None
+    return (
+        f"/dev/shm has room for {room >> 20} MiB, and {head_samples} samples in memory take up to {need >> 20} MiB: "
+        "when it is full, writes are refused. Enlarge it (in a container: --shm-size), or lower --head-samples"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -255,7 +294,7 @@ async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], N
 def _greet(address: str, settings: Settings) -> None:
     """Where it listens and what to open: as lines for people, or as a log line where a program reads the log."""
     url = local_url(address)
-    if settings.log_format == "json":
+    if log_form(settings) != "text":
         LOG.info("listening", extra={"url": url, "data": settings.data, "version": __version__})
         return
     click.echo(f"streamgauge {__version__} stores its data in {settings.data}")

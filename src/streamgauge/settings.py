@@ -7,7 +7,7 @@ over the file, which wins over the default. docs/configuration.md is held agains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -327,6 +327,20 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapp
             continue
         given.add(setting.name)
     return Settings(**values, given=frozenset(given))
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each variable that is nearly the name of a setting.
+
+    Others of the prefix may be somebody else's: an orchestrator makes some of a service's name."""
+    import difflib  # by nothing else that a short command imports
+
+    known = [setting.variable for setting in TABLE]
+    for name in sorted(environment.keys() - known):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            rest = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+            if close := difflib.get_close_matches(rest, BY_NAME, 1, 0.8):
+                yield f"environment variable {name} is no setting; did you mean {BY_NAME[close[0]].variable}?"
 
 
 def shown(settings: Settings, name: str) -> str:

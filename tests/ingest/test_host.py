@@ -95,6 +95,16 @@ def root(tmp_path: Path) -> Path:
 
 
 @linux_only
+def test_mounts_are_those_of_the_host_and_not_those_that_a_hardened_service_sees(root: Path) -> None:
+    (root / "proc/1").mkdir()
+    (root / "proc/1/mounts").write_text(f"/dev/sda1 {root} ext4 rw 0 0\n")
+    found = flat(LinuxHost(root).filesystem())
+    device = (("device", "/dev/sda1"), ("fstype", "ext4"), ("mountpoint", str(root)))
+    assert found["node_filesystem_readonly", device] == 0
+    assert {labels for name, labels in found if name == "node_filesystem_device_error"} == {device}
+
+
+@linux_only
 def test_what_the_kernel_says_becomes_what_node_exporter_calls_it(root: Path) -> None:
     collectors = LinuxHost(root).collectors()
     found = flat([family for collect in collectors.values() for family in collect()])

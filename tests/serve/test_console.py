@@ -133,6 +133,12 @@ async def test_the_page_shows_the_server_s_own_words_when_a_query_fails(served, 
     assert "many-to-many" in document
 
 
+@in_browser
+async def test_the_page_works_where_its_address_holds_the_password_of_a_proxy(served, tmp_path: Path):
+    document = await dump(f"http://name:secret@localhost:{served.server.port}/?g0.expr=fails", tmp_path)
+    assert "many-to-many" in document
+
+
 HARNESS = """<!doctype html><input id="expr"><ul id="list" hidden></ul><pre id="out"></pre>
 <script type="module">
 import { attachCompletion } from "/ui/complete.js";

@@ -1,5 +1,6 @@
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from streamgauge.errors import Overloaded, StorageError
-from streamgauge.store.shm import SharedMemory, attach
+from streamgauge.main import shortage
+from streamgauge.store.shm import SharedMemory, attach, room
 from streamgauge.store.shm_names import remove_leftovers, store_prefix
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
@@ -30,6 +32,15 @@ def memory() -> Iterator[SharedMemory]:
     memory = SharedMemory(STORE)
     yield memory
     memory.close()
+
+
+def test_room_is_what_the_system_has_for_it() -> None:
+    """And enough memory is nothing to warn of, while Docker's 64 MB for 4 million samples are."""
+    free = room()
+    assert free is None or 0 < free <= shutil.disk_usage("/dev/shm").total
+    assert shortage(4_000_000, 64 << 20) is not None
+    assert shortage(4_000_000, 512 << 20) is None
+    assert shortage(4_000_000, None) is None
 
 
 def test_what_is_written_is_read_by_name(memory: SharedMemory) -> None:

@@ -75,7 +75,8 @@ def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
     try:
         message = str(json.loads(error.read())["error"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        message = f"the server answered {error.code} {error.reason}"
+        path = urllib.parse.urlsplit(error.url).path
+        message = f"the server answered {error.code} {error.reason} to {path}: is this the address of a streamgauge?"
     if error.code == 400:
         return BadInput(message)
     if error.code in (429, 503):

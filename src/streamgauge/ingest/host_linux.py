@@ -149,7 +149,9 @@ class LinuxHost:
 
     def filesystem(self) -> Iterator[Family]:
         mounts: dict[str, tuple[str, str, bool]] = {}
-        for line in self._read("self/mounts").splitlines():
+        # A service manager may show us a tree of our own, all read-only: the host's is that of its first process.
+        table = self._read_if_any("1/mounts") or self._read("self/mounts")
+        for line in table.splitlines():
             device, mountpoint, kind, options, *_ = (_unescape(part) for part in line.split())
             if not _SKIPPED_FILESYSTEMS.fullmatch(kind) and not _SKIPPED_MOUNTS.fullmatch(mountpoint):
                 mounts[mountpoint] = (device, kind, "ro" in options.split(","))

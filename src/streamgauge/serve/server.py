@@ -241,7 +241,7 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> s
 
 def _explain(host: str, port: int, error: OSError) -> str:
     reasons = {
-        errno.EADDRINUSE: "another program listens there",
+        errno.EADDRINUSE: "another program listens there; choose another address with --listen",
         errno.EACCES: "this user may not",
         errno.EADDRNOTAVAIL: "this machine does not have that address",
     }

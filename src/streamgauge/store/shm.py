@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgauge.errors import Overloaded, StorageError
-from streamgauge.store.shm_names import TRACKED, Claim
+from streamgauge.store.shm_names import LINUX_FOLDER, TRACKED, Claim
 
 if sys.platform == "win32":
     import _winapi
@@ -131,6 +131,14 @@ def attach(name: str, size: int) -> Segment:
         return Segment(name, size, _attach(name, size), writable=False)
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {size} bytes of shared memory {name}: {error}") from error
+
+
+def room() -> int | None:
+    """Bytes that are free for segments; None where nothing but the memory of the machine limits them."""
+    if sys.platform == "win32" or not LINUX_FOLDER.is_dir():
+        return None
+    found = os.statvfs(LINUX_FOLDER)
+    return found.f_bavail * found.f_frsize
 
 
 if sys.platform == "win32":

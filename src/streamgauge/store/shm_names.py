@@ -21,7 +21,7 @@ if sys.platform != "win32":
     import fcntl
 
 TRACKED = "shared_memory"
-_LINUX_FOLDER = Path("/dev/shm")
+LINUX_FOLDER = Path("/dev/shm")
 _OWNER = "owner"
 _DRAWN_BYTES = 3
 
@@ -50,7 +50,7 @@ class Claim:
 
     @property
     def _owner(self) -> Path:
-        return _LINUX_FOLDER / f"{self.prefix}{_OWNER}"
+        return LINUX_FOLDER / f"{self.prefix}{_OWNER}"
 
     def _own(self) -> bool:
         """False when the prefix is taken, or a start that looks for leftovers was quicker than our lock."""
@@ -81,11 +81,11 @@ def remove_leftovers(store_id: str) -> int:
         return 0
     removed = 0
     for prefix, names in _found(store_id).items():
-        owner = _LINUX_FOLDER / f"{prefix}{_OWNER}"
+        owner = LINUX_FOLDER / f"{prefix}{_OWNER}"
         with _dead(owner) as dead:
             for name in names if dead else ():
                 with contextlib.suppress(OSError):  # the killed server's tracker may be at it too
-                    (_LINUX_FOLDER / name).unlink()
+                    (LINUX_FOLDER / name).unlink()
                     removed += name != owner.name
     return removed
 
@@ -94,7 +94,7 @@ def _found(store_id: str) -> dict[str, list[str]]:
     """Names by their owners' prefixes."""
     size = len(store_prefix(store_id)) + 2 * _DRAWN_BYTES + 1
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for path in _LINUX_FOLDER.glob(f"{store_prefix(store_id)}*"):
+    for path in LINUX_FOLDER.glob(f"{store_prefix(store_id)}*"):
         found[path.name[:size]].append(path.name)
     return found
 

@@ -31,7 +31,8 @@ const state = { tab: "graph", names: new Set(), notes: new Map(), running: null,
 
 async function api(path, parameters = {}, signal = undefined) {
   const body = new URLSearchParams(parameters);
-  const url = `/api/v1/${path}`;
+  // The whole address: the page's own may hold a password for a proxy, with which fetch takes no relative one.
+  const url = `${location.origin}/api/v1/${path}`;
   const long = body.toString().length > 1500;
   const response = await (long
     ? fetch(url, { method: "POST", body, signal })

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PINS = {name: (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8") for name in ("run", "dev")}
+PINS = {name: (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8") for name in ("run", "build", "dev")}
 
 
 def pinned(text: str) -> dict[str, set[str]]:
@@ -28,13 +28,15 @@ def _name(requirement: str) -> str:
 
 def test_every_dependency_is_pinned_within_its_bounds() -> None:
     for requirement in PROJECT["project"]["dependencies"]:
-        for name, pins in PINS.items():
-            versions = pinned(pins).get(_name(requirement))
+        for name in ("run", "dev"):
+            versions = pinned(PINS[name]).get(_name(requirement))
             assert versions, f"{requirement} is not in requirements/{name}.txt: make lock"
             for version in versions:
                 assert _within(version, requirement), f"{version} is not {requirement}: make lock"
     for requirement in PROJECT["dependency-groups"]["dev"]:
         assert _name(requirement) in pinned(PINS["dev"]), f"{requirement}: make lock"
+    for requirement in PROJECT["dependency-groups"]["build"]:
+        assert _name(requirement) in pinned(PINS["build"]), f"{requirement}: make lock"
 
 
 def _within(version: str, requirement: str) -> bool:
@@ -46,9 +48,9 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def test_what_runs_is_pinned_alike_for_tests() -> None:
-    run, dev = pinned(PINS["run"]), pinned(PINS["dev"])
-    assert run.items() <= dev.items()
+@pytest.mark.parametrize("name", ["run", "build"])
+def test_what_runs_and_builds_is_pinned_alike_for_tests(name: str) -> None:
+    assert pinned(PINS[name]).items() <= pinned(PINS["dev"]).items()
 
 
 @pytest.mark.parametrize("name", PINS)
