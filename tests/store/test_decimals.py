@@ -85,3 +85,9 @@ def test_a_row_with_both_or_neither_is_an_error() -> None:
         from_stored(stored.value, None, None)
     with pytest.raises(ValueError, match="2 rows have 4 values"):
         from_stored(stored.unscaled.cast("double"), stored.unscaled, stored.scale)
+
+
+def test_a_scale_that_nobody_writes_is_an_error() -> None:
+    stored = to_stored(np.array([1.0, 2.0]), np.array([0]))
+    with pytest.raises(ValueError, match="a scale of 16"):
+        from_stored(None, stored.unscaled, stored.scale + np.uint8(16))

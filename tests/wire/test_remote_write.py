@@ -368,6 +368,33 @@ def test_ids_of_another_generation_are_forgotten(version: Version) -> None:
     assert receiver.resolved == 3 * 40
 
 
+def test_symbols_without_series_do_not_outgrow_the_cache() -> None:
+    receiver = VERSIONS["v2"].receiver()
+    receiver.cache = SeriesCache(limit=100_000)
+    for request in range(20):
+        symbols = V2["Request"](symbols=[b"", *(b"%d-%d" % (request, number) for number in range(5000))])
+        assert receiver.rows(symbols.SerializeToString()) == []
+        assert receiver.cache.size < 1_000_000
+
+
+def test_a_wrong_reference_is_refused_beside_a_sample_outside_the_window() -> None:
+    """The symbols of a request that is known are read when something in it has to be named, and then once more."""
+    receiver = VERSIONS["v2"].receiver()
+    known = [series(i, (NOW, 1.0)) for i in range(40)]
+    for _ in range(3):
+        receiver.rows(encode_v2(known))
+    request = V2["Request"]()
+    request.ParseFromString(encode_v2([series(0, (NOW - 100, 1.0)), *known[1:]]))
+    beyond = len(request.symbols)
+    wrong = request.timeseries.add(labels_refs=[beyond + 1, beyond + 2])
+    wrong.samples.add(timestamp=NOW, value=5.0)
+    rows = receiver.rows(request.SerializeToString(), (NOW - 50, NOW + 50))
+    assert [key for key, _, _ in rows] == [row[0] for row in receiver.rows(encode_v2(known[1:]))]
+    assert receiver.findings.refused == {}
+    receiver.rows(request.SerializeToString(), (NOW - 50, NOW + 50))
+    assert receiver.findings.refused[Reason.LABELS] == 1
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_requests_that_are_decoded_at_the_same_time_share_a_cache(version: Version, seed: int) -> None:
     """Each pauses wherever it likes, while others make the cache drop what it holds."""

@@ -136,9 +136,15 @@ class RemoteWrite:
         """Decode a request and append what it holds, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             generation = self._sink.generation
-            self._cache = self._cache.for_generation(generation)
-            outcome = _Outcome()
-            if await self._attempt(data, decode, generation, outcome):
+            cache = self._cache = self._cache.for_generation(generation)
+            outcome, kept = _Outcome(), False
+            try:
+                valid = await self._attempt(data, decode, generation, outcome)
+                kept = not outcome.failures
+            finally:
+                if not kept:  # failed, or cancelled: let the metadata come again with the retry
+                    cache.forget_metadata()
+            if valid:
                 return outcome
         raise Overloaded("series were pruned while the request was being stored", retry_after=1)
 
@@ -187,8 +193,6 @@ class RemoteWrite:
                     appends.create_task(append(empty_batch() if batch is None else batch, metadata))
                 if batch is None:
                     break
-        if outcome.failures:
-            self._cache.forget_metadata()  # so that it comes again with the retry
         return valid
 
 

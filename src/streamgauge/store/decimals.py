@@ -98,7 +98,7 @@ def _decimal(values: Floats, scale: int) -> Bools:
 def from_stored(value: pa.Array[Any] | None, unscaled: pa.Array[Any] | None, scale: UInt8s | None) -> Floats:
     """The opposite of `to_stored`. A column that is null (or, of scales, zero) in every row may be None.
 
-    Raises ValueError for rows that have both or neither of value and unscaled. The array may be read-only.
+    Raises ValueError where the number of rows is not that of values, or a scale is unknown. The array may be read-only.
     """
     rows = len(value) if value is not None else len(unscaled) if unscaled is not None else 0
     held = sum(rows - column.null_count for column in (value, unscaled) if column is not None)
@@ -107,7 +107,9 @@ def from_stored(value: pa.Array[Any] | None, unscaled: pa.Array[Any] | None, sca
     if unscaled is None or unscaled.null_count == rows:
         return _buffer(value, np.float64)
     numbers = _buffer(unscaled, np.int64).astype(np.float64)
-    if scale is not None and scale.any():
+    if scale is not None and (largest := scale.max(initial=0)):
+        if largest > MAX_SCALE:
+            raise ValueError(f"it has a scale of {largest}; the largest is {MAX_SCALE}")
         numbers /= _POWERS[scale]
     if value is not None and value.null_count < rows:
         np.copyto(numbers, _buffer(value, np.float64), where=value.is_valid().to_numpy(zero_copy_only=False))

@@ -108,6 +108,7 @@ class _Decoder:
         self.looked_up = 0  # series that were not among those seen last
 
     def batches(self) -> Iterator[SampleBatch]:
+        self.cache.trim()
         self.table = self.cache.tables.find(self.data)
         if self.table is not None:
             yield from self._repeated(self.table)
@@ -149,6 +150,7 @@ class _Decoder:
         """Read the symbols at the beginning of the request, and find their codes; returns where they end."""
         data, at, end = self.data, 0, self.end
         order = self.order = self.cache.symbols.young
+        self.places, self.paused_at = [], 0
         codes: list[int] = []
         at_once = _FEW
         while at < end and data[at] == _SYMBOL_TAG:
@@ -162,6 +164,7 @@ class _Decoder:
                 raise BadInput(f"the request has more than {MAX_SYMBOLS} symbols")
             if len(codes) - self.paused_at >= _MOST_SYMBOLS:
                 self.paused_at = len(codes)
+                self.cache.trim()
                 yield empty_batch()
         if codes and self._text(0):
             raise BadInput("the first symbol must be the empty string")
