@@ -380,7 +380,7 @@ def test_symbols_without_series_do_not_outgrow_the_cache() -> None:
 def test_a_wrong_reference_is_refused_beside_a_sample_outside_the_window() -> None:
     """The symbols of a request that is known are read when something in it has to be named, and then once more."""
     receiver = VERSIONS["v2"].receiver()
-    known = [series(i, (NOW, 1.0)) for i in range(40)]
+    known = [series(i, (NOW, 1.0)) for i in range(400)]
     for _ in range(3):
         receiver.rows(encode_v2(known))
     request = V2["Request"]()
