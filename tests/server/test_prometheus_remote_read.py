@@ -26,6 +26,7 @@ from streamgauge.testing.requests import Series, snappy
 from streamgauge.testing.server import ServerProcess
 from streamgauge.wire.snappy import decompress
 
+from .conftest import PLAIN
 from .test_prometheus_promql import (
     AT,
     BEGIN,
@@ -47,6 +48,13 @@ ONE_CHUNK = [
     Series({"__name__": "one_chunk", "i": str(i)}, [(BEGIN + 15_000 * at + i, at * i / 7) for at in range(25)])
     for i in range(5)
 ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One of its own: what other tests write would be asked for, too."""
+    with ServerProcess.start(tmp_path_factory.mktemp("read") / "data", PLAIN) as running:
+        yield running
 
 
 @pytest.fixture(scope="module", autouse=True)
