@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, FetchFailed
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
-from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.http_client import HttpClient, Resolver
 from streamgauge.ingest.http_options import TlsContexts
 from streamgauge.ingest.scrape.job import HttpSource
@@ -43,7 +42,7 @@ class HttpDiscovery:
         finally:
             self._client.close()
 
-    async def _ask(self) -> Sequence[Group]:
+    async def _ask(self) -> Parts:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 answer = await self._client.get(self._url, self._headers, MAX_ANSWER_BYTES)
@@ -55,7 +54,9 @@ class HttpDiscovery:
         if media != "application/json":
             raise FetchFailed(f'the answer has content type "{media[:100]}" and not application/json')
         groups = await asyncio.to_thread(_parsed, answer.body, self._url)
-        return [replace(group, labels={**group.labels, "__meta_url": self._url}) for group in groups]
+        return Parts(
+            {self._url: [replace(group, labels={**group.labels, "__meta_url": self._url}) for group in groups]}
+        )
 
 
 def _parsed(body: bytes, url: str) -> list[Group]:
