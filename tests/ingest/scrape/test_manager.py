@@ -227,3 +227,19 @@ async def test_a_mistake_of_ours_in_one_scrape_does_not_end_the_others(
     target.reply = answer("a 5\n")
     await running.pass_seconds(10)
     assert running.sink.samples(__name__="a", job="j", instance=target.address)[-1][1] == 5.0
+
+
+async def test_a_mistake_of_ours_in_reading_a_scrape_marks_the_target_down(
+    running: Running, target: HttpTarget
+) -> None:
+    running.given["j"] = Given(target.address)
+    await running.apply(JOB)
+    await running.pass_seconds(10)
+    running.sink.refuse_series = ZeroDivisionError()  # type: ignore[assignment]
+    target.reply = answer("a 1\nb 1\n")
+    await running.pass_seconds(10)
+    assert [up for _, up in running.sink.samples(__name__="up", job="j", instance=target.address)] == [1.0, 0.0]
+    assert running.sink.bits(__name__="a", job="j", instance=target.address)[-1][1] == STALE_BITS
+    running.sink.refuse_series = None
+    await running.pass_seconds(10)
+    assert running.sink.samples(__name__="b", job="j", instance=target.address)[-1][1] == 1.0

@@ -53,7 +53,16 @@ class ScrapeLoop:
             await self.scraper.scrape(time, self._refusal())
         except Exception as error:  # a mistake of ours with what one target gave must not end the scrapes of the others
             LOG.exception("a scrape of %s failed through a mistake in streamgauge", self.scraper.target.url)
-            self.scraper.report = Report(Health.DOWN, f"a mistake in streamgauge: {error!r}", time)
+            await self._give_up(time, f"a mistake in streamgauge: {error!r}")
+
+    async def _give_up(self, time: int, reason: str) -> None:
+        """Store that the target is down, as for any other scrape that fails, if that can be done."""
+        self.scraper.forget()
+        try:
+            await self.scraper.scrape(time, reason)
+        except Exception:
+            LOG.exception("nor could it be stored that the scrape failed")
+            self.scraper.report = Report(Health.DOWN, reason, time)
 
     def _first_after(self, now: int) -> int:
         offset = self.scraper.target.offset(self._seed)

@@ -84,6 +84,10 @@ class Scraper:
         """What the target says of its metrics."""
         return list(merged_notes(self._cache.chunks).values())
 
+    def forget(self) -> None:
+        """Read the next scrape as if it were the first: a mistake may have left the cache half changed."""
+        self._cache.clear()
+
     def close(self) -> None:
         self._client.close()
 
