@@ -3,6 +3,7 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── TooLarge           over a size limit (413)
@@ -50,6 +51,10 @@ class ClientError(StreamgaugeError):
 
 
 class BadInput(ClientError):
+    pass
+
+
+class NotAllowed(BadInput):
     pass
 
 

@@ -135,7 +135,7 @@ class _Reader:
                 try:
                     self._read(reader, number, line + number, one)
                 except BadInput as error:
-                    raise BadInput(f"line {line + number + 1}: {error.message}") from None
+                    raise type(error)(f"line {line + number + 1}: {error.message}") from None
                 if number % PAUSE_LINES == PAUSE_LINES - 1:
                     yield
             line += len(text)

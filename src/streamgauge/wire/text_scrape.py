@@ -165,7 +165,7 @@ class _LineReader:
             try:
                 parsed += self._parse(number, line)
             except BadInput as error:
-                raise BadInput(f"line {self._line + number + 1}: {error.message}") from None
+                raise type(error)(f"line {self._line + number + 1}: {error.message}") from None
             find = self._known[self._kind].get
             if parsed >= PAUSE_LINES or number % _TURN == _TURN - 1:
                 parsed = 0

@@ -318,3 +318,25 @@ async def test_what_is_not_valid_openmetrics_is_asked_for_as_text(
     strict = make(ScrapeJob("j", protocols=("OpenMetricsText1.0.0",)))
     await strict.scrape(T + 3000)
     assert strict.report.health is Health.DOWN
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (ScrapeJob("j", limits=Limits(samples=1)), "sample_limit exceeded"),
+        (ScrapeJob("j", limits=Limits(labels=2)), "line 1: label_limit exceeded"),
+        (ScrapeJob("j", limits=Limits(label_name=3)), "line 1: label_name_length_limit exceeded"),
+        (ScrapeJob("j", metric_relabel=(Rule(Action.LABELDROP, regex="__name__"),)), "line 1: relabelling leaves no"),
+    ],
+)
+async def test_openmetrics_beyond_a_limit_is_still_openmetrics(
+    target: HttpTarget, make: MakeScraper, job: ScrapeJob, words: str
+) -> None:
+    target.reply = answer("a 1\nb 1\n# EOF\n", OPENMETRICS)
+    scraper = make(job)
+    for number in range(2):
+        await scraper.scrape(T + number)
+        assert words in scraper.report.error
+        assert "not valid OpenMetrics" not in scraper.report.error
+    assert len(target.requests) == 2
+    assert "openmetrics" in target.requests[1].headers["accept"]

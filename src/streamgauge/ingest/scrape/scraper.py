@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, ConfigError, FetchFailed, StreamgaugeError, UnsupportedMedia
+from streamgauge.errors import BadInput, ConfigError, FetchFailed, NotAllowed, StreamgaugeError, UnsupportedMedia
 from streamgauge.ingest.admission import count
 from streamgauge.ingest.http_client import HttpClient
 from streamgauge.ingest.relabel import Relabelling
@@ -146,7 +146,8 @@ class Scraper:
             reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
             return _Outcome(await _run(reading), "", len(answer.body))
         except BadInput as error:
-            if kind is Format.OPENMETRICS and self._settle_for_text(error):
+            broken = not isinstance(error, NotAllowed)
+            if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
                 return await self._take(begun)
             return self._failed("content", error.message, len(answer.body))
 
