@@ -10,7 +10,6 @@ import asyncio
 import os
 import socket
 import ssl
-import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import httptools
 
 from streamgauge.errors import FetchFailed
+from streamgauge.ingest.gunzip import body_too_large, gunzip
 from streamgauge.ingest.http_options import HttpOptions, TlsContexts
 
 MAX_REDIRECTS = 10
@@ -287,35 +287,10 @@ async def _inflated(answer: Answer, limit: int) -> Answer:
     if encoding not in ("gzip", "x-gzip"):
         raise FetchFailed(f'content encoding "{encoding}" is not spoken here; gzip is')
     if len(answer.body) > _OFF_LOOP_BYTES:
-        body = await asyncio.to_thread(_gunzip, answer.body, limit)
+        body = await asyncio.to_thread(gunzip, answer.body, limit)
     else:
-        body = _gunzip(answer.body, limit)
+        body = gunzip(answer.body, limit)
     return Answer(answer.status, answer.reason, answer.headers, body, answer.size)
-
-
-def _gunzip(data: bytes, limit: int) -> bytes:
-    """All members of a gzip stream. Raises FetchFailed."""
-    parts: list[bytes] = []
-    room = limit
-    while True:
-        inflate = zlib.decompressobj(wbits=31)
-        try:
-            part = inflate.decompress(data, room + 1)
-        except zlib.error as error:
-            raise FetchFailed(f"the body is no gzip: {error}") from None
-        room -= len(part)
-        if room < 0:
-            raise FetchFailed(body_too_large(limit))
-        parts.append(part)
-        if not inflate.eof:
-            raise FetchFailed("the compressed body is cut off")
-        data = inflate.unused_data
-        if not data:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def body_too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes, which is the limit"
 
 
 def _is_address(host: str) -> bool:
