@@ -245,3 +245,27 @@ async def test_a_certificate_of_ours(certificate: Path, resolver: Resolver) -> N
         with pytest.raises(FetchFailed):
             await fetching.get(url, {}, LIMIT)
         fetching.close()
+
+
+async def test_a_url_may_say_who_asks(target: HttpTarget, resolver: Resolver) -> None:
+    url = f"http://u%40x:p@{target.address}"
+    async with http_target() as other:
+
+        def reply(request: Request) -> bytes:
+            return redirect({"/a": "/b", "/b": target.url("/c"), "/c": other.url("/d")}[request.target])
+
+        target.reply = reply
+        fetching = client(resolver)
+        await fetching.get(f"{url}/a", {}, LIMIT)
+        assert [request.headers.get("authorization") for request in target.requests] == ["Basic dUB4OnA="] * 3
+        assert target.connections == 1
+        assert "authorization" not in other.requests[0].headers, "another host does not get it"
+        fetching.close()
+    target.reply = answer("a 1\n")
+    fetching = client(resolver, HttpOptions(scheme="Bearer", credentials=Secret("sesame")))
+    await fetching.get(f"{url}/a", {}, LIMIT)
+    assert target.requests[-1].headers["authorization"] == "Bearer sesame", "what is configured comes first"
+    fetching.close()
+    with pytest.raises(FetchFailed) as raised:
+        await client(resolver).get("http://u:sesame@h:99999/", {}, LIMIT)
+    assert raised.value.message == "h:99999 has no valid port"

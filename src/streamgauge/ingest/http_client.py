@@ -13,13 +13,14 @@ import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin
 
 import httptools
 
 from streamgauge.errors import FetchFailed
 from streamgauge.ingest.gunzip import body_too_large, gunzip
-from streamgauge.ingest.http_options import HttpOptions, TlsContexts
+from streamgauge.ingest.http_options import HttpOptions, TlsContexts, basic
+from streamgauge.ingest.urls import host_of, shown_url, split_url, user_of
 
 MAX_REDIRECTS = 10
 MAX_HEAD_BYTES = 65_536
@@ -73,34 +74,35 @@ class HttpClient:
 
         limit: of the body in bytes, inflated. Raises FetchFailed, and ConfigError for secrets that cannot be read.
         """
-        origin = _split(url)
+        origin = split_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            parts = _split(url)
+            parts = split_url(url)
             if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-                raise FetchFailed(f"{_shown(url)} is no http or https URL")
-            same = (parts.scheme, parts.netloc) == (origin.scheme, origin.netloc)
-            answer = await self._get_once(parts, self._head(parts, headers, secrets=same), limit)
+                raise FetchFailed(f"{shown_url(url)} is no http or https URL")
+            same = (parts.scheme, host_of(parts)) == (origin.scheme, host_of(origin))
+            answer = await self._get_once(parts, self._head(parts, headers, origin if same else None), limit)
             target = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not self._options.follow_redirects or not target:
                 return await _inflated(answer, limit)
-            url = _split(urljoin(parts.geturl(), _split(target).geturl())).geturl()
-            if _split(url).scheme not in _DEFAULT_PORTS:
-                raise FetchFailed(f"redirected to {_shown(url)}; only http and https are followed")
-        raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {_shown(url)}")
+            url = split_url(urljoin(parts.geturl(), split_url(target).geturl())).geturl()
+            if split_url(url).scheme not in _DEFAULT_PORTS:
+                raise FetchFailed(f"redirected to {shown_url(url)}; only http and https are followed")
+        raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
 
     def close(self) -> None:
         if self._kept is not None:
             self._kept[1].close()
             self._kept = None
 
-    def _head(self, parts: SplitResult, headers: Mapping[str, str], secrets: bool) -> bytes:
-        """`secrets`: whether this is where they were meant to go; a redirect elsewhere does not get them."""
+    def _head(self, parts: SplitResult, headers: Mapping[str, str], origin: SplitResult | None) -> bytes:
+        """origin: what was asked for, if this is where secrets were meant to go; a redirect elsewhere gets none."""
         path = parts.path or "/"
         target = f"{path}?{parts.query}" if parts.query else path
-        lines = [f"GET {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+        lines = [f"GET {target} HTTP/1.1", f"host: {host_of(parts)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if secrets:
-            authorization = self._options.authorization()
+        if origin is not None:
+            user = user_of(origin)
+            authorization = self._options.authorization() or (basic(*user) if user else "")
             lines += [f"authorization: {authorization}"] if authorization else []
             lines += [f"{name}: {value.read()}" for name, value in self._options.headers]
         if any("\r" in line or "\n" in line or "\0" in line for line in lines):
@@ -108,7 +110,7 @@ class HttpClient:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     async def _get_once(self, parts: SplitResult, head: bytes, limit: int) -> Answer:
-        place = (parts.scheme, parts.netloc)
+        place = (parts.scheme, host_of(parts))
         kept, self._kept = self._kept, None
         connection = None
         if kept is not None:
@@ -137,7 +139,7 @@ class HttpClient:
         try:
             port = parts.port or _DEFAULT_PORTS[parts.scheme]
         except ValueError:
-            raise FetchFailed(f"{parts.netloc} has no valid port") from None
+            raise FetchFailed(f"{host_of(parts)} has no valid port") from None
         host = parts.hostname or ""
         context = self._contexts.get() if parts.scheme == "https" else None
         name = (self._options.tls.server_name or host) if context else None
@@ -315,16 +317,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:  # such as a bracket that is not closed
-        raise FetchFailed(f"{url[:200]} is no URL: {error}") from None
-
-
-def _shown(url: str) -> str:
-    """A URL without user and password, shortened."""
-    parts = _split(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()[:200]

@@ -75,3 +75,16 @@ async def test_a_mistake_of_ours_is_not_the_end(clock: ManualClock, stats: Stats
     await clock.advance(1)
     await until(lambda: found)
     assert b'streamgauge_discovery_failures_total{kind="http"} 1.0' in stats.exposition()
+
+
+async def test_the_log_has_neither_password_nor_parameters(
+    follow: Follow, clock: ManualClock, stats: Stats, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with http_target() as server:
+        server.reply = answer("[", JSON)
+        url = f"http://u:sesame@{server.address}/sd?token=sesame"
+        follow(HttpDiscovery(HttpSource(url, 30_000), Resolver(), clock, stats))
+        await until(lambda: "the targets found before stay" in caplog.text)
+        assert f"http discovery, {server.url('/sd')}?token=…: " in caplog.text
+        assert "sesame" not in caplog.text
+        assert server.requests[0].headers["authorization"] == "Basic dTpzZXNhbWU="

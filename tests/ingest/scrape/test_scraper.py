@@ -340,3 +340,17 @@ async def test_openmetrics_beyond_a_limit_is_still_openmetrics(
         assert "not valid OpenMetrics" not in scraper.report.error
     assert len(target.requests) == 2
     assert "openmetrics" in target.requests[1].headers["accept"]
+
+
+async def test_the_log_has_no_parameters(
+    target: HttpTarget, make: MakeScraper, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scraper = make(ScrapeJob("j", params=(("token", ("sesame",)),)))
+    target.reply = answer("", status="500 No")
+    await scraper.scrape(T)
+    target.reply = answer("a 1\n")
+    await scraper.scrape(T + 1000)
+    assert f"{target.url()}?token=… (job j) cannot be scraped" in caplog.text
+    assert f"{target.url()}?token=… (job j) is scraped again" in caplog.text
+    assert "sesame" not in caplog.text

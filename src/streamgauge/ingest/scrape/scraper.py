@@ -18,6 +18,7 @@ from streamgauge.ingest.scrape.job import TEXTS, ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
+from streamgauge.ingest.urls import shown_url
 from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.sink import Sink
@@ -243,9 +244,9 @@ class Scraper:
     def _log_change(self, health: Health, error: str) -> None:
         """A line when a target goes down, or comes back."""
         if health is Health.DOWN and self.report.health is not Health.DOWN:
-            LOG.warning("%s (job %s) cannot be scraped: %s", self.target.url, self._job.name, error)
+            LOG.warning("%s (job %s) cannot be scraped: %s", shown_url(self.target.url), self._job.name, error)
         elif health is Health.UP and self.report.health is Health.DOWN:
-            LOG.info("%s (job %s) is scraped again", self.target.url, self._job.name)
+            LOG.info("%s (job %s) is scraped again", shown_url(self.target.url), self._job.name)
 
 
 async def _run(reading: Generator[None, None, Scraped]) -> Scraped:
