@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -84,6 +85,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000 + b"\r\n", "the head of the answer is larger than"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
         (CHUNKED + b"%x\r\n" % (LIMIT + 1) + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * 100_000 + b"\r\n", "between or behind the chunks of the answer is larger"),
+        (
+            CHUNKED + b"0\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
+            "between or behind the chunks of the answer is larger",
+        ),
+        (CHUNKED + b"1;" + b"y" * 1_000_000 + b"\r\na\r\n", "between or behind the chunks of the answer is larger"),
         (answer(b"x", headers={"content-encoding": "br"}), 'content encoding "br" is not spoken here; gzip is'),
         (answer(b"no gzip at all", headers={"content-encoding": "gzip"}), "the body is no gzip"),
         (b"", "the connection was closed before there was an answer"),
@@ -269,3 +276,29 @@ async def test_a_url_may_say_who_asks(target: HttpTarget, resolver: Resolver) ->
     with pytest.raises(FetchFailed) as raised:
         await client(resolver).get("http://u:sesame@h:99999/", {}, LIMIT)
     assert raised.value.message == "h:99999 has no valid port"
+
+
+async def test_trailers_have_no_say(target: HttpTarget, resolver: Resolver) -> None:
+    trailers = b"content-encoding: br\r\nlocation: /b\r\ncontent-type: text/html\r\n"
+    target.reply = CHUNKED + b"4\r\na 1\n\r\n0\r\n" + trailers + b"\r\n"
+    fetching = client(resolver)
+    for _ in range(2):
+        got = await fetching.get(target.url(), {}, LIMIT)
+        assert (got.body, dict(got.headers)) == (b"a 1\n", {"transfer-encoding": "chunked"})
+    assert target.connections == 1
+    fetching.close()
+
+
+async def test_small_chunks_take_no_more_memory(target: HttpTarget, resolver: Resolver) -> None:
+    count = 100_000
+    target.reply = CHUNKED + b"2\r\nab\r\n" * count + b"0\r\n\r\n"
+    fetching = client(resolver)
+    tracemalloc.start()
+    try:
+        body = (await fetching.get(target.url(), {}, LIMIT)).body
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert body == b"ab" * count
+    assert peak < len(target.reply) + 10 * len(body), "the answer once more on its way, and the body a few times"
+    fetching.close()

@@ -174,9 +174,9 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reason = b""
         self._headers: dict[str, str] = {}
-        self._chunks: list[bytes] = []
+        self._body = bytearray()  # one object, however many chunks the sender makes of it
         self._size = 0
-        self._head = 0  # bytes of the head so far
+        self._beside = 0  # bytes since the beginning, or since the last of the body: of the head, or of trailers
         self._heard = False
         self._in_body = False
         self._complete = False
@@ -207,11 +207,11 @@ class _Connection(asyncio.Protocol):
             self.close()  # nobody has asked
             return
         self._heard = True
-        if not self._in_body:
-            self._head += len(data)
-            if self._head > MAX_HEAD_BYTES + len(data):
-                self._fail(f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
-                return
+        self._beside += len(data)
+        if self._beside > MAX_HEAD_BYTES + len(data):
+            what = "what stands between or behind the chunks of" if self._in_body else "the head of"
+            self._fail(f"{what} the answer is larger than {MAX_HEAD_BYTES} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -245,6 +245,8 @@ class _Connection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:  # a trailer, which has no say in how the body is understood
+            return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -252,10 +254,11 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
+        self._beside = 0
         if self._size > self._limit:
             self._fail(body_too_large(self._limit))
             return
-        self._chunks.append(body)
+        self._body += body
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() in (100, 102, 103):  # the answer is still to come
@@ -272,7 +275,7 @@ class _Connection(asyncio.Protocol):
 
     def _done(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            body, self._body = bytes(self._body), bytearray()
             status = self._parser.get_status_code()
             self._waiter.set_result(Answer(status, self._reason.decode("latin-1"), self._headers, body, self._size))
 
