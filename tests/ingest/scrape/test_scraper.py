@@ -250,7 +250,7 @@ async def test_a_full_index_leaves_out_only_what_is_new(
 
 
 async def test_a_store_that_refuses_is_tried_again(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:
-    target.reply = answer("# TYPE a counter\na 1\n")
+    target.reply = answer("# HELP a Some text.\na 1\n")
     scraper = make()
     sink.failure = ReadOnly("the disk is full")
     await scraper.scrape(T)
@@ -259,6 +259,10 @@ async def test_a_store_that_refuses_is_tried_again(target: HttpTarget, make: Mak
     await scraper.scrape(T + 1000)
     assert value(sink, "a", T + 1000) == 1.0
     assert scraper.report.error == ""
+    assert sink.metadata["a"].help == "Some text.", "though the text is as it was"
+    sink.metadata.clear()
+    await scraper.scrape(T + 2000)
+    assert not sink.metadata, "once"
 
 
 async def test_pruned_series_are_resolved_again(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:

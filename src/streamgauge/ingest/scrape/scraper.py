@@ -80,6 +80,7 @@ class Scraper:
         self._settled = ""  # why OpenMetrics is not asked for any more
         self._generation: int | None = None
         self._told: dict[str, Metadata] = {}  # metadata that the store has been given
+        self._owed = False  # it has refused some since
 
     def metadata(self) -> list[Metadata]:
         """What the target says of its metrics."""
@@ -111,9 +112,11 @@ class Scraper:
             await self._sink.append(batch, tuple(fresh.values()))
             self.present, self.present_reports = present, reports
             self._told |= fresh
+            self._owed = self._owed and outcome.scraped is None
         except StreamgaugeError as failure:
             error = error or f"scraped, but not stored: {failure.message}"
             self._stats.scrape_failures.labels("not_stored").inc()
+            self._owed = self._owed or bool(fresh)
         else:
             count(self._stats, SOURCE, len(batch), findings)
         health = Health.DOWN if outcome.scraped is None else Health.UP
@@ -219,7 +222,7 @@ class Scraper:
 
     def _fresh_metadata(self, outcome: _Outcome) -> dict[str, Metadata]:
         """Metadata that the store does not have yet."""
-        if outcome.scraped is None or outcome.scraped.same:
+        if outcome.scraped is None or (outcome.scraped.same and not self._owed):
             return {}
         return {
             metric: one for metric, one in merged_notes(self._cache.chunks).items() if self._told.get(metric) != one
