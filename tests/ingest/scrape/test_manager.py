@@ -243,3 +243,24 @@ async def test_a_mistake_of_ours_in_reading_a_scrape_marks_the_target_down(
     running.sink.refuse_series = None
     await running.pass_seconds(10)
     assert running.sink.samples(__name__="b", job="j", instance=target.address)[-1][1] == 1.0
+
+
+async def test_other_tasks_have_their_turn_while_a_large_group_is_taken_over(running: Running) -> None:
+    addresses = [f"127.0.0.1:{port}" for port in range(1, 2001)]
+    seen: list[int] = []
+
+    async def count() -> None:
+        while True:
+            seen.append(len(running.targets()))
+            await asyncio.sleep(0)
+
+    running.given["j"] = Given(*addresses)
+    counting = asyncio.create_task(count())
+    running.manager.apply([JOB])
+    await until(lambda: len(running.targets()) == 2000)
+    running.given["j"].find()
+    await running.clock.advance(1)
+    await until(lambda: not running.targets())
+    counting.cancel()
+    steps = [abs(later - sooner) for sooner, later in itertools.pairwise(seen)]
+    assert max(steps) <= 64
