@@ -13,6 +13,7 @@ from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.serve.targets_api import selector
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, answer, http_target
@@ -90,6 +91,12 @@ async def test_pools(served, pools):
     assert await get(served, "scrape_pools") == {"scrapePools": ["one", "two"]}
 
 
+def test_names_of_labels_may_be_quoted():
+    matches = selector(r'{"\"x\""="1","job"="j"}')
+    assert matches({'"x"': "1", "job": "j"})
+    assert not matches({"x": "1", "job": "j"})
+
+
 async def test_metadata(served, pools, target: HttpTarget):
     labels = {"job": "one", "instance": target.address, "zone": "a"}
     everything = await get(served, "targets/metadata")
@@ -100,7 +107,7 @@ async def test_metadata(served, pools, target: HttpTarget):
     assert await get(served, "targets/metadata?limit=1") == everything[:1]
     (one,) = await get(served, "targets/metadata?metric=b")
     assert "metric" not in one
-    for selector, matches in (
+    for text, matches in (
         ('{job="one"}', True),
         ('{ job = "one", zone!="b", }', True),
         ('{job=~"o.*",zone!~"b|c"}', True),
@@ -109,9 +116,11 @@ async def test_metadata(served, pools, target: HttpTarget):
         ('{zone=~"."}', True),
         ('{zone!~"a"}', False),
         ('{absent=""}', True),
+        ('{"job"="one"}', True),
+        (r'{"\"x\""=""}', True),
     ):
-        found = await get(served, f"targets/metadata?match_target={selector}")
-        assert (found == everything) == matches, selector
+        found = await get(served, f"targets/metadata?match_target={text}")
+        assert (found == everything) == matches, text
     for wrong, words in (
         ("job", "expected matchers in braces"),
         ("{job}", 'expected name="value" at'),

@@ -26,6 +26,7 @@ MAX_REDIRECTS = 10
 MAX_HEAD_BYTES = 65_536
 """Status line and headers of an answer."""
 _OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on a thread
+_REASON_CHARACTERS = 80  # of the words behind a status
 _LOOKUPS_AT_ONCE = 16
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -277,7 +278,7 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             body, self._body = bytes(self._body), bytearray()
             status = self._parser.get_status_code()
-            self._waiter.set_result(Answer(status, self._reason.decode("latin-1"), self._headers, body, self._size))
+            self._waiter.set_result(Answer(status, _printable(self._reason), self._headers, body, self._size))
 
     def _fail(self, message: str) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -296,6 +297,12 @@ async def _inflated(answer: Answer, limit: int) -> Answer:
     else:
         body = gunzip(answer.body, limit)
     return Answer(answer.status, answer.reason, answer.headers, body, answer.size)
+
+
+def _printable(reason: bytes) -> str:
+    """As it may stand in a log line."""
+    text = reason[:_REASON_CHARACTERS].decode("latin-1")
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
 
 
 def _is_address(host: str) -> bool:

@@ -126,7 +126,7 @@ def selector(text: str) -> Callable[[Labels], bool]:
         if found is None:
             raise BadInput(f'invalid parameter "match_target": expected name="value" at {quoted(inner[at:])}')
         name, op, value, _ = found.groups()
-        tests.append(_test(_unquoted(name.strip('"')), op, _unquoted(value)))
+        tests.append(_test(_unquoted(name[1:-1]) if name.startswith('"') else name, op, _unquoted(value)))
         at = found.end()
     return lambda labels: all(test(labels) for test in tests)
 

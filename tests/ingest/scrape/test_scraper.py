@@ -358,3 +358,10 @@ async def test_the_log_has_no_parameters(
     assert f"{target.url()}?token=… (job j) cannot be scraped" in caplog.text
     assert f"{target.url()}?token=… (job j) is scraped again" in caplog.text
     assert "sesame" not in caplog.text
+
+
+async def test_the_words_behind_a_status_are_shortened_and_made_visible(target: HttpTarget, make: MakeScraper) -> None:
+    target.reply = answer("", status="500 \x1b[31m\x7f" + "x" * 1000)
+    scraper = make()
+    await scraper.scrape(T)
+    assert scraper.report.error == "the answer was 500 \\x1b[31m\\x7f" + "x" * 74
