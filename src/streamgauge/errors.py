@@ -17,6 +17,7 @@
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
     ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
+    │   └── BodyTooLarge       its answer is over a size limit
     ├── ListenFailed           an address cannot be listened on: taken, unknown or forbidden
     └── StorageError           the disk, or what is on it
         ├── ReadOnly           writes are refused until the disk recovers (503)
@@ -117,6 +118,10 @@ class QueryCanceled(Busy):
 
 
 class FetchFailed(StreamgaugeError):
+    pass
+
+
+class BodyTooLarge(FetchFailed):
     pass
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from streamgauge.errors import FetchFailed
+from streamgauge.errors import BodyTooLarge, FetchFailed
 
 MAX_MEMBERS = 1000
 """Of one body. Tools that compress in parallel write one for each 64 KiB or more; each costs 10 µs, even if empty."""
@@ -31,7 +31,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
                 raise FetchFailed(f"the body is no gzip: {error}") from None
             room -= len(part)
             if room < 0:
-                raise FetchFailed(body_too_large(limit))
+                raise body_too_large(limit)
             parts.append(part)
             piece = inflate.unused_data
             if inflate.eof:
@@ -41,5 +41,6 @@ def gunzip(data: bytes, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def body_too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes, which is the limit"
+def body_too_large(limit: int) -> BodyTooLarge:
+    """limit: bytes, inflated."""
+    return BodyTooLarge(f"the body is larger than {limit} bytes, which is the limit")

@@ -280,9 +280,9 @@ class _Connection(asyncio.Protocol):
             status = self._parser.get_status_code()
             self._waiter.set_result(Answer(status, _printable(self._reason), self._headers, body, self._size))
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, failure: str | FetchFailed) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(FetchFailed(message))
+            self._waiter.set_exception(FetchFailed(failure) if isinstance(failure, str) else failure)
         self.close()
 
 

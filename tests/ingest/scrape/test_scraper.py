@@ -195,6 +195,8 @@ async def test_more_about_the_scrape(target: HttpTarget, make: MakeScraper, sink
     assert value(sink, "scrape_timeout_seconds") == 3.0
     assert value(sink, "scrape_sample_limit") == 7.0
     assert value(sink, "scrape_body_size_bytes") == 4.0
+    await make(job, max_body=3).scrape(T + 1000)
+    assert value(sink, "scrape_body_size_bytes", T + 1000) == -1.0
 
 
 async def test_gzip(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:

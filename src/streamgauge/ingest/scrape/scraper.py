@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, ConfigError, FetchFailed, NotAllowed, StreamgaugeError, UnsupportedMedia
+from streamgauge.errors import (
+    BadInput,
+    BodyTooLarge,
+    ConfigError,
+    FetchFailed,
+    NotAllowed,
+    StreamgaugeError,
+    UnsupportedMedia,
+)
 from streamgauge.ingest.admission import count
 from streamgauge.ingest.http_client import HttpClient
 from streamgauge.ingest.relabel import Relabelling
@@ -37,6 +45,7 @@ MAX_AHEAD_MS = 600_000
 _UP, _DURATION, _SCRAPED = "up", "scrape_duration_seconds", "scrape_samples_scraped"
 _KEPT, _ADDED = "scrape_samples_post_metric_relabeling", "scrape_series_added"
 _TIMEOUT, _LIMIT, _BYTES = "scrape_timeout_seconds", "scrape_sample_limit", "scrape_body_size_bytes"
+_TOO_LARGE = -1  # instead of the size of a body beyond the limit, as in Prometheus
 _NOTHING = np.empty(0, np.uint32)
 
 
@@ -132,6 +141,8 @@ class Scraper:
                 answer = await self._client.get(self.target.url, self._headers, self._max_body)
         except TimeoutError:
             return self._failed("timeout", f"no whole answer within {limit:g} s, the scrape timeout")
+        except BodyTooLarge as error:
+            return self._failed("fetch", error.message, _TOO_LARGE)
         except (FetchFailed, ConfigError) as error:
             return self._failed("fetch", error.message)
         self._stats.ingest_request_bytes.labels(SOURCE).inc(answer.size)
