@@ -13,6 +13,7 @@ from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.ingest.turns import Turns
 from streamgauge.serve.targets_api import selector
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
@@ -39,7 +40,7 @@ async def pools(served, clock, target: HttpTarget) -> AsyncIterator[dict[str, Sc
         ScrapeJob("two", static=(Group("g", ({ADDRESS: "127.0.0.1:1"},), {}),)),
     )
     manager = ScrapeManager(
-        MemorySink(), Stats(), clock, "seed", 1 << 20, lambda job, resolver: [StaticDiscovery(job.static)]
+        MemorySink(), Stats(), clock, Turns(), "seed", 1 << 20, lambda job, resolver: [StaticDiscovery(job.static)]
     )
     manager.apply(jobs)
     running = asyncio.create_task(manager.run())

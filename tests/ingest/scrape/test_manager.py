@@ -16,6 +16,7 @@ from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.target import Health
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
@@ -51,7 +52,7 @@ class Running:
     def __init__(self, sink: MemorySink, clock: ManualClock) -> None:
         self.given: dict[str, Given] = {}
         self.sink, self.clock = sink, clock
-        self.manager = ScrapeManager(sink, Stats(), clock, "seed", 1 << 20, self._discoveries)
+        self.manager = ScrapeManager(sink, Stats(), clock, Turns(), "seed", 1 << 20, self._discoveries)
 
     def _discoveries(self, job: ScrapeJob, resolver: Resolver) -> Sequence[Discovery]:
         return [self.given.setdefault(job.name, Given())]

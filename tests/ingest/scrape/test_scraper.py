@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Callable
 
@@ -9,11 +10,16 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import Overloaded, ReadOnly
-from streamgauge.ingest.relabel import Action, Rule
+from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.http_client import HttpClient, Resolver
+from streamgauge.ingest.http_options import TlsContexts
+from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
-from streamgauge.ingest.scrape.target import Health
+from streamgauge.ingest.scrape.target import Health, Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
+from streamgauge.model.labels import labels_of
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, Request, answer
@@ -367,3 +373,51 @@ async def test_the_words_behind_a_status_are_shortened_and_made_visible(target: 
     scraper = make()
     await scraper.scrape(T)
     assert scraper.report.error == "the answer was 500 \\x1b[31m\\x7f" + "x" * 74
+
+
+class Noting(MemorySink):
+    """Notes in which pass of the event loop it was asked for a series of the target's text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.passes: list[int] = []
+
+    def resolve(self, key: bytes) -> int:
+        if labels_of(key)["__name__"] == "a":
+            self.passes.append(self.now)
+        return super().resolve(key)
+
+    async def tick(self) -> None:
+        while True:
+            self.now += 1
+            await asyncio.sleep(0)
+
+
+async def test_one_scrape_is_read_in_a_pass_of_the_loop(target: HttpTarget, stats: Stats, clock: ManualClock) -> None:
+    sink, resolver, turns = Noting(), Resolver(), Turns()
+    group = Group("g", tuple({ADDRESS: target.address, "n": str(number)} for number in range(20)), {})
+    job = ScrapeJob("j")
+    scrapers = [
+        Scraper(
+            job,
+            found,
+            Relabelling(()),
+            HttpClient(job.http, TlsContexts(job.http.tls), resolver),
+            sink,
+            stats,
+            clock,
+            turns,
+            1 << 20,
+        )
+        for found in targets_of(group, job, Relabelling(()))
+        if isinstance(found, Target)
+    ]
+    ticking = asyncio.create_task(sink.tick())
+    await asyncio.gather(*(scraper.scrape(T) for scraper in scrapers))
+    ticking.cancel()
+    assert len(sink.passes) == 20
+    assert len(set(sink.passes)) == 20
+    for scraper in scrapers:
+        scraper.close()
+    resolver.close()

@@ -17,6 +17,7 @@ from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Dropped, Labels, Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
 
@@ -36,6 +37,7 @@ class ScrapeContext:
     sink: Sink
     stats: Stats
     clock: Clock
+    turns: Turns
     resolver: Resolver
     departed: Departed
     seed: str
@@ -138,6 +140,7 @@ class ScrapePool:
             context.sink,
             context.stats,
             context.clock,
+            context.turns,
             context.max_body,
         )
         return ScrapeLoop(scraper, context.clock, context.seed, self._refusal)

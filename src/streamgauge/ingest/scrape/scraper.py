@@ -26,6 +26,7 @@ from streamgauge.ingest.scrape.job import TEXTS, ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
+from streamgauge.ingest.turns import Turns
 from streamgauge.ingest.urls import shown_url
 from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
@@ -70,6 +71,7 @@ class Scraper:
         sink: Sink,
         stats: Stats,
         clock: Clock,
+        turns: Turns,
         max_body: int,
     ) -> None:
         self.target = target
@@ -81,6 +83,7 @@ class Scraper:
         self._sink = sink
         self._stats = stats
         self._clock = clock
+        self._turns = turns
         self._max_body = min(job.limits.body or max_body, max_body)
         self._headers = request_headers(job, target.timeout)
         self._series = TargetSeries(job, target.labels, relabelling, sink.resolve)
@@ -159,7 +162,7 @@ class Scraper:
         decode = openmetrics.decode if kind is Format.OPENMETRICS else text_scrape.decode
         try:
             reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
-            return _Outcome(await _run(reading), "", len(answer.body))
+            return _Outcome(await _run(reading, self._turns), "", len(answer.body))
         except BadInput as error:
             broken = not isinstance(error, NotAllowed)
             if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
@@ -263,12 +266,19 @@ class Scraper:
             LOG.info("%s (job %s) is scraped again", shown_url(self.target.url), self._job.name)
 
 
-async def _run(reading: Generator[None, None, Scraped]) -> Scraped:
-    """Let a decoder run to its end, other tasks getting their turn."""
+async def _run(reading: Generator[None, None, Scraped], turns: Turns) -> Scraped:
+    """Let a decoder run to its end, a step in each turn."""
     while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            scraped: Scraped = end.value
+        scraped = await turns.take(lambda: _step(reading))
+        if scraped is not None:
             return scraped
-        await asyncio.sleep(0)
+
+
+def _step(reading: Generator[None, None, Scraped]) -> Scraped | None:
+    """What has been read, once that is all."""
+    try:
+        next(reading)
+    except StopIteration as end:
+        scraped: Scraped = end.value
+        return scraped
+    return None
