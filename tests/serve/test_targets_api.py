@@ -14,7 +14,7 @@ from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.turns import Turns
-from streamgauge.serve.targets_api import selector
+from streamgauge.serve.targets_api import MAX_METADATA, selector
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, answer, http_target
@@ -40,7 +40,7 @@ async def pools(served, clock, target: HttpTarget) -> AsyncIterator[dict[str, Sc
         ScrapeJob("two", static=(Group("g", ({ADDRESS: "127.0.0.1:1"},), {}),)),
     )
     manager = ScrapeManager(
-        MemorySink(), Stats(), clock, Turns(), "seed", 1 << 20, lambda job, resolver: [StaticDiscovery(job.static)]
+        MemorySink(), Stats(), clock, Turns(), "seed", 1 << 22, lambda job, resolver: [StaticDiscovery(job.static)]
     )
     manager.apply(jobs)
     running = asyncio.create_task(manager.run())
@@ -90,6 +90,20 @@ async def test_some_targets(served, pools):
 
 async def test_pools(served, pools):
     assert await get(served, "scrape_pools") == {"scrapePools": ["one", "two"]}
+
+
+async def test_metadata_without_end_is_refused(served, pools, target: HttpTarget, clock):
+    lines = "".join(f"# TYPE m{number} gauge\n" for number in range(MAX_METADATA + 1))
+    target.reply = answer(lines)
+    (loop,) = pools["one"].loops
+    before = loop.scraper.report.started
+    await clock.advance(15)
+    await until(lambda: loop.scraper.report.started > before)
+    assert f"more than {MAX_METADATA} entries; ask for fewer" in await get(served, "targets/metadata", 422)
+    (one,) = await get(served, "targets/metadata?metric=m7")
+    assert one["type"] == "gauge"
+    assert len(await get(served, "targets/metadata?limit=3")) == 3
+    assert await get(served, "targets/metadata?limit=0") == []
 
 
 def test_names_of_labels_may_be_quoted():
