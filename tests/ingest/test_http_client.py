@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -302,3 +305,42 @@ async def test_small_chunks_take_no_more_memory(target: HttpTarget, resolver: Re
     assert body == b"ab" * count
     assert peak < len(target.reply) + 10 * len(body), "the answer once more on its way, and the body a few times"
     fetching.close()
+
+
+class Several(Resolver):
+    """Knows one name, by several addresses."""
+
+    def __init__(self, *places: tuple[str, int]) -> None:
+        super().__init__()
+        self.places = list(places)
+
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        return self.places
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog lets others wait on Linux only")
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(target: HttpTarget) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = silent.getsockname()[1]
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))  # fills its backlog
+        resolver = Several(("127.0.0.1", port), ("127.0.0.1", 1), ("127.0.0.1", target.port))
+        stack.callback(resolver.close)
+        fetching = client(resolver)
+        async with asyncio.timeout(30):
+            assert (await fetching.get("http://several.example/", {}, LIMIT)).body == b"a 1\n"
+        fetching.close()
+
+
+async def test_every_address_is_tried(target: HttpTarget) -> None:
+    resolver = Several(("127.0.0.1", 1), ("127.0.0.1", target.port))
+    fetching = client(resolver)
+    assert (await fetching.get("http://several.example/", {}, LIMIT)).body == b"a 1\n"
+    fetching.close()
+    resolver.places = [("127.0.0.1", 1), ("127.0.0.1", 2)]
+    with pytest.raises(FetchFailed, match=r"connecting to 127\.0\.0\.1:2: connection refused"):
+        await fetching.get("http://several.example/", {}, LIMIT)
+    resolver.places = []
+    with pytest.raises(FetchFailed, match=r"several\.example has no address"):
+        await fetching.get("http://several.example/", {}, LIMIT)
+    resolver.close()

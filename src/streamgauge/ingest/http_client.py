@@ -10,9 +10,10 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urljoin
 
 import httptools
@@ -27,6 +28,7 @@ MAX_HEAD_BYTES = 65_536
 """Status line and headers of an answer."""
 _OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on a thread
 _REASON_CHARACTERS = 80  # of the words behind a status
+_NEXT_ADDRESS_SECONDS = 0.3  # after which the next address of a name is tried beside the one before
 _LOOKUPS_AT_ONCE = 16
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -144,21 +146,63 @@ class HttpClient:
         host = parts.hostname or ""
         context = self._contexts.get() if parts.scheme == "https" else None
         name = (self._options.tls.server_name or host) if context else None
-        loop = asyncio.get_running_loop()
-        failure: Exception = FetchFailed(f"{host} has no address")
         try:
             places = await self._resolver.addresses(host, port) if not _is_address(host) else [(host, port)]
         except (OSError, UnicodeError) as error:
             raise FetchFailed(f"looking up {host}: {_reason(error)}") from None
-        for address, number in places:
-            try:
-                _, connection = await loop.create_connection(
-                    _Connection, address, number, ssl=context, server_hostname=name
-                )
-                return connection
-            except (OSError, ValueError) as error:
-                failure = FetchFailed(f"connecting to {_place(address, number)}: {_reason(error)}")
-        raise failure
+        if not places:
+            raise FetchFailed(f"{host} has no address")
+        if len(places) == 1:
+            return await _open(*places[0], context, name)
+        return await _first([_open(*place, context, name) for place in places])
+
+
+async def _open(address: str, port: int, context: ssl.SSLContext | None, name: str | None) -> _Connection:
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            _Connection, address, port, ssl=context, server_hostname=name
+        )
+    except (OSError, ValueError) as error:
+        raise FetchFailed(f"connecting to {_place(address, port)}: {_reason(error)}") from None
+    return connection
+
+
+async def _first(attempts: Sequence[Coroutine[Any, Any, _Connection]]) -> _Connection:
+    """The first that succeeds; each begins when the one before has failed, or has taken a while. Raises FetchFailed."""
+    waiting = list(reversed(attempts))
+    tried: set[asyncio.Task[_Connection]] = set()
+    running: set[asyncio.Task[_Connection]] = set()
+    winner: asyncio.Task[_Connection] | None = None
+    failure: BaseException = FetchFailed("there is no address")
+    try:
+        while winner is None and (waiting or running):
+            if waiting:
+                task = asyncio.create_task(waiting.pop())
+                tried.add(task)
+                running.add(task)
+            wait = _NEXT_ADDRESS_SECONDS if waiting else None
+            done, running = await asyncio.wait(running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    winner = task
+                else:
+                    failure = error
+        if winner is None:
+            raise failure
+        return winner.result()
+    finally:
+        for attempt in waiting:
+            attempt.close()
+        for task in tried:
+            if task is not winner:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[_Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 class _Connection(asyncio.Protocol):
