@@ -3,6 +3,7 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── TooLarge           over a size limit (413)
@@ -16,6 +17,7 @@
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
     ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
+    │   └── BodyTooLarge       its answer is over a size limit
     ├── ListenFailed           an address cannot be listened on: taken, unknown or forbidden
     └── StorageError           the disk, or what is on it
         ├── ReadOnly           writes are refused until the disk recovers (503)
@@ -50,6 +52,10 @@ class ClientError(StreamgaugeError):
 
 
 class BadInput(ClientError):
+    pass
+
+
+class NotAllowed(BadInput):
     pass
 
 
@@ -112,6 +118,10 @@ class QueryCanceled(Busy):
 
 
 class FetchFailed(StreamgaugeError):
+    pass
+
+
+class BodyTooLarge(FetchFailed):
     pass
 
 

@@ -27,6 +27,7 @@ from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.readings import store_readings, worker_readings
 from streamgauge.serve.app import build_app
@@ -222,11 +223,13 @@ class _Server:
         start(maintenance.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
-        receiver = RemoteWrite(store, self._stats, self._clock, inflight, limits)
+        turns = Turns()  # of all that decode
+        receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         scrapes = ScrapeManager(
             store,
             self._stats,
             self._clock,
+            turns,
             socket.gethostname(),
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
+import sys
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -84,6 +88,12 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000 + b"\r\n", "the head of the answer is larger than"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
         (CHUNKED + b"%x\r\n" % (LIMIT + 1) + b"x" * (LIMIT + 1), f"the body is larger than {LIMIT} bytes"),
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * 100_000 + b"\r\n", "between or behind the chunks of the answer is larger"),
+        (
+            CHUNKED + b"0\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
+            "between or behind the chunks of the answer is larger",
+        ),
+        (CHUNKED + b"1;" + b"y" * 1_000_000 + b"\r\na\r\n", "between or behind the chunks of the answer is larger"),
         (answer(b"x", headers={"content-encoding": "br"}), 'content encoding "br" is not spoken here; gzip is'),
         (answer(b"no gzip at all", headers={"content-encoding": "gzip"}), "the body is no gzip"),
         (b"", "the connection was closed before there was an answer"),
@@ -245,3 +255,92 @@ async def test_a_certificate_of_ours(certificate: Path, resolver: Resolver) -> N
         with pytest.raises(FetchFailed):
             await fetching.get(url, {}, LIMIT)
         fetching.close()
+
+
+async def test_a_url_may_say_who_asks(target: HttpTarget, resolver: Resolver) -> None:
+    url = f"http://u%40x:p@{target.address}"
+    async with http_target() as other:
+
+        def reply(request: Request) -> bytes:
+            return redirect({"/a": "/b", "/b": target.url("/c"), "/c": other.url("/d")}[request.target])
+
+        target.reply = reply
+        fetching = client(resolver)
+        await fetching.get(f"{url}/a", {}, LIMIT)
+        assert [request.headers.get("authorization") for request in target.requests] == ["Basic dUB4OnA="] * 3
+        assert target.connections == 1
+        assert "authorization" not in other.requests[0].headers, "another host does not get it"
+        fetching.close()
+    target.reply = answer("a 1\n")
+    fetching = client(resolver, HttpOptions(scheme="Bearer", credentials=Secret("sesame")))
+    await fetching.get(f"{url}/a", {}, LIMIT)
+    assert target.requests[-1].headers["authorization"] == "Bearer sesame", "what is configured comes first"
+    fetching.close()
+    with pytest.raises(FetchFailed) as raised:
+        await client(resolver).get("http://u:sesame@h:99999/", {}, LIMIT)
+    assert raised.value.message == "h:99999 has no valid port"
+
+
+async def test_trailers_have_no_say(target: HttpTarget, resolver: Resolver) -> None:
+    trailers = b"content-encoding: br\r\nlocation: /b\r\ncontent-type: text/html\r\n"
+    target.reply = CHUNKED + b"4\r\na 1\n\r\n0\r\n" + trailers + b"\r\n"
+    fetching = client(resolver)
+    for _ in range(2):
+        got = await fetching.get(target.url(), {}, LIMIT)
+        assert (got.body, dict(got.headers)) == (b"a 1\n", {"transfer-encoding": "chunked"})
+    assert target.connections == 1
+    fetching.close()
+
+
+async def test_small_chunks_take_no_more_memory(target: HttpTarget, resolver: Resolver) -> None:
+    count = 100_000
+    target.reply = CHUNKED + b"2\r\nab\r\n" * count + b"0\r\n\r\n"
+    fetching = client(resolver)
+    tracemalloc.start()
+    try:
+        body = (await fetching.get(target.url(), {}, LIMIT)).body
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert body == b"ab" * count
+    assert peak < len(target.reply) + 10 * len(body), "the answer once more on its way, and the body a few times"
+    fetching.close()
+
+
+class Several(Resolver):
+    """Knows one name, by several addresses."""
+
+    def __init__(self, *places: tuple[str, int]) -> None:
+        super().__init__()
+        self.places = list(places)
+
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        return self.places
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog lets others wait on Linux only")
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(target: HttpTarget) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = silent.getsockname()[1]
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))  # fills its backlog
+        resolver = Several(("127.0.0.1", port), ("127.0.0.1", 1), ("127.0.0.1", target.port))
+        stack.callback(resolver.close)
+        fetching = client(resolver)
+        async with asyncio.timeout(30):
+            assert (await fetching.get("http://several.example/", {}, LIMIT)).body == b"a 1\n"
+        fetching.close()
+
+
+async def test_every_address_is_tried(target: HttpTarget) -> None:
+    resolver = Several(("127.0.0.1", 1), ("127.0.0.1", target.port))
+    fetching = client(resolver)
+    assert (await fetching.get("http://several.example/", {}, LIMIT)).body == b"a 1\n"
+    fetching.close()
+    resolver.places = [("127.0.0.1", 1), ("127.0.0.1", 2)]
+    with pytest.raises(FetchFailed, match=r"connecting to 127\.0\.0\.1:2: connection refused"):
+        await fetching.get("http://several.example/", {}, LIMIT)
+    resolver.places = []
+    with pytest.raises(FetchFailed, match=r"several\.example has no address"):
+        await fetching.get("http://several.example/", {}, LIMIT)
+    resolver.close()

@@ -12,6 +12,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StreamgaugeError, SyncFailed
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.remote_write import Protocol, RemoteWrite, Reply, negotiate
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
@@ -63,7 +64,7 @@ class Endpoint:
         self.stats = Stats()
         limits = limits or Limits()
         self.inflight = InFlight(limits.inflight, self.stats)
-        self.remote_write = RemoteWrite(self.sink, self.stats, ManualClock(NOW), self.inflight, limits)
+        self.remote_write = RemoteWrite(self.sink, self.stats, ManualClock(NOW), self.inflight, Turns(), limits)
 
     async def post(self, data: bytes, headers: dict[str, str] = V1) -> Reply:
         return await self.remote_write.receive(headers, chunks(compress(data)))

@@ -11,6 +11,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.remote_write import RemoteWrite, Reply
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.labels import key_of
 from streamgauge.stats import Stats
 from streamgauge.store.jobs import series_without_data
@@ -29,7 +30,7 @@ def labels(number: int) -> dict[str, str]:
 
 def receiver(store: Store) -> RemoteWrite:
     stats = Stats()
-    return RemoteWrite(store, stats, ManualClock(NOON), InFlight(Limits().inflight, stats))
+    return RemoteWrite(store, stats, ManualClock(NOON), InFlight(Limits().inflight, stats), Turns())
 
 
 def numbered(numbers: Iterable[int], time: int = NOON) -> list[requests.Series]:

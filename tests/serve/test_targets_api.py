@@ -13,6 +13,8 @@ from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.ingest.turns import Turns
+from streamgauge.serve.targets_api import MAX_METADATA, selector
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, answer, http_target
@@ -38,7 +40,7 @@ async def pools(served, clock, target: HttpTarget) -> AsyncIterator[dict[str, Sc
         ScrapeJob("two", static=(Group("g", ({ADDRESS: "127.0.0.1:1"},), {}),)),
     )
     manager = ScrapeManager(
-        MemorySink(), Stats(), clock, "seed", 1 << 20, lambda job, resolver: [StaticDiscovery(job.static)]
+        MemorySink(), Stats(), clock, Turns(), "seed", 1 << 22, lambda job, resolver: [StaticDiscovery(job.static)]
     )
     manager.apply(jobs)
     running = asyncio.create_task(manager.run())
@@ -90,6 +92,26 @@ async def test_pools(served, pools):
     assert await get(served, "scrape_pools") == {"scrapePools": ["one", "two"]}
 
 
+async def test_metadata_without_end_is_refused(served, pools, target: HttpTarget, clock):
+    lines = "".join(f"# TYPE m{number} gauge\n" for number in range(MAX_METADATA + 1))
+    target.reply = answer(lines)
+    (loop,) = pools["one"].loops
+    before = loop.scraper.report.started
+    await clock.advance(15)
+    await until(lambda: loop.scraper.report.started > before)
+    assert f"more than {MAX_METADATA} entries; ask for fewer" in await get(served, "targets/metadata", 422)
+    (one,) = await get(served, "targets/metadata?metric=m7")
+    assert one["type"] == "gauge"
+    assert len(await get(served, "targets/metadata?limit=3")) == 3
+    assert await get(served, "targets/metadata?limit=0") == []
+
+
+def test_names_of_labels_may_be_quoted():
+    matches = selector(r'{"\"x\""="1","job"="j"}')
+    assert matches({'"x"': "1", "job": "j"})
+    assert not matches({"x": "1", "job": "j"})
+
+
 async def test_metadata(served, pools, target: HttpTarget):
     labels = {"job": "one", "instance": target.address, "zone": "a"}
     everything = await get(served, "targets/metadata")
@@ -100,7 +122,7 @@ async def test_metadata(served, pools, target: HttpTarget):
     assert await get(served, "targets/metadata?limit=1") == everything[:1]
     (one,) = await get(served, "targets/metadata?metric=b")
     assert "metric" not in one
-    for selector, matches in (
+    for text, matches in (
         ('{job="one"}', True),
         ('{ job = "one", zone!="b", }', True),
         ('{job=~"o.*",zone!~"b|c"}', True),
@@ -109,9 +131,11 @@ async def test_metadata(served, pools, target: HttpTarget):
         ('{zone=~"."}', True),
         ('{zone!~"a"}', False),
         ('{absent=""}', True),
+        ('{"job"="one"}', True),
+        (r'{"\"x\""=""}', True),
     ):
-        found = await get(served, f"targets/metadata?match_target={selector}")
-        assert (found == everything) == matches, selector
+        found = await get(served, f"targets/metadata?match_target={text}")
+        assert (found == everything) == matches, text
     for wrong, words in (
         ("job", "expected matchers in braces"),
         ("{job}", 'expected name="value" at'),

@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from streamgauge.errors import BadInput
 from streamgauge.wire.exposition_text import Pairs
 from streamgauge.wire.openmetrics import decode
-from streamgauge.wire.scraped import DROPPED, NO_STAMP, ScrapeCache, Scraped, merged_notes
+from streamgauge.wire.scraped import DROPPED, NO_STAMP, PAUSE_LINES, ScrapeCache, Scraped, merged_notes
 
 
 class Target:
@@ -353,3 +353,19 @@ def test_fuzz_any_bytes_are_read_or_refused(parts: list[bytes]) -> None:
         except BadInput:
             continue
         assert len(scraped.series) == len(scraped.values) <= scraped.lines
+
+
+def test_other_tasks_have_their_turn_while_exemplars_are_taken_out() -> None:
+    lines = 10 * PAUSE_LINES
+    body = b"# TYPE a counter\n" + b"".join(b'a_total{n="%d"} 1 # {x="y"} 1\n' % n for n in range(lines)) + b"# EOF\n"
+    target = Target()
+    finish(decode(body, target.cache, target.series_of))
+    reading = decode(body, target.cache, target.series_of)
+    pauses = 0
+    try:
+        while True:
+            next(reading)
+            pauses += 1
+    except StopIteration as end:
+        assert (end.value.exemplars, end.value.same) == (lines, True)
+    assert pauses >= 10

@@ -263,3 +263,18 @@ def test_fuzz_any_bytes_are_read_or_refused(parts: list[bytes]) -> None:
         except BadInput:
             continue
         assert len(scraped.series) == len(scraped.values) <= scraped.lines
+
+
+@pytest.mark.parametrize("stamp", [b"9" * 19, b"9" * 20, b"9" * 5000])
+def test_a_timestamp_that_is_too_large_is_no_timestamp(stamp: bytes) -> None:
+    target = Target()
+    with pytest.raises(BadInput, match="is no timestamp in ms"):
+        target.scrape(b"a 1 " + stamp + b"\n")
+    target.scrape(b"a 1 1\n")
+    with pytest.raises(BadInput, match="is no timestamp in ms"):
+        target.scrape(b"a 1 " + stamp + b"\n")
+
+
+def test_zeros_before_a_timestamp_change_nothing() -> None:
+    ((_, value, stamp),) = Target().rows(b"a 1 " + b"0" * 5000 + b"7\n")
+    assert (value, stamp) == (1.0, 7)

@@ -10,21 +10,25 @@ import asyncio
 import os
 import socket
 import ssl
-import zlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urljoin
 
 import httptools
 
 from streamgauge.errors import FetchFailed
-from streamgauge.ingest.http_options import HttpOptions, TlsContexts
+from streamgauge.ingest.gunzip import body_too_large, gunzip
+from streamgauge.ingest.http_options import HttpOptions, TlsContexts, basic
+from streamgauge.ingest.urls import host_of, shown_url, split_url, user_of
 
 MAX_REDIRECTS = 10
 MAX_HEAD_BYTES = 65_536
 """Status line and headers of an answer."""
 _OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on a thread
+_REASON_CHARACTERS = 80  # of the words behind a status
+_NEXT_ADDRESS_SECONDS = 0.3  # after which the next address of a name is tried beside the one before
 _LOOKUPS_AT_ONCE = 16
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,34 +77,35 @@ class HttpClient:
 
         limit: of the body in bytes, inflated. Raises FetchFailed, and ConfigError for secrets that cannot be read.
         """
-        origin = _split(url)
+        origin = split_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            parts = _split(url)
+            parts = split_url(url)
             if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-                raise FetchFailed(f"{_shown(url)} is no http or https URL")
-            same = (parts.scheme, parts.netloc) == (origin.scheme, origin.netloc)
-            answer = await self._get_once(parts, self._head(parts, headers, secrets=same), limit)
+                raise FetchFailed(f"{shown_url(url)} is no http or https URL")
+            same = (parts.scheme, host_of(parts)) == (origin.scheme, host_of(origin))
+            answer = await self._get_once(parts, self._head(parts, headers, origin if same else None), limit)
             target = answer.headers.get("location")
             if answer.status not in _REDIRECTS or not self._options.follow_redirects or not target:
                 return await _inflated(answer, limit)
-            url = _split(urljoin(parts.geturl(), _split(target).geturl())).geturl()
-            if _split(url).scheme not in _DEFAULT_PORTS:
-                raise FetchFailed(f"redirected to {_shown(url)}; only http and https are followed")
-        raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {_shown(url)}")
+            url = split_url(urljoin(parts.geturl(), split_url(target).geturl())).geturl()
+            if split_url(url).scheme not in _DEFAULT_PORTS:
+                raise FetchFailed(f"redirected to {shown_url(url)}; only http and https are followed")
+        raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
 
     def close(self) -> None:
         if self._kept is not None:
             self._kept[1].close()
             self._kept = None
 
-    def _head(self, parts: SplitResult, headers: Mapping[str, str], secrets: bool) -> bytes:
-        """`secrets`: whether this is where they were meant to go; a redirect elsewhere does not get them."""
+    def _head(self, parts: SplitResult, headers: Mapping[str, str], origin: SplitResult | None) -> bytes:
+        """origin: what was asked for, if this is where secrets were meant to go; a redirect elsewhere gets none."""
         path = parts.path or "/"
         target = f"{path}?{parts.query}" if parts.query else path
-        lines = [f"GET {target} HTTP/1.1", f"host: {parts.netloc.rpartition('@')[2]}"]
+        lines = [f"GET {target} HTTP/1.1", f"host: {host_of(parts)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if secrets:
-            authorization = self._options.authorization()
+        if origin is not None:
+            user = user_of(origin)
+            authorization = self._options.authorization() or (basic(*user) if user else "")
             lines += [f"authorization: {authorization}"] if authorization else []
             lines += [f"{name}: {value.read()}" for name, value in self._options.headers]
         if any("\r" in line or "\n" in line or "\0" in line for line in lines):
@@ -108,7 +113,7 @@ class HttpClient:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     async def _get_once(self, parts: SplitResult, head: bytes, limit: int) -> Answer:
-        place = (parts.scheme, parts.netloc)
+        place = (parts.scheme, host_of(parts))
         kept, self._kept = self._kept, None
         connection = None
         if kept is not None:
@@ -137,25 +142,67 @@ class HttpClient:
         try:
             port = parts.port or _DEFAULT_PORTS[parts.scheme]
         except ValueError:
-            raise FetchFailed(f"{parts.netloc} has no valid port") from None
+            raise FetchFailed(f"{host_of(parts)} has no valid port") from None
         host = parts.hostname or ""
         context = self._contexts.get() if parts.scheme == "https" else None
         name = (self._options.tls.server_name or host) if context else None
-        loop = asyncio.get_running_loop()
-        failure: Exception = FetchFailed(f"{host} has no address")
         try:
             places = await self._resolver.addresses(host, port) if not _is_address(host) else [(host, port)]
         except (OSError, UnicodeError) as error:
             raise FetchFailed(f"looking up {host}: {_reason(error)}") from None
-        for address, number in places:
-            try:
-                _, connection = await loop.create_connection(
-                    _Connection, address, number, ssl=context, server_hostname=name
-                )
-                return connection
-            except (OSError, ValueError) as error:
-                failure = FetchFailed(f"connecting to {_place(address, number)}: {_reason(error)}")
-        raise failure
+        if not places:
+            raise FetchFailed(f"{host} has no address")
+        if len(places) == 1:
+            return await _open(*places[0], context, name)
+        return await _first([_open(*place, context, name) for place in places])
+
+
+async def _open(address: str, port: int, context: ssl.SSLContext | None, name: str | None) -> _Connection:
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            _Connection, address, port, ssl=context, server_hostname=name
+        )
+    except (OSError, ValueError) as error:
+        raise FetchFailed(f"connecting to {_place(address, port)}: {_reason(error)}") from None
+    return connection
+
+
+async def _first(attempts: Sequence[Coroutine[Any, Any, _Connection]]) -> _Connection:
+    """The first that succeeds; each begins when the one before has failed, or has taken a while. Raises FetchFailed."""
+    waiting = list(reversed(attempts))
+    tried: set[asyncio.Task[_Connection]] = set()
+    running: set[asyncio.Task[_Connection]] = set()
+    winner: asyncio.Task[_Connection] | None = None
+    failure: BaseException = FetchFailed("there is no address")
+    try:
+        while winner is None and (waiting or running):
+            if waiting:
+                task = asyncio.create_task(waiting.pop())
+                tried.add(task)
+                running.add(task)
+            wait = _NEXT_ADDRESS_SECONDS if waiting else None
+            done, running = await asyncio.wait(running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    winner = task
+                else:
+                    failure = error
+        if winner is None:
+            raise failure
+        return winner.result()
+    finally:
+        for attempt in waiting:
+            attempt.close()
+        for task in tried:
+            if task is not winner:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[_Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 class _Connection(asyncio.Protocol):
@@ -172,9 +219,9 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reason = b""
         self._headers: dict[str, str] = {}
-        self._chunks: list[bytes] = []
+        self._body = bytearray()  # one object, however many chunks the sender makes of it
         self._size = 0
-        self._head = 0  # bytes of the head so far
+        self._beside = 0  # bytes since the beginning, or since the last of the body: of the head, or of trailers
         self._heard = False
         self._in_body = False
         self._complete = False
@@ -205,11 +252,11 @@ class _Connection(asyncio.Protocol):
             self.close()  # nobody has asked
             return
         self._heard = True
-        if not self._in_body:
-            self._head += len(data)
-            if self._head > MAX_HEAD_BYTES + len(data):
-                self._fail(f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
-                return
+        self._beside += len(data)
+        if self._beside > MAX_HEAD_BYTES + len(data):
+            what = "what stands between or behind the chunks of" if self._in_body else "the head of"
+            self._fail(f"{what} the answer is larger than {MAX_HEAD_BYTES} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -243,6 +290,8 @@ class _Connection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:  # a trailer, which has no say in how the body is understood
+            return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -250,10 +299,11 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
+        self._beside = 0
         if self._size > self._limit:
             self._fail(body_too_large(self._limit))
             return
-        self._chunks.append(body)
+        self._body += body
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() in (100, 102, 103):  # the answer is still to come
@@ -270,13 +320,13 @@ class _Connection(asyncio.Protocol):
 
     def _done(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            body, self._body = bytes(self._body), bytearray()
             status = self._parser.get_status_code()
-            self._waiter.set_result(Answer(status, self._reason.decode("latin-1"), self._headers, body, self._size))
+            self._waiter.set_result(Answer(status, _printable(self._reason), self._headers, body, self._size))
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, failure: str | FetchFailed) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(FetchFailed(message))
+            self._waiter.set_exception(FetchFailed(failure) if isinstance(failure, str) else failure)
         self.close()
 
 
@@ -287,35 +337,16 @@ async def _inflated(answer: Answer, limit: int) -> Answer:
     if encoding not in ("gzip", "x-gzip"):
         raise FetchFailed(f'content encoding "{encoding}" is not spoken here; gzip is')
     if len(answer.body) > _OFF_LOOP_BYTES:
-        body = await asyncio.to_thread(_gunzip, answer.body, limit)
+        body = await asyncio.to_thread(gunzip, answer.body, limit)
     else:
-        body = _gunzip(answer.body, limit)
+        body = gunzip(answer.body, limit)
     return Answer(answer.status, answer.reason, answer.headers, body, answer.size)
 
 
-def _gunzip(data: bytes, limit: int) -> bytes:
-    """All members of a gzip stream. Raises FetchFailed."""
-    parts: list[bytes] = []
-    room = limit
-    while True:
-        inflate = zlib.decompressobj(wbits=31)
-        try:
-            part = inflate.decompress(data, room + 1)
-        except zlib.error as error:
-            raise FetchFailed(f"the body is no gzip: {error}") from None
-        room -= len(part)
-        if room < 0:
-            raise FetchFailed(body_too_large(limit))
-        parts.append(part)
-        if not inflate.eof:
-            raise FetchFailed("the compressed body is cut off")
-        data = inflate.unused_data
-        if not data:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def body_too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes, which is the limit"
+def _printable(reason: bytes) -> str:
+    """As it may stand in a log line."""
+    text = reason[:_REASON_CHARACTERS].decode("latin-1")
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
 
 
 def _is_address(host: str) -> bool:
@@ -340,16 +371,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError as error:  # such as a bracket that is not closed
-        raise FetchFailed(f"{url[:200]} is no URL: {error}") from None
-
-
-def _shown(url: str) -> str:
-    """A URL without user and password, shortened."""
-    parts = _split(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()[:200]

@@ -63,11 +63,15 @@ class HttpOptions:
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
         if self.user or self.password:
-            pair = f"{self.user.read()}:{self.password.read()}"
-            return "Basic " + base64.b64encode(pair.encode()).decode()
+            return basic(self.user.read(), self.password.read())
         if self.credentials:
             return f"{self.scheme} {self.credentials.read()}"
         return ""
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 VERSIONS = {

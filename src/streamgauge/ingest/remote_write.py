@@ -76,7 +76,7 @@ class RemoteWrite:
     """Receives requests of both versions. One for a server; used on the event loop."""
 
     def __init__(
-        self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, limits: Limits | None = None
+        self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, turns: Turns, limits: Limits | None = None
     ) -> None:
         self._sink = sink
         self._stats = stats
@@ -84,7 +84,7 @@ class RemoteWrite:
         self._inflight = inflight
         self._limits = limits or Limits()
         self._cache = SeriesCache()
-        self._turns = Turns()
+        self._turns = turns
 
     async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         """Answer one POST, after everything that is valid in it is on disk.

@@ -5,12 +5,13 @@ https://prometheus.io/docs/prometheus/latest/querying/api/#targets
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from streamgauge.durations import format_duration
-from streamgauge.errors import BadInput
+from streamgauge.errors import BadInput, QueryFailed
 from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from streamgauge.serve.params import Params
     from streamgauge.serve.services import Services
+
+MAX_METADATA = 100_000
+"""Entries of one answer: 30 MB of JSON or so, and a hundred targets of a thousand metrics."""
 
 _NEVER = "0001-01-01T00:00:00Z"
 _STATES = ("active", "dropped", "any")
@@ -74,24 +78,31 @@ class TargetsApi:
             raise BadInput("limit must be a number") from None
         found: list[dict[str, object]] = []
         for loop in _loops(self._services.scrape_pools()):
-            target = loop.scraper.target
-            if not matches(target.labels):
-                continue
-            for known in loop.scraper.metadata():
-                if metric and known.metric != metric:
-                    continue
-                if 0 <= limit <= len(found):
-                    return await json_answer(request, found)
-                entry: dict[str, object] = {"target": dict(target.labels)}
-                if not metric:
-                    entry["metric"] = known.metric
-                found.append(entry | {"type": known.type, "help": known.help, "unit": known.unit})
+            if 0 <= limit <= len(found):
+                break
+            if matches(loop.scraper.target.labels):
+                found += _known(loop, metric)
+                if 0 <= limit < len(found):
+                    del found[limit:]
+                if len(found) > MAX_METADATA:
+                    raise QueryFailed(
+                        f"there are more than {MAX_METADATA} entries; ask for fewer with match_target, metric or limit"
+                    )
+                await asyncio.sleep(0)
         return await json_answer(request, found)
 
 
-def _loops(pools: Mapping[str, ScrapePool]) -> Iterator[ScrapeLoop]:
-    for pool in pools.values():
-        yield from pool.loops
+def _known(loop: ScrapeLoop, metric: str) -> Iterator[dict[str, object]]:
+    """What one target says of its metrics; of one metric, unless that is ""."""
+    labels = dict(loop.scraper.target.labels)
+    for known in loop.scraper.metadata():
+        if metric in ("", known.metric):
+            name = {} if metric else {"metric": known.metric}
+            yield {"target": labels, **name, "type": known.type, "help": known.help, "unit": known.unit}
+
+
+def _loops(pools: Mapping[str, ScrapePool]) -> list[ScrapeLoop]:
+    return [loop for pool in pools.values() for loop in pool.loops]
 
 
 def _active(pool: str, loop: ScrapeLoop) -> dict[str, object]:
@@ -126,7 +137,7 @@ def selector(text: str) -> Callable[[Labels], bool]:
         if found is None:
             raise BadInput(f'invalid parameter "match_target": expected name="value" at {quoted(inner[at:])}')
         name, op, value, _ = found.groups()
-        tests.append(_test(_unquoted(name.strip('"')), op, _unquoted(value)))
+        tests.append(_test(_unquoted(name[1:-1]) if name.startswith('"') else name, op, _unquoted(value)))
         at = found.end()
     return lambda labels: all(test(labels) for test in tests)
 

@@ -68,7 +68,7 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         return None
     plain, exemplars = body, 0
     if _EXEMPLAR in body:
-        cut = _without_exemplars(body, known.exemplars)
+        cut = yield from _without_exemplars(body, known.exemplars)
         if cut is None:
             return None
         plain, exemplars = cut
@@ -86,10 +86,10 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
     return kept_rows(cache, columns, exemplars=exemplars, same=True)
 
 
-def _without_exemplars(body: bytes, allowed: frozenset[bytes]) -> tuple[bytes, int] | None:
+def _without_exemplars(body: bytes, allowed: frozenset[bytes]) -> Generator[None, None, tuple[bytes, int] | None]:
     """The body without its exemplars, and their number; None when one is not valid, or at a series that had none."""
     parts: list[bytes] = []
-    done = at = count = 0
+    done = at = count = seen = 0
     while (at := body.find(_EXEMPLAR, at)) >= 0:
         start = body.rfind(b"\n", 0, at) + 1
         stop = body.index(b"\n", at)
@@ -106,6 +106,9 @@ def _without_exemplars(body: bytes, allowed: frozenset[bytes]) -> tuple[bytes, i
                 done = stop + 1
                 count += 1
         at = stop
+        seen += 1
+        if seen % PAUSE_LINES == 0:
+            yield
     return b"".join([*parts, body[done:]]), count
 
 
@@ -135,7 +138,7 @@ class _Reader:
                 try:
                     self._read(reader, number, line + number, one)
                 except BadInput as error:
-                    raise BadInput(f"line {line + number + 1}: {error.message}") from None
+                    raise type(error)(f"line {line + number + 1}: {error.message}") from None
                 if number % PAUSE_LINES == PAUSE_LINES - 1:
                     yield
             line += len(text)

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from streamgauge.errors import BadInput
+from streamgauge.errors import NotAllowed
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire.exposition_text import Note, Pairs
@@ -20,7 +20,7 @@ Columns = tuple[Int64s, Floats, Int64s | None]
 
 SeriesOf = Callable[[Pairs], int]
 """The id of a series with these labels, as they stand in the text; or DROPPED or REFUSED. Raises BadInput when the
-scrape has to fail because of it."""
+scrape has to fail because of it: NotAllowed when that is for a limit or relabelling."""
 
 DROPPED = -1
 """Relabelling says that the series is not kept."""
@@ -138,8 +138,8 @@ def kept_rows(
     )
 
 
-def sample_limit(limit: int) -> BadInput:
-    return BadInput(f"sample_limit exceeded: there are more than {limit} samples")
+def sample_limit(limit: int) -> NotAllowed:
+    return NotAllowed(f"sample_limit exceeded: there are more than {limit} samples")
 
 
 def repeated(series: Int64s, stamps: Int64s | None) -> Int64s:

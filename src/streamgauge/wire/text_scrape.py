@@ -32,6 +32,7 @@ from streamgauge.wire.text_layout import Lines, chunks_of, layout_of, match, rea
 
 _KINDS = (b"", b"counter", b"gauge", b"histogram", b"summary", b"untyped")
 _MAX_STAMP = (1 << 63) - 1
+_STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
 _TURN = 8 * PAUSE_LINES  # lines looked up before other tasks get their turn
 
 
@@ -164,7 +165,7 @@ class _LineReader:
             try:
                 parsed += self._parse(number, line)
             except BadInput as error:
-                raise BadInput(f"line {self._line + number + 1}: {error.message}") from None
+                raise type(error)(f"line {self._line + number + 1}: {error.message}") from None
             find = self._known[self._kind].get
             if parsed >= PAUSE_LINES or number % _TURN == _TURN - 1:
                 parsed = 0
@@ -223,6 +224,7 @@ class _LineReader:
 
 
 def _stamp(text: bytes) -> int:
-    if not text.isdigit() or (stamp := int(text)) > _MAX_STAMP:
+    digits = text.lstrip(b"0")
+    if not text.isdigit() or len(digits) > _STAMP_DIGITS or (stamp := int(digits or b"0")) > _MAX_STAMP:
         raise BadInput(f"{text[:32].decode(errors='backslashreplace')} is no timestamp in ms")
     return stamp

@@ -30,6 +30,7 @@ class NameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], list[str]] = {}
         self.failing = False
+        self.mute: set[str] = set()  # names of which nothing can be told
         self.port = 0
         self.closed = asyncio.Event()
         self._transport: asyncio.DatagramTransport | None = None
@@ -47,7 +48,7 @@ class NameServer(asyncio.DatagramProtocol):
         (question,) = query.question
         kind = question.to_text().split()[-1]
         texts = self.records.get((question.name.to_text(), kind))
-        if self.failing:
+        if self.failing or question.name.to_text() in self.mute:
             answer.set_rcode(dns.rcode.SERVFAIL)
         elif texts is None:
             answer.set_rcode(dns.rcode.NXDOMAIN)
@@ -130,3 +131,17 @@ async def test_a_server_that_fails_leaves_the_targets(
     await clock.advance(30)
     await until(lambda: len(found) == 2)
     assert found[1] == [Group("n.example", (), {})], "a name that does not exist has no targets"
+
+
+async def test_a_name_that_fails_does_not_hold_up_the_others(
+    server: NameServer, follow: Follow, clock: ManualClock, stats: Stats
+) -> None:
+    server.records |= {("a.example.", "A"): ["192.0.2.1"], ("b.example.", "A"): ["192.0.2.2"]}
+    source = DnsSource(("a.example", "b.example"), "A", 9, 30_000)
+    found = follow(DnsDiscovery(source, clock, stats, server.resolver))
+    await until(lambda: found)
+    server.mute.add("a.example.")
+    server.records["b.example.", "A"] = ["192.0.2.3"]
+    await clock.advance(30)
+    await until(lambda: len(found) == 2)
+    assert [target["__address__"] for group in found[1] for target in group.targets] == ["192.0.2.1:9", "192.0.2.3:9"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,3 +96,28 @@ async def test_yaml_that_is_none(
     assert "a.yml: line " in caplog.text
     assert "b.yml: not UTF-8 at byte 0" in caplog.text
     assert not found
+
+
+async def test_a_broken_file_does_not_hold_up_the_others(
+    tmp_path: Path, follow: Follow, clock: ManualClock, stats: Stats, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "a.json").write_text('[{"targets": ["a:1"]}]')
+    (tmp_path / "b.json").write_text('[{"targets": ["b:1"]}]')
+    (tmp_path / "c.json").write_text("[")
+    found = follow(FileDiscovery(FileSource((str(tmp_path / "*.json"),), 60_000), clock, stats))
+    await until(lambda: found)
+    assert addresses(found[0]) == ["a:1", "b:1"], "with one that was never good"
+    (tmp_path / "a.json").write_text("[")
+    (tmp_path / "b.json").write_text('[{"targets": ["b:2"]}]')
+    await clock.advance(5)
+    await until(lambda: len(found) == 2)
+    assert addresses(found[1]) == ["a:1", "b:2"]
+    assert f"{tmp_path / 'a.json'}: line 1: not valid JSON" in caplog.text
+    (tmp_path / "b.json").unlink()
+    (tmp_path / "c.json").write_text('[{"targets": ["c:1"]}]')
+    await clock.advance(5)
+    await until(lambda: len(found) == 3)
+    assert addresses(found[2]) == ["a:1", "c:1"]
+    assert f"{tmp_path / 'c.json'}: works again" in caplog.text
+    assert failures(stats) == 3

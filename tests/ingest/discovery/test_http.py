@@ -11,7 +11,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.ingest.discovery.groups import Discovery, Group
 from streamgauge.ingest.discovery.http import HttpDiscovery
-from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.http_client import Resolver
 from streamgauge.ingest.scrape.job import HttpSource
 from streamgauge.stats import Stats
@@ -63,15 +63,28 @@ async def test_what_the_server_says_holds_until_it_says_otherwise(
 async def test_a_mistake_of_ours_is_not_the_end(clock: ManualClock, stats: Stats, follow: Follow) -> None:
     asked = 0
 
-    async def ask() -> Sequence[Group]:
+    async def ask() -> Parts:
         nonlocal asked
         asked += 1
         if asked == 1:
             raise ZeroDivisionError
-        return [Group("g", (), {})]
+        return Parts({"": [Group("g", (), {})]})
 
     found = follow(Refresh(ask, 1000, "http", "n", clock, stats))
     await until(lambda: asked == 1)
     await clock.advance(1)
     await until(lambda: found)
     assert b'streamgauge_discovery_failures_total{kind="http"} 1.0' in stats.exposition()
+
+
+async def test_the_log_has_neither_password_nor_parameters(
+    follow: Follow, clock: ManualClock, stats: Stats, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with http_target() as server:
+        server.reply = answer("[", JSON)
+        url = f"http://u:sesame@{server.address}/sd?token=sesame"
+        follow(HttpDiscovery(HttpSource(url, 30_000), Resolver(), clock, stats))
+        await until(lambda: "the targets found before stay" in caplog.text)
+        assert f"http discovery, {server.url('/sd')}?token=…: " in caplog.text
+        assert "sesame" not in caplog.text
+        assert server.requests[0].headers["authorization"] == "Basic dTpzZXNhbWU="

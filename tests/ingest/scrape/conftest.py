@@ -15,6 +15,7 @@ from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, http_target
@@ -52,7 +53,7 @@ async def target() -> AsyncIterator[HttpTarget]:
 async def make(target: HttpTarget, sink: MemorySink, stats: Stats, clock: ManualClock) -> AsyncIterator[MakeScraper]:
     """A scraper of `target` under a job, which has the name j."""
     async with AsyncExitStack() as stack:
-        resolver = Resolver()
+        resolver, turns = Resolver(), Turns()
         stack.callback(resolver.close)
 
         def scraper(job: ScrapeJob | None = None, max_body: int = 1 << 20) -> Scraper:
@@ -61,7 +62,7 @@ async def make(target: HttpTarget, sink: MemorySink, stats: Stats, clock: Manual
             (found,) = targets_of(group, job, Relabelling(job.relabel))
             assert isinstance(found, Target), found
             client = HttpClient(job.http, TlsContexts(job.http.tls), resolver)
-            made = Scraper(job, found, Relabelling(job.metric_relabel), client, sink, stats, clock, max_body)
+            made = Scraper(job, found, Relabelling(job.metric_relabel), client, sink, stats, clock, turns, max_body)
             stack.callback(made.close)
             return made
 

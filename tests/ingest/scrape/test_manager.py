@@ -16,6 +16,7 @@ from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.target import Health
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
@@ -51,7 +52,7 @@ class Running:
     def __init__(self, sink: MemorySink, clock: ManualClock) -> None:
         self.given: dict[str, Given] = {}
         self.sink, self.clock = sink, clock
-        self.manager = ScrapeManager(sink, Stats(), clock, "seed", 1 << 20, self._discoveries)
+        self.manager = ScrapeManager(sink, Stats(), clock, Turns(), "seed", 1 << 20, self._discoveries)
 
     def _discoveries(self, job: ScrapeJob, resolver: Resolver) -> Sequence[Discovery]:
         return [self.given.setdefault(job.name, Given())]
@@ -227,3 +228,40 @@ async def test_a_mistake_of_ours_in_one_scrape_does_not_end_the_others(
     target.reply = answer("a 5\n")
     await running.pass_seconds(10)
     assert running.sink.samples(__name__="a", job="j", instance=target.address)[-1][1] == 5.0
+
+
+async def test_a_mistake_of_ours_in_reading_a_scrape_marks_the_target_down(
+    running: Running, target: HttpTarget
+) -> None:
+    running.given["j"] = Given(target.address)
+    await running.apply(JOB)
+    await running.pass_seconds(10)
+    running.sink.refuse_series = ZeroDivisionError()  # type: ignore[assignment]
+    target.reply = answer("a 1\nb 1\n")
+    await running.pass_seconds(10)
+    assert [up for _, up in running.sink.samples(__name__="up", job="j", instance=target.address)] == [1.0, 0.0]
+    assert running.sink.bits(__name__="a", job="j", instance=target.address)[-1][1] == STALE_BITS
+    running.sink.refuse_series = None
+    await running.pass_seconds(10)
+    assert running.sink.samples(__name__="b", job="j", instance=target.address)[-1][1] == 1.0
+
+
+async def test_other_tasks_have_their_turn_while_a_large_group_is_taken_over(running: Running) -> None:
+    addresses = [f"127.0.0.1:{port}" for port in range(1, 2001)]
+    seen: list[int] = []
+
+    async def count() -> None:
+        while True:
+            seen.append(len(running.targets()))
+            await asyncio.sleep(0)
+
+    running.given["j"] = Given(*addresses)
+    counting = asyncio.create_task(count())
+    running.manager.apply([JOB])
+    await until(lambda: len(running.targets()) == 2000)
+    running.given["j"].find()
+    await running.clock.advance(1)
+    await until(lambda: not running.targets())
+    counting.cancel()
+    steps = [abs(later - sooner) for sooner, later in itertools.pairwise(seen)]
+    assert max(steps) <= 64

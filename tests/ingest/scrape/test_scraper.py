@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Callable
 
@@ -9,11 +10,16 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import Overloaded, ReadOnly
-from streamgauge.ingest.relabel import Action, Rule
+from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.http_client import HttpClient, Resolver
+from streamgauge.ingest.http_options import TlsContexts
+from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
-from streamgauge.ingest.scrape.target import Health
+from streamgauge.ingest.scrape.target import Health, Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
+from streamgauge.model.labels import labels_of
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, Request, answer
@@ -195,6 +201,8 @@ async def test_more_about_the_scrape(target: HttpTarget, make: MakeScraper, sink
     assert value(sink, "scrape_timeout_seconds") == 3.0
     assert value(sink, "scrape_sample_limit") == 7.0
     assert value(sink, "scrape_body_size_bytes") == 4.0
+    await make(job, max_body=3).scrape(T + 1000)
+    assert value(sink, "scrape_body_size_bytes", T + 1000) == -1.0
 
 
 async def test_gzip(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:
@@ -250,7 +258,7 @@ async def test_a_full_index_leaves_out_only_what_is_new(
 
 
 async def test_a_store_that_refuses_is_tried_again(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:
-    target.reply = answer("# TYPE a counter\na 1\n")
+    target.reply = answer("# HELP a Some text.\na 1\n")
     scraper = make()
     sink.failure = ReadOnly("the disk is full")
     await scraper.scrape(T)
@@ -259,6 +267,10 @@ async def test_a_store_that_refuses_is_tried_again(target: HttpTarget, make: Mak
     await scraper.scrape(T + 1000)
     assert value(sink, "a", T + 1000) == 1.0
     assert scraper.report.error == ""
+    assert sink.metadata["a"].help == "Some text.", "though the text is as it was"
+    sink.metadata.clear()
+    await scraper.scrape(T + 2000)
+    assert not sink.metadata, "once"
 
 
 async def test_pruned_series_are_resolved_again(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:
@@ -318,3 +330,94 @@ async def test_what_is_not_valid_openmetrics_is_asked_for_as_text(
     strict = make(ScrapeJob("j", protocols=("OpenMetricsText1.0.0",)))
     await strict.scrape(T + 3000)
     assert strict.report.health is Health.DOWN
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (ScrapeJob("j", limits=Limits(samples=1)), "sample_limit exceeded"),
+        (ScrapeJob("j", limits=Limits(labels=2)), "line 1: label_limit exceeded"),
+        (ScrapeJob("j", limits=Limits(label_name=3)), "line 1: label_name_length_limit exceeded"),
+        (ScrapeJob("j", metric_relabel=(Rule(Action.LABELDROP, regex="__name__"),)), "line 1: relabelling leaves no"),
+    ],
+)
+async def test_openmetrics_beyond_a_limit_is_still_openmetrics(
+    target: HttpTarget, make: MakeScraper, job: ScrapeJob, words: str
+) -> None:
+    target.reply = answer("a 1\nb 1\n# EOF\n", OPENMETRICS)
+    scraper = make(job)
+    for number in range(2):
+        await scraper.scrape(T + number)
+        assert words in scraper.report.error
+        assert "not valid OpenMetrics" not in scraper.report.error
+    assert len(target.requests) == 2
+    assert "openmetrics" in target.requests[1].headers["accept"]
+
+
+async def test_the_log_has_no_parameters(
+    target: HttpTarget, make: MakeScraper, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scraper = make(ScrapeJob("j", params=(("token", ("sesame",)),)))
+    target.reply = answer("", status="500 No")
+    await scraper.scrape(T)
+    target.reply = answer("a 1\n")
+    await scraper.scrape(T + 1000)
+    assert f"{target.url()}?token=… (job j) cannot be scraped" in caplog.text
+    assert f"{target.url()}?token=… (job j) is scraped again" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+async def test_the_words_behind_a_status_are_shortened_and_made_visible(target: HttpTarget, make: MakeScraper) -> None:
+    target.reply = answer("", status="500 \x1b[31m\x7f" + "x" * 1000)
+    scraper = make()
+    await scraper.scrape(T)
+    assert scraper.report.error == "the answer was 500 \\x1b[31m\\x7f" + "x" * 74
+
+
+class Noting(MemorySink):
+    """Notes in which pass of the event loop it was asked for a series of the target's text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.passes: list[int] = []
+
+    def resolve(self, key: bytes) -> int:
+        if labels_of(key)["__name__"] == "a":
+            self.passes.append(self.now)
+        return super().resolve(key)
+
+    async def tick(self) -> None:
+        while True:
+            self.now += 1
+            await asyncio.sleep(0)
+
+
+async def test_one_scrape_is_read_in_a_pass_of_the_loop(target: HttpTarget, stats: Stats, clock: ManualClock) -> None:
+    sink, resolver, turns = Noting(), Resolver(), Turns()
+    group = Group("g", tuple({ADDRESS: target.address, "n": str(number)} for number in range(20)), {})
+    job = ScrapeJob("j")
+    scrapers = [
+        Scraper(
+            job,
+            found,
+            Relabelling(()),
+            HttpClient(job.http, TlsContexts(job.http.tls), resolver),
+            sink,
+            stats,
+            clock,
+            turns,
+            1 << 20,
+        )
+        for found in targets_of(group, job, Relabelling(()))
+        if isinstance(found, Target)
+    ]
+    ticking = asyncio.create_task(sink.tick())
+    await asyncio.gather(*(scraper.scrape(T) for scraper in scrapers))
+    ticking.cancel()
+    assert len(sink.passes) == 20
+    assert len(set(sink.passes)) == 20
+    for scraper in scrapers:
+        scraper.close()
+    resolver.close()

@@ -116,6 +116,7 @@ def test_groups_of_a_document() -> None:
         ([{"labels": ["x"]}], "group 0: labels must be a mapping"),
         ([{"labels": {"x": 1}}], "group 0: the values of labels must be texts"),
         ([{"targets": ["a:1"] * 100_001}], "more than 100000 targets"),
+        ([{"targets": ["a:1"] * 50_001}] * 2 + [{"wrong": 1}], "more than 100000 targets"),
     ],
 )
 def test_what_are_no_groups(document: object, words: str) -> None:

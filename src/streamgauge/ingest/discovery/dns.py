@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dns.asyncresolver
@@ -13,7 +13,7 @@ import dns.resolver
 from streamgauge.clock import Clock
 from streamgauge.errors import FetchFailed
 from streamgauge.ingest.discovery.groups import ADDRESS, Found, Group
-from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.scrape.job import DnsSource
 from streamgauge.stats import Stats
 
@@ -21,7 +21,7 @@ META = "__meta_dns_"
 
 
 class DnsDiscovery:
-    """A name that does not exist has no targets; a server that does not answer leaves them as they were.
+    """A name that does not exist has no targets; a server that does not answer leaves those of its name as they were.
 
     make_resolver: by default one that does as the system's configuration says.
     """
@@ -40,23 +40,26 @@ class DnsDiscovery:
     async def run(self, found: Found) -> None:
         await self._refresh.run(found)
 
-    async def _ask(self) -> Sequence[Group]:
+    async def _ask(self) -> Parts:
         try:
             resolver = self._make_resolver()
         except dns.exception.DNSException as error:
             raise FetchFailed(f"no DNS server is configured: {error}") from None
-        return await asyncio.gather(*(self._lookup(resolver, name) for name in self._source.names))
+        parts = Parts()
+        await asyncio.gather(*(self._lookup(resolver, name, parts) for name in self._source.names))
+        return parts
 
-    async def _lookup(self, resolver: dns.asyncresolver.Resolver, name: str) -> Group:
+    async def _lookup(self, resolver: dns.asyncresolver.Resolver, name: str, parts: Parts) -> None:
         kind = self._source.type
         try:
             records: Any = await resolver.resolve(name, kind, search=True)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             records = ()
         except dns.exception.DNSException as error:
-            raise FetchFailed(f"looking up {kind} of {name}: {error}") from None
+            parts.failures[name] = f"looking up {kind} of {name}: {error}"
+            return
         targets = sorted(self._targets(records), key=lambda labels: labels[ADDRESS])
-        return Group(name, tuple({**target, f"{META}name": name} for target in targets), {})
+        parts.groups[name] = [Group(name, tuple({**target, f"{META}name": name} for target in targets), {})]
 
     def _targets(self, records: Any) -> Iterator[dict[str, str]]:
         port = self._source.port

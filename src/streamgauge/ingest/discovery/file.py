@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, FetchFailed
+from streamgauge.errors import BadInput
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
-from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.scrape.job import FileSource
 from streamgauge.stats import Stats
 
@@ -31,15 +31,15 @@ _Seen = tuple[int, int, int]  # inode, size, ns of the last change
 
 
 class FileDiscovery:
-    """A file that cannot be read, or not yet as a whole, leaves its targets as they were; one that is gone takes them
-    along."""
+    """A file that cannot be read, or not yet as a whole, leaves its own targets as they were; one that is gone takes
+    them along."""
 
     def __init__(self, source: FileSource, clock: Clock, stats: Stats) -> None:
         self._patterns = source.files
         self._interval = source.interval
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        self._groups: dict[str, list[Group]] = {}
+        self._parts = Parts()  # as of the last look
         self._read_at = float("-inf")
         name = ", ".join(source.files)
         self._refresh = Refresh(self._look, min(LOOK_MS, source.interval), "file", name, clock, stats)
@@ -47,38 +47,31 @@ class FileDiscovery:
     async def run(self, found: Found) -> None:
         await self._refresh.run(found)
 
-    async def _look(self) -> Sequence[Group]:
+    async def _look(self) -> Parts:
         now = self._clock.monotonic()
         everything = (now - self._read_at) * 1000 >= self._interval
         if everything:
             self._read_at = now
-        found, broken = await asyncio.to_thread(self._read, everything)
-        self._groups = found
-        if broken:
-            raise FetchFailed("; ".join(broken))
-        return [group for path in sorted(found) for group in found[path]]
+        self._parts = await asyncio.to_thread(self._read, everything)
+        return self._parts
 
-    def _read(self, everything: bool) -> tuple[dict[str, list[Group]], list[str]]:
-        """The groups of each file, of those that have not changed as they were; and what is wrong with some."""
-        paths = sorted({path for pattern in self._patterns for path in glob.glob(pattern)})
-        found: dict[str, list[Group]] = {}
-        broken: list[str] = []
-        for path in paths:
+    def _read(self, everything: bool) -> Parts:
+        """Each file, those that have not changed as they were."""
+        parts = Parts()
+        for path in sorted({path for pattern in self._patterns for path in glob.glob(pattern)}):
             try:
-                found[path] = self._groups_of(path, everything)
+                parts.groups[path] = self._groups_of(path, everything)
             except BadInput as error:
-                broken.append(f"{path}: {error.message}")
-                if path in self._groups:
-                    found[path] = self._groups[path]
-        self._seen = {path: seen for path, seen in self._seen.items() if path in found}
-        return found, broken
+                parts.failures[path] = f"{path}: {error.message}"
+        self._seen = {path: seen for path, seen in self._seen.items() if path in parts.groups}
+        return parts
 
-    def _groups_of(self, path: str, everything: bool) -> list[Group]:
+    def _groups_of(self, path: str, everything: bool) -> Sequence[Group]:
         try:
             stat = Path(path).stat()
             seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-            if not everything and self._seen.get(path) == seen and path in self._groups:
-                return self._groups[path]
+            if not everything and self._seen.get(path) == seen and path in self._parts.groups:
+                return self._parts.groups[path]
             with Path(path).open("rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:

@@ -39,19 +39,23 @@ def parse_groups(document: Any, source: str) -> list[Group]:
     """
     if not isinstance(document, list):
         raise BadInput("expected a list of target groups")
-    groups = [_group(entry, f"{source}:{number}") for number, entry in enumerate(document)]
-    if sum(len(group.targets) for group in groups) > MAX_TARGETS:
-        raise BadInput(f"more than {MAX_TARGETS} targets")
+    groups: list[Group] = []
+    count = 0
+    for number, entry in enumerate(document):
+        groups.append(_group(entry, f"{source}:{number}", MAX_TARGETS - count))
+        count += len(groups[-1].targets)
     return groups
 
 
-def _group(entry: Any, source: str) -> Group:
+def _group(entry: Any, source: str, room: int) -> Group:
     number = source.rpartition(":")[2]
     if not isinstance(entry, dict) or not set(entry) <= {"targets", "labels"}:
         raise BadInput(f"group {number}: expected targets and labels, and nothing else")
     targets, labels = entry.get("targets") or [], entry.get("labels") or {}
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise BadInput(f"group {number}: targets must be a list of texts, each host:port")
+    if len(targets) > room:
+        raise BadInput(f"more than {MAX_TARGETS} targets")
     if not isinstance(labels, dict) or not all(isinstance(name, str) and name for name in labels):
         raise BadInput(f"group {number}: labels must be a mapping of names to values")
     texts = {name: value for name, value in labels.items() if isinstance(value, str)}

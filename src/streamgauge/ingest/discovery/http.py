@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, FetchFailed
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
-from streamgauge.ingest.discovery.refresh import Refresh
+from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.http_client import HttpClient, Resolver
 from streamgauge.ingest.http_options import TlsContexts
 from streamgauge.ingest.scrape.job import HttpSource
 from streamgauge.ingest.scrape.negotiation import USER_AGENT
+from streamgauge.ingest.urls import shown_url
 from streamgauge.stats import Stats
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -35,7 +35,7 @@ class HttpDiscovery:
             "accept-encoding": "gzip",
             "x-prometheus-refresh-interval-seconds": f"{source.interval / 1000:.3f}".rstrip("0").rstrip("."),
         }
-        self._refresh = Refresh(self._ask, source.interval, "http", source.url, clock, stats)
+        self._refresh = Refresh(self._ask, source.interval, "http", shown_url(source.url), clock, stats)
 
     async def run(self, found: Found) -> None:
         try:
@@ -43,7 +43,7 @@ class HttpDiscovery:
         finally:
             self._client.close()
 
-    async def _ask(self) -> Sequence[Group]:
+    async def _ask(self) -> Parts:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 answer = await self._client.get(self._url, self._headers, MAX_ANSWER_BYTES)
@@ -54,15 +54,15 @@ class HttpDiscovery:
         media = answer.headers.get("content-type", "").split(";")[0].strip().lower()
         if media != "application/json":
             raise FetchFailed(f'the answer has content type "{media[:100]}" and not application/json')
-        groups = await asyncio.to_thread(_parsed, answer.body, self._url)
-        return [replace(group, labels={**group.labels, "__meta_url": self._url}) for group in groups]
+        groups = await asyncio.to_thread(_parsed, answer.body, shown_url(self._url))
+        return Parts({"": [replace(group, labels={**group.labels, "__meta_url": self._url}) for group in groups]})
 
 
-def _parsed(body: bytes, url: str) -> list[Group]:
+def _parsed(body: bytes, source: str) -> list[Group]:
     try:
         document: Any = json.loads(body.decode())
     except UnicodeDecodeError:
         raise BadInput("the answer is not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the answer is not valid JSON: {error}") from None
-    return parse_groups(document, url)
+    return parse_groups(document, source)

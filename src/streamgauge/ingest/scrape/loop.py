@@ -8,6 +8,7 @@ from collections.abc import Callable
 from streamgauge.clock import Clock
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Health, Report
+from streamgauge.ingest.urls import shown_url
 
 LOG = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class ScrapeLoop:
             await clock.sleep(at - clock.monotonic())
             now = clock.now_ms()
             if abs(now - due) > MAX_DRIFT_MS and abs(clock.monotonic() - at) * 1000 < MAX_DRIFT_MS:
-                LOG.info("the clock was set: scrapes of %s follow it", self.scraper.target.url)
+                LOG.info("the clock was set: scrapes of %s follow it", shown_url(self.scraper.target.url))
                 due = now
             tolerance = min(TOLERANCE_MS, interval // 100)
             await self._scrape(due if abs(now - due) <= tolerance else now)
@@ -52,8 +53,17 @@ class ScrapeLoop:
         try:
             await self.scraper.scrape(time, self._refusal())
         except Exception as error:  # a mistake of ours with what one target gave must not end the scrapes of the others
-            LOG.exception("a scrape of %s failed through a mistake in streamgauge", self.scraper.target.url)
-            self.scraper.report = Report(Health.DOWN, f"a mistake in streamgauge: {error!r}", time)
+            LOG.exception("a scrape of %s failed through a mistake in streamgauge", shown_url(self.scraper.target.url))
+            await self._give_up(time, f"a mistake in streamgauge: {error!r}")
+
+    async def _give_up(self, time: int, reason: str) -> None:
+        """Store that the target is down, as for any other scrape that fails, if that can be done."""
+        self.scraper.forget()
+        try:
+            await self.scraper.scrape(time, reason)
+        except Exception:
+            LOG.exception("nor could it be stored that the scrape failed")
+            self.scraper.report = Report(Health.DOWN, reason, time)
 
     def _first_after(self, now: int) -> int:
         offset = self.scraper.target.offset(self._seed)

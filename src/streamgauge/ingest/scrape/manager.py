@@ -12,6 +12,7 @@ from streamgauge.ingest.http_client import Resolver
 from streamgauge.ingest.scrape.departed import Departed
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.pool import ScrapeContext, ScrapePool
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Reading, Stats
@@ -24,8 +25,8 @@ MakeDiscoveries = Callable[[ScrapeJob, Resolver], Sequence[Discovery]]
 class ScrapeManager:
     """Runs until cancelled. Used on the event loop.
 
-    seed: tells servers apart that scrape the same targets. max_body: bytes of one answer, inflated, whatever a job
-    says. discoveries: makes those of a job.
+    turns: those of all that decode. seed: tells servers apart that scrape the same targets. max_body: bytes of one
+    answer, inflated, whatever a job says. discoveries: makes those of a job.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ScrapeManager:
         sink: Sink,
         stats: Stats,
         clock: Clock,
+        turns: Turns,
         seed: str,
         max_body: int,
         discoveries: MakeDiscoveries,
@@ -40,7 +42,7 @@ class ScrapeManager:
         self.pools: dict[str, ScrapePool] = {}  # by job
         self._resolver = Resolver()
         self._departed = Departed(sink, clock, self._present)
-        self._context = ScrapeContext(sink, stats, clock, self._resolver, self._departed, seed, max_body)
+        self._context = ScrapeContext(sink, stats, clock, turns, self._resolver, self._departed, seed, max_body)
         self._discoveries = discoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: Sequence[ScrapeJob] = ()

@@ -17,6 +17,7 @@ from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Dropped, Labels, Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
 
@@ -24,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 SYNC_SECONDS = 1.0
 """Between two rounds of taking over what discovery found: a hundred files that change together are one round."""
-_TURN = 64  # targets made before other tasks get their turn
+_TURN = 64  # targets made, started or stopped before other tasks get their turn
 
 Key = tuple[str, tuple[tuple[str, str], ...], int, int]
 
@@ -36,6 +37,7 @@ class ScrapeContext:
     sink: Sink
     stats: Stats
     clock: Clock
+    turns: Turns
     resolver: Resolver
     departed: Departed
     seed: str
@@ -92,36 +94,35 @@ class ScrapePool:
     async def _sync(self, group: asyncio.TaskGroup) -> None:
         """Start loops for targets that are new, and stop those of targets that are gone."""
         wanted = await self._targets()
-        for key in [key for key in self._loops if key not in wanted]:
+        for number, key in enumerate([key for key in self._loops if key not in wanted]):
             loop, task = self._loops.pop(key)
             task.cancel()
             self._depart(loop)
             loop.scraper.close()
-        for key, target in wanted.items():
+            await _pause(number)
+        for number, (key, target) in enumerate(wanted.items()):
             if key not in self._loops:
                 loop = self._loop(target)
                 self._loops[key] = (loop, group.create_task(loop.run()))
+            await _pause(number)
 
     async def _targets(self) -> dict[Key, Target]:
         wanted: dict[Key, Target] = {}
         dropped: list[Labels] = []
         failures: list[str] = []
-        count = made = 0
-        for groups in list(self._found.values()):
-            for found in groups:
-                for one in targets_of(found, self.job, self._relabelling):
-                    made += 1
-                    if isinstance(one, Target):
-                        wanted.setdefault(one.key, one)
-                    elif isinstance(one, Dropped):
-                        count += 1
-                        if not self.job.keep_dropped or len(dropped) < self.job.keep_dropped:
-                            dropped.append(one.discovered)
-                    else:
-                        failures.append(one.message)
-                if made >= _TURN:
-                    made = 0
-                    await asyncio.sleep(0)
+        count = 0
+        found = [group for groups in self._found.values() for group in groups]
+        made = (one for group in found for one in targets_of(group, self.job, self._relabelling))
+        for number, one in enumerate(made):
+            if isinstance(one, Target):
+                wanted.setdefault(one.key, one)
+            elif isinstance(one, Dropped):
+                count += 1
+                if not self.job.keep_dropped or len(dropped) < self.job.keep_dropped:
+                    dropped.append(one.discovered)
+            else:
+                failures.append(one.message)
+            await _pause(number)
         for failure in failures[:5]:
             if failure not in self.failures:
                 LOG.error("job %s: %s", self.job.name, failure)
@@ -139,6 +140,7 @@ class ScrapePool:
             context.sink,
             context.stats,
             context.clock,
+            context.turns,
             context.max_body,
         )
         return ScrapeLoop(scraper, context.clock, context.seed, self._refusal)
@@ -152,3 +154,8 @@ class ScrapePool:
         if limit and len(self._loops) > limit:
             return f"target_limit exceeded: the job has {len(self._loops)} targets; the limit is {limit}"
         return ""
+
+
+async def _pause(number: int) -> None:
+    if number % _TURN == _TURN - 1:
+        await asyncio.sleep(0)

@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, ConfigError, FetchFailed, StreamgaugeError, UnsupportedMedia
+from streamgauge.errors import (
+    BadInput,
+    BodyTooLarge,
+    ConfigError,
+    FetchFailed,
+    NotAllowed,
+    StreamgaugeError,
+    UnsupportedMedia,
+)
 from streamgauge.ingest.admission import count
 from streamgauge.ingest.http_client import HttpClient
 from streamgauge.ingest.relabel import Relabelling
@@ -18,6 +26,8 @@ from streamgauge.ingest.scrape.job import TEXTS, ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
+from streamgauge.ingest.turns import Turns
+from streamgauge.ingest.urls import shown_url
 from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.sink import Sink
@@ -36,6 +46,7 @@ MAX_AHEAD_MS = 600_000
 _UP, _DURATION, _SCRAPED = "up", "scrape_duration_seconds", "scrape_samples_scraped"
 _KEPT, _ADDED = "scrape_samples_post_metric_relabeling", "scrape_series_added"
 _TIMEOUT, _LIMIT, _BYTES = "scrape_timeout_seconds", "scrape_sample_limit", "scrape_body_size_bytes"
+_TOO_LARGE = -1  # instead of the size of a body beyond the limit, as in Prometheus
 _NOTHING = np.empty(0, np.uint32)
 
 
@@ -60,6 +71,7 @@ class Scraper:
         sink: Sink,
         stats: Stats,
         clock: Clock,
+        turns: Turns,
         max_body: int,
     ) -> None:
         self.target = target
@@ -71,6 +83,7 @@ class Scraper:
         self._sink = sink
         self._stats = stats
         self._clock = clock
+        self._turns = turns
         self._max_body = min(job.limits.body or max_body, max_body)
         self._headers = request_headers(job, target.timeout)
         self._series = TargetSeries(job, target.labels, relabelling, sink.resolve)
@@ -79,10 +92,15 @@ class Scraper:
         self._settled = ""  # why OpenMetrics is not asked for any more
         self._generation: int | None = None
         self._told: dict[str, Metadata] = {}  # metadata that the store has been given
+        self._owed = False  # it has refused some since
 
     def metadata(self) -> list[Metadata]:
         """What the target says of its metrics."""
         return list(merged_notes(self._cache.chunks).values())
+
+    def forget(self) -> None:
+        """Read the next scrape as if it were the first: a mistake may have left the cache half changed."""
+        self._cache.clear()
 
     def close(self) -> None:
         self._client.close()
@@ -106,9 +124,11 @@ class Scraper:
             await self._sink.append(batch, tuple(fresh.values()))
             self.present, self.present_reports = present, reports
             self._told |= fresh
+            self._owed = self._owed and outcome.scraped is None
         except StreamgaugeError as failure:
             error = error or f"scraped, but not stored: {failure.message}"
             self._stats.scrape_failures.labels("not_stored").inc()
+            self._owed = self._owed or bool(fresh)
         else:
             count(self._stats, SOURCE, len(batch), findings)
         health = Health.DOWN if outcome.scraped is None else Health.UP
@@ -124,6 +144,8 @@ class Scraper:
                 answer = await self._client.get(self.target.url, self._headers, self._max_body)
         except TimeoutError:
             return self._failed("timeout", f"no whole answer within {limit:g} s, the scrape timeout")
+        except BodyTooLarge as error:
+            return self._failed("fetch", error.message, _TOO_LARGE)
         except (FetchFailed, ConfigError) as error:
             return self._failed("fetch", error.message)
         self._stats.ingest_request_bytes.labels(SOURCE).inc(answer.size)
@@ -140,9 +162,10 @@ class Scraper:
         decode = openmetrics.decode if kind is Format.OPENMETRICS else text_scrape.decode
         try:
             reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
-            return _Outcome(await _run(reading), "", len(answer.body))
+            return _Outcome(await _run(reading, self._turns), "", len(answer.body))
         except BadInput as error:
-            if kind is Format.OPENMETRICS and self._settle_for_text(error):
+            broken = not isinstance(error, NotAllowed)
+            if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
                 return await self._take(begun)
             return self._failed("content", error.message, len(answer.body))
 
@@ -213,7 +236,7 @@ class Scraper:
 
     def _fresh_metadata(self, outcome: _Outcome) -> dict[str, Metadata]:
         """Metadata that the store does not have yet."""
-        if outcome.scraped is None or outcome.scraped.same:
+        if outcome.scraped is None or (outcome.scraped.same and not self._owed):
             return {}
         return {
             metric: one for metric, one in merged_notes(self._cache.chunks).items() if self._told.get(metric) != one
@@ -238,17 +261,24 @@ class Scraper:
     def _log_change(self, health: Health, error: str) -> None:
         """A line when a target goes down, or comes back."""
         if health is Health.DOWN and self.report.health is not Health.DOWN:
-            LOG.warning("%s (job %s) cannot be scraped: %s", self.target.url, self._job.name, error)
+            LOG.warning("%s (job %s) cannot be scraped: %s", shown_url(self.target.url), self._job.name, error)
         elif health is Health.UP and self.report.health is Health.DOWN:
-            LOG.info("%s (job %s) is scraped again", self.target.url, self._job.name)
+            LOG.info("%s (job %s) is scraped again", shown_url(self.target.url), self._job.name)
 
 
-async def _run(reading: Generator[None, None, Scraped]) -> Scraped:
-    """Let a decoder run to its end, other tasks getting their turn."""
+async def _run(reading: Generator[None, None, Scraped], turns: Turns) -> Scraped:
+    """Let a decoder run to its end, a step in each turn."""
     while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            scraped: Scraped = end.value
+        scraped = await turns.take(lambda: _step(reading))
+        if scraped is not None:
             return scraped
-        await asyncio.sleep(0)
+
+
+def _step(reading: Generator[None, None, Scraped]) -> Scraped | None:
+    """What has been read, once that is all."""
+    try:
+        next(reading)
+    except StopIteration as end:
+        scraped: Scraped = end.value
+        return scraped
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from streamgauge.errors import BadInput, Overloaded
+from streamgauge.errors import BadInput, NotAllowed, Overloaded
 from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.model.labels import key_of, series_key
@@ -43,7 +43,7 @@ class TargetSeries:
         if labels is None:
             return DROPPED
         if not labels.get("__name__"):
-            raise BadInput(f"relabelling leaves no metric name: {series_text(pairs)}")
+            raise NotAllowed(f"relabelling leaves no metric name: {series_text(pairs)}")
         _check_limits(labels, self._limits)
         return self._id(key_of(labels))
 
@@ -81,22 +81,22 @@ class TargetSeries:
 
 
 def _check_limits(labels: Mapping[str, str], limits: Limits) -> None:
-    """Raises BadInput: one series beyond a limit of its labels makes the scrape fail."""
+    """Raises NotAllowed: one series beyond a limit of its labels makes the scrape fail."""
     metric = labels["__name__"][:50]
     if limits.labels and len(labels) > limits.labels:
-        raise BadInput(f"label_limit exceeded: {metric} has {len(labels)} labels; the limit is {limits.labels}")
+        raise NotAllowed(f"label_limit exceeded: {metric} has {len(labels)} labels; the limit is {limits.labels}")
     if not limits.label_name and not limits.label_value:
         return
     for name, value in labels.items():
         size = len(name.encode())
         if limits.label_name and size > limits.label_name:
-            raise BadInput(
+            raise NotAllowed(
                 f"label_name_length_limit exceeded: {metric}: the name of label {name[:50]} has {size} bytes; the "
                 f"limit is {limits.label_name}"
             )
         size = len(value.encode())
         if limits.label_value and size > limits.label_value:
-            raise BadInput(
+            raise NotAllowed(
                 f"label_value_length_limit exceeded: {metric}: the value of label {name[:50]} has {size} bytes; the "
                 f"limit is {limits.label_value}"
             )

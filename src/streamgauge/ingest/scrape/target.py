@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -68,25 +68,23 @@ def discovered_labels(target: Labels, group: Labels, job: ScrapeJob) -> dict[str
     return labels
 
 
-def targets_of(group: Group, job: ScrapeJob, relabelling: Relabelling) -> list[Target | Dropped | BadInput]:
+def targets_of(group: Group, job: ScrapeJob, relabelling: Relabelling) -> Iterator[Target | Dropped | BadInput]:
     """What becomes of each target of a group; an error says what is wrong with it."""
-    found: list[Target | Dropped | BadInput] = []
     for own in group.targets:
         discovered = discovered_labels(own, group.labels, job)
         try:
             "".join([*discovered, *discovered.values()]).encode()
         except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
-            found.append(BadInput(f"{group.source}: a label of a target is not valid Unicode"))
+            yield BadInput(f"{group.source}: a label of a target is not valid Unicode")
             continue
         labels = relabelling.apply(discovered)
         if labels is None:
-            found.append(Dropped(discovered))
+            yield Dropped(discovered)
             continue
         try:
-            found.append(_target(labels, discovered, job))
+            yield _target(labels, discovered, job)
         except BadInput as error:
-            found.append(BadInput(f"{group.source}: {own.get(ADDRESS, 'a target')}: {error.message}"))
-    return found
+            yield BadInput(f"{group.source}: {own.get(ADDRESS, 'a target')}: {error.message}")
 
 
 def _target(labels: Labels, discovered: Labels, job: ScrapeJob) -> Target:
