@@ -7,26 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from streamgauge.clock import ManualClock
 from streamgauge.ingest.discovery.groups import Discovery, Group
-from streamgauge.stats import Stats
 
 Follow = Callable[[Discovery], list[Sequence[Group]]]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def stats() -> Stats:
-    return Stats()
 
 
 @pytest.fixture

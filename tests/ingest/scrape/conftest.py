@@ -24,23 +24,8 @@ MakeScraper = Callable[..., Scraper]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def sink() -> MemorySink:
     return MemorySink()
-
-
-@pytest.fixture
-def stats() -> Stats:
-    return Stats()
 
 
 @pytest.fixture
