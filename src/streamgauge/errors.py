@@ -7,6 +7,7 @@
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── TooLarge           over a size limit (413)
+    │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
@@ -71,6 +72,11 @@ class NotFound(ClientError):
 
 class TooLarge(ClientError):
     status = 413
+
+
+class Disabled(ClientError):
+    status = 503
+    kind = "unavailable"
 
 
 class UnsupportedMedia(ClientError):

@@ -191,4 +191,5 @@ def http_options(settings: Settings, config: Config) -> HttpOptions:
         allow_hosts=settings.allow_host,
         allow_origins=settings.allow_origin,
         external_labels=tuple(config.external_labels.items()),
+        admin_api=settings.enable_admin_api,
     )

@@ -56,6 +56,7 @@ class Settings:
     retention: int
     self_monitoring: bool
     insecure: bool
+    enable_admin_api: bool
     allow_host: tuple[str, ...]
     allow_origin: tuple[str, ...]
     log_level: str
@@ -173,6 +174,15 @@ TABLE: tuple[Setting, ...] = (
         parse_bool,
         "BOOL",
         "Serve addresses other than loopback although there is no authentication.",
+        group=ACCESS,
+    ),
+    Setting(
+        "enable_admin_api",
+        False,
+        parse_bool,
+        "BOOL",
+        "Let clients delete data and take snapshots through /api/v1/admin/tsdb.",
+        True,
         group=ACCESS,
     ),
     Setting(

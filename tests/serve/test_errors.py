@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import FolderInUse, NotReady, Overloaded, StreamgaugeError
-from streamgauge.serve.app import endpoints
+from streamgauge.errors import Disabled, FolderInUse, NotReady, Overloaded, StreamgaugeError
+from streamgauge.serve.app import allowed, endpoints
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure, wants_envelope
 from streamgauge.serve.services import HttpOptions, Replay
@@ -32,6 +34,17 @@ async def test_every_route_refuses_other_methods_and_says_which_it_takes(served,
             assert_error(response, 405, "bad_data", "this path takes")
         else:
             assert (response.status_code, response.headers["content-type"]) == (405, "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_what_the_admin_api_may_do_must_be_enabled(table, enabled: bool):
+    admin = replace(table[0], admin=True)
+    plain, gated = allowed([table[0], admin], HttpOptions(admin_api=enabled))
+    assert plain is table[0]
+    assert (gated is admin) == enabled
+    if not enabled:
+        with pytest.raises(Disabled, match=r"admin APIs disabled.*--enable-admin-api"):
+            await gated.handler(None, None)
 
 
 async def test_every_route_but_probes_and_the_page_waits_for_the_replay(served, table, assert_error):

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 import streamgauge
 from streamgauge.errors import FormatTooNew, ReadOnly, StorageError
 from streamgauge.store import failpoints, names
-from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.catalog import UPGRADES, CatalogLost, SqliteCatalog
 from streamgauge.store.failpoints import armed
-from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Tombstone
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 STORE = "000102030405060708090a0b0c0d0e0f"
@@ -45,15 +45,32 @@ def block(number: int, **changes: object) -> BlockMeta:
         samples=number * 1000,
         bytes=number * 16_000,
         parents=tuple(f"block-{parent:04}" for parent in range(number % 3)),
+        tombstones=tuple(range(number % 4)),
+        resolution=300_000 * (number % 2),
     )
     return replace(meta, **changes)
 
 
+def tombstone(number: int) -> Tombstone:
+    return Tombstone(number, number + 9, -(1 << 63), (1 << 63) - 1 - number, bytes(range(4 * number)))
+
+
 FULL = CatalogState(
-    STORE, 99, 1000, tuple(map(block, range(1, 5))), (("né", "gauge", "what\nit is", "bytes"), ("up", "", "", ""))
+    STORE,
+    99,
+    1000,
+    tuple(map(block, range(1, 5))),
+    (("né", "gauge", "what\nit is", "bytes"), ("up", "", "", "")),
+    (tombstone(1), tombstone(2)),
 )
+FULL_V1 = replace(FULL, blocks=tuple(replace(meta, tombstones=(), resolution=0) for meta in FULL.blocks), tombstones=())
 CHANGE = CatalogChange(
-    add=[block(7), block(8)], remove=["block-0001", "none"], flushed_through=120, metadata=[("up", "gauge", "h", "")]
+    add=[block(7), block(8)],
+    remove=["block-0001", "none"],
+    flushed_through=120,
+    metadata=[("up", "gauge", "h", "")],
+    add_tombstones=[tombstone(3)],
+    remove_tombstones=[1, 9],
 )
 CHANGED = CatalogState(
     STORE,
@@ -61,6 +78,7 @@ CHANGED = CatalogState(
     1000,
     (block(2), block(3), block(4), block(7), block(8)),
     (("né", "gauge", "what\nit is", "bytes"), ("up", "gauge", "h", "")),
+    (tombstone(2), tombstone(3)),
 )
 
 
@@ -137,7 +155,7 @@ def test_the_document_shows_the_tables_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_catalog_of_each_released_format_opens(tmp_path: Path, fixture: Path, writable: bool) -> None:
     shutil.copy(fixture, names.catalog_file(tmp_path))
-    assert load(tmp_path, writable) == FULL
+    assert load(tmp_path, writable) == (FULL_V1 if fixture.stem == "catalog-v1" else FULL)
 
 
 def test_there_is_a_fixture_of_the_current_format(tmp_path: Path) -> None:
@@ -152,9 +170,9 @@ def test_there_is_a_fixture_of_the_current_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_later_format_is_refused_and_left_alone(tmp_path: Path, writable: bool) -> None:
     make(tmp_path)
-    SqliteCatalog.open(tmp_path, upgrades=[add_tenants]).close()
+    SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants]).close()
     before = content_of(tmp_path)
-    with pytest.raises(FormatTooNew, match="is of format 2 and this streamgauge knows formats up to 1"):
+    with pytest.raises(FormatTooNew, match="is of format 3 and this streamgauge knows formats up to 2"):
         SqliteCatalog.open(tmp_path, writable=writable)
     assert content_of(tmp_path) == before
 
@@ -168,17 +186,17 @@ def test_an_earlier_format_is_upgraded_after_a_copy(tmp_path: Path) -> None:
     before = names.catalog_file(tmp_path).read_bytes()
     for point in ("catalog.upgrade.after_copy", "fs.write", "fs.sync", "fs.rename"):
         with armed(point, "enospc"), pytest.raises(StorageError):
-            SqliteCatalog.open(tmp_path, upgrades=[add_tenants])
+            SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants])
         assert names.catalog_file(tmp_path).read_bytes() == before
-    reading = SqliteCatalog.open(tmp_path, writable=False, upgrades=[add_tenants])
+    reading = SqliteCatalog.open(tmp_path, writable=False, upgrades=[*UPGRADES, add_tenants])
     assert reading.load() == FULL
     assert names.catalog_file(tmp_path).read_bytes() == before
     for _ in range(2):
-        upgraded = SqliteCatalog.open(tmp_path, upgrades=[add_tenants])
+        upgraded = SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants])
         assert upgraded.load() == FULL
         upgraded.close()
-        assert names.catalog_copy(tmp_path, 1).read_bytes() == before
-    assert load_copy(names.catalog_copy(tmp_path, 1), tmp_path / "old") == FULL
+        assert names.catalog_copy(tmp_path, 2).read_bytes() == before
+    assert load_copy(names.catalog_copy(tmp_path, 2), tmp_path / "old") == FULL
 
 
 def load_copy(copy: Path, data: Path) -> CatalogState:
@@ -195,7 +213,7 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
         connection.execute("INSERT INTO meta VALUES ('format', NULL)")
 
     with pytest.raises(StorageError, match="NOT NULL"):
-        SqliteCatalog.open(tmp_path, upgrades=[fail])
+        SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, fail])
     assert load(tmp_path) == FULL
 
 
@@ -379,7 +397,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from streamgauge.store import failpoints
-from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.catalog import UPGRADES, CatalogLost, SqliteCatalog
 from streamgauge.store.ports import CatalogChange, CatalogState
 
 failpoints.arm_from_environment()

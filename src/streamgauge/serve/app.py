@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 
+from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
+from streamgauge.serve.params import Params
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
@@ -23,6 +27,8 @@ from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLIENT_GONE = 499
@@ -33,7 +39,7 @@ def build_app(services: Services, options: HttpOptions | None = None, stats: Htt
     """Everything that the server answers over HTTP. `stats`, if given, is kept up to date."""
     options = options or HttpOptions()
     stats = stats or HttpStats()
-    application = _Application(services, endpoints(services, options), stats)
+    application = _Application(services, allowed(endpoints(services, options), options), stats)
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
@@ -49,6 +55,15 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += Health(services).endpoints()
     table += console.endpoints()
     return table
+
+
+def allowed(table: Sequence[Endpoint], options: HttpOptions) -> list[Endpoint]:
+    """The table with what the options switch off refused."""
+    return [replace(each, handler=_disabled) if each.admin and not options.admin_api else each for each in table]
+
+
+async def _disabled(request: Request, params: Params) -> Response:
+    raise Disabled("admin APIs disabled; start the server with --enable-admin-api to use this one")
 
 
 class _Application:

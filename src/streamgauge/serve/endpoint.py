@@ -31,6 +31,7 @@ class Endpoint:
     params: tuple[str, ...] = ()
     while_starting: bool = False  # answered before the log is replayed
     takes_form: bool = True  # a body holds parameters; else the handler reads it
+    admin: bool = False  # refused unless the admin API is enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

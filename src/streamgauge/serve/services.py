@@ -22,6 +22,7 @@ class HttpOptions:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     external_labels: tuple[tuple[str, str], ...] = ()  # added by /federate and remote read
+    admin_api: bool = False  # whether endpoints that are marked `admin` are answered
 
 
 @dataclass(frozen=True, slots=True)

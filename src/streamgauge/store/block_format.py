@@ -75,7 +75,7 @@ def _day_name(window: int) -> str:
 
 def encode_meta(meta: BlockMeta) -> str:
     """The footer's JSON. `bytes` is not part of it: the files' sizes say it."""
-    document = {
+    document: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "id": meta.id,
         "first_commit": meta.first_commit,
@@ -88,8 +88,10 @@ def encode_meta(meta: BlockMeta) -> str:
         "series": meta.series,
         "samples": meta.samples,
         "parents": list(meta.parents),
-        "tombstones": [],
+        "tombstones": list(meta.tombstones),
     }
+    if meta.resolution:
+        document["resolution"] = meta.resolution
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -120,6 +122,8 @@ def decode_meta(raw: bytes | None, size: int) -> BlockMeta:
             samples=int(document["samples"]),
             bytes=size,
             parents=tuple(str(parent) for parent in document["parents"]),
+            tombstones=tuple(int(tombstone) for tombstone in document["tombstones"]),
+            resolution=int(document.get("resolution", 0)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the streamgauge entry in its footer makes no sense: {error!r}") from None

@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from dataclasses import replace
+from typing import Any
 
 from streamgauge.errors import Corrupt
-from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Tombstone
 
 # Without row ids a table is one tree: there is no index beside it that could disagree unseen.
-_TABLES = """
+_TOMBSTONES_TABLE = """
+CREATE TABLE tombstones (
+    id INTEGER PRIMARY KEY,
+    last_commit INTEGER NOT NULL,
+    min_time INTEGER NOT NULL,
+    max_time INTEGER NOT NULL,
+    series BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+_TABLES = f"""
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -27,7 +38,9 @@ CREATE TABLE blocks (
     series INTEGER NOT NULL,
     samples INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    parents TEXT NOT NULL
+    parents TEXT NOT NULL,
+    tombstones TEXT NOT NULL DEFAULT '[]',
+    resolution INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE metadata (
     metric TEXT PRIMARY KEY,
@@ -35,10 +48,15 @@ CREATE TABLE metadata (
     help TEXT NOT NULL,
     unit TEXT NOT NULL
 ) WITHOUT ROWID;
+{_TOMBSTONES_TABLE}
 """
 
-_BLOCK = "id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, bytes, parents"
+_BLOCK = (
+    "id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, bytes, parents, "
+    "tombstones, resolution"
+)
 _METADATA = "metric, type, help, unit"
+_TOMBSTONE = "id, last_commit, min_time, max_time, series"
 
 
 def create(connection: sqlite3.Connection, state: CatalogState, version: int) -> None:
@@ -48,16 +66,31 @@ def create(connection: sqlite3.Connection, state: CatalogState, version: int) ->
     _set(connection, "store_id", state.store_id)
     _set(connection, "format", str(version))
     connection.execute(f"PRAGMA user_version = {version}")
-    write(connection, CatalogChange(state.blocks, (), state.flushed_through, state.next_series_id, state.metadata))
+    write(
+        connection,
+        CatalogChange(state.blocks, (), state.flushed_through, state.next_series_id, state.metadata, state.tombstones),
+    )
+
+
+def add_tombstones(connection: sqlite3.Connection) -> None:
+    """Upgrade format 1, which knew neither deletion nor downsampling."""
+    connection.execute("ALTER TABLE blocks ADD COLUMN tombstones TEXT NOT NULL DEFAULT '[]'")
+    connection.execute("ALTER TABLE blocks ADD COLUMN resolution INTEGER NOT NULL DEFAULT 0")
+    connection.execute(_TOMBSTONES_TABLE)
 
 
 def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
     """Make a change to the rows."""
     connection.executemany("DELETE FROM blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
     connection.executemany(
-        f"INSERT OR REPLACE INTO blocks ({_BLOCK}) VALUES ({', '.join('?' * 12)})", map(_block_row, change.add)
+        f"INSERT OR REPLACE INTO blocks ({_BLOCK}) VALUES ({', '.join('?' * 14)})", map(_block_row, change.add)
     )
     connection.executemany(f"INSERT OR REPLACE INTO metadata ({_METADATA}) VALUES (?, ?, ?, ?)", change.metadata)
+    connection.executemany("DELETE FROM tombstones WHERE id = ?", [(number,) for number in change.remove_tombstones])
+    connection.executemany(
+        f"INSERT OR REPLACE INTO tombstones ({_TOMBSTONE}) VALUES (?, ?, ?, ?, ?)",
+        [(each.id, each.commit, each.start, each.end, each.series) for each in change.add_tombstones],
+    )
     for key, value in (("flushed_through", change.flushed_through), ("next_series_id", change.next_series_id)):
         if value is not None:
             _set(connection, key, str(value))
@@ -71,6 +104,10 @@ def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
         blocks.pop(block_id, None)
     blocks.update((block.id, block) for block in change.add)
     metadata = {row[0]: row for row in (*state.metadata, *change.metadata)}
+    tombstones = {tombstone.id: tombstone for tombstone in state.tombstones}
+    for number in change.remove_tombstones:
+        tombstones.pop(number, None)
+    tombstones.update((tombstone.id, tombstone) for tombstone in change.add_tombstones)
     flushed = state.flushed_through if change.flushed_through is None else change.flushed_through
     next_id = state.next_series_id if change.next_series_id is None else change.next_series_id
     return CatalogState(
@@ -79,6 +116,7 @@ def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
         next_id,
         tuple(blocks[block_id] for block_id in sorted(blocks)),
         tuple(metadata[metric] for metric in sorted(metadata)),
+        tuple(tombstones[number] for number in sorted(tombstones)),
     )
 
 
@@ -91,6 +129,7 @@ def read(connection: sqlite3.Connection) -> CatalogState:
         int(meta["next_series_id"]),
         tuple(map(_block_of, connection.execute(f"SELECT {_BLOCK} FROM blocks ORDER BY id"))),
         tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),
+        tuple(Tombstone(*row) for row in connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")),
     )
 
 
@@ -154,22 +193,12 @@ def _block_row(block: BlockMeta) -> tuple[str | int, ...]:
         block.samples,
         block.bytes,
         json.dumps(block.parents),
+        json.dumps(block.tombstones),
+        block.resolution,
     )
 
 
-def _block_of(row: tuple[str, int, int, int, int, int, int, int, int, int, int, str]) -> BlockMeta:
-    block_id, first_commit, last_commit, min_time, max_time, window, late, level, series, samples, size, parents = row
-    return BlockMeta(
-        block_id,
-        first_commit,
-        last_commit,
-        min_time,
-        max_time,
-        window,
-        bool(late),
-        level,
-        series,
-        samples,
-        size,
-        tuple(json.loads(parents)),
-    )
+def _block_of(row: tuple[Any, ...]) -> BlockMeta:
+    *numbers, parents, tombstones, resolution = row
+    block = BlockMeta(*numbers, tuple(json.loads(parents)), tuple(json.loads(tombstones)), resolution)
+    return replace(block, late=bool(block.late))

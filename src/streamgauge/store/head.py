@@ -161,6 +161,12 @@ class Head:
             self._submit((self._active.run,))
             self._active = None
 
+    def seal_between(self) -> None:
+        """`seal` while rows are on their way to the disk: what `reserve` promised them holds. Raises Overloaded."""
+        if self._active is not None:
+            self._spares.append(self._memory.create(UNSORTED_BYTES))
+            self.seal()
+
     def snapshot(self) -> HeadSnapshot:
         self.settle()
         return HeadSnapshot(tuple(self._all_runs()), self._last_commit)

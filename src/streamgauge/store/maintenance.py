@@ -74,6 +74,7 @@ class Maintenance:
         self._compacter = compacter
         self._clock = clock
         self._changes = Changes(store, blocks)
+        self._flushing = asyncio.Lock()
         self._flush_error: StorageError | None = None  # why the last flush failed
         self._suspicions: set[str] = set()  # errors that name blocks
         self._suspected = asyncio.Event()
@@ -117,6 +118,20 @@ class Maintenance:
 
     async def flush(self, rows: int) -> bool:
         """Write about the `rows` oldest rows of the head as blocks. False when there was nothing to write."""
+        async with self._flushing:
+            return await self._flush(rows)
+
+    async def flush_all(self) -> None:
+        """Write everything that is visible now as blocks. What is written meanwhile may stay in the head.
+
+        Raises StorageError and Overloaded."""
+        store = self._store
+        commit = store.state.commit
+        store.head.seal_between()
+        while store.state.flushed_through < commit and await self.flush(store.head.rows):
+            pass
+
+    async def _flush(self, rows: int) -> bool:
         store = self._store
         await self._changes.settle()
         taken = store.head.take_oldest(rows)
@@ -237,9 +252,7 @@ class Maintenance:
 
     async def compact_fully(self) -> None:
         """Write the whole head and compact everything into one block a day. For a store that nobody writes to."""
-        self._store.head.seal()
-        while await self.flush(self._store.head.rows):
-            pass
+        await self.flush_all()
         while (plan := full_plan(self._store.state.blocks)) is not None:
             await self._perform(plan)
             await self._changes.removals()

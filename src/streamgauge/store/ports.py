@@ -94,6 +94,8 @@ class BlockMeta:
     samples: int
     bytes: int
     parents: tuple[str, ...] = ()
+    tombstones: tuple[int, ...] = ()  # ids of those whose samples are no longer in its files, ascending
+    resolution: int = 0  # ms between its samples, each an aggregate of many; 0 for the samples themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,25 @@ class Blocks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A deletion: the samples of `series` with start <= time <= end (ms) in every block whose last_commit is at most
+    `commit` and that does not list the tombstone's id, for then they are no longer in it."""
+
+    id: int  # above that of every tombstone that the catalog or a block's footer names
+    commit: int
+    start: int
+    end: int
+    series: bytes  # series ids, ascending, uint32 little-endian
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogState:
     store_id: str  # chosen at random when the folder was made
     flushed_through: int  # every commit up to here is in blocks
     next_series_id: int  # no id at or above this is in a block; the log may define higher ones
     blocks: tuple[BlockMeta, ...] = ()
     metadata: tuple[tuple[str, str, str, str], ...] = ()  # metric, type, help, unit
+    tombstones: tuple[Tombstone, ...] = ()  # by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +206,8 @@ class CatalogChange:
     flushed_through: int | None = None
     next_series_id: int | None = None
     metadata: Sequence[tuple[str, str, str, str]] = field(default=())
+    add_tombstones: Sequence[Tombstone] = ()
+    remove_tombstones: Sequence[int] = ()
 
 
 class Catalog(Protocol):
