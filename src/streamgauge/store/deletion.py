@@ -159,10 +159,12 @@ class Deletions:
             self._catalog.apply(change)
             hit("delete.after_catalog")
 
+        hit_blocks = set(blocks)
+
         def visible() -> None:
             state = self._store.state
             state.tombstones = (*state.tombstones, tombstone)
-            self._spared |= {(meta.id, tombstone.id) for meta in state.blocks if meta.id not in blocks}
+            self._spared |= {(meta.id, tombstone.id) for meta in state.blocks if meta.id not in hit_blocks}
             self.counts.deletions += 1
 
         return Change(apply, visible, needs=blocks)

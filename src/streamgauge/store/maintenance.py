@@ -280,8 +280,7 @@ class Maintenance:
         await self.flush_all()
         await self.clean_tombstones()
         async with self._rewriting:
-            while (plan := full_plan(self._store.state.blocks)) is not None:
-                await self._perform(plan)
+            while (plan := full_plan(self._store.state.blocks)) is not None and await self._perform(plan):
                 await self._changes.removals()
 
     # ---- deletion ---------------------------------------------------------------------------------------------------

@@ -197,7 +197,11 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     for meta in superseded:
         blocks.remove(meta.id)
     if live:
-        LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
+        LOG.warning(
+            "the catalog is rebuilt from the footers of %d blocks, and the whole log is replayed; %s",
+            len(live),
+            _LOST_DELETIONS,
+        )
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
     store_id = log_store_id(data) or uuid.uuid4().hex
     return SqliteCatalog.create(data, CatalogState(store_id, _held_by_blocks(data, store_id, live), 0, tuple(live)))
