@@ -24,7 +24,7 @@ from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_a
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange, Tombstone
 from streamgauge.store.store import Store
-from streamgauge.store.tombstones import EARLIEST, LATEST, applies, applying
+from streamgauge.store.tombstones import EARLIEST, LATEST, applies
 
 LOG = logging.getLogger(__name__)
 
@@ -176,17 +176,16 @@ class Deletions:
         return bool(self._needed(meta))
 
     def _needed(self, meta: BlockMeta) -> list[Tombstone]:
-        applicable = applying(self._store.state.tombstones, meta)
-        return [tombstone for tombstone in applicable if (meta.id, tombstone.id) not in self._spared]
+        return [tombstone for tombstone in self._store.state.tombstones if self._takes(tombstone, meta)]
 
-    async def clean_all(self) -> None:
-        """Carry out every deletion that waits. Blocks that a query still reads, and what was made of them, wait for its
-        end. Raises StorageError and Overloaded."""
-        while await self.clean():
-            pass
+    def _takes(self, tombstone: Tombstone, meta: BlockMeta) -> bool:
+        """Whether a block may hold samples that a tombstone means, as far as is known by now."""
+        return applies(tombstone, meta) and (meta.id, tombstone.id) not in self._spared
 
     async def clean(self) -> bool:
-        """Carry deletions out in one block, the smallest first. False when none is left in which that can be done."""
+        """Carry deletions out in one block, the smallest first. False when none is left in which that can be done:
+        blocks that a query still reads, and what was made of them, wait for its end. Raises StorageError and
+        Overloaded."""
         async with self._rewriting:
             await self._changes.settle()
             pending = self._store.state.tombstones
@@ -244,7 +243,12 @@ class Deletions:
         if self._changes.is_doomed(self._emptied):
             return
         self._emptied.clear()
-        finished = [tombstone.id for tombstone in self._store.state.tombstones if not self._is_needed(tombstone)]
+        state = self._store.state
+        finished = [  # but for a deletion that came while others were carried out
+            tombstone.id
+            for tombstone in state.tombstones
+            if not any(self._takes(tombstone, meta) for meta in state.blocks)
+        ]
 
         def apply() -> None:
             hit("clean.before_forget")
@@ -252,20 +256,12 @@ class Deletions:
             hit("clean.after_forget")
 
         def visible() -> None:
-            state = self._store.state
             state.tombstones = tuple(each for each in state.tombstones if each.id not in finished)
             self._spared = {(block, number) for block, number in self._spared if number not in finished}
             LOG.info("%d deletions are carried out: what they meant is gone from the disk", len(finished))
 
         if finished:
             await self._changes.make(Change(apply, visible))
-
-    def _is_needed(self, tombstone: Tombstone) -> bool:
-        """A deletion that came while others were carried out is."""
-        return any(
-            applies(tombstone, meta) and (meta.id, tombstone.id) not in self._spared
-            for meta in self._store.state.blocks
-        )
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
