@@ -38,6 +38,7 @@ from streamgauge.services import Opened, ServerServices, http_options
 from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints, shm
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import acquire
 from streamgauge.store.opening import open_store
@@ -206,6 +207,7 @@ class _Server:
         services = self._services
         settings = StoreSettings(
             retention=self._settings.retention,
+            retention_bytes=self._settings.retention_size,
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,
@@ -234,7 +236,9 @@ class _Server:
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,
         )
-        services.opened = Opened(store, maintenance, receiver, scrapes)
+        snapshots = FolderSnapshots(maintenance, self._data, self._clock)
+        stack.push_async_callback(snapshots.close)
+        services.opened = Opened(store, maintenance, receiver, scrapes, snapshots)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: worker_readings(services.workers))
 

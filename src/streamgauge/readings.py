@@ -55,9 +55,10 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("flush_failures", "Flushes that failed; they are tried again."),
         ("compactions", "Compactions."),
         ("compaction_failures", "Compactions that failed; they are tried again."),
-        ("blocks_dropped", "Blocks dropped by retention."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
+    dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}
+    yield Reading("streamgauge_blocks_dropped_total", "counter", "Blocks dropped by retention.", dropped, ("reason",))
 
 
 def worker_readings(workers: WorkerPool) -> Iterator[Reading]:

@@ -20,6 +20,7 @@ from streamgauge.query.pool import WorkerPool
 from streamgauge.query.requests import CardinalityQuery, Job
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
 from streamgauge.store.report import report
@@ -40,6 +41,7 @@ class Opened:
     maintenance: Maintenance
     receiver: RemoteWrite
     scrapes: ScrapeManager
+    snapshots: FolderSnapshots
 
 
 class ServerServices:
@@ -126,7 +128,11 @@ class ServerServices:
     def store_numbers(self) -> StoreNumbers:
         store = self.store
         return StoreNumbers(
-            store.index.series, store.samples_appended, len(store.state.damage), store.settings.retention
+            store.index.series,
+            store.samples_appended,
+            len(store.state.damage),
+            store.settings.retention,
+            store.settings.retention_bytes,
         )
 
     def config_numbers(self) -> ConfigNumbers:
@@ -153,7 +159,7 @@ class ServerServices:
         self._settings, self._config = settings, config
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
-            self.opened.store.keep_for(settings.retention)
+            self.opened.store.keep(settings.retention, settings.retention_size)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -178,6 +184,9 @@ class ServerServices:
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        return await self._open().snapshots.take(skip_head)
 
     def metrics_text(self) -> bytes:
         return self._metrics()

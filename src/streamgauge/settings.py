@@ -54,6 +54,7 @@ class Settings:
     data: str
     listen: str
     retention: int
+    retention_size: int
     self_monitoring: bool
     insecure: bool
     enable_admin_api: bool
@@ -164,6 +165,14 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "retention", 15 * _DAY, parse_duration, "DURATION", "How long samples are kept; 0 keeps them for ever.", True
+    ),
+    Setting(
+        "retention_size",
+        0,
+        parse_size,
+        "SIZE",
+        "Bytes that blocks and log may take before the oldest blocks go; 0 sets no limit.",
+        True,
     ),
     Setting(
         "self_monitoring", True, parse_bool, "BOOL", "Sample this host (as node_exporter does) and the server itself."

@@ -118,6 +118,8 @@ class InProcessServices:
         self.bad_config = ""
         self.reloads = 0
         self.pools: dict[str, ScrapePool] = {}
+        self.retention_bytes = 0
+        self.snapshots: list[bool] = []  # for each that was asked for: without the head?
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()
@@ -137,7 +139,7 @@ class InProcessServices:
         return self.state
 
     def store_numbers(self) -> StoreNumbers:
-        return StoreNumbers(head_series=12, samples_appended=3_456, damaged=1, retention=15 * 86_400_000)
+        return StoreNumbers(12, 3_456, 1, retention=15 * 86_400_000, retention_bytes=self.retention_bytes)
 
     def config_numbers(self) -> ConfigNumbers:
         return ConfigNumbers(reloaded=True, loaded_at=self.started_at)
@@ -158,6 +160,10 @@ class InProcessServices:
 
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        self.snapshots.append(skip_head)
+        return "20261126T120000Z-0123456789abcdef"
 
     def metrics_text(self) -> bytes:
         return b"# TYPE streamgauge_up gauge\nstreamgauge_up 1\n" * 100

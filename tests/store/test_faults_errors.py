@@ -42,7 +42,7 @@ QUIET = {
     "retention.after_remove",
 }
 """Nobody hears of these: what was asked for is done, and the rest is tried again."""
-CALLS = ["fs.write", "fs.sync", "fs.rename", "fs.remove", "fs.open"]
+CALLS = ["fs.write", "fs.sync", "fs.rename", "fs.remove", "fs.open", "fs.link"]
 POINTS = [name for name in FAILPOINTS if not name.startswith("fs.") and name not in UNREACHED]
 
 

@@ -20,6 +20,7 @@ from streamgauge.serve.params import Params
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
+from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.targets_api import TargetsApi
@@ -52,6 +53,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
+    table += SnapshotApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

@@ -42,6 +42,7 @@ class StoreNumbers:
     samples_appended: int  # since the start
     damaged: int  # files set aside because they could not be read
     retention: int  # ms, 0 = for ever
+    retention_bytes: int = 0  # 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class Services(Protocol):
 
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        """Make a snapshot of the data folder, with or without what is not in blocks yet; its name."""
 
     def metrics_text(self) -> bytes:
         """The server's own metrics in the Prometheus text format."""

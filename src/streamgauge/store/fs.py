@@ -33,6 +33,11 @@ Buffer = bytes | bytearray | memoryview
 BINARY = getattr(os, "O_BINARY", 0)  # without it Windows translates line ends
 _IOV_MAX = 1024  # the limit of Linux and macOS; POSIX promises 16
 _READ_PIECE = 1 << 20
+_COPY_PIECE = 1 << 20
+_CANNOT_LINK = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+"""Another file system, one without hard links, one that allows no more of them, or somebody else's file."""
 _SECTOR = 4096
 """The unit in which a failing disk loses data; a piece that cannot be read is tried again in these."""
 
@@ -145,6 +150,15 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
 
 
+def size_of_files(folder: Path) -> int:
+    """Bytes of the files that stand in a folder; 0 where there is none."""
+    total = 0
+    for name in list_dir(folder):
+        with suppress(FileNotFoundError):  # it was removed meanwhile
+            total += size_of(folder / name)
+    return total
+
+
 def read_start(path: Path, size: int) -> memoryview:
     """The first `size` bytes of a file, fewer where it ends or the medium fails."""
     with disk_errors(f"read {path}"):
@@ -203,6 +217,42 @@ def write_atomically(path: Path, content: Buffer) -> None:
         with suppress(StorageError):
             remove_file(temporary)
         raise
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a finished file a second name, which is durable once its directory is synced. False where that cannot be.
+
+    Raises FileNotFoundError."""
+    with disk_errors(f"link {target} to {source}"):
+        try:
+            hit("fs.link")
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in _CANNOT_LINK:
+                return False
+            raise
+        return True
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Make a synced copy of a file. Its name is durable once its directory is synced. Raises FileNotFoundError."""
+    with disk_errors(f"read {source}"):
+        hit("fs.open")
+        file = source.open("rb", buffering=0)
+    with file:
+        fd = create(target)
+        try:
+            while piece := _next_piece(file, source):
+                write(fd, [piece], target)
+            sync_file(fd, target)
+        finally:
+            os.close(fd)
+
+
+def _next_piece(file: FileIO, path: Path) -> bytes:
+    with disk_errors(f"read {path}"):
+        hit("fs.read")
+        return file.read(_COPY_PIECE)
 
 
 def replace(temporary: Path, final: Path) -> None:

@@ -39,9 +39,11 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. head_samples: rows in memory that start a flush. Sizes in bytes."""
+    """retention: ms, 0 keeps for ever. retention_bytes: of blocks and log, 0 is no limit. head_samples: rows in memory
+    that start a flush. Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
+    retention_bytes: int = 0
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
@@ -107,9 +109,9 @@ class Store:
         now = self._clock.now_ms()
         return self.oldest_kept(now), now + MAX_AHEAD_MS
 
-    def keep_for(self, retention: int) -> None:
-        """Change the retention, in ms; 0 keeps for ever."""
-        self.settings = replace(self.settings, retention=retention)
+    def keep(self, retention: int, retention_bytes: int) -> None:
+        """Change the retention: ms, 0 keeps for ever; bytes, 0 is no limit."""
+        self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes)
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
