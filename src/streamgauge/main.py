@@ -29,7 +29,7 @@ from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
-from streamgauge.readings import store_readings, worker_readings
+from streamgauge.readings import pin_readings, store_readings, worker_readings
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
@@ -42,6 +42,7 @@ from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import acquire
 from streamgauge.store.opening import open_store
+from streamgauge.store.pins import Pins
 from streamgauge.store.store import StoreSettings
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class _Server:
         """Until a signal asks to stop. Every part stops before those that it needs."""
         async with AsyncExitStack() as stack:
             lock = stack.enter_context(acquire(self._data, started=self._clock.now_ms()))
+            self._services.key = lock.key
             http = HttpServer(cast("Any", self._app), host, port, clock=self._clock)
             await http.start()
             stack.push_async_callback(http.stop, 0.0)
@@ -238,8 +240,11 @@ class _Server:
         )
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
-        services.opened = Opened(store, maintenance, receiver, scrapes, snapshots)
+        pins = Pins(maintenance, self._clock)
+        start(pins.run())
+        services.opened = Opened(store, maintenance, receiver, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
+        self._stats.watch(lambda: pin_readings(pins))
         self._stats.watch(lambda: worker_readings(services.workers))
 
     def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from streamgauge.query.pool import WorkerPool
 from streamgauge.stats import Reading
 from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.pins import Pins
 from streamgauge.store.store import Store
 
 _OF_WORKERS = {
@@ -59,6 +60,17 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
     dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}
     yield Reading("streamgauge_blocks_dropped_total", "counter", "Blocks dropped by retention.", dropped, ("reason",))
+
+
+def pin_readings(pins: Pins) -> Iterator[Reading]:
+    """Who keeps blocks from going away."""
+    yield Reading.of("streamgauge_pins", "gauge", "Programs that copy blocks, which stay meanwhile.", pins.held)
+    for name, text in (
+        ("taken", "Pins of blocks that were given out."),
+        ("refused", "Pins refused because too many were held."),
+        ("expired", "Pins ended because they were not renewed."),
+    ):
+        yield Reading.of(f"streamgauge_pins_{name}_total", "counter", text, getattr(pins, name))
 
 
 def worker_readings(workers: WorkerPool) -> Iterator[Reading]:

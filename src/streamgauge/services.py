@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.ingest.remote_write import RemoteWrite
@@ -23,6 +24,7 @@ from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
+from streamgauge.store.pins import Pins
 from streamgauge.store.report import report
 from streamgauge.store.store import Store
 
@@ -42,6 +44,7 @@ class Opened:
     receiver: RemoteWrite
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
+    pins: Pins
 
 
 class ServerServices:
@@ -67,6 +70,7 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, clock.now_ms())
         self.progress = Progress()
         self.opened: Opened | None = None
+        self.key = ""  # of the folder's lock, once that is held
         self.reloaded: Callable[[Settings, Config], None] = lambda settings, config: None
         self._workers = WorkerPool(
             self._take_snapshot,
@@ -184,6 +188,20 @@ class ServerServices:
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}
+
+    @property
+    def folder_key(self) -> str:
+        return self.key
+
+    async def pin(self) -> Mapping[str, object]:
+        pin, state = await self._open().pins.take()
+        return {"id": pin, "state": encode_state(state)}
+
+    def renew_pin(self, pin: str) -> None:
+        self._open().pins.renew(pin)
+
+    def unpin(self, pin: str) -> None:
+        self._open().pins.end(pin)
 
     async def folder_snapshot(self, skip_head: bool) -> str:
         return await self._open().snapshots.take(skip_head)

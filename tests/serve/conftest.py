@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from streamgauge.clock import Clock, ManualClock
-from streamgauge.errors import ConfigError, Overloaded
+from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
@@ -119,6 +119,8 @@ class InProcessServices:
         self.reloads = 0
         self.pools: dict[str, ScrapePool] = {}
         self.retention_bytes = 0
+        self.folder_key = "a key"
+        self.pins: list[str] = []
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
@@ -160,6 +162,17 @@ class InProcessServices:
 
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")
+
+    async def pin(self) -> Mapping[str, object]:
+        self.pins.append("7")
+        return {"id": "7", "state": {}}
+
+    def renew_pin(self, pin: str) -> None:
+        if pin not in self.pins:
+            raise NotFound("this pin has ended")
+
+    def unpin(self, pin: str) -> None:
+        self.pins.remove(pin)
 
     async def folder_snapshot(self, skip_head: bool) -> str:
         self.snapshots.append(skip_head)

@@ -43,6 +43,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
+    **{name: "tests/backup" for name in FAILPOINTS if name.startswith(("backup.", "restore."))},
 }
 IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))]
 

@@ -17,6 +17,7 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
 from streamgauge.serve.params import Params
+from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
@@ -54,6 +55,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
     table += SnapshotApi(services).endpoints()
+    table += PinsApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

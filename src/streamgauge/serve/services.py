@@ -104,6 +104,19 @@ class Services(Protocol):
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""
 
+    @property
+    def folder_key(self) -> str:
+        """What only those can know who may read the data folder; empty when nobody can."""
+
+    async def pin(self) -> Mapping[str, object]:
+        """Keep all blocks there are from going away: the pin's `id`, and as `state` what is pinned, as JSON types."""
+
+    def renew_pin(self, pin: str) -> None:
+        """Raises NotFound when it has ended."""
+
+    def unpin(self, pin: str) -> None:
+        """End a pin; none of this id is no error."""
+
     async def folder_snapshot(self, skip_head: bool) -> str:
         """Make a snapshot of the data folder, with or without what is not in blocks yet; its name."""
 

@@ -73,6 +73,12 @@ FAILPOINTS = {
     "snapshot.after_block": "a snapshot has a block under its temporary name; more may follow",
     "snapshot.before_rename": "a snapshot is whole under its temporary name",
     "snapshot.after_rename": "a snapshot has its name, and who asked for it does not know yet",
+    "backup.after_file": "a backup has copied and verified a file; more may follow",
+    "backup.before_manifest": "a backup has all its files and no manifest",
+    "backup.after_manifest": "a backup's manifest is written",
+    "backup.after_prune": "a block that no backup needs is removed; more may have to go",
+    "restore.after_block": "a restore has written a block beside its place; more may follow",
+    "restore.before_rename": "a restored folder is whole under its temporary name",
 }
 """Every point there is, and what is true of the disk when it is reached."""
 

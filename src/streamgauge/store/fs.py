@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -198,12 +198,7 @@ def _read_piece(file: FileIO, piece: memoryview, at: int) -> bool:
 
 def write_durably(path: Path, content: Buffer) -> None:
     """Write and sync a new file. Its name is durable once its directory is synced."""
-    fd = create(path)
-    try:
-        write(fd, [content], path)
-        sync_file(fd, path)
-    finally:
-        os.close(fd)
+    write_pieces(path, [content])
 
 
 def write_atomically(path: Path, content: Buffer) -> None:
@@ -236,23 +231,34 @@ def link(source: Path, target: Path) -> bool:
 
 def copy_durably(source: Path, target: Path) -> None:
     """Make a synced copy of a file. Its name is durable once its directory is synced. Raises FileNotFoundError."""
-    with disk_errors(f"read {source}"):
+    write_pieces(target, pieces_of(source))
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file from its first to its last byte, 1 MiB at a time. Raises FileNotFoundError, with the first piece."""
+    with disk_errors(f"read {path}"):
         hit("fs.open")
-        file = source.open("rb", buffering=0)
+        file = path.open("rb", buffering=0)
     with file:
-        fd = create(target)
-        try:
-            while piece := _next_piece(file, source):
-                write(fd, [piece], target)
-            sync_file(fd, target)
-        finally:
-            os.close(fd)
+        while piece := _next_piece(file, path):
+            yield piece
 
 
 def _next_piece(file: FileIO, path: Path) -> bytes:
     with disk_errors(f"read {path}"):
         hit("fs.read")
         return file.read(_COPY_PIECE)
+
+
+def write_pieces(path: Path, pieces: Iterable[Buffer]) -> None:
+    """Write and sync a new file, a piece after the other. Its name is durable once its directory is synced."""
+    fd = create(path)
+    try:
+        for piece in pieces:
+            write(fd, [piece], path)
+        sync_file(fd, path)
+    finally:
+        os.close(fd)
 
 
 def replace(temporary: Path, final: Path) -> None:
@@ -359,6 +365,16 @@ def remove_tree(path: Path, tmp: Path) -> None:
     sync_dir(path.parent)
     with disk_errors(f"remove {doomed}"):
         shutil.rmtree(doomed)
+
+
+def remove_all(path: Path) -> None:
+    """Remove a file, or a directory and all in it; none is no error. A kill leaves part of it under its name."""
+    with disk_errors(f"remove {path}"), suppress(FileNotFoundError):
+        hit("fs.remove")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
 
 def clear_tmp(data: Path) -> None:

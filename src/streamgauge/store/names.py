@@ -13,6 +13,9 @@ TMP = "tmp"
 SET_ASIDE = "set-aside"
 SNAPSHOTS = "snapshots"
 
+BACKUP_MARKER = "backup.json"
+"""In a folder that holds backups, and in no data folder."""
+
 SAMPLES = "samples.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
@@ -89,6 +92,11 @@ def tmp_dir(data: Path) -> Path:
 def set_aside_dir(data: Path) -> Path:
     """What could not be read, each with a .txt beside it that says why. streamgauge never deletes anything here."""
     return data / SET_ASIDE
+
+
+def restore_draft(data: Path) -> Path:
+    """A data folder while it is restored."""
+    return data.with_name(f"{data.name}.restoring")
 
 
 def snapshots_dir(data: Path) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from streamgauge.clock import SystemClock
 from streamgauge.errors import Corrupt, FolderInUse
@@ -18,13 +20,14 @@ from streamgauge.store.leases import Leases
 from streamgauge.store.lock import acquire, holder
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import BlockMeta, Damage
+from streamgauge.store.ports import BlockMeta, CatalogState, Damage
 from streamgauge.store.recovery import recover, replay_samples
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.store import StoreSettings
 
 UNBOUNDED = 1 << 62
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -76,3 +79,20 @@ async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[Block
             before = store.state.blocks
             await maintenance.compact_fully()
             return before, store.state.blocks
+
+
+async def with_pinned_folder(data: Path, work: Callable[[CatalogState], Result]) -> Result:
+    """What `work` makes of the folder's state, in a thread and with the folder held: everything is in blocks by then,
+    and no block goes meanwhile.
+
+    Raises FolderInUse and StorageError, and what `work` raises.
+    """
+    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
+            state, release = await maintenance.pin()
+            try:
+                return await asyncio.to_thread(work, state)
+            finally:
+                release()
