@@ -14,8 +14,8 @@ from streamgauge.backup.place import Place
 from streamgauge.backup.write import BackupWriter, Made, Options
 from streamgauge.clock import ManualClock
 from streamgauge.model.batch import Metadata
-from streamgauge.store.offline import open_folder, with_pinned_folder
-from streamgauge.store.ports import DAY_MS, CatalogState
+from streamgauge.store.offline import open_folder, pinned_folder
+from streamgauge.store.ports import DAY_MS
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, Rows, batch_of, content_of, opened
 
@@ -69,12 +69,9 @@ def back_up(
     pinned: Callable[[], object] = lambda: None,
 ) -> Made:
     """`pinned` is called when the blocks are known and none is copied."""
-
-    def write(state: CatalogState) -> Made:
+    with pinned_folder(data) as state:
         pinned()
         return BackupWriter(data, state, place, options or Options(), progress or Tally()).run(NOON)
-
-    return asyncio.run(with_pinned_folder(data, write))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

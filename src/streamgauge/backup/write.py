@@ -17,6 +17,9 @@ from streamgauge.store import names
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import CatalogState
 
+VOUCHERS = 3
+"""Earlier backups that are asked for what is there. The last knows nearly all, and a bucket may have a thousand."""
+
 
 class Progress(Protocol):
     """Is told in bytes. What is to come is told once, before anything is done."""
@@ -81,9 +84,9 @@ class BackupWriter:
         return Made(name, len(files), manifest.size, len(lacking), self._bytes["copied"], self._bytes["linked"])
 
     def _vouched_for(self) -> dict[str, BlockFiles]:
-        """What earlier backups say of blocks: their files were verified when they were written."""
+        """What the last backups say of blocks: their files were verified when they were written."""
         known: dict[str, BlockFiles] = {}
-        for name in places.backups(self._place):
+        for name in places.backups(self._place)[-VOUCHERS:]:
             try:
                 known |= places.manifest(self._place, name).files
             except Corrupt:  # its blocks are verified like new ones; a check tells of it

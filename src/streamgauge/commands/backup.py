@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 import threading
@@ -33,6 +32,7 @@ from streamgauge.settings import BY_NAME
 from streamgauge.store import failpoints, fs, names
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.lock import holder
+from streamgauge.store.offline import pinned_folder
 from streamgauge.store.ports import CatalogState
 
 RENEW_SECONDS = 20.0
@@ -51,7 +51,11 @@ def run_backup(destination: str, data: str | None, endpoint: str | None, keep: i
             return BackupWriter(folder, state, place, options, bar).run(SystemClock().now_ms())
 
         server = server_of(folder)
-        made = _offline(folder, write) if server is None else _online(folder, server, write)
+        if server is None:
+            with pinned_folder(folder) as state:
+                made = write(state)
+        else:
+            made = _online(folder, server, write)
         pruned = prune(place, keep) if keep is not None else None
     _tell(place, made, bar)
     _tell_of_damage(folder)
@@ -60,13 +64,6 @@ def run_backup(destination: str, data: str | None, endpoint: str | None, keep: i
             f"kept {_count(keep or 0, 'backup')} at most: {_count(pruned.backups, 'backup')} and "
             f"{_count(pruned.blocks, 'block')} that only they needed ({amount(pruned.size)}) are removed"
         )
-
-
-def _offline(folder: Path, write: Callable[[CatalogState], Made]) -> Made:
-    """The folder is held meanwhile, and what is in the log goes into blocks first, as with a server."""
-    from streamgauge.store.offline import with_pinned_folder
-
-    return asyncio.run(with_pinned_folder(folder, write))
 
 
 def _online(folder: Path, server: str, write: Callable[[CatalogState], Made]) -> Made:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from streamgauge.clock import SystemClock
 from streamgauge.errors import Corrupt, FolderInUse
@@ -27,7 +26,6 @@ from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.store import StoreSettings
 
 UNBOUNDED = 1 << 62
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -81,18 +79,27 @@ async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[Block
             return before, store.state.blocks
 
 
-async def with_pinned_folder(data: Path, work: Callable[[CatalogState], Result]) -> Result:
-    """What `work` makes of the folder's state, in a thread and with the folder held: everything is in blocks by then,
-    and no block goes meanwhile.
+@contextmanager
+def pinned_folder(data: Path) -> Iterator[CatalogState]:
+    """A folder that is held for the length of a `with`, and what is in it. Everything is in blocks by then, and no
+    block goes meanwhile.
 
-    Raises FolderInUse and StorageError, and what `work` raises.
+    Raises FolderInUse and StorageError.
     """
     settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
-    with acquire(data):
-        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
-            state, release = await maintenance.pin()
-            try:
-                return await asyncio.to_thread(work, state)
-            finally:
-                release()
+
+    async def opened(stack: AsyncExitStack) -> CatalogState:
+        store = open_store(data, settings, SystemClock(), runner, runner, Progress())
+        _, maintenance = await stack.enter_async_context(store)
+        state, release = await maintenance.pin()
+        stack.callback(release)
+        return state
+
+    # Between two runs of the loop Ctrl-C ends what the `with` does at once.
+    with acquire(data), asyncio.Runner() as loop:
+        stack = AsyncExitStack()
+        try:
+            yield loop.run(opened(stack))
+        finally:
+            loop.run(stack.aclose())
