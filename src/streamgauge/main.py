@@ -30,6 +30,7 @@ from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.readings import store_readings, worker_readings
+from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
@@ -89,7 +90,9 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
         from streamgauge.config import load_config
 
         config = load_config(Path(config_file), os.environ)
-    return config, resolve(flags, os.environ, config.own)
+    settings = resolve(flags, os.environ, config.own)
+    parse_rules(settings.retention_rules, settings.retention)
+    return config, settings
 
 
 def log_form(settings: Settings) -> logs.Form:
@@ -206,6 +209,7 @@ class _Server:
         services = self._services
         settings = StoreSettings(
             retention=self._settings.retention,
+            rules=parse_rules(self._settings.retention_rules, self._settings.retention),
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,

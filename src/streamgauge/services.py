@@ -18,6 +18,7 @@ from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
+from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.maintenance import Maintenance
@@ -153,7 +154,8 @@ class ServerServices:
         self._settings, self._config = settings, config
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
-            self.opened.store.keep_for(settings.retention)
+            rules = parse_rules(settings.retention_rules, settings.retention)
+            self.opened.store.keep_for(settings.retention, rules)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")

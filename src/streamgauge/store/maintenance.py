@@ -24,11 +24,20 @@ from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
+from streamgauge.store.jobs import (
+    DeletionOrder,
+    FlushOrder,
+    FlushResult,
+    find_damage,
+    run_compaction,
+    run_flush,
+    series_without_data,
+)
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange
-from streamgauge.store.retention import expired
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange
+from streamgauge.store.retention import RetentionRule, expired
 from streamgauge.store.store import Store
+from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -83,6 +92,7 @@ class Maintenance:
         self._suspicions: set[str] = set()  # errors that name blocks
         self._suspected = asyncio.Event()
         self._pruning = asyncio.Lock()
+        self._kept_from: dict[tuple[RetentionRule, ...], int] = {}  # the first day (ms), by a rule and those before it
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
@@ -333,9 +343,24 @@ class Maintenance:
         gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
         if gone:
             await self._changes.make(self._dropped(gone))
+        await self._expire_by_rules(now)
         if self._may_prune:
             await self._prune_series()
         return bool(gone)
+
+    async def _expire_by_rules(self, now: int) -> None:
+        """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at
+        most. What comes late goes with the next day."""
+        rules = self._store.settings.rules
+        kept_from: dict[tuple[RetentionRule, ...], int] = {}
+        for place, rule in enumerate(rules):
+            first_day = (now - rule.retention) // DAY_MS * DAY_MS
+            before = rules[:place]
+            if self._kept_from.get((*before, rule)) != first_day:
+                spared = [other.matchers for other in before]
+                await self.deletions.delete_from_blocks(DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared))
+            kept_from[(*before, rule)] = first_day
+        self._kept_from = kept_from
 
     def _dropped(self, gone: list[str]) -> Change:
         def apply() -> None:
