@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Chunk:
         if self.texts is not None:
             return self.texts
         assert self.layout is not None
-        between = cast("list[bytes]", self.layout.between.to_pylist())
+        between = self.layout.between()
         stamped = self.layout.stamped
         before = between[:-1] if stamped is None else [between[i] for i in np.cumsum(1 + stamped) - 1 - stamped]
         return [text[text.rfind(b"\n") + 1 : -1] for text in before]

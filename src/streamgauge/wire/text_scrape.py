@@ -61,6 +61,8 @@ class _Decoder:
         columns: list[Columns] = []
         same = True
         for number, text in enumerate(chunks_of(body)):
+            if number:
+                yield
             chunk = before[number] if number < len(before) else None
             read = self._as_before(text, chunk) if chunk is not None else None
             if chunk is None or read is None:
@@ -69,7 +71,6 @@ class _Decoder:
             self._advance(chunk, len(text), read[0])
             chunks.append(chunk)
             columns.append(read)
-            yield
         same = same and len(chunks) == len(before) and self.cache.distinct
         scraped = kept_rows(self.cache, columns, added=self.added, same=same)
         self.cache.chunks = chunks
@@ -93,12 +94,12 @@ class _Decoder:
         if layout is None or chunk.kind != self.kind:
             return None
         cut = match(layout, text)
-        values = None if cut is None else read_values(cut.values)
+        values = None if cut is None else read_values(cut)
         if cut is None or values is None:
             return None
         stamps: Int64s | None = None
         if cut.stamps is not None:
-            read = read_stamps(cut.stamps)
+            read = read_stamps(cut)
             if read is None:
                 return None
             stamps = spread_stamps(layout, read)
