@@ -199,6 +199,6 @@ def _block_row(block: BlockMeta) -> tuple[str | int, ...]:
 
 
 def _block_of(row: tuple[Any, ...]) -> BlockMeta:
-    *numbers, parents, tombstones, resolution = row
-    block = BlockMeta(*numbers, tuple(json.loads(parents)), tuple(json.loads(tombstones)), resolution)
-    return replace(block, late=bool(block.late))
+    block = BlockMeta(*row)
+    parents, tombstones = (tuple(json.loads(text)) for text in row[-3:-1])
+    return replace(block, late=bool(block.late), parents=parents, tombstones=tombstones)
