@@ -179,7 +179,8 @@ def _union(ids: Sequence[UInt32s]) -> UInt32s:
     if int(high) - int(low) < _TABLE_ITEMS + _TABLE_ITEMS_PER_ID * len(everything):
         flags = np.zeros(int(high) - int(low) + 1, np.bool_)
         flags[everything - low] = True
-        return np.flatnonzero(flags).astype(np.uint32) + low
+        distinct: UInt32s = np.flatnonzero(flags).astype(np.uint32) + low
+        return distinct
     everything.sort()
     first = np.ones(len(everything), np.bool_)
     first[1:] = everything[1:] != everything[:-1]

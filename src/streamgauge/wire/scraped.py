@@ -28,8 +28,9 @@ REFUSED = -2
 NO_STAMP = -(1 << 63)
 """In a column of timestamps: the sample has none of its own."""
 
-PAUSE_LINES = 256
-"""Lines parsed before other tasks get their turn: 30 µs each with a new series, as the index takes them in."""
+PAUSE_LINES = 64
+"""Lines parsed before other tasks get their turn: 30 µs each with a new series, as the index takes them in, and 80
+where other processes want the core."""
 
 
 @dataclass(slots=True, eq=False)

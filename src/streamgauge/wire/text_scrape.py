@@ -33,7 +33,7 @@ from streamgauge.wire.text_layout import Lines, chunks_of, layout_of, match, rea
 _KINDS = (b"", b"counter", b"gauge", b"histogram", b"summary", b"untyped")
 _MAX_STAMP = (1 << 63) - 1
 _STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
-_TURN = 8 * PAUSE_LINES  # lines looked up before other tasks get their turn
+_TURN = 2048  # lines looked up before other tasks get their turn: a millisecond
 
 
 def decode(body: bytes, cache: ScrapeCache, series_of: SeriesOf, limit: int = 0) -> Generator[None, None, Scraped]:
