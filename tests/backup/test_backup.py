@@ -18,12 +18,13 @@ from streamgauge.backup.verify import problems
 from streamgauge.backup.write import Options
 from streamgauge.clock import ManualClock
 from streamgauge.errors import Corrupt, FolderInUse, FormatTooNew, NotFound, ReadOnly, StorageError
+from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.store import names
 from streamgauge.store.failpoints import armed
 from streamgauge.store.folder import refuse_foreign, require_data_folder
 from streamgauge.store.lock import alone
 from streamgauge.store.offline import compact_folder
-from streamgauge.testing.lives import NOON, opened
+from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
 
 from .conftest import Tally, back_up, content, files_of, flip, grow
 
@@ -87,6 +88,31 @@ def test_a_store_without_anything_comes_back_without_anything(tmp_path: Path, pl
     asyncio.run(life())
     assert back_up(tmp_path / "data", place).blocks == 0
     assert content(restored(place, tmp_path / "back")) == {}
+
+
+def test_deletions_that_wait_come_back_and_mean_nothing_that_is_written_later(
+    data: Path, place: FolderPlace, tmp_path: Path
+) -> None:
+    where = [[Matcher("job", MatchOp("="), "a")]]
+
+    async def delete() -> None:
+        async with opened(data, ManualClock(NOON)) as (_, maintenance):
+            await maintenance.delete(where, NOON, NOON + 50)
+
+    async def write_again() -> None:
+        async with opened(tmp_path / "back", ManualClock(NOON)) as (store, maintenance):
+            assert store.state.tombstones
+            await store.append(batch_of(store, [(KEYS[0], NOON + 7, 77)]))
+            await maintenance.compact_fully()
+
+    asyncio.run(delete())
+    back_up(data, place)
+    before = content(data)
+    assert (KEYS[0], NOON + 7) not in before
+    back = restored(place, tmp_path / "back")
+    assert content(back) == before
+    asyncio.run(write_again())
+    assert content(back) == before | {(KEYS[0], NOON + 7): 77}
 
 
 # ---- hard links -----------------------------------------------------------------------------------------------------

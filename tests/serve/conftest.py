@@ -122,6 +122,8 @@ class InProcessServices:
         self.folder_key = "a key"
         self.pins: list[str] = []
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
+        self.deleted: list[tuple[Sequence[str], int, int]] = []
+        self.cleaned = 0
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()
@@ -177,6 +179,12 @@ class InProcessServices:
     async def folder_snapshot(self, skip_head: bool) -> str:
         self.snapshots.append(skip_head)
         return "20261126T120000Z-0123456789abcdef"
+
+    async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
+        self.deleted.append((matches, start, end))
+
+    async def clean_tombstones(self) -> None:
+        self.cleaned += 1
 
     def metrics_text(self) -> bytes:
         return b"# TYPE streamgauge_up gauge\nstreamgauge_up 1\n" * 100

@@ -45,7 +45,11 @@ ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
     **{name: "tests/backup" for name in FAILPOINTS if name.startswith(("backup.", "restore."))},
 }
-IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))]
+IN_HELPER = [
+    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))),
+    "clean.before_write",
+    "clean.after_write",
+]
 
 
 @pytest.fixture

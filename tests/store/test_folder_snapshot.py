@@ -160,7 +160,7 @@ def test_blocks_stay_until_it_is_made_whoever_goes_away(tmp_path: Path) -> None:
 def test_what_is_written_to_it_is_none_of_what_was_deleted_before(tmp_path: Path) -> None:
     deletion = Tombstone(1, 40, NOON, NOON + 1, np.array([7], "<u4").tobytes())
     state = without_log(CatalogState("0" * 32, 12, 9, tombstones=(deletion,)), [UP])
-    assert (state.flushed_through, state.tombstones) == (40, (deletion,))
+    assert (state.flushed_through, state.next_series_id, state.tombstones) == (40, 9, (deletion,))
     write_snapshot(tmp_path, "name", state)
     catalog = SqliteCatalog.open(names.snapshot_dir(tmp_path, "name"))
     assert catalog.load() == state

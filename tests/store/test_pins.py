@@ -65,7 +65,7 @@ def test_a_backup_has_what_retention_drops_while_it_is_made(tmp_path: Path) -> N
         await store.append(batch_of(store, [(KEYS[0], NOON - DAY_MS, 1)]))
         before = {*content(store), (KEYS[0], NOON - DAY_MS)}
         pin, state = await pins.take()
-        store.keep(0, 1)
+        store.keep_for(0, retention_bytes=1)
         assert await maintenance.expire()
         await maintenance.close()
         assert content(store).keys() < before

@@ -151,7 +151,7 @@ def test_a_sample_older_than_what_went_is_taken_and_goes_next(tmp_path: Path) ->
             for day in (0, 1):
                 await store.append(batch_of(store, rows_of(day, day)))
                 await maintenance.flush_all()
-            store.keep(0, 1)
+            store.keep_for(0, retention_bytes=1)
             assert await maintenance.expire()
             await store.append(batch_of(store, rows_of(3, 3)))
             await maintenance.flush_all()
@@ -169,7 +169,7 @@ def test_a_block_that_went_by_size_while_a_query_reads_it_is_no_stranger_to_the_
                 await store.append(batch_of(store, rows_of(day, day)))
                 await maintenance.flush_all()
             _, release = store.snapshot()
-            store.keep(0, 1)
+            store.keep_for(0, retention_bytes=1)
             assert await maintenance.expire()
             assert len(list(names.blocks_dir(data).iterdir())) == 2
             del release  # a killed server releases nothing
@@ -194,7 +194,7 @@ def test_size_goes_by_no_clock(tmp_path: Path) -> None:
                 await maintenance.flush_all()
             clock.jump(100 * DAY_MS)
             assert not await maintenance.expire(), "the clock is not believed"
-            store.keep(3 * DAY_MS, 1)
+            store.keep_for(3 * DAY_MS, retention_bytes=1)
             assert await maintenance.expire()
             assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1}
 

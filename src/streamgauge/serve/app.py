@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
 from streamgauge.serve.console import Console
+from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
@@ -56,6 +57,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += AdminApi(services).endpoints()
     table += SnapshotApi(services).endpoints()
     table += PinsApi(services).endpoints()
+    table += DeletionApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

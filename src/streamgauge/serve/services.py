@@ -120,5 +120,12 @@ class Services(Protocol):
     async def folder_snapshot(self, skip_head: bool) -> str:
         """Make a snapshot of the data folder, with or without what is not in blocks yet; its name."""
 
+    async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
+        """Delete the samples with start <= time <= end (ms) of the series that any of the selectors selects: what was
+        acknowledged before is seen by nobody when this returns."""
+
+    async def clean_tombstones(self) -> None:
+        """Take everything off the disk that was deleted, but for what a query reads."""
+
     def metrics_text(self) -> bytes:
         """The server's own metrics in the Prometheus text format."""

@@ -19,6 +19,7 @@ from streamgauge.store import fs, names
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import CatalogState
+from streamgauge.store.tombstones import series_of
 
 
 class Pinning(Protocol):
@@ -33,8 +34,10 @@ def without_log(state: CatalogState, metadata: Sequence[Metadata]) -> CatalogSta
     was deleted here.
     """
     commits = (*(meta.last_commit for meta in state.blocks), *(each.commit for each in state.tombstones))
+    deleted = (int(series_of(each).max(initial=0)) + 1 for each in state.tombstones)
     return replace(
         state,
+        next_series_id=max((state.next_series_id, *deleted)),
         flushed_through=max((state.flushed_through, *commits)),
         metadata=tuple(sorted((entry.metric, entry.type, entry.help, entry.unit) for entry in metadata)),
     )

@@ -16,8 +16,9 @@ from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
+from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
+from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
 
@@ -39,10 +40,12 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. retention_bytes: of blocks and log, 0 is no limit. head_samples: rows in memory
-    that start a flush. Sizes in bytes."""
+    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts.
+    retention_bytes: of blocks and log, 0 is no limit. head_samples: rows in memory that start a flush. Sizes in
+    bytes."""
 
     retention: int = 15 * DAY_MS
+    rules: tuple[RetentionRule, ...] = ()
     retention_bytes: int = 0
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
@@ -60,6 +63,7 @@ class StoreState:
     metadata: dict[str, Metadata]
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
+    tombstones: tuple[Tombstone, ...] = ()  # deletions that wait to be carried out, by id
 
 
 class Store:
@@ -109,9 +113,9 @@ class Store:
         now = self._clock.now_ms()
         return self.oldest_kept(now), now + MAX_AHEAD_MS
 
-    def keep(self, retention: int, retention_bytes: int) -> None:
-        """Change the retention: ms, 0 keeps for ever; bytes, 0 is no limit."""
-        self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes)
+    def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), retention_bytes: int = 0) -> None:
+        """Change the retention: ms, 0 keeps for ever; what is kept shorter; and bytes, 0 is no limit."""
+        self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes, rules=rules)
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -242,6 +246,7 @@ class Store:
             self.state.blocks,
             self.head.snapshot(),
             self.index.snapshot(),
+            self.state.tombstones,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
