@@ -22,6 +22,7 @@ from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, Store
 from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
+from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
 from streamgauge.store.store import Store
 
@@ -154,6 +155,7 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
             self.opened.store.keep_for(settings.retention)
+            self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -175,6 +177,25 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         data: dict[str, Any] = json.loads(await self._workers.read(Job(CardinalityQuery(limit), limits)))["data"]
         return data
+
+    def limits(self) -> Mapping[str, object]:
+        index, refusals = self.store.index, self.store.refusals
+        now = {METRIC: index.series_of, LABEL: index.values_of}
+        return {
+            **{name: shown(self._settings, name) for name in ("max_series_per_metric", "max_label_values")},
+            "refused": [
+                {
+                    "limit": refusal.limit,
+                    "name": refusal.name,
+                    "now": now[refusal.limit](refusal.name.encode()) if refusal.limit in now else index.series,
+                    "attempts": refusal.attempts,
+                    "first": refusal.first / 1000,
+                    "last": refusal.last / 1000,
+                    "example": refusal.example,
+                }
+                for refusal in refusals.listed()
+            ],
+        }
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}

@@ -75,6 +75,10 @@ async def test_inspect(served):
     assert await data(served, "status/inspect?limit=3") == {"blocks": [], "limit": 3}
 
 
+async def test_limits(served):
+    assert await data(served, "status/limits") == {"max_series_per_metric": "10", "refused": []}
+
+
 async def test_probes(served):
     assert (await served.http.get("/-/healthy")).status_code == 200
     assert (await served.http.get("/-/ready")).status_code == 200

@@ -52,6 +52,7 @@ class StatusApi:
             Endpoint(f"{status}/walreplay", self.walreplay, while_starting=True),
             Endpoint(f"{status}/queries", self.queries),
             Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
+            Endpoint(f"{status}/limits", self.limits),
             Endpoint(f"{status}/check", self.check, ("POST",)),  # it reads everything: no link may start it
             *(Endpoint(f"/api/v1/{name}", _always(data), params=params) for name, (data, params) in _EMPTY.items()),
         ]
@@ -121,6 +122,9 @@ class StatusApi:
 
     async def inspect(self, request: Request, params: Params) -> Response:
         return await json_answer(request, _plain(await self._services.inspect(_entries(params))))
+
+    async def limits(self, request: Request, params: Params) -> Response:
+        return await json_answer(request, _plain(self._services.limits()))
 
     async def check(self, request: Request, params: Params) -> Response:
         return await json_answer(request, _plain(await self._services.check()))

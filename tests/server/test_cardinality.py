@@ -1,0 +1,83 @@
+"""A server that fills up: what is refused, and who is to blame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from streamgauge.testing import requests
+from streamgauge.testing.requests import Series
+from streamgauge.testing.server import ServerProcess, eventually
+
+NOW = int(time.time() * 1000)
+CONFIG = """\
+streamgauge:
+  max_series_per_metric: [{limit}, small=1]
+  max_label_values: [1000, user=2]
+"""
+
+StartServer = Callable[..., ServerProcess]
+
+
+def numbered(metric: str, numbers: Iterable[int], label: str = "n", at: int = NOW) -> list[Series]:
+    return [Series({"__name__": metric, "job": "api", label: str(number)}, [(at, 1.0)]) for number in numbers]
+
+
+def refused(server: ServerProcess) -> dict[tuple[str, str], tuple[int, int]]:
+    """Of each full metric or label how many it has and how often it was refused."""
+    listed = server.data_of("/api/v1/status/limits")["refused"]
+    return {(one["limit"], one["name"]): (one["now"], one["attempts"]) for one in listed}
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+def test_limits_hold_over_a_restart_and_can_be_raised_without_one(
+    start_server: StartServer, tmp_path: Path, message: str
+) -> None:
+    file = tmp_path / "streamgauge.yml"
+    file.write_text(CONFIG.format(limit=5))
+    server = start_server("--config", str(file))
+    answer = server.write([*numbered("m", range(6)), *numbered("small", range(2))], message)
+    assert answer.status == 400
+    assert "6 samples were stored; 2 items were not: 2 metric_series_limit" in answer.text
+    assert "metric m has 5 series; the limit is 5 (--max-series-per-metric)" in answer.text
+    assert server.write(numbered("u", range(3), "user"), message).status == 400
+    assert refused(server) == {("metric", "m"): (5, 1), ("metric", "small"): (1, 1), ("label", "user"): (2, 1)}
+    assert server.metric('streamgauge_new_series_refused_total{limit="metric"}') == 2
+    assert server.metric('streamgauge_refused_total{reason="label_values_limit",source="remote_write"}') == 1
+    server.kill()
+
+    server = start_server("--config", str(file))
+    assert server.write(numbered("m", range(5), at=NOW + 1), message).status == 204
+    assert server.write(numbered("m", [9]), message).status == 400
+    limits = server.data_of("/api/v1/status/limits")
+    assert (limits["max_series_per_metric"], limits["max_label_values"]) == ("5,small=1", "1000,user=2")
+    (one,) = limits["refused"]
+    assert one["example"] == {"__name__": "m", "job": "api", "n": "9"}
+    assert NOW / 1000 <= one["first"] <= one["last"] <= time.time()
+    file.write_text(CONFIG.format(limit=7))
+    assert server.post("/-/reload").status == 200
+    assert server.write(numbered("m", range(8)), message).status == 400
+    assert server.query("count(m)", NOW / 1000)[0]["value"][1] == "7"
+
+
+def test_a_target_beyond_a_limit_stays_up_and_says_so(start_server: StartServer, tmp_path: Path) -> None:
+    """It scrapes itself, and one label of its own metrics has several values."""
+    file = tmp_path / "streamgauge.yml"
+    file.write_text(
+        "scrape_configs: [{job_name: self, scrape_interval: 1s, file_sd_configs: [{files: [self.json]}]}]\n"
+    )
+    server = start_server("--config", str(file), "--max-label-values", "0,limit=1")
+    (tmp_path / "self.json").write_text(f'[{{"targets": ["{server.url.removeprefix("http://")}"]}}]')
+    assert server.post("/-/reload").status == 200
+
+    def said() -> str:
+        active = server.data_of("/api/v1/targets")["activeTargets"]
+        return "".join(target["lastError"] for target in active if target["health"] == "up")
+
+    eventually(lambda: "samples of new series were not stored: label limit has 1 values" in said())
+    assert refused(server)["label", "limit"][0] == 1
+    assert server.query('count(streamgauge_new_series_refused_total{job="self"})', time.time())[0]["value"][1] == "1"
+    assert server.query('up{job="self"}', time.time())[0]["value"][1] == "1"
