@@ -5,18 +5,23 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError
-from streamgauge.settings import DEFAULT_LISTEN, local_url
+from streamgauge.settings import BY_NAME, DEFAULT_LISTEN, ENVIRONMENT_PREFIX, local_url
+from streamgauge.store.folder import require_data_folder
 from streamgauge.store.lock import Holder, holder
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
+SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 TIMEOUT = 150.0
 """Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
@@ -25,7 +30,7 @@ class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+def ask(server: str, path: str, parameters: Mapping[str, str] | Sequence[tuple[str, str]] | None = None) -> Any:
     """The body of a JSON answer. With `parameters` it is a POST form, without a GET.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
@@ -82,6 +87,26 @@ def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
     if error.code in (429, 503):
         return Busy(message)
     return ClientError(message) if error.code < 500 else StreamgaugeError(message)
+
+
+def whom_to_ask(server: str | None, data: str | None) -> str | Path:
+    """The URL of a server, or a data folder that none holds: what the flags name, else what the environment names, else
+    what is in the usual place.
+
+    Raises UsageError, NotFound and StorageError.
+    """
+    if server is not None and data is not None:
+        raise click.UsageError("give --server or --data, not both")
+    if server is None and data is None:
+        server = os.environ.get(SERVER_VARIABLE)
+        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
+    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
+        data = BY_NAME["data"].default
+    if data is None:
+        return server or DEFAULT_SERVER
+    folder = Path(data)
+    require_data_folder(folder)
+    return server_of(folder) or folder
 
 
 def server_of(folder: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import Any
 
 import click
 
-from streamgauge.commands.client import DEFAULT_SERVER, ask, server_of
+from streamgauge.commands.client import ask, whom_to_ask
 from streamgauge.commands.show import show
 from streamgauge.commands.table import printable
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput
-from streamgauge.settings import BY_NAME, ENVIRONMENT_PREFIX
-from streamgauge.store.folder import require_data_folder
 
-SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 DEFAULT_POINTS = 200
 HOUR_MS = 3_600_000
 _MAX_MS = 1 << 53
@@ -55,53 +51,36 @@ def _parameters(form: str, moment: str | None, start: str | None, end: str | Non
     """Those of the query API, in seconds."""
     now = time.time_ns() // 1_000_000
     if start is None and end is None and step is None and form != "graph":
-        return {"time": _seconds(_moment(moment, now) if moment else now)}
+        return {"time": seconds_text(parse_moment(moment, now) if moment else now)}
     if moment is not None:
         raise click.UsageError("--time asks for one moment; --start, --end, --step and graph ask for a range")
-    last = _moment(end, now) if end else now
-    first = _moment(start, now) if start else last - HOUR_MS
+    last = parse_moment(end, now) if end else now
+    first = parse_moment(start, now) if start else last - HOUR_MS
     if last < first:
         raise click.UsageError("--end is before --start")
     width = _step(step) if step else max(1000, -(-(last - first) // DEFAULT_POINTS // 1000) * 1000)
-    return {"start": _seconds(first), "end": _seconds(last), "step": _seconds(width)}
+    return {"start": seconds_text(first), "end": seconds_text(last), "step": seconds_text(width)}
 
 
 def _answer(expression: str, parameters: dict[str, str], server: str | None, data: str | None) -> dict[str, Any]:
-    """From whom the flags name, else whom the environment names, else a folder or a server in the usual place."""
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
-    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
-        data = BY_NAME["data"].default
-    if data is not None:
-        folder = Path(data)
-        require_data_folder(folder)
-        server = server_of(folder)
-        if server is None:
-            return _from_folder(folder, expression, parameters)
+    place = whom_to_ask(server, data)
+    if isinstance(place, Path):
+        return _from_folder(place, expression, parameters)
     path = "/api/v1/query_range" if "step" in parameters else "/api/v1/query"
-    answer: dict[str, Any] = ask(server or DEFAULT_SERVER, path, {"query": expression, **parameters})
+    answer: dict[str, Any] = ask(place, path, {"query": expression, **parameters})
     return answer
 
 
 def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> dict[str, Any]:
-    from streamgauge.query.budget import Budget, Limits
-    from streamgauge.query.dispatch import execute
-    from streamgauge.query.requests import InstantQuery, Job, RangeQuery
-    from streamgauge.store.offline import open_folder
+    from streamgauge.commands.offline import answer_from
+    from streamgauge.query.requests import InstantQuery, RangeQuery
 
     moments = {name: round(float(value) * 1000) for name, value in parameters.items()}
     query = RangeQuery(expression, **moments) if "step" in moments else InstantQuery(expression, **moments)
-    with open_folder(folder) as (snapshot, damage):
-        for entry in damage:
-            click.echo(f"warning: {printable(entry.path)}: {printable(entry.what)}", err=True)
-        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot.open({}), Budget(Limits())).body))
-    return answer
+    return answer_from(folder, query)
 
 
-def _moment(text: str, now: int) -> int:
+def parse_moment(text: str, now: int) -> int:
     """ms of Unix seconds, RFC 3339, `now`, or a duration before now such as -5m."""
     if text == "now":
         return now
@@ -136,5 +115,5 @@ def _milliseconds(text: str) -> int:
     return round(seconds * 1000)
 
 
-def _seconds(milliseconds: int) -> str:
+def seconds_text(milliseconds: int) -> str:
     return f"{milliseconds / 1000:.3f}"
