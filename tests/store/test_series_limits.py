@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import IndexFull, LabelFull, MetricFull
+from streamgauge.errors import IndexFull, LabelFull, MetricFull, Overloaded
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limit
 from streamgauge.store.index import SeriesIndex
@@ -30,10 +31,11 @@ RETENTION = 2 * DAY_MS
 
 
 @contextmanager
-def an_index(metric: str = "0", label: str = "0") -> Iterator[SeriesIndex]:
+def an_index(metric: str = "0", label: str = "0", **settings: int) -> Iterator[SeriesIndex]:
     memory = SharedMemory(secrets.token_hex(16))
+    limits = SeriesLimits(parse_limit(metric), parse_limit(label))
     try:
-        yield SeriesIndex(memory, Leases(), limits=SeriesLimits(parse_limit(metric), parse_limit(label)))
+        yield SeriesIndex(memory, Leases(), limits=limits, **settings)
     finally:
         memory.close()
 
@@ -82,7 +84,7 @@ def full(labels: Mapping[str, str], living: Mapping[int, Mapping[str, str]], lim
     )
 
 
-@settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300, deadline=None)
 @given(operations)
 def test_counts_are_those_of_a_recount_and_refuse_exactly_what_is_too_much(steps: list[tuple[str, Any]]) -> None:
     with an_index() as index:
@@ -159,6 +161,22 @@ def test_what_is_refused_takes_no_room() -> None:
                 with pytest.raises(IndexFull):
                     index.resolve(key_of(labels))
         assert (index.used_bytes, index.snapshot().texts, index.series) == (before, texts, 2)
+
+
+def test_a_series_that_finds_no_room_half_way_is_not_counted(small_files: Callable[[int], None]) -> None:
+    with an_index(label_bytes=50) as index:
+        with pytest.raises(IndexFull, match="label z take"):
+            index.resolve(key_of({"__name__": "m", "a": "1", "z": "z" * 51}))
+        assert [index.values_of(name) for name in (b"__name__", b"a", b"z")] == [0, 0, 0]
+        assert index.series_of(b"m") == 0
+    with an_index() as index:
+        small_files(100_000)
+        with pytest.raises(Overloaded, match="--shm-size"):
+            index.resolve(key_of({f"label_{number}": "v" for number in range(20)}))
+        small_files(-1)
+        assert {index.values_of(f"label_{number}".encode()) for number in range(20)} == {0}
+        index.resolve(key_of({"label_0": "v"}))
+        assert index.values_of(b"label_0") == 1
 
 
 def test_a_name_that_is_very_long_leaves_the_limit_in_sight() -> None:
