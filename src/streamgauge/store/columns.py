@@ -138,31 +138,43 @@ class LabelColumns:
         of a label, or all names, would take more than `label_bytes`, and MetricFull or LabelFull when there would be
         more than `limits` allow; the row is then not there."""
         pairs = _pairs(key)
-        places = self._places(pairs, limits or SeriesLimits())
+        if limits is not None and pairs:
+            self._check_series(*pairs[0], limits)
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
         counted = 0
         try:
-            for (name, value), (label, code) in zip(pairs, places, strict=True):
-                if label is None:
-                    label = self._new_label(name, label_bytes)
-                if code == ABSENT:
-                    code = self._new_text(name, label, value, label_bytes)
+            for name, value in pairs:
+                label = self._labels.get(name)
+                code = None if label is None else label.codes.get(value)
+                if label is None or code is None or not label.series[code]:
+                    if limits is not None:
+                        self._check_values(pairs[counted:], limits)
+                        limits = None
+                    label = label or self._new_label(name, label_bytes)
+                    if code is None:
+                        code = self._new_text(name, label, value, label_bytes)
                 if label.open_page != page:
                     self._open_page(label, page)
                 label.page[slot] = code
                 series_with = label.series[code]
                 label.series[code] = series_with + 1
-                label.used += not series_with
+                if not series_with:
+                    label.used += 1
                 counted += 1
             self._ids.append(series)
         except BaseException:
-            for label in self._labels.values():
-                if label.open_page == page:
-                    label.page[slot] = ABSENT
-            self._discount(pairs[:counted])
+            self._take_back(pairs, counted, page, slot)
             raise
         self.rows += 1
+
+    def _take_back(self, pairs: list[tuple[bytes, bytes]], counted: int, page: int, slot: int) -> None:
+        """Undo what was done of a row: only the first `counted` of its pairs have been counted."""
+        for name, _ in pairs:
+            label = self._labels.get(name)
+            if label is not None and label.open_page == page:
+                label.page[slot] = ABSENT
+        self._discount(pairs[:counted])
 
     def mark_dead(self, row: int, key: bytes) -> None:
         """Leave a row, whose series has this key, out of every later snapshot. Raises Overloaded; it then stays."""
@@ -175,7 +187,8 @@ class LabelColumns:
             code = label.codes[value]
             series_with = label.series[code] - 1
             label.series[code] = series_with
-            label.used -= not series_with
+            if not series_with:
+                label.used -= 1
 
     def series_with(self, name: bytes, value: bytes) -> int:
         """Living series that have this value of a label."""
@@ -187,26 +200,29 @@ class LabelColumns:
         label = self._labels.get(name)
         return 0 if label is None else label.used
 
-    def _places(self, pairs: list[tuple[bytes, bytes]], limits: SeriesLimits) -> list[tuple[_Label | None, int]]:
-        """The label of each pair, None if it is new, and the code of its value, ABSENT if that is new.
+    def _check_series(self, name: bytes, value: bytes, limits: SeriesLimits) -> None:
+        """Raise MetricFull when a new series, whose first pair this is, is one too many."""
+        if name is NAME and (most := limits.metric.of(value)):
+            series = self.series_with(name, value)
+            if series >= most:
+                metric = value.decode()
+                raise MetricFull(
+                    f"metric {_shortened(metric)} has {series} series; the limit is {most} (--max-series-per-metric)",
+                    metric,
+                )
 
-        Raises MetricFull or LabelFull when a new series goes beyond a limit. It has not taken any room then: else who
-        is refused again and again would fill the dictionaries.
-        """
-        places: list[tuple[_Label | None, int]] = []
+    def _check_values(self, pairs: list[tuple[bytes, bytes]], limits: SeriesLimits) -> None:
+        """Raise LabelFull when one of the values is one too many. Called before the first of them is put into a
+        dictionary: else who is refused again and again would fill those of other labels."""
         for name, value in pairs:
             label = self._labels.get(name)
-            if label is None:
-                places.append((None, ABSENT))
+            if label is None or label.series_with(value) or not (most := limits.label.of(name)):
                 continue
-            code = label.codes.get(value, ABSENT)
-            series = label.series[code] if code != ABSENT else 0
-            if not series:
-                _check_values(name, label.used, limits.label.of(name))
-            elif name is NAME:
-                _check_series(value, series, limits.metric.of(value))
-            places.append((label, code))
-        return places
+            if label.used >= most:
+                text = name.decode()
+                raise LabelFull(
+                    f"label {_shortened(text)} has {label.used} values; the limit is {most} (--max-label-values)", text
+                )
 
     def _new_label(self, name: bytes, limit: int) -> _Label:
         label = _Label(len(self._labels) + 1)
@@ -264,22 +280,6 @@ def _pairs(key: bytes) -> list[tuple[bytes, bytes]]:
     if metric:
         pairs.insert(0, (NAME, metric))
     return pairs
-
-
-def _check_values(name: bytes, values: int, most: int) -> None:
-    if values >= most > 0:
-        label = name.decode()
-        raise LabelFull(
-            f"label {_shortened(label)} has {values} values; the limit is {most} (--max-label-values)", label
-        )
-
-
-def _check_series(name: bytes, series: int, most: int) -> None:
-    if series >= most > 0:
-        metric = name.decode()
-        raise MetricFull(
-            f"metric {_shortened(metric)} has {series} series; the limit is {most} (--max-series-per-metric)", metric
-        )
 
 
 def _shortened(name: str) -> str:
