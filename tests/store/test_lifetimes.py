@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import QueryFailed
-from streamgauge.model.labels import key_of
+from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store.lifetimes import Bounds
@@ -75,6 +75,37 @@ def test_lives_reach_over_blocks_late_blocks_and_the_head(tmp_path: Path) -> Non
     rows = asyncio.run(work())
     with open_folder(tmp_path / "data") as (snapshot, _):
         assert lives_of(snapshot) == recount(rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_deleted_is_not_lived(tmp_path: Path, seed: int) -> None:
+    """Also before it is off the disk: the first and last samples that blocks know of may be gone."""
+    chance = random.Random(seed)
+
+    async def work() -> None:
+        rows: list[Row] = []
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, maintenance):
+            for step in range(8):
+                fresh = [(key, NOON - chance.randrange(2 * DAY_MS), step) for key in chance.choices(KEYS, k=40)]
+                await store.append(batch_of(store, fresh))
+                rows += fresh
+                if step % 2:
+                    await maintenance.flush_all()
+                start = NOON - chance.randrange(2 * DAY_MS)
+                end = start + chance.randrange(DAY_MS)
+                metric = f"m{chance.randrange(3)}"
+                await maintenance.delete([[Matcher("__name__", MatchOp.EQUAL, metric)]], start, end)
+                rows = [row for row in rows if labels_of(row[0])["__name__"] != metric or not start <= row[1] <= end]
+                snapshot, release = store.snapshot()
+                assert lives_of(snapshot) == recount(rows)
+                budget = Budget(Limits())
+                found = snapshot.open({}).lifetimes([], budget)
+                codes = sum(column.codes.nbytes for column in found.labels.columns.values())
+                assert (budget.samples, budget.bytes) == (0, 16 * len(found.first) + codes)
+                release()
+            assert snapshot.tombstones, "some of it waits"
+
+    asyncio.run(work())
 
 
 def test_the_meter_is_asked_before_and_keeps_what_the_answer_takes(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamgauge.commands.client import ask, whom_to_ask
-from streamgauge.commands.query import parse_moment, seconds_text
+from streamgauge.commands.client import ask
+from streamgauge.commands.place import place_of
 from streamgauge.commands.table import printable, table
+from streamgauge.commands.times import moment, seconds
 from streamgauge.durations import format_duration, parse_duration
 from streamgauge.errors import BadInput
 
@@ -38,19 +39,18 @@ def run_cardinality(
     limit: int,
 ) -> None:
     now = time.time_ns() // 1_000_000
-    last = parse_moment(end, now) if end else now
+    last = moment(end, now) if end else now
     width = parse_duration(since)
     if width <= 0:
         raise BadInput("--since must be longer than 0")
-    place = whom_to_ask(server, data)
+    place = place_of(server, data)
     if isinstance(place, Path):
         from streamgauge.commands.offline import answer_from
 
         answer = answer_from(place, _query(selectors, by, last, width, order, limit))
     else:
-        parameters = [("match[]", selector) for selector in selectors]
-        parameters += [("by", by), ("since", format_duration(width)), ("end", seconds_text(last))]
-        parameters += [("order", order), ("limit", str(limit))]
+        window = {"since": format_duration(width), "end": seconds(last)}
+        parameters = {"match[]": list(selectors), "by": by, **window, "order": order, "limit": str(limit)}
         answer = ask(place, "/api/v1/status/cardinality", parameters)
     if (form or ("table" if sys.stdout.isatty() else "json")) == "json":
         click.echo(json.dumps(answer["data"], ensure_ascii=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,15 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError
-from streamgauge.settings import BY_NAME, DEFAULT_LISTEN, ENVIRONMENT_PREFIX, local_url
-from streamgauge.store.folder import require_data_folder
+from streamgauge.settings import DEFAULT_LISTEN, local_url
 from streamgauge.store.lock import Holder, holder
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
-SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 TIMEOUT = 150.0
 """Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
@@ -30,17 +25,17 @@ class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str] | Sequence[tuple[str, str]] | None = None) -> Any:
-    """The body of a JSON answer. With `parameters` it is a POST form, without a GET.
+def ask(server: str, path: str, parameters: Mapping[str, str | Sequence[str]] | None = None) -> Any:
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
     url = _url(server)
-    data = urllib.parse.urlencode(parameters).encode() if parameters is not None else None
+    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
     request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
-            return json.load(response)
+            return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
     except urllib.error.HTTPError as error:
         raise _error_of(error) from None
     except (OSError, http.client.HTTPException) as error:
@@ -87,26 +82,6 @@ def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
     if error.code in (429, 503):
         return Busy(message)
     return ClientError(message) if error.code < 500 else StreamgaugeError(message)
-
-
-def whom_to_ask(server: str | None, data: str | None) -> str | Path:
-    """The URL of a server, or a data folder that none holds: what the flags name, else what the environment names, else
-    what is in the usual place.
-
-    Raises UsageError, NotFound and StorageError.
-    """
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
-    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
-        data = BY_NAME["data"].default
-    if data is None:
-        return server or DEFAULT_SERVER
-    folder = Path(data)
-    require_data_folder(folder)
-    return server_of(folder) or folder
 
 
 def server_of(folder: Path) -> str | None:

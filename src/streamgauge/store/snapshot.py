@@ -19,8 +19,9 @@ from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.lifetimes import BYTES_PER_ROW, BYTES_PER_SERIES, Bounds
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import BlockMeta
+from streamgauge.store.ports import BlockMeta, Part, Tombstone
 from streamgauge.store.runs import HeadSnapshot
+from streamgauge.store.tombstones import applying, undeleted, undeleted_bounds, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class StoreSnapshot:
     blocks: tuple[BlockMeta, ...]  # in ascending priority, as `by_priority` orders them
     head: HeadSnapshot
     index: IndexSnapshot
+    tombstones: tuple[Tombstone, ...] = ()  # what they mean is not seen
 
     def names(self) -> list[str]:
         """What the snapshot needs a lease on."""
@@ -89,8 +91,12 @@ class StoreSource:
 
     def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
         blocks = self._overlapping(start, end)
-        parts = [self._blocks.reader(meta.id).read(ids, start, end, meter) for meta in blocks]
+        parts = [self._read_block(meta, ids, start, end, meter) for meta in blocks]
         return merge(len(ids), parts + read_head(self._snapshot.head, ids, start, end, meter), meter)
+
+    def _read_block(self, meta: BlockMeta, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
+        part = self._blocks.reader(meta.id).read(ids, start, end, meter)
+        return without(part, ids, applying(self._snapshot.tombstones, meta), meter)
 
     def _overlapping(self, start: int, end: int) -> list[BlockMeta]:
         return [meta for meta in self._snapshot.blocks if meta.min_time <= end and meta.max_time >= start]
@@ -119,11 +125,14 @@ class StoreSource:
         for meta in self._snapshot.blocks:
             meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
-            bounds.add(reader.series_ids(), *reader.time_bounds())
+            if tombstones := applying(self._snapshot.tombstones, meta):
+                bounds.add(*undeleted_bounds(reader, tombstones, meter))
+            else:
+                bounds.add(reader.series_ids(), *reader.time_bounds())
         for run in head_bounds(self._snapshot.head):
             bounds.add(*run)
         known = np.flatnonzero(bounds.known())
-        meter.release(0, size)
+        meter.release(0, size + BYTES_PER_SERIES * (len(rows) - len(known)))
         return Lifetimes(self._view.frame(rows[known], meter=meter), bounds.first[known], bounds.last[known])
 
     def _matching(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Int64s:
@@ -142,7 +151,8 @@ class StoreSource:
         return rows
 
     def _present(self, start: int, end: int, meter: Meter) -> IdSet:
-        """The series that may have a sample in the range. Not charged when this returns."""
+        """The series that may have a sample in the range; those of which some were deleted, only if they do. Not
+        charged when this returns."""
         size = _ROW_BYTES * self._view.rows + _ID_BYTES * sum(run.rows for run in self._snapshot.head.runs)
         meter.charge(0, size)
         present = IdSet()
@@ -150,7 +160,9 @@ class StoreSource:
             meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()
-            if start > meta.min_time or end < meta.max_time:
+            if tombstones := applying(self._snapshot.tombstones, meta):
+                ids = undeleted(reader, tombstones, start, end, meter)
+            elif start > meta.min_time or end < meta.max_time:
                 first, last = reader.time_bounds()
                 ids = ids[(first <= end) & (last >= start)]
             present.add(ids)

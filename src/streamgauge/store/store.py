@@ -17,7 +17,7 @@ from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
+from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
 from streamgauge.store.refusals import Refusals
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
@@ -61,6 +61,7 @@ class StoreState:
     metadata: dict[str, Metadata]
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
+    tombstones: tuple[Tombstone, ...] = ()  # deletions that wait to be carried out, by id
 
 
 class Store:
@@ -253,6 +254,7 @@ class Store:
             self.state.blocks,
             self.head.snapshot(),
             self.index.snapshot(),
+            self.state.tombstones,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
