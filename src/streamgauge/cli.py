@@ -175,6 +175,42 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     run_query(expression, format_, time_, **options)
 
 
+@cli.command(short_help="Show which series there are, and which are new.")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option(
+    "--by",
+    default="metric",
+    show_default=True,
+    help="What to count for: metric, label (its values), pair (label=value), or names of labels, such as job,instance.",
+)
+@click.option("--since", metavar="D", default="1h", show_default=True, help="How far back to look for what is new.")
+@click.option("--end", metavar="T", help="Moment to look back from. Default: now.")
+@click.option(
+    "--order",
+    type=click.Choice(["series", "active", "created", "ended"]),
+    default="created",
+    show_default=True,
+    help="What to show the largest of.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows of the table.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    help="Form of the answer. Default: table, or json where the output is no terminal.",
+)
+def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any) -> None:
+    """Show how many series there are, which grew, since when and from where: of all, or of those that match a SELECTOR.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.cardinality import run_cardinality
+
+    run_cardinality(selectors, format_, **options)
+
+
 @cli.command(short_help="Show what a scrape target would give.")
 @click.argument("url")
 @click.option("--config", type=click.Path(), metavar="FILE", help="Scrape as a job of this configuration does.")

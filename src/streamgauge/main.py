@@ -222,6 +222,7 @@ class _Server:
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,
+            limits=self._settings.series_limits,
         )
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)

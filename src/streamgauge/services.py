@@ -26,6 +26,7 @@ from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
 from streamgauge.store.pins import Pins
+from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
 from streamgauge.store.store import Store
 
@@ -166,6 +167,7 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size)
+            self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -188,6 +190,25 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         data: dict[str, Any] = json.loads(await self._workers.read(Job(CardinalityQuery(limit), limits)))["data"]
         return data
+
+    def limits(self) -> Mapping[str, object]:
+        index, refusals = self.store.index, self.store.refusals
+        now = {METRIC: index.series_of, LABEL: index.values_of}
+        return {
+            **{name: shown(self._settings, name) for name in ("max_series_per_metric", "max_label_values")},
+            "refused": [
+                {
+                    "limit": refusal.limit,
+                    "name": refusal.name,
+                    "now": now[refusal.limit](refusal.name.encode()) if refusal.limit in now else index.series,
+                    "attempts": refusal.attempts,
+                    "first": refusal.first / 1000,
+                    "last": refusal.last / 1000,
+                    "example": refusal.example,
+                }
+                for refusal in refusals.listed()
+            ],
+        }
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}

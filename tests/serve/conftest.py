@@ -162,6 +162,9 @@ class InProcessServices:
     async def inspect(self, limit: int) -> Mapping[str, object]:
         return {"blocks": [], "limit": limit}
 
+    def limits(self) -> Mapping[str, object]:
+        return {"max_series_per_metric": "10", "refused": []}
+
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")
 

@@ -101,6 +101,9 @@ class Services(Protocol):
     async def inspect(self, limit: int) -> Mapping[str, object]:
         """What `streamgauge inspect` shows, as JSON types; `limit` entries of each list of its cardinality."""
 
+    def limits(self) -> Mapping[str, object]:
+        """The limits of numbers of series, and who was refused new ones because of them, as JSON types."""
+
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Overloaded, ReadOnly, StorageError
+from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
+from streamgauge.store.refusals import Refusals
 from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
@@ -50,6 +52,7 @@ class StoreSettings:
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
+    limits: SeriesLimits = field(default_factory=SeriesLimits)
 
 
 @dataclass(slots=True)
@@ -98,12 +101,17 @@ class Store:
         self._closing = False
         self._room = asyncio.Condition()
         self.pruner = Pruner(index)
+        self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def resolve(self, key: bytes) -> int:
-        return self.index.resolve(key)
+        try:
+            return self.index.resolve(key)
+        except IndexFull as error:
+            self.refusals.note(error, key, self._clock.now_ms())
+            raise
 
     @property
     def generation(self) -> int:
@@ -116,6 +124,11 @@ class Store:
     def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), retention_bytes: int = 0) -> None:
         """Change the retention: ms, 0 keeps for ever; what is kept shorter; and bytes, 0 is no limit."""
         self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes, rules=rules)
+
+    def limit_series(self, limits: SeriesLimits) -> None:
+        """Change how many series there may be. Those there are stay, however many they are."""
+        self.settings = replace(self.settings, limits=limits)
+        self.index.limits = limits
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from streamgauge.errors import LabelFull, MetricFull, Overloaded
 from streamgauge.model.batch import Metadata
 
 MAX_EXAMPLES = 5
@@ -29,10 +30,19 @@ class Reason(enum.StrEnum):
     TOO_OLD = "too_old"  # a sample before the oldest admitted time
     TOO_NEW = "too_new"  # a sample after the newest admitted time
     SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
+    METRIC_LIMIT = "metric_series_limit"  # a new series of a metric that has as many as it may
+    LABEL_LIMIT = "label_values_limit"  # a new series with a new value of a label that has as many as it may
     HISTOGRAM = "native_histogram"
     EXEMPLAR = "exemplar"
     METADATA = "invalid_metadata"
     DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already
+
+
+def no_room(error: Overloaded) -> Reason:
+    """Why a sink has no room for a new series."""
+    if isinstance(error, MetricFull):
+        return Reason.METRIC_LIMIT
+    return Reason.LABEL_LIMIT if isinstance(error, LabelFull) else Reason.SERIES_LIMIT
 
 
 _NOT_STORED_TEXT = {
