@@ -1,4 +1,4 @@
-"""The receiver of samples in bulk, transport aside: what is stored, what is refused and why, and whom it lets go first."""
+"""The receiver of samples in bulk, transport aside: what is stored, what is refused, and whom it lets go first."""
 
 from __future__ import annotations
 

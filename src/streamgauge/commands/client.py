@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,11 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError
-from streamgauge.settings import DEFAULT_LISTEN, local_url
+import click
+
+from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError, TooLarge
+from streamgauge.settings import BY_NAME, DEFAULT_LISTEN, ENVIRONMENT_PREFIX, local_url
 from streamgauge.store.lock import Holder, holder
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
+SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 TIMEOUT = 150.0
 """Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
@@ -30,14 +34,15 @@ def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> 
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
-    url = _url(server)
+    url = server_url(server)
     data = urllib.parse.urlencode(parameters).encode() if parameters is not None else None
     request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise _error_of(error) from None
+        path = urllib.parse.urlsplit(error.url).path
+        raise error_of(error.code, error.reason, path, _body_of(error), error.headers.get("retry-after")) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
@@ -49,7 +54,8 @@ def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> 
         raise ServerUnreachable(f"what answers at {url} is no streamgauge") from None
 
 
-def _url(server: str) -> str:
+def server_url(server: str) -> str:
+    """The URL of a server as somebody wrote it, without a slash at its end. Raises BadInput."""
     url = server if "://" in server else f"http://{server}"
     parts = urllib.parse.urlsplit(url)
     try:
@@ -71,17 +77,36 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
-def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
+def error_of(status: int, reason: str, path: str, body: bytes, retry_after: str | None = None) -> StreamgaugeError:
+    """The error that an answer stands for, by its status and the API's envelope."""
     try:
-        message = str(json.loads(error.read())["error"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        path = urllib.parse.urlsplit(error.url).path
-        message = f"the server answered {error.code} {error.reason} to {path}: is this the address of a streamgauge?"
-    if error.code == 400:
+        message = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered {status} {reason} to {path}: is this the address of a streamgauge?"
+    if status == 400:
         return BadInput(message)
-    if error.code in (429, 503):
-        return Busy(message)
-    return ClientError(message) if error.code < 500 else StreamgaugeError(message)
+    if status == 413:
+        return TooLarge(message)
+    if status in (429, 503):
+        return Busy(message, int(retry_after) if retry_after and retry_after.isdecimal() else None)
+    return ClientError(message) if status < 500 else StreamgaugeError(message)
+
+
+def _body_of(error: urllib.error.HTTPError) -> bytes:
+    try:
+        return error.read()
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def named(server: str | None, data: str | None) -> tuple[str | None, str | None]:
+    """The server, or the data folder, that flags or else the environment name. Raises click.UsageError for both."""
+    if server is not None and data is not None:
+        raise click.UsageError("give --server or --data, not both")
+    if server is None and data is None:
+        server = os.environ.get(SERVER_VARIABLE)
+        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
+    return server, data
 
 
 def server_of(folder: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,15 +12,14 @@ from typing import Any
 
 import click
 
-from streamgauge.commands.client import DEFAULT_SERVER, ask, server_of
+from streamgauge.commands.client import DEFAULT_SERVER, ask, named, server_of
 from streamgauge.commands.show import show
 from streamgauge.commands.table import printable
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput
-from streamgauge.settings import BY_NAME, ENVIRONMENT_PREFIX
+from streamgauge.settings import BY_NAME
 from streamgauge.store.folder import require_data_folder
 
-SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 DEFAULT_POINTS = 200
 HOUR_MS = 3_600_000
 _MAX_MS = 1 << 53
@@ -55,11 +53,11 @@ def _parameters(form: str, moment: str | None, start: str | None, end: str | Non
     """Those of the query API, in seconds."""
     now = time.time_ns() // 1_000_000
     if start is None and end is None and step is None and form != "graph":
-        return {"time": _seconds(_moment(moment, now) if moment else now)}
+        return {"time": _seconds(moment_of(moment, now) if moment else now)}
     if moment is not None:
         raise click.UsageError("--time asks for one moment; --start, --end, --step and graph ask for a range")
-    last = _moment(end, now) if end else now
-    first = _moment(start, now) if start else last - HOUR_MS
+    last = moment_of(end, now) if end else now
+    first = moment_of(start, now) if start else last - HOUR_MS
     if last < first:
         raise click.UsageError("--end is before --start")
     width = _step(step) if step else max(1000, -(-(last - first) // DEFAULT_POINTS // 1000) * 1000)
@@ -68,11 +66,7 @@ def _parameters(form: str, moment: str | None, start: str | None, end: str | Non
 
 def _answer(expression: str, parameters: dict[str, str], server: str | None, data: str | None) -> dict[str, Any]:
     """From whom the flags name, else whom the environment names, else a folder or a server in the usual place."""
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
+    server, data = named(server, data)
     if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
         data = BY_NAME["data"].default
     if data is not None:
@@ -101,7 +95,7 @@ def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> d
     return answer
 
 
-def _moment(text: str, now: int) -> int:
+def moment_of(text: str, now: int) -> int:
     """ms of Unix seconds, RFC 3339, `now`, or a duration before now such as -5m."""
     if text == "now":
         return now

@@ -1,0 +1,189 @@
+"""What readers of import files have in common: what they hand over, and how they read columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamgauge.errors import BadInput
+from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.labels import series_key
+from streamgauge.wire.exposition_text import Pairs
+from streamgauge.wire.findings import Findings, Reason
+from streamgauge.wire.sample_table import SeriesRows
+from streamgauge.wire.series_text import series_text
+from streamgauge.wire.text_layout import read_values
+
+CACHE_BYTES = 256 << 20
+"""Of spellings of series that a reader remembers; when they are more, it begins anew."""
+_ENTRY_BYTES = 300  # of one in a dictionary, beside the texts (measured)
+
+_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_VALUE = rf"(?:{_NUMBER})|(?i:^[+-]?inf(?:inity)?$)|(?i:^nan$)"
+_INTEGER = r"^-?[0-9]{1,18}$"
+
+MAX_SECONDS = float(1 << 53)
+"""Of a time, either side of 1970: more than any calendar needs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imported:
+    """The samples of one block.
+
+    rows: their `texts` is the reader's table, which other blocks share. places: the line, or the request, of each
+    sample, from 1. count: lines, or requests, of the block. findings: what was refused, and metadata.
+    """
+
+    rows: SeriesRows
+    places: Int64s
+    count: int
+    findings: Findings = field(default_factory=Findings)
+
+
+class Refused(Exception):
+    """Raised and caught within a reader: one line gives no sample."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Reader(Protocol):
+    """Reads a file a block at a time: whole lines, or whole requests. What it remembers is worth keeping for a later
+    run that begins in the middle of the file; it is JSON."""
+
+    def read(self, block: bytes, first: int) -> Imported:
+        """first: number of the block's first line, or request."""
+
+    @property
+    def unit(self) -> str:
+        """What `places` are: line or request."""
+
+    @property
+    def series(self) -> int:
+        """How many series there were so far."""
+
+    @property
+    def memory(self) -> Mapping[str, Any]: ...
+
+    def remember(self, memory: Mapping[str, Any]) -> None: ...
+
+    def end(self) -> str | None:
+        """What is wrong with the file as a whole, in words, once all of it has been read."""
+
+
+class Spellings:
+    """From what spells a series in a file to its number, and the text for the server. Labels are checked once a series.
+
+    labels_of: reads a spelling; raises BadInput for what is no series. texts: by number. series: how many there were.
+    """
+
+    def __init__(self, labels_of: Callable[[bytes], Pairs]) -> None:
+        self._labels_of = labels_of
+        self.series = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.texts: list[bytes] = []
+        self._numbers: dict[bytes, int] = {}  # by spelling
+        self._by_text: dict[bytes, int] = {}
+        self._size = 0
+
+    def number(self, spelling: bytes) -> int:
+        """Raises BadInput."""
+        known = self._numbers.get(spelling)
+        if known is None:
+            pairs = [(name, value) for name, value in self._labels_of(spelling) if value]
+            series_key(pairs)
+            text = series_text(sorted(pairs))
+            known = self._numbers[spelling] = self._by_text.setdefault(text, len(self.texts))
+            if known == len(self.texts):
+                self.texts.append(text)
+                self.series += 1
+            self._size += len(spelling) + len(text) + _ENTRY_BYTES
+        return known
+
+    def numbers(self, spellings: Sequence[bytes]) -> Int64s:
+        """The number of each; -1 for what is no series."""
+        numbers: list[int | None] = list(map(self._numbers.get, spellings))
+        if None in numbers:
+            for at, known in enumerate(numbers):
+                if known is None:
+                    try:
+                        numbers[at] = self.number(spellings[at])
+                    except BadInput:
+                        numbers[at] = -1
+        return np.array(numbers, np.int64)
+
+    def forget_many(self) -> None:
+        """Keep to the limit. Called between blocks; numbers are given anew after it."""
+        if self._size > CACHE_BYTES:
+            self._forget()
+
+
+def words(block: bytes, edges: Int64s, width: int, which: int) -> Any:
+    """Every `width`-th piece of a block, from number `which` on, as an Arrow array of text that nobody has checked.
+
+    edges: where pieces begin, one behind the other, ascending, and where the last one ends.
+    """
+    buffers = [None, pa.py_buffer(edges.astype(np.int32).tobytes()), pa.py_buffer(block)]
+    pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, buffers)
+    chosen: Any = pa.array(np.arange(which, len(edges) - 1, width, dtype=np.int32))
+    taken = pieces.take(chosen)
+    return pa.Array.from_buffers(pa.utf8(), len(taken), taken.buffers())
+
+
+def values_of(texts: Any) -> tuple[Floats, Bools | None]:
+    """Values, and where there are none; None instead of that where all are good."""
+    values = read_values(texts)
+    if values is not None:
+        return values, None
+    good = _matches(texts, _VALUE)
+    some = read_values(texts.filter(pa.array(good)))
+    return _spread(some, good, np.float64), ~good
+
+
+def seconds_of(texts: Any) -> tuple[Int64s, Bools | None]:
+    """Times in ms from seconds with decimals, rounded, and where there are none."""
+    try:
+        seconds, good = texts.cast(pa.float64()).to_numpy(zero_copy_only=False), None
+    except pa.ArrowInvalid:
+        good = _matches(texts, _NUMBER)
+        seconds = _spread(
+            texts.filter(pa.array(good)).cast(pa.float64()).to_numpy(zero_copy_only=False), good, np.float64
+        )
+    inside = np.abs(seconds) <= MAX_SECONDS  # which no NaN and no infinity is
+    if not inside.all():
+        good = inside if good is None else good & inside
+        seconds = np.where(inside, seconds, 0.0)
+    return np.rint(seconds * 1000).astype(np.int64), None if good is None else ~good
+
+
+def milliseconds_of(texts: Any) -> tuple[Int64s, Bools | None]:
+    """Times in ms from whole numbers, and where there are none."""
+    good = _matches(texts, _INTEGER)
+    if good.all():
+        return texts.cast(pa.int64()).to_numpy(zero_copy_only=False), None
+    some = texts.filter(pa.array(good)).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return _spread(some, good, np.int64), ~good
+
+
+def _matches(texts: Any, pattern: str) -> Bools:
+    found: Any = pc.match_substring_regex(texts.cast(pa.binary()), pattern)
+    matches: Bools = found.to_numpy(zero_copy_only=False)
+    return matches
+
+
+def _spread(some: Any, good: Bools, kind: Any) -> Any:
+    """The values at the places that are good, and zeros between them."""
+    if some is None:
+        raise BadInput("numbers that look right cannot be read")
+    spread = np.zeros(len(good), kind)
+    spread[good] = some
+    return spread
