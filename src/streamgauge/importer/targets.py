@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ServerUnreachable, ask, error_of, server_url
-from streamgauge.errors import StreamgaugeError
+from streamgauge.errors import Busy, StreamgaugeError
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.turns import Turns
@@ -71,8 +71,9 @@ class ServerTarget:
         self._path = parts.path.rstrip("/") + PATH
 
     def check(self) -> None:
-        """Raise ServerUnreachable, or another error, when there is no server that takes imports."""
-        ask(self.url, "/api/v1/status/runtimeinfo")
+        """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts."""
+        with contextlib.suppress(Busy):
+            ask(self.url, "/api/v1/status/runtimeinfo")
 
     def send(self, body: bytes) -> Answer:
         try:

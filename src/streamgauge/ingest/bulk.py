@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -22,8 +23,7 @@ from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
 from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, shorten
-from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode, part_of
-from streamgauge.wire.series_cache import SpellingCache
+from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
 from streamgauge.wire.series_text import parse_series
 
 SOURCE = "import"
@@ -31,7 +31,9 @@ SOURCE = "import"
 APPEND_ROWS = 65_536
 """Rows stored at once: 1.3 MB, so that a small write beside them waits for some milliseconds of disk."""
 _CACHE_BYTES = 64 << 20
-"""Of texts of series: 200,000 of nine labels. One that is not in it costs ten times as much."""
+"""Of texts of series: 200,000 of nine labels. When there are more, it begins anew; one that is not in it costs as much
+as a hundred that are."""
+_ENTRY_BYTES = 135  # of one in a dictionary, beside its text (measured)
 _LOOKUPS = 4096
 """Texts of series looked up before other tasks get their turn: about 1 ms."""
 _NEW_SERIES = 64
@@ -85,7 +87,8 @@ class BulkImport:
         self._inflight = inflight
         self._turns = turns
         self._limits = limits or Limits()
-        self._cache = SpellingCache()
+        self._cache: dict[bytes, int] = {}  # ids of series by their texts
+        self._cache_size = 0  # bytes
         self._generation = sink.generation
 
     async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> BulkResult:
@@ -144,13 +147,13 @@ class BulkImport:
             await self._sink.append(empty_batch(), metadata)
         first = 0
         for table in tables:
+            generation = self._renewed()
+            ids = await self._identified(table, first, generation, result)
             for start in range(0, len(table), APPEND_ROWS):
                 await self._sink.bulk_room()
-                generation = self._renewed()
-                part = table if len(table) <= APPEND_ROWS else part_of(table, start, start + APPEND_ROWS)
-                batch = await self._admitted(part, first + start, generation, result)
                 if self._sink.generation != generation:
                     return False
+                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
                 try:
                     await self._sink.append(batch)
                 except Overloaded:
@@ -165,44 +168,50 @@ class BulkImport:
     def _renewed(self) -> int:
         """The sink's generation. What was remembered of another is forgotten."""
         generation = self._sink.generation
-        if generation != self._generation:
-            self._cache, self._generation = SpellingCache(), generation
-        elif self._cache.size > _CACHE_BYTES // 2:
-            self._cache.rotate()
+        if generation != self._generation or self._cache_size > _CACHE_BYTES:
+            self._cache, self._cache_size, self._generation = {}, 0, generation
         return generation
 
-    async def _admitted(self, part: SeriesRows, first: int, generation: int, result: BulkResult) -> SampleBatch:
-        """The rows of `part` that are to be stored; its first row has the number `first` in the request."""
-        ids = np.full(len(part.texts), _REFUSED, np.int64)
+    async def _identified(self, table: SeriesRows, first: int, generation: int, result: BulkResult) -> Int64s:
+        """The id of each series of a table, _REFUSED where it has none; its first row has the number `first` in the
+        request. Whatever they are once the sink is of another generation, they are not used."""
+        ids = np.full(len(table.texts), _REFUSED, np.int64)
         refusals: dict[int, tuple[Reason, str]] = {}
         done = 0
 
         def step() -> int:
-            return self._identify(part.texts, done, ids, refusals)
+            return self._identify(table.texts, done, ids, refusals)
 
         while done < len(ids) and self._sink.generation == generation:
             done = await self._turns.take(step)
-        series = ids[part.codes]
-        keep = series != _REFUSED
         if refusals:
-            _refuse_series(part.codes, first, refusals, result)
-        self._check_times(part, first, keep, result)
+            _refuse_series(table.codes, first, refusals, result)
+        return ids
+
+    def _admitted(
+        self, table: SeriesRows, part: slice[int, int, None], ids: Int64s, first: int, result: BulkResult
+    ) -> SampleBatch:
+        """The rows of a part of a table that are to be stored."""
+        series, times, values = ids[table.codes[part]], table.times[part], table.values[part]
+        keep = series != _REFUSED
+        self._check_times(table, part.start, times, keep, first, result)
         if keep.all():
-            return SampleBatch(series.astype(np.uint32), part.times, part.values)
-        return SampleBatch(series[keep].astype(np.uint32), part.times[keep], part.values[keep])
+            return SampleBatch(series.astype(np.uint32), times, values)
+        return SampleBatch(series[keep].astype(np.uint32), times[keep], values[keep])
 
     def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refusals: dict[int, tuple[Reason, str]]) -> int:
         """Find the ids of some series from number `at` on; the number of the next one."""
-        new = 0
         stop = min(at + _LOOKUPS, len(texts))
-        for number in range(at, stop):
-            known = self._cache.get(texts[number])
-            if known is None:
+        known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
+        new = 0
+        for number in range(at, stop) if None in known else ():
+            if known[number - at] is None:
+                if new == _NEW_SERIES:
+                    stop = number
+                    break
                 new += 1
-                known = self._resolve(texts[number], number, refusals)
-            ids[number] = known
-            if new == _NEW_SERIES:
-                return number + 1
+                known[number - at] = self._resolve(texts[number], number, refusals)
+        ids[at:stop] = known[: stop - at]
         return stop
 
     def _resolve(self, text: bytes, number: int, refusals: dict[int, tuple[Reason, str]]) -> int:
@@ -214,13 +223,15 @@ class BulkImport:
         except IndexFull as error:
             refusals[number] = (Reason.SERIES_LIMIT, f"{_shown(text)}: {error.message}")
             return _REFUSED
-        self._cache.put(text, series)
+        self._cache[text] = series
+        self._cache_size += len(text) + _ENTRY_BYTES
         return series
 
-    def _check_times(self, part: SeriesRows, first: int, keep: Bools, result: BulkResult) -> None:
-        """Take rows whose time is not admitted out of `keep`."""
+    def _check_times(
+        self, table: SeriesRows, start: int, times: Int64s, keep: Bools, first: int, result: BulkResult
+    ) -> None:
+        """Take rows whose time is not admitted out of `keep`. `times` are those from row `start` of the table on."""
         oldest, newest = self._sink.admitted()
-        times = part.times
         if not len(times) or (int(times.min()) >= oldest and int(times.max()) <= newest):
             return
         for reason, wrong, bound in (
@@ -229,9 +240,10 @@ class BulkImport:
         ):
             rows = np.flatnonzero(wrong & keep)
             if len(rows):
-                name = _shown(part.texts[part.codes[rows[0]]])
-                text = f"{name}: time {times[rows[0]]} ms {_LATE_OR_EARLY[reason].format(bound)}"
-                result.refuse(first + int(rows[0]), len(rows), reason, text)
+                row = start + int(rows[0])
+                name = _shown(table.texts[table.codes[row]])
+                text = f"{name}: time {table.times[row]} ms {_LATE_OR_EARLY[reason].format(bound)}"
+                result.refuse(first + row, len(rows), reason, text)
                 keep[rows] = False
 
 

@@ -21,6 +21,8 @@ from streamgauge.wire.text_layout import read_values
 
 CACHE_BYTES = 256 << 20
 """Of spellings of series that a reader remembers; when they are more, it begins anew."""
+_MIN_ROUND = 256
+"""Series from which on a file in order of time is compared with its last round; of fewer, looking up is quick."""
 _ENTRY_BYTES = 300  # of one in a dictionary, beside the texts (measured)
 
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
@@ -94,6 +96,8 @@ class Spellings:
         self._numbers: dict[bytes, int] = {}  # by spelling
         self._by_text: dict[bytes, int] = {}
         self._size = 0
+        self._round: tuple[Any, Int64s] | None = None  # spellings, and their numbers
+        self._round_at = 0  # which of them comes next
 
     def number(self, spelling: bytes) -> int:
         """Raises BadInput."""
@@ -108,6 +112,42 @@ class Spellings:
                 self.series += 1
             self._size += len(spelling) + len(text) + _ENTRY_BYTES
         return known
+
+    def codes(self, series: Any) -> Int64s:
+        """The number of each spelling in an Arrow array of text; -1 for what is no series."""
+        codes = self._as_before(series)
+        if codes is None:
+            distinct = series.dictionary_encode()
+            numbers = self.numbers(distinct.dictionary.cast(pa.binary()).to_pylist())
+            codes = numbers[distinct.indices.to_numpy(zero_copy_only=False)]
+            self._remember(series, codes)
+        return codes
+
+    def _as_before(self, series: Any) -> Int64s | None:
+        """The numbers, if the spellings go on in the round that they have gone before: whole stretches are compared."""
+        if self._round is None:
+            return None
+        spellings, numbers = self._round
+        at, start = 0, self._round_at
+        found = []
+        while at < len(series):
+            count = min(len(numbers) - start, len(series) - at)
+            if not series.slice(at, count).equals(spellings.slice(start, count)):
+                self._round = None
+                return None
+            found.append(numbers[start : start + count])
+            at, start = at + count, (start + count) % len(numbers)
+        self._round_at = start
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def _remember(self, series: Any, codes: Int64s) -> None:
+        """Note the last round of a file that is ordered by time: from one line of a series to the next one."""
+        before = np.flatnonzero(codes[:-1] == codes[-1]) if len(codes) else codes
+        length = len(codes) - 1 - int(before[-1]) if len(before) else 0
+        if length < _MIN_ROUND or (codes[-length:] < 0).any():
+            self._round = None
+            return
+        self._round, self._round_at = (series.slice(len(codes) - length), codes[-length:]), 0
 
     def numbers(self, spellings: Sequence[bytes]) -> Int64s:
         """The number of each; -1 for what is no series."""
@@ -127,16 +167,19 @@ class Spellings:
             self._forget()
 
 
-def words(block: bytes, edges: Int64s, width: int, which: int) -> Any:
-    """Every `width`-th piece of a block, from number `which` on, as an Arrow array of text that nobody has checked.
+def words(block: bytes, edges: Int64s, width: int, *which: int) -> list[Any]:
+    """Every `width`-th piece of a block, from each number of `which` on, as Arrow arrays of text that nobody checked.
 
     edges: where pieces begin, one behind the other, ascending, and where the last one ends.
     """
     buffers = [None, pa.py_buffer(edges.astype(np.int32).tobytes()), pa.py_buffer(block)]
     pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, buffers)
-    chosen: Any = pa.array(np.arange(which, len(edges) - 1, width, dtype=np.int32))
-    taken = pieces.take(chosen)
-    return pa.Array.from_buffers(pa.utf8(), len(taken), taken.buffers())
+    columns = []
+    for first in which:
+        chosen: Any = pa.array(np.arange(first, len(edges) - 1, width, dtype=np.int32))
+        taken = pieces.take(chosen)
+        columns.append(pa.Array.from_buffers(pa.utf8(), len(taken), taken.buffers()))
+    return columns
 
 
 def values_of(texts: Any) -> tuple[Floats, Bools | None]:

@@ -177,7 +177,7 @@ def _split(parts: list[bytes]) -> Any:
     edges[1::2] = commas
     edges[2::2] = commas + 1
     edges[0] = 0
-    return words(block, edges, 2, 0)
+    return words(block, edges, 2, 0)[0]
 
 
 def _values(texts: Any) -> tuple[Floats, Bools | None]:
