@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,6 +29,8 @@ _ENTRY_BYTES = 300  # of one in a dictionary, beside the texts (measured)
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _VALUE = rf"(?:{_NUMBER})|(?i:^[+-]?inf(?:inity)?$)|(?i:^nan$)"
 _INTEGER = r"^-?[0-9]{1,18}$"
+
+_ZERO, _MINUS = np.uint8(48), 45
 
 MAX_SECONDS = float(1 << 53)
 """Of a time, either side of 1970: more than any calendar needs."""
@@ -210,11 +213,22 @@ def seconds_of(texts: Any) -> tuple[Int64s, Bools | None]:
 
 def milliseconds_of(texts: Any) -> tuple[Int64s, Bools | None]:
     """Times in ms from whole numbers, and where there are none."""
+    if _has_only_digits(texts):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return texts.cast(pa.int64()).to_numpy(zero_copy_only=False), None
     good = _matches(texts, _INTEGER)
-    if good.all():
-        return texts.cast(pa.int64()).to_numpy(zero_copy_only=False), None
     some = texts.filter(pa.array(good)).cast(pa.int64()).to_numpy(zero_copy_only=False)
     return _spread(some, good, np.int64), ~good
+
+
+def _has_only_digits(texts: Any) -> bool:
+    """Whether there is nothing but digits and minus signs, so that a cast reads no more into a text than it says."""
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return True
+    stop = int(np.frombuffer(offsets, np.int32, len(texts) + 1)[-1])
+    raw = np.frombuffer(data, np.uint8, stop)
+    return bool(((raw - _ZERO <= 9) | (raw == _MINUS)).all())  # unsigned: what is below zero is large
 
 
 def _matches(texts: Any, pattern: str) -> Bools:
