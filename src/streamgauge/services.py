@@ -11,6 +11,7 @@ from typing import Any
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
+from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -44,6 +45,7 @@ class Opened:
     store: Store
     maintenance: Maintenance
     receiver: RemoteWrite
+    bulk: BulkImport
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
     pins: Pins
@@ -117,6 +119,9 @@ class ServerServices:
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         return await self._open().receiver.receive(headers, body)
+
+    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+        return (await self._open().bulk.receive(headers, body)).as_json()
 
     @property
     def scrapes(self) -> ScrapeManager:

@@ -113,6 +113,7 @@ class InProcessServices:
         ]
         self.reply = Reply()
         self.written: list[tuple[Mapping[str, str], bytes]] = []
+        self.imported: list[tuple[Mapping[str, str], bytes]] = []
         self.write_started = asyncio.Event()
         self.write_ended = asyncio.Event()
         self.bad_config = ""
@@ -132,6 +133,10 @@ class InProcessServices:
             return self.reply
         finally:
             self.write_ended.set()
+
+    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+        self.imported.append((dict(headers), b"".join([piece async for piece in body])))
+        return {"stored": 2, "refused": {}, "examples": []}
 
     def scrape_pools(self) -> Mapping[str, ScrapePool]:
         return self.pools

@@ -32,6 +32,8 @@ MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
 """Rows on their way to the disk before writers are held back: 40 MB, a second or two of the fastest ingest."""
+BULK_QUEUED_ROWS = 250_000
+"""Rows on their way to the disk from which on bulk imports wait: some tens of ms, which a live write waits behind."""
 MAX_METADATA_BYTES = 64 << 20
 """Of types and helps that are kept: those of 200,000 metrics, where a large fleet has 2,000, and a bound on a hostile
 client."""
@@ -100,6 +102,7 @@ class Store:
         self._broken = False  # a commit is on disk and not in memory
         self._closing = False
         self._room = asyncio.Condition()
+        self._bulk_waiting = 0  # who waits in `bulk_room`
         self.pruner = Pruner(index)
         self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
@@ -152,6 +155,23 @@ class Store:
             self.committer.submit(pending)
             waiting.append(pending.done)
         await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
+
+    async def bulk_room(self) -> None:
+        self._refuse_if_must()
+        if self._has_bulk_room():
+            return
+        self._bulk_waiting += 1
+        try:
+            async with self._room:
+                await self._room.wait_for(lambda: self._has_bulk_room() or self.refusal is not None or self._closing)
+        finally:
+            self._bulk_waiting -= 1
+        self._refuse_if_must()
+
+    def _has_bulk_room(self) -> bool:
+        """A quarter of the head stays free for live writes while a flush is on its way."""
+        bound = self.settings.head_samples * 3 // 2
+        return self._queued_rows < BULK_QUEUED_ROWS and self.head.rows + self._queued_rows < bound
 
     async def _wait_for_room(self, rows: int) -> None:
         """Back-pressure: hold the writer while the queue or the head is full."""
@@ -225,7 +245,7 @@ class Store:
         before = self._queued_rows
         self._queued.difference_update(group)
         self._queued_rows -= sum(len(pending.batch) for pending in group)
-        if before > MAX_QUEUED_ROWS // 2:
+        if before > MAX_QUEUED_ROWS // 2 or self._bulk_waiting:
             self._wake_soon()
 
     def _wake_soon(self) -> None:
