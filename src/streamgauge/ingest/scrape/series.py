@@ -29,6 +29,7 @@ class TargetSeries:
         self._relabelling = relabelling
         self._resolve = resolve
         self._simple = not relabelling and job.limits == Limits(job.limits.body, job.limits.samples)
+        self._report_keys: dict[str, bytes] = {}  # by metric
         self.refusal = ""  # why a series was refused, since `begin`
 
     def begin(self) -> None:
@@ -49,7 +50,10 @@ class TargetSeries:
 
     def report(self, metric: str) -> int:
         """The id of a series about the scrape itself; REFUSED when there is no room."""
-        return self._id(key_of({**self._labels, "__name__": metric}))
+        key = self._report_keys.get(metric)
+        if key is None:
+            key = self._report_keys[metric] = key_of({**self._labels, "__name__": metric})
+        return self._id(key)
 
     def _id(self, key: bytes) -> int:
         try:
