@@ -8,6 +8,7 @@ from dataclasses import fields
 from streamgauge.query.pool import WorkerPool
 from streamgauge.stats import Reading
 from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.pins import Pins
 from streamgauge.store.refusals import LIMITS
 from streamgauge.store.store import Store
 
@@ -69,9 +70,10 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("flush_failures", "Flushes that failed; they are tried again."),
         ("compactions", "Compactions."),
         ("compaction_failures", "Compactions that failed; they are tried again."),
-        ("blocks_dropped", "Blocks dropped by retention."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
+    dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}
+    yield Reading("streamgauge_blocks_dropped_total", "counter", "Blocks dropped by retention.", dropped, ("reason",))
     deletions = maintenance.deletions.counts
     for name, text in (
         ("deletions", "Deletions made."),
@@ -80,6 +82,17 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("samples_deleted", "Samples that deletions took off the disk."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(deletions, name))
+
+
+def pin_readings(pins: Pins) -> Iterator[Reading]:
+    """Who keeps blocks from going away."""
+    yield Reading.of("streamgauge_pins", "gauge", "Programs that copy blocks, which stay meanwhile.", pins.held)
+    for name, text in (
+        ("taken", "Pins of blocks that were given out."),
+        ("refused", "Pins refused because too many were held."),
+        ("expired", "Pins ended because they were not renewed."),
+    ):
+        yield Reading.of(f"streamgauge_pins_{name}_total", "counter", text, getattr(pins, name))
 
 
 def worker_readings(workers: WorkerPool) -> Iterator[Reading]:

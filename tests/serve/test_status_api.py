@@ -48,6 +48,8 @@ async def test_runtimeinfo(served, clock):
     assert info["startTime"] == rfc3339(clock.now_ms() - 60_000)
     assert info["serverTime"] == "2023-11-14T22:13:20.000Z"
     assert info["storageRetention"] == "15d"
+    served.services.retention_bytes = 10 << 30
+    assert (await data(served, "status/runtimeinfo"))["storageRetention"] == "15d or 10GB"
     assert (info["headSeries"], info["samplesAppended"], info["corruptionCount"]) == (12, 3_456, 1)
     assert info["reloadConfigSuccess"] is True
 

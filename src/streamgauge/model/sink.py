@@ -32,3 +32,9 @@ class Sink(Protocol):
 
         Raises ReadOnly or SyncFailed (nothing of the batch is visible; a retry is harmless) and Overloaded.
         """
+
+    async def bulk_room(self) -> None:
+        """Return when somebody who is in no hurry may append some ten thousand samples and leave room to those who are.
+
+        Raises ReadOnly and Overloaded as `append` does.
+        """

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from streamgauge import __version__
-from streamgauge.durations import format_duration
+from streamgauge.durations import format_duration, format_size
 from streamgauge.errors import BadInput
 from streamgauge.query.requests import CardinalityQuery, GroupBy, GrowthQuery, Job, Order
 from streamgauge.serve.answers import QueryAnswer, accepted_encoding, json_answer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from streamgauge.serve.params import Params
-    from streamgauge.serve.services import HttpOptions, Services
+    from streamgauge.serve.services import HttpOptions, Services, StoreNumbers
 
 PROMETHEUS_VERSION = "3.5.0"
 """The Prometheus whose API this is. Clients choose by it which endpoints and functions they use."""
@@ -87,7 +87,7 @@ class StatusApi:
                 "reloadConfigSuccess": config.reloaded,
                 "lastConfigTime": rfc3339(config.loaded_at),
                 "corruptionCount": numbers.damaged,
-                "storageRetention": format_duration(numbers.retention) if numbers.retention else "",
+                "storageRetention": _retention(numbers),
                 "headSeries": numbers.head_series,
                 "samplesAppended": numbers.samples_appended,
             },
@@ -167,6 +167,13 @@ def _entries(params: Params) -> int:
     if not 1 <= limit <= MAX_CARDINALITY:
         raise BadInput(f'invalid parameter "limit": it is a number from 1 to {MAX_CARDINALITY}')
     return limit
+
+
+def _retention(numbers: StoreNumbers) -> str:
+    """As Prometheus words it: "15d", "512MB", "15d or 512MB"."""
+    age = [format_duration(numbers.retention)] if numbers.retention else []
+    size = [format_size(numbers.retention_bytes)] if numbers.retention_bytes else []
+    return " or ".join(age + size)
 
 
 def grouping(text: str) -> tuple[GroupBy, tuple[str, ...]]:

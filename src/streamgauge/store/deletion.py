@@ -103,22 +103,37 @@ class Deletions:
         for a bad regular expression, ReadOnly while writes are refused, Overloaded and StorageError. After a
         StorageError nothing has happened, or the deletion is made as soon as the disk recovers.
         """
-        start, end = max(start, EARLIEST), min(end, LATEST)
+        order = DeletionOrder(matcher_sets, max(start, EARLIEST), min(end, LATEST))
         async with self._deleting:
             for _ in range(_TRIES):
                 self._refuse_if_must("nothing was deleted")
                 await self._flush_all()
-                state = self._store.state
-                commit = max([state.flushed_through, *(meta.last_commit for meta in state.blocks)])
-                affected = await self._find(DeletionOrder(matcher_sets, start, end))
-                if not len(affected.series):
-                    return Deleted(0, 0)
-                self._refuse_if_crowded(affected.series.nbytes)
-                series = affected.series.astype("<u4").tobytes()
-                tombstone = Tombstone(self._next_id(), commit, start, end, series)
-                if await self._changes.make(self._added(tombstone, affected.blocks)):
-                    return Deleted(len(affected.series), len(affected.blocks))
-        raise Overloaded("blocks were replaced again and again while a deletion looked at them", retry_after=5)
+                if (deleted := await self._try(order)) is not None:
+                    return deleted
+        raise _restless()
+
+    async def delete_from_blocks(self, order: DeletionOrder) -> Deleted:
+        """Delete what is in blocks already; samples in memory stay, and so do they when they get into blocks. Raises as
+        `delete`, but for ReadOnly: a deletion makes room."""
+        async with self._deleting:
+            for _ in range(_TRIES):
+                if (deleted := await self._try(order)) is not None:
+                    return deleted
+        raise _restless()
+
+    async def _try(self, order: DeletionOrder) -> Deleted | None:
+        """Delete from the blocks that there are. None when one of them was replaced meanwhile."""
+        state = self._store.state
+        commit = max([state.flushed_through, *(meta.last_commit for meta in state.blocks)])
+        affected = await self._find(order)
+        if not len(affected.series):
+            return Deleted(0, 0)
+        self._refuse_if_crowded(affected.series.nbytes)
+        series = affected.series.astype("<u4").tobytes()
+        tombstone = Tombstone(self._next_id(), commit, order.start, order.end, series)
+        if not await self._changes.make(self._added(tombstone, affected.blocks)):
+            return None
+        return Deleted(len(affected.series), len(affected.blocks))
 
     def _refuse_if_must(self, what: str) -> None:
         if (refusal := self._store.refusal) is not None:
@@ -137,7 +152,7 @@ class Deletions:
             )
 
     async def _find(self, order: DeletionOrder) -> Affected:
-        # No turn of the event loop lies between the commit number of `delete` and this snapshot.
+        # No turn of the event loop lies between the commit number of `_try` and this snapshot.
         snapshot, release = self._store.snapshot()
         try:
             return await self._flusher.run(what_is_affected, snapshot, order)
@@ -296,3 +311,7 @@ class Deletions:
         results: list[T] = []
         await self._store.committer.run(lambda: results.append(task()))
         return results[0]
+
+
+def _restless() -> Overloaded:
+    return Overloaded("blocks were replaced again and again while a deletion looked at them", retry_after=5)

@@ -70,11 +70,12 @@ def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
 
 @dataclass(frozen=True, slots=True)
 class DeletionOrder:
-    """Samples to delete: start <= time <= end (ms), of the series that match any of the sets."""
+    """Samples to delete: start <= time <= end (ms), of the series that match any of the sets, and none of `spared`."""
 
     matcher_sets: Sequence[Sequence[Matcher]]
     start: int
     end: int
+    spared: Sequence[Sequence[Matcher]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def what_is_affected(snapshot: StoreSnapshot, order: DeletionOrder) -> Affected:
     matching = np.zeros(view.rows, np.bool_)
     for matchers in order.matcher_sets:
         matching[view.match(matchers)] = True
+    for matchers in order.spared:
+        matching[view.match(matchers)] = False
     ids = view.ids(np.flatnonzero(matching))
     lost: list[UInt32s] = [no_ids()]
     affected: list[str] = []

@@ -7,28 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
 from streamgauge.model.source import Matcher
-from streamgauge.store import fs
+from streamgauge.store import fs, names
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.failpoints import hit
+from streamgauge.store.folder_snapshot import without_log
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
+from streamgauge.store.jobs import (
+    DeletionOrder,
+    FlushOrder,
+    FlushResult,
+    find_damage,
+    run_compaction,
+    run_flush,
+    series_without_data,
+)
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange
-from streamgauge.store.retention import expired
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
+from streamgauge.store.retention import RetentionRule, beyond_size, expired
 from streamgauge.store.store import Store
+from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +63,7 @@ class Counts:
     flush_failures: int = 0
     compactions: int = 0
     compaction_failures: int = 0
-    blocks_dropped: int = 0
+    blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
 
 
 class Maintenance:
@@ -83,6 +94,7 @@ class Maintenance:
         self._suspicions: set[str] = set()  # errors that name blocks
         self._suspected = asyncio.Event()
         self._pruning = asyncio.Lock()
+        self._kept_from: dict[tuple[RetentionRule, ...], int] = {}  # the first day (ms), by a rule and those before it
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
@@ -147,6 +159,21 @@ class Maintenance:
         store.head.seal_between()
         while store.state.flushed_through < commit and await self.flush(store.head.rows):
             pass
+
+    async def pin(self, skip_head: bool = False) -> tuple[CatalogState, Callable[[], None]]:
+        """What the store holds now, as the catalog of a folder with the same blocks and no log would say it, under a
+        lease on its blocks: call the second item once their files are no longer read.
+
+        Everything acknowledged before the call is in it, or, with `skip_head`, only what is in blocks already. Raises
+        StorageError and Overloaded.
+        """
+        if not skip_head:
+            await self.flush_all()
+        return await self._changes.between(self._pinned)
+
+    def _pinned(self) -> tuple[CatalogState, Callable[[], None]]:
+        state = without_log(self._catalog.load(), self._store.metadata())
+        return state, self._store.leases.acquire([meta.id for meta in state.blocks])
 
     async def _flush(self, rows: int) -> bool:
         store = self._store
@@ -324,28 +351,53 @@ class Maintenance:
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
     async def expire(self) -> bool:
-        """Drop the blocks that are wholly past retention, and then the series that have no data any more. False when
-        there were no such blocks."""
-        now = self._clock.now_ms()
-        if not self._clock_is_trusted(now):
-            return False
+        """Drop the blocks that are wholly past retention, by age or by size, and then the series that have no data any
+        more. False when there were no such blocks."""
+        settings, now = self._store.settings, self._clock.now_ms()
+        trusted = self._clock_is_trusted(now)
         await self._changes.settle()
-        gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
-        if gone:
-            await self._changes.make(self._dropped(gone))
+        dropped = False
+        if trusted:
+            dropped = await self._drop(expired(self._store.state.blocks, now, settings.retention), "age")
+            await self._expire_by_rules(now)
+        if settings.retention_bytes:  # of which no clock has a say
+            in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
+            beyond = beyond_size(self._store.state.blocks, settings.retention_bytes - in_log)
+            dropped = await self._drop(beyond, "size") or dropped
         if self._may_prune:
             await self._prune_series()
-        return bool(gone)
+        return dropped
 
-    def _dropped(self, gone: list[str]) -> Change:
+    async def _expire_by_rules(self, now: int) -> None:
+        """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at
+        most. What comes late goes with the next day."""
+        rules = self._store.settings.rules
+        kept_from: dict[tuple[RetentionRule, ...], int] = {}
+        for place, rule in enumerate(rules):
+            first_day = (now - rule.retention) // DAY_MS * DAY_MS
+            before = rules[:place]
+            if self._kept_from.get((*before, rule)) != first_day:
+                spared = [other.matchers for other in before]
+                await self.deletions.delete_from_blocks(DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared))
+            kept_from[(*before, rule)] = first_day
+        self._kept_from = kept_from
+
+    async def _drop(self, metas: list[BlockMeta], reason: str) -> bool:
+        return bool(metas) and await self._changes.make(self._dropped(metas, reason))
+
+    def _dropped(self, metas: list[BlockMeta], reason: str) -> Change:
+        gone = [meta.id for meta in metas]
+        # Should a kill leave their files, the next start knows by the time that nobody misses them.
+        change = CatalogChange(remove=gone, dropped_before=max(meta.max_time for meta in metas) + 1)
+
         def apply() -> None:
             hit("retention.before_catalog")
-            self._catalog.apply(CatalogChange(remove=gone))
+            self._catalog.apply(change)
             hit("retention.after_catalog")
 
         def visible() -> None:
             self._store.swap((), gone)
-            self.counts.blocks_dropped += len(gone)
+            self.counts.blocks_dropped[reason] += len(gone)
             self._may_prune = True
             self._changes.dispose(gone, lambda: hit("retention.after_remove"))
 

@@ -55,9 +55,7 @@ async def open_store(
     `flusher` and `compacter` are where blocks are written; they may be the same. Raises FormatTooNew and StorageError.
     """
     fs.make_dir(data)
-    now = clock.now_ms()
-    expired = now - settings.retention if settings.retention else None
-    recovered = await asyncio.to_thread(recover, data, expired)
+    recovered = await asyncio.to_thread(recover, data)
     progress.total = recovered.samples
     remove_leftovers(recovered.state.store_id)
     memory = SharedMemory(recovered.state.store_id)

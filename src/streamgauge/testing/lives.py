@@ -19,6 +19,7 @@ from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store import failpoints, names
 from streamgauge.store.catalog import SqliteCatalog
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import InThread, Runner
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
@@ -39,11 +40,11 @@ Rows = dict[tuple[bytes, int], int]
 
 @asynccontextmanager
 async def opened(
-    data: Path, clock: ManualClock, retention: int = 0, runner: Runner | None = None
+    data: Path, clock: ManualClock, retention: int = 0, runner: Runner | None = None, retention_bytes: int = 0
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """A store on its own, its folder locked."""
     runner = runner or InThread()
-    settings = StoreSettings(retention=retention, min_free_bytes=0)
+    settings = StoreSettings(retention=retention, retention_bytes=retention_bytes, min_free_bytes=0)
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both
@@ -144,7 +145,7 @@ KEYS = [key_of({"__name__": "up", "job": job}) for job in "abc"] + [key_of({"caf
 
 @dataclass
 class Life:
-    """Appends, flushes, deletions, compactions and retention on one folder, over two starts.
+    """Appends, flushes, deletions, compactions, snapshots and retention by age and size on one folder, over two starts.
 
     `stops_at`: a failpoint that somebody has armed, which this is not to use. Whatever the disk refuses on the way is
     tried again once the store has recovered by itself, as writers and the server would.
@@ -185,6 +186,7 @@ class Life:
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
             while await self._step(maintenance, maintenance.compact):
                 pass
+            await self._snapshot(maintenance, clock, skip_head=True)
             await self._delete(maintenance, KEYS[:1], NOON + 1000, NOON + 2001)
             await self._append(store, maintenance, [(KEYS[0], NOON + 1001, 98)])
             while await self._step(maintenance, maintenance.clean):
@@ -205,7 +207,19 @@ class Life:
             store.head.seal()
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
             await self._step(maintenance, maintenance.compact)
+            await self._snapshot(maintenance, clock)
+            store.keep_for(0, retention_bytes=1)
+            self.diary.expires(max(store.state.blocks, key=lambda meta: meta.max_time).min_time)
+            await self._step(maintenance, maintenance.expire)
             await maintenance.close()
+
+    async def _snapshot(self, maintenance: Maintenance, clock: ManualClock, skip_head: bool = False) -> None:
+        snapshots = FolderSnapshots(maintenance, self.data, clock)
+
+        async def take() -> bool:
+            return bool(await snapshots.take(skip_head))
+
+        await self._step(maintenance, take)
 
     async def _append(self, store: Store, maintenance: Maintenance, rows: list[Row]) -> None:
         self.diary.tries(rows)

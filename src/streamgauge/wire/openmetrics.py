@@ -26,7 +26,7 @@ from streamgauge.wire.scraped import (
     ScrapeCache,
     Scraped,
     SeriesOf,
-    gather,
+    gather_values,
     kept_rows,
     sample_limit,
 )
@@ -74,14 +74,15 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         plain, exemplars = cut
     columns: list[Columns] = []
     for number, text in enumerate(chunks_of(plain)):
+        if number:
+            yield
         chunk = cache.chunks[number] if number < len(cache.chunks) else None
         found = None if chunk is None or chunk.layout is None else match(chunk.layout, text)
-        values = None if found is None else read_values(found.values)
+        values = None if found is None else read_values(found)
         if chunk is None or values is None:
             return None
         columns.append((chunk.series, values, None))
-        yield
-    if len(columns) < len(cache.chunks) or known.checks.broken(gather(columns)[1]) is not None:
+    if len(columns) < len(cache.chunks) or known.checks.broken(gather_values(columns)[0]) is not None:
         return None
     return kept_rows(cache, columns, exemplars=exemplars, same=True)
 
@@ -145,7 +146,7 @@ class _Reader:
             chunks.append(reader.chunk())
             columns.append(reader.columns())
         self._families.end()
-        _, values, stamps = gather(columns)
+        values, stamps = gather_values(columns)
         checks = self._families.checks.compile()
         broken = checks.broken(values)
         if broken is not None:
