@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
     from streamgauge.ingest.scrape.job import ScrapeJob
@@ -54,6 +55,7 @@ class Settings:
     data: str
     listen: str
     retention: int
+    retention_rules: tuple[str, ...]
     self_monitoring: bool
     insecure: bool
     enable_admin_api: bool
@@ -164,6 +166,14 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "retention", 15 * _DAY, parse_duration, "DURATION", "How long samples are kept; 0 keeps them for ever.", True
+    ),
+    Setting(
+        "retention_rules",
+        (),
+        split_rules,
+        "RULE,…",
+        'What is kept shorter than the rest: {job="debug"}: 1d. Of several that match, the first counts.',
+        True,
     ),
     Setting(
         "self_monitoring", True, parse_bool, "BOOL", "Sample this host (as node_exporter does) and the server itself."

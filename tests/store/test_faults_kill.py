@@ -44,7 +44,11 @@ IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
 }
-IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))]
+IN_HELPER = [
+    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))),
+    "clean.before_write",
+    "clean.after_write",
+]
 
 
 @pytest.fixture

@@ -5,22 +5,18 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError, TooLarge
-from streamgauge.settings import BY_NAME, DEFAULT_LISTEN, ENVIRONMENT_PREFIX, local_url
+from streamgauge.settings import DEFAULT_LISTEN, local_url
 from streamgauge.store.lock import Holder, holder
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
-SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 TIMEOUT = 150.0
 """Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
@@ -29,17 +25,17 @@ class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-    """The body of a JSON answer. With `parameters` it is a POST form, without a GET.
+def ask(server: str, path: str, parameters: Mapping[str, str | Sequence[str]] | None = None) -> Any:
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
     url = server_url(server)
-    data = urllib.parse.urlencode(parameters).encode() if parameters is not None else None
+    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
     request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
-            return json.load(response)
+            return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
     except urllib.error.HTTPError as error:
         path = urllib.parse.urlsplit(error.url).path
         raise error_of(error.code, error.reason, path, _body_of(error), error.headers.get("retry-after")) from None
@@ -97,16 +93,6 @@ def _body_of(error: urllib.error.HTTPError) -> bytes:
         return error.read()
     except (OSError, http.client.HTTPException):
         return b""
-
-
-def named(server: str | None, data: str | None) -> tuple[str | None, str | None]:
-    """The server, or the data folder, that flags or else the environment name. Raises click.UsageError for both."""
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
-    return server, data
 
 
 def server_of(folder: Path) -> str | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from streamgauge.commands.client import DEFAULT_SERVER, named, server_of
-from streamgauge.commands.query import moment_of
+from streamgauge.commands.place import place_of
 from streamgauge.commands.table import printable
+from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput, NotFound
 from streamgauge.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
@@ -23,7 +23,6 @@ from streamgauge.importer.run import Import, Options, TooOld
 from streamgauge.importer.state import StateFile, Tally, identity_of, state_folder
 from streamgauge.importer.stream import STDIN, open_stream
 from streamgauge.importer.targets import FolderTarget, ServerTarget, Target
-from streamgauge.store.lock import holder
 from streamgauge.wire.findings import Reason
 
 
@@ -62,7 +61,7 @@ def import_files(
     """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
     now = time.time_ns() // 1_000_000
     options = Options(skip_old, parse_duration(patience) / 1000)
-    at = moment_of(timestamp, now) if timestamp is not None else None
+    at = moment(timestamp, now) if timestamp is not None else None
     for name in files:
         if name != STDIN and not Path(name).exists():
             raise NotFound(f"there is no file {name}")
@@ -84,7 +83,7 @@ def _import_one(job: _Job, name: str) -> Tally:
         saved = state.load() if state is not None and not job.restart else None
         tally, start = (saved.tally, saved.position) if saved else (Tally(), Position())
         progress = Progress(name, opened.size, tally.stored, time.monotonic)
-        progress.say(f"{name}: importing as {opened.form}")
+        progress.say(f"{name}: importing as {opened.form} into {job.place}")
         if saved is not None:
             reader.remember(saved.memory)
             progress.say(f"{name}: going on behind {reader.unit} {start.places:,}; begin anew with --restart")
@@ -130,16 +129,14 @@ def _state_of(job: _Job, name: str, form: str) -> StateFile | None:
 
 @contextlib.contextmanager
 def _target(server: str | None, data: str | None) -> Iterator[tuple[Target, str]]:
-    server, data = named(server, data)
-    if data is not None:
-        held = holder(Path(data))
-        server = server_of(Path(data)) if held is not None else None
+    """Where to import to, and that in words. Raises what `place_of` does, and ServerUnreachable."""
+    place = place_of(server, data, may_be_new=True)
     target: Target
-    if data is not None and server is None:
-        target, place = FolderTarget(Path(data)), f"folder {Path(data).resolve()}"
+    if isinstance(place, Path):
+        target, words = FolderTarget(place), f"the folder {place.resolve()}"
     else:
-        served = ServerTarget(server or DEFAULT_SERVER)
+        served = ServerTarget(place)
         served.check()
-        target, place = served, f"server {served.url}"
+        target, words = served, f"the server at {served.url}"
     with contextlib.closing(target):
-        yield target, place
+        yield target, words

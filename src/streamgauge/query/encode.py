@@ -81,7 +81,7 @@ def strings_data(values: pa.StringArray, budget: Budget) -> Iterator[bytes]:
     yield b"["
     sizes = pc.cast(pc.binary_length(values), pa.int64()).to_numpy()
     for first, last in cut(sizes, CHUNK_BYTES):
-        text = concatenated(join(",", _quoted(values.slice(first, last - first))))
+        text = concatenated(join(',"', _escaped(values.slice(first, last - first)), '"'))
         yield text[1:] if first == 0 else text
     yield b"]"
 
@@ -173,17 +173,17 @@ def _rows_of_points(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _labels(frame: LabelFrame) -> LabelTexts:
-    return LabelTexts(frame, lambda name: _dump(name).decode() + ":", _quoted)
+    return LabelTexts(frame, lambda name: _dump(name).decode() + ":", _escaped)
 
 
-def _quoted(texts: pa.StringArray) -> pa.StringArray:
-    """JSON string literals."""
-    quoted = join('"', texts, '"')
+def _escaped(texts: pa.StringArray) -> pa.StringArray:
+    """What stands between the quotes of JSON string literals."""
     special = pc.match_substring_regex(texts, r'[\x00-\x1f"\\]')
-    if pc.any(special).as_py():
-        escaped = [json.dumps(text, ensure_ascii=False) for text in texts.filter(special).to_pylist()]
-        quoted = pc.replace_with_mask(quoted, special, pa.array(escaped, pa.string()))
-    return quoted
+    if not pc.any(special).as_py():
+        return texts
+    escaped = [json.dumps(text, ensure_ascii=False)[1:-1] for text in texts.filter(special).to_pylist()]
+    replaced: pa.StringArray = pc.replace_with_mask(texts, special, pa.array(escaped, pa.string()))
+    return replaced
 
 
 def _time(time: int) -> str:

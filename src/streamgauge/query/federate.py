@@ -144,8 +144,8 @@ def _label_name(name: str) -> str:
 def _label_values(values: pa.StringArray) -> pa.StringArray:
     for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
         values = pc.replace_substring(values, plain, escaped)
-    return join('"', values, '"')
+    return values
 
 
 def _quoted(name: str) -> str:
-    return str(_label_values(strings([name]))[0].as_py())
+    return f'"{_label_values(strings([name]))[0].as_py()}"'

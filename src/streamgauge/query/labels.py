@@ -25,8 +25,8 @@ class LabelTexts:
     def __init__(
         self, frame: LabelFrame, name: NameSpelling, value: ValueSpelling, defaults: Mapping[str, str] | None = None
     ) -> None:
-        """`name` spells a label's name and what stands between it and the value, `value` spells values. `defaults` are
-        values of labels for the series that do not have them."""
+        """`name` spells a label's name and what stands between it and the value, `value` what stands between the quotes
+        around a value. `defaults` are values of labels for the series that do not have them."""
         self._rows = len(frame)
         self._columns: list[tuple[Int32s, pa.StringArray]] = []
         defaults = defaults or {}
@@ -35,7 +35,7 @@ class LabelTexts:
             if label in defaults:
                 codes = np.where(codes == ABSENT, len(values), codes).astype(np.int32)
                 values = pa.concat_arrays([values, strings([defaults[label]])])
-            self._columns.append((codes, join(name(label), value(values))))
+            self._columns.append((codes, join(name(label) + '"', value(values), '"')))
 
     def sizes(self) -> Int64s:
         """Bytes of the text of each row, without the commas. int64[rows]."""

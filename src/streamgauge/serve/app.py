@@ -13,6 +13,7 @@ from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
 from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
+from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
@@ -54,6 +55,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
+    table += DeletionApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

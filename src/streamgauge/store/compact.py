@@ -5,7 +5,9 @@ What keeps it correct, given that a late block wins over a normal one and a late
 - normal blocks are disjoint, so any of them may be merged;
 - late blocks are merged with each other only where no other late block of the same days stands between them;
 - late blocks are merged into normal ones only all together, with every block of that day;
-- a late block over several days is split into late blocks of one day, which keep its commit numbers.
+- a late block over several days is split into late blocks of one day, which keep its commit numbers;
+- a block that a deletion waits for is not compacted: what comes out could have later commits than the deletion means.
+  `clean` rewrites it first, alone. Whoever carries out a plan sees to that.
 """
 
 from __future__ import annotations
@@ -217,7 +219,7 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
         with ExitStack() as stack:
             readers = [stack.enter_context(blocks.open(meta.id)) for meta in plan.inputs]
             series = merge_series(readers)
-            encoding = _best_encoding(readers, series, plan.lasting)
+            encoding = best_encoding(readers, series, plan.lasting)
             if plan.split:
                 _split(plan, readers, series, blocks, encoding, written)
             else:
@@ -231,7 +233,8 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     return written
 
 
-def _best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
+def best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
+    """The encodings that make rows of the blocks smallest; at higher levels where what is written will last."""
     trial = EncodingTrial()
     for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
         trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)
@@ -299,4 +302,5 @@ def _output(plan: CompactionPlan, window: int) -> BlockMeta:
         samples=0,
         bytes=0,
         parents=tuple(meta.id for meta in plan.inputs),
+        tombstones=tuple(sorted({applied for meta in plan.inputs for applied in meta.tombstones})),
     )

@@ -85,7 +85,9 @@ class Dictionary:
 
     def find(self, value: str) -> int | None:
         """The code of a text, or None."""
-        found = np.flatnonzero(arrow.booleans(arrow.compute.equal(self.values, value)))
+        # Without a type pyarrow looks for one, and tries to import dateutil each time.
+        wanted = pa.scalar(value, self.values.type)
+        found = np.flatnonzero(arrow.booleans(arrow.compute.equal(self.values, wanted)))
         return int(found[0]) if len(found) else None
 
 

@@ -1,4 +1,4 @@
-"""Keeping the store in shape: flush, compaction, retention, and coming back from a full disk.
+"""Keeping the store in shape: flush, compaction, deletion, retention, and coming back from a full disk.
 
 Blocks are written by the helper process and become part of the store by a `Change`.
 """
@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
+from streamgauge.model.source import Matcher
 from streamgauge.store import fs
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
+from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
+from streamgauge.store.jobs import (
+    DeletionOrder,
+    FlushOrder,
+    FlushResult,
+    find_damage,
+    run_compaction,
+    run_flush,
+    series_without_data,
+)
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange
-from streamgauge.store.retention import expired
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange
+from streamgauge.store.retention import RetentionRule, expired
 from streamgauge.store.store import Store
+from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -75,15 +87,30 @@ class Maintenance:
         self._clock = clock
         self._changes = Changes(store, blocks)
         self._flushing = asyncio.Lock()
+        self._rewriting = asyncio.Lock()  # blocks are being replaced by others of the same samples
         self._flush_error: StorageError | None = None  # why the last flush failed
         self._suspicions: set[str] = set()  # errors that name blocks
         self._suspected = asyncio.Event()
+        self._pruning = asyncio.Lock()
+        self._kept_from: dict[tuple[RetentionRule, ...], int] = {}  # the first day (ms), by a rule and those before it
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
+        self.deletions = Deletions(
+            store,
+            catalog,
+            log,
+            self._changes,
+            flusher,
+            compacter,
+            self.flush_all,
+            self._flushing,
+            self._rewriting,
+            self._remove_written,
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -195,8 +222,9 @@ class Maintenance:
         flushes = 0
         while True:
             await self._try(self.expire)
-            while await self._try(self.compact):
-                pass
+            for step in (self.clean, self.compact):
+                while await self._try(step):
+                    pass
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
@@ -213,14 +241,19 @@ class Maintenance:
 
     async def compact(self) -> bool:
         """One compaction, if one is worth it. False when none is."""
-        await self._changes.settle()
-        idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
-        plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
-        if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
-            # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
-            # parents, so that must not be replaced in turn while a query keeps one of them.
-            return False
-        return await self._perform(plan)
+        async with self._rewriting:
+            await self._changes.settle()
+            idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
+            plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
+            if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
+                # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
+                # parents, so that must not be replaced in turn while a query keeps one of them.
+                return False
+            return self._is_clean(plan) and await self._perform(plan)
+
+    def _is_clean(self, plan: CompactionPlan) -> bool:
+        """Whether no deletion waits for one of the plan's blocks, also one that came since it was made."""
+        return not any(self.deletions.waits_for(meta) for meta in plan.inputs)
 
     async def _perform(self, plan: CompactionPlan) -> bool:
         """Carry a plan out. False when nothing came of it."""
@@ -248,21 +281,54 @@ class Maintenance:
             self.counts.compactions += 1
             self._changes.dispose(parents, lambda: hit("compact.after_remove"))
 
-        return await self._changes.make(Change(apply, visible, written, parents))
+        still = partial(self._is_clean, plan)
+        return await self._changes.make(Change(apply, visible, written, parents, still))
 
     async def compact_fully(self) -> None:
-        """Write the whole head and compact everything into one block a day. For a store that nobody writes to."""
+        """Write the whole head, carry out deletions and compact everything into one block a day. For a store that
+        nobody writes to or reads from."""
         await self.flush_all()
-        while (plan := full_plan(self._store.state.blocks)) is not None:
-            await self._perform(plan)
+        await self.clean_tombstones()
+        async with self._rewriting:
+            while (plan := full_plan(self._store.state.blocks)) is not None and await self._perform(plan):
+                await self._changes.removals()
+
+    # ---- deletion ---------------------------------------------------------------------------------------------------
+
+    async def delete(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> Deleted:
+        """See `Deletions.delete`."""
+        try:
+            return await self.deletions.delete(matcher_sets, start, end)
+        except Corrupt as error:
+            self.suspect(error.message)
+            raise
+
+    async def clean(self) -> bool:
+        """Carry deletions out in one block. False when there is nothing to do."""
+        try:
+            cleaned = await self.deletions.clean()
+        except Corrupt as error:
+            LOG.error("a deletion met damaged data: %s", error.message)
+            return await self.look_for_damage(error.message) > 0
+        self._may_prune = self._may_prune or cleaned
+        return cleaned
+
+    async def clean_tombstones(self) -> None:
+        """Carry out every deletion, and forget the series that have no data any more. What a query still reads stays on
+        the disk until it ends. Raises StorageError and Overloaded."""
+        while await self.clean():
             await self._changes.removals()
+        if self._may_prune:
+            await self._prune_series()
 
     async def check(self) -> list[str]:
-        """What is wrong with the live blocks."""
-        metas = self._store.state.blocks
+        """What is wrong with the live blocks, and with the deletions that wait."""
+        metas, tombstones = self._store.state.blocks, self._store.state.tombstones
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
-            problems = await self._compacter.run(check_live_blocks, self._store.data, metas)
+            problems = await self._compacter.run(
+                check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
+            )
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
@@ -277,9 +343,24 @@ class Maintenance:
         gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
         if gone:
             await self._changes.make(self._dropped(gone))
+        await self._expire_by_rules(now)
         if self._may_prune:
             await self._prune_series()
         return bool(gone)
+
+    async def _expire_by_rules(self, now: int) -> None:
+        """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at
+        most. What comes late goes with the next day."""
+        rules = self._store.settings.rules
+        kept_from: dict[tuple[RetentionRule, ...], int] = {}
+        for place, rule in enumerate(rules):
+            first_day = (now - rule.retention) // DAY_MS * DAY_MS
+            before = rules[:place]
+            if self._kept_from.get((*before, rule)) != first_day:
+                spared = [other.matchers for other in before]
+                await self.deletions.delete_from_blocks(DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared))
+            kept_from[(*before, rule)] = first_day
+        self._kept_from = kept_from
 
     def _dropped(self, gone: list[str]) -> Change:
         def apply() -> None:
@@ -317,15 +398,16 @@ class Maintenance:
     async def _prune_series(self) -> None:
         """Prune from the index what neither a block nor the head holds any more."""
         store = self._store
-        with store.pruner.watching(store.queued_series):
-            snapshot, release = store.snapshot()
-            try:
-                dead = await self._compacter.run(series_without_data, snapshot)
-            finally:
-                release()
-            await store.pruner.prune(dead)
-        await self._prune_watermarks()
-        self._may_prune = False
+        async with self._pruning:
+            with store.pruner.watching(store.queued_series):
+                snapshot, release = store.snapshot()
+                try:
+                    dead = await self._compacter.run(series_without_data, snapshot)
+                finally:
+                    release()
+                await store.pruner.prune(dead)
+            await self._prune_watermarks()
+            self._may_prune = False
 
     async def _prune_watermarks(self) -> None:
         """Forget those of series that the index no longer has. A flush may put some back that it had been sent; they

@@ -18,8 +18,9 @@ from streamgauge.store.head_view import head_series, read_head
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import BlockMeta
+from streamgauge.store.ports import BlockMeta, Part, Tombstone
 from streamgauge.store.runs import HeadSnapshot
+from streamgauge.store.tombstones import applying, undeleted, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class StoreSnapshot:
     blocks: tuple[BlockMeta, ...]  # in ascending priority, as `by_priority` orders them
     head: HeadSnapshot
     index: IndexSnapshot
+    tombstones: tuple[Tombstone, ...] = ()  # what they mean is not seen
 
     def names(self) -> list[str]:
         """What the snapshot needs a lease on."""
@@ -88,8 +90,12 @@ class StoreSource:
 
     def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
         blocks = self._overlapping(start, end)
-        parts = [self._blocks.reader(meta.id).read(ids, start, end, meter) for meta in blocks]
+        parts = [self._read_block(meta, ids, start, end, meter) for meta in blocks]
         return merge(len(ids), parts + read_head(self._snapshot.head, ids, start, end, meter), meter)
+
+    def _read_block(self, meta: BlockMeta, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
+        part = self._blocks.reader(meta.id).read(ids, start, end, meter)
+        return without(part, ids, applying(self._snapshot.tombstones, meta), meter)
 
     def _overlapping(self, start: int, end: int) -> list[BlockMeta]:
         return [meta for meta in self._snapshot.blocks if meta.min_time <= end and meta.max_time >= start]
@@ -124,7 +130,8 @@ class StoreSource:
         return rows
 
     def _present(self, start: int, end: int, meter: Meter) -> IdSet:
-        """The series that may have a sample in the range. Not charged when this returns."""
+        """The series that may have a sample in the range; those of which some were deleted, only if they do. Not
+        charged when this returns."""
         size = _ROW_BYTES * self._view.rows + _ID_BYTES * sum(run.rows for run in self._snapshot.head.runs)
         meter.charge(0, size)
         present = IdSet()
@@ -132,7 +139,9 @@ class StoreSource:
             meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()
-            if start > meta.min_time or end < meta.max_time:
+            if tombstones := applying(self._snapshot.tombstones, meta):
+                ids = undeleted(reader, tombstones, start, end, meter)
+            elif start > meta.min_time or end < meta.max_time:
                 first, last = reader.time_bounds()
                 ids = ids[(first <= end) & (last >= start)]
             present.add(ids)

@@ -16,8 +16,9 @@ from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log
+from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
+from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
 
@@ -41,9 +42,11 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. head_samples: rows in memory that start a flush. Sizes in bytes."""
+    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts.
+    head_samples: rows in memory that start a flush. Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
+    rules: tuple[RetentionRule, ...] = ()
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
@@ -60,6 +63,7 @@ class StoreState:
     metadata: dict[str, Metadata]
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
+    tombstones: tuple[Tombstone, ...] = ()  # deletions that wait to be carried out, by id
 
 
 class Store:
@@ -110,9 +114,9 @@ class Store:
         now = self._clock.now_ms()
         return self.oldest_kept(now), now + MAX_AHEAD_MS
 
-    def keep_for(self, retention: int) -> None:
+    def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = ()) -> None:
         """Change the retention, in ms; 0 keeps for ever."""
-        self.settings = replace(self.settings, retention=retention)
+        self.settings = replace(self.settings, retention=retention, rules=rules)
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -260,6 +264,7 @@ class Store:
             self.state.blocks,
             self.head.snapshot(),
             self.index.snapshot(),
+            self.state.tombstones,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
