@@ -11,18 +11,18 @@ from pathlib import Path
 
 import click
 
+from streamgauge.commands.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
+from streamgauge.commands.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
+from streamgauge.commands.importer.progress import Progress, beyond_default, summary, too_old
+from streamgauge.commands.importer.run import Import, Options, TooOld
+from streamgauge.commands.importer.state import StateFile, Tally, identity_of, state_folder
+from streamgauge.commands.importer.stream import STDIN, open_stream
+from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
 from streamgauge.commands.place import place_of
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput, NotFound
-from streamgauge.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
-from streamgauge.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
-from streamgauge.importer.progress import Progress, beyond_default, summary, too_old
-from streamgauge.importer.run import Import, Options, TooOld
-from streamgauge.importer.state import StateFile, Tally, identity_of, state_folder
-from streamgauge.importer.stream import STDIN, open_stream
-from streamgauge.importer.targets import FolderTarget, ServerTarget, Target
 from streamgauge.wire.findings import Reason
 
 
@@ -93,6 +93,10 @@ def _import_one(job: _Job, name: str) -> Tally:
             work.run(opened.blocks(start.offset), opened.read)
         except TooOld as error:
             raise TooOld(too_old(error.message, tally.oldest, time.time_ns() // 1_000_000)) from None
+        except BaseException:
+            if state is not None:
+                progress.say(f"{name}: ended early; the same command again goes on where it was")
+            raise
         finally:
             progress.clear()
             tally.faults = [fault for fault in [reader.end()] if fault is not None and work.whole]

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from streamgauge.cli import cli
+from streamgauge.commands.importer import blocks
+from streamgauge.commands.importer.blocks import Block, folder_blocks, line_blocks, request_blocks
+from streamgauge.commands.importer.formats import FORMATS, format_of, reader_of
+from streamgauge.commands.importer.stream import Stream, open_stream
 from streamgauge.errors import BadInput, NotFound
-from streamgauge.importer import blocks
-from streamgauge.importer.blocks import Block, folder_blocks, line_blocks, request_blocks
-from streamgauge.importer.formats import FORMATS, format_of, reader_of
-from streamgauge.importer.stream import Stream, open_stream
 from streamgauge.testing import requests
 from streamgauge.testing.requests import Series
 from streamgauge.wire.write_bodies import WriteBodies
