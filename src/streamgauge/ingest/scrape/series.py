@@ -30,6 +30,7 @@ class TargetSeries:
         self._relabelling = relabelling
         self._resolve = resolve
         self._simple = not relabelling and job.limits == Limits(job.limits.body, job.limits.samples)
+        self._report_keys: dict[str, bytes] = {}  # by metric
         self.refusal = ""  # why a series was refused, since `begin`
         self.refused: Counter[Reason] = Counter()  # how often `of` refused one, since `begin`
 
@@ -52,8 +53,11 @@ class TargetSeries:
 
     def report(self, metric: str) -> int:
         """The id of a series about the scrape itself; REFUSED when there is no room."""
+        key = self._report_keys.get(metric)
+        if key is None:
+            key = self._report_keys[metric] = key_of({**self._labels, "__name__": metric})
         try:
-            return self._resolve(key_of({**self._labels, "__name__": metric}))
+            return self._resolve(key)
         except Overloaded:
             return REFUSED
 
