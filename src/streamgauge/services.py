@@ -23,6 +23,7 @@ from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
 from streamgauge.store.report import report
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class Opened:
     maintenance: Maintenance
     receiver: RemoteWrite
     scrapes: ScrapeManager
+
+
+def tiers_of(settings: Settings) -> tuple[Tier, ...]:
+    """What of samples past retention is kept, as the store knows it."""
+    return tuple(Tier(resolution, keep) for resolution, keep in settings.downsampling)
 
 
 class ServerServices:
@@ -153,7 +159,7 @@ class ServerServices:
         self._settings, self._config = settings, config
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
-            self.opened.store.keep_for(settings.retention)
+            self.opened.store.keep_for(settings.retention, tiers_of(settings))
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")

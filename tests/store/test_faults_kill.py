@@ -19,11 +19,14 @@ import pytest
 
 import streamgauge
 from streamgauge.clock import ManualClock
+from streamgauge.model.source import AggregateKind, NoMeter
 from streamgauge.store import failpoints
 from streamgauge.store.failpoints import FAILPOINTS
 from streamgauge.store.helper import InThread
 from streamgauge.store.offline import open_folder
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME
+from streamgauge.store.resolutions import thinned
+from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import (
     KEYS,
@@ -44,7 +47,7 @@ IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
 }
-IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))]
+IN_HELPER = [name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact.", "thin."))]
 
 
 @pytest.fixture
@@ -92,11 +95,20 @@ def only_the_torn_end(lines: list[str]) -> bool:
     return all((".log.end" in line and "was set aside" in line) or "are not a whole record" in line for line in lines)
 
 
+def samples_in_aggregates(store: Store) -> float:
+    snapshot, release = store.snapshot()
+    selection = snapshot.open({}).select([], FIRST_TIME, store.closed_through - 1, NoMeter(), AggregateKind.COUNT)
+    release()
+    return float(selection.samples.values.sum())
+
+
 async def reopen(folder: Path) -> None:
     data, diary = folder / "data", Diary(folder / "diary")
     async with opened(data, ManualClock(NOON + 17 * DAY_MS // 10), RETENTION) as (store, maintenance):
         assert only_the_torn_end([damage.what for damage in store.state.damage])
         assert diary.allows(content(store)) == []
+        if thinned(store.state.blocks):
+            assert samples_in_aggregates(store) == 2, "which the life has written on the day before its first"
         row = (KEYS[0], NOON + DAY_MS, 11)
         diary.tries([row])
         await store.append(batch_of(store, [row]))

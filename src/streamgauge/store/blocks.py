@@ -112,7 +112,7 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
 
     A compaction that was interrupted leaves parents beside their output. Where the output is whole the parents go,
     otherwise the output does. Several outputs share their parent only where a late block was split by days, and are
-    whole when they have as many samples as it.
+    whole when they have as many samples as it. A block of aggregates always stands for its parents.
     """
     by_id = {meta.id: meta for meta in found}
     outputs: defaultdict[tuple[str, ...], list[BlockMeta]] = defaultdict(list)
@@ -121,7 +121,8 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
     superseded: set[str] = set()
     for parents, children in outputs.items():
         present = [by_id[parent] for parent in parents if parent in by_id]
-        if len(parents) == 1 and present and sum(child.samples for child in children) < present[0].samples:
+        split = children[0].resolution == 0 and len(parents) == 1
+        if split and present and sum(child.samples for child in children) < present[0].samples:
             superseded.update(child.id for child in children)
         else:
             superseded.update(parent.id for parent in present)

@@ -18,12 +18,22 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
+from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
-from streamgauge.store.jobs import FlushOrder, FlushResult, find_damage, run_compaction, run_flush, series_without_data
+from streamgauge.store.jobs import (
+    FlushOrder,
+    FlushResult,
+    find_damage,
+    run_compaction,
+    run_flush,
+    run_thinning,
+    series_without_data,
+)
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange
+from streamgauge.store.resolutions import raw
 from streamgauge.store.retention import expired
 from streamgauge.store.store import Store
 from streamgauge.store.verify import check_live_blocks
@@ -49,6 +59,8 @@ class Counts:
     flush_failures: int = 0
     compactions: int = 0
     compaction_failures: int = 0
+    expiry_failures: int = 0
+    days_thinned: int = 0
     blocks_dropped: int = 0
 
 
@@ -194,9 +206,10 @@ class Maintenance:
     async def _compact_and_expire(self) -> None:
         flushes = 0
         while True:
-            await self._try(self.expire)
-            while await self._try(self.compact):
-                pass
+            worked = True
+            while worked:
+                worked = await self._try(self.expire)
+                worked = await self._try(self.compact) or worked
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
@@ -207,7 +220,10 @@ class Maintenance:
         try:
             return await step()
         except Exception as error:
-            self.counts.compaction_failures += 1
+            if step == self.expire:
+                self.counts.expiry_failures += 1
+            else:
+                self.counts.compaction_failures += 1
             _reported(error, f"{step.__name__} failed and will be tried again; nothing is lost")
             return False
 
@@ -268,18 +284,70 @@ class Maintenance:
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
     async def expire(self) -> bool:
-        """Drop the blocks that are wholly past retention, and then the series that have no data any more. False when
-        there were no such blocks."""
+        """One step with what is past retention: drop it, or put aggregates in its place; and then prune the series that
+        have no data any more. False when there was nothing to do."""
         now = self._clock.now_ms()
         if not self._clock_is_trusted(now):
             return False
         await self._changes.settle()
-        gone = [meta.id for meta in expired(self._store.state.blocks, now, self._store.settings.retention)]
-        if gone:
-            await self._changes.make(self._dropped(gone))
+        settings = self._store.settings
+        if settings.tiers and not await self._write_before(expired_days_end(now, settings.retention)):
+            return False
+        step = next_step(self._store.state.blocks, now, settings.retention, settings.tiers)
+        done = step is not None and await self._take(step)
         if self._may_prune:
             await self._prune_series()
-        return bool(gone)
+        return done
+
+    async def _write_before(self, time: int) -> bool:
+        """Close the days before `time`, and write what memory holds of them. False when that has to wait."""
+        store = self._store
+        store.close_before(time)
+        if store.queued_before(time):
+            return False
+        store.head.seal_before(time)
+        while rows := store.head.rows_reaching_before(time):
+            if not await self.flush(rows):
+                return False
+        return True
+
+    async def _take(self, step: Step) -> bool:
+        if isinstance(step, Dropping):
+            return await self._changes.make(self._dropped([meta.id for meta in step.gone]))
+        if isinstance(step, CompactionPlan):
+            return await self._perform(step)
+        return await self._thin(step)
+
+    async def _thin(self, plan: ThinningPlan) -> bool:
+        """Put a block of aggregates in the place of others. False when nothing came of it."""
+        if self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
+            return False  # as in `compact`
+        parents = [meta.id for meta in plan.inputs]
+        read = [*parents, plan.before.id] if plan.before else parents
+        release = self._store.leases.acquire(read)
+        try:
+            written = await self._compacter.run(run_thinning, self._store.data, plan)
+        except Corrupt as error:
+            LOG.error("downsampling met damaged data: %s", error.message)
+            return await self.look_for_damage(error.message) > 0
+        except StorageError:
+            await self._remove_written(plan.first_commit, plan.last_commit)
+            raise
+        finally:
+            release()
+        change = CatalogChange(add=[written], remove=parents)
+
+        def apply() -> None:
+            hit("thin.before_catalog")
+            self._catalog.apply(change)
+            hit("thin.after_catalog")
+
+        def visible() -> None:
+            self._store.swap([written], parents)
+            self.counts.days_thinned += plan.inputs[0].resolution == 0
+            self._changes.dispose(parents, lambda: hit("thin.after_remove"))
+
+        return await self._changes.make(Change(apply, visible, [written], read))
 
     def _dropped(self, gone: list[str]) -> Change:
         def apply() -> None:
@@ -297,7 +365,7 @@ class Maintenance:
 
     def _all_expired(self) -> bool:
         """Whether retention would drop every block at once, as after a start with a wrong date."""
-        blocks, now = self._store.state.blocks, self._clock.now_ms()
+        blocks, now = raw(self._store.state.blocks), self._clock.now_ms()
         gone = expired(blocks, now, self._store.settings.retention)
         if not gone or len(gone) < len(blocks):
             return False

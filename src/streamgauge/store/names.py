@@ -13,6 +13,7 @@ TMP = "tmp"
 SET_ASIDE = "set-aside"
 
 SAMPLES = "samples.parquet"
+AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
 
@@ -68,6 +69,17 @@ def block_dir(data: Path, block_id: str) -> Path:
 
 def samples_file(block: Path) -> Path:
     return block / SAMPLES
+
+
+def aggregates_file(block: Path) -> Path:
+    """What takes the place of the samples in a block of aggregates: other columns, which a tool that reads the samples
+    of all blocks would stumble over."""
+    return block / AGGREGATES
+
+
+def rows_file(block: Path, resolution: int) -> Path:
+    """The file of rows of a block with this resolution."""
+    return aggregates_file(block) if resolution else samples_file(block)
 
 
 def series_file(block: Path) -> Path:

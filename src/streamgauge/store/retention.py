@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamgauge.store.ports import LAST_TIME, BlockMeta
+from streamgauge.store.resolutions import raw
 from streamgauge.store.snapshot import by_priority
 
 
 def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockMeta]:
-    """Blocks all of whose samples are older than `retention` ms before `now` (ms). 0 keeps everything for ever.
+    """Blocks of samples, all of which are older than `retention` ms before `now` (ms). 0 keeps everything for ever.
 
     A block goes as a whole: until its newest sample is old enough its older ones stay, for a day at most once the block
     is split by days. For as long a late block stays that may hold later values of the same samples: without it the
@@ -19,7 +20,7 @@ def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockM
         return []
     gone: list[BlockMeta] = []
     stays_from = LAST_TIME  # the oldest time in a block that stays
-    for meta in by_priority(metas):
+    for meta in by_priority(raw(metas)):
         if meta.max_time >= now - retention or (meta.late and meta.max_time >= stays_from):
             stays_from = min(stays_from, meta.min_time)
         else:

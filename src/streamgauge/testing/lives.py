@@ -24,12 +24,14 @@ from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
+from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.shm_names import store_prefix
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import Store, StoreSettings
 
 NOON = 1_700_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
 RETENTION = 2 * DAY_MS
+TIERS = (Tier(300_000, 3 * DAY_MS), Tier(3_600_000, 4 * DAY_MS))
 
 Row = tuple[bytes, int, int]
 """Key, time in ms, and the bits of the value."""
@@ -39,11 +41,15 @@ Rows = dict[tuple[bytes, int], int]
 
 @asynccontextmanager
 async def opened(
-    data: Path, clock: ManualClock, retention: int = 0, runner: Runner | None = None
+    data: Path,
+    clock: ManualClock,
+    retention: int = 0,
+    runner: Runner | None = None,
+    tiers: tuple[Tier, ...] = (),
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """A store on its own, its folder locked."""
     runner = runner or InThread()
-    settings = StoreSettings(retention=retention, min_free_bytes=0)
+    settings = StoreSettings(retention=retention, tiers=tiers, min_free_bytes=0)
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both
@@ -67,9 +73,9 @@ def batch_of(store: Store, rows: Iterable[Row]) -> SampleBatch:
 
 
 def content_of(snapshot: StoreSnapshot, kept: MutableMapping[str, object] | None = None) -> Rows:
-    """Everything, as a query sees it. `kept` is what a query worker keeps from one query to the next."""
+    """All samples as they came, as a query sees them. `kept` is what a query worker keeps between queries."""
     source = snapshot.open({} if kept is None else kept)
-    selection = source.select([], FIRST_TIME, LAST_TIME, NoMeter())
+    selection = source.select([], thinned_through(snapshot.blocks), LAST_TIME, NoMeter())
     offsets, times, values = selection.samples.offsets, selection.samples.times, selection.samples.values
     found: Rows = {}
     for row in range(len(selection.labels)):
@@ -180,11 +186,18 @@ class Life:
             await self._append(store, maintenance, [(KEYS[0], NOON + 9000, 1)])
 
     async def _second(self, clock: ManualClock) -> None:
-        async with opened(self.data, clock, RETENTION, self.runner) as (store, maintenance):
+        async with opened(self.data, clock, RETENTION, self.runner, TIERS) as (store, maintenance):
             await self._append(store, maintenance, [(KEYS[1], NOON + 9000, 2)])
             await clock.advance(1.6 * DAY_MS / 1000)
             self.diary.expires(store.oldest_kept(clock.now_ms()))
-            await self._step(maintenance, maintenance.expire)
+            for tiers in (
+                TIERS,
+                TIERS[1:],
+                (),
+            ):  # the first day becomes aggregates, then coarser ones, and then it goes
+                store.keep_for(RETENTION, tiers)
+                while await self._step(maintenance, maintenance.expire):
+                    await maintenance.close()
             await self._append(store, maintenance, [(key, clock.now_ms(), 7) for key in KEYS])
             store.head.seal()
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
