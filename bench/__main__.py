@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import disk, ingest, queries, scrape, small
+from bench import disk, ingest, queries, scrape, small, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "together": small.together,
     "memory": small.memory,
     "start": small.start_up,
+    "year": year.run,
 }
 
 

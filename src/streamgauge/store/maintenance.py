@@ -320,8 +320,9 @@ class Maintenance:
 
     async def _thin(self, plan: ThinningPlan) -> bool:
         """Put a block of aggregates in the place of others. False when nothing came of it."""
+        await self._changes.removals()
         if self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
-            return False  # as in `compact`
+            return False  # as in `compact`: a query keeps one of them
         parents = [meta.id for meta in plan.inputs]
         read = [*parents, plan.before.id] if plan.before else parents
         release = self._store.leases.acquire(read)
