@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import json
@@ -24,7 +25,10 @@ import pytest
 import streamgauge
 from streamgauge import __version__
 from streamgauge.cli import EXIT_CODES, cli, main
+from streamgauge.clock import ManualClock
+from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.settings import TABLE
+from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
 
 PROGRAM = [sys.executable, "-m", "streamgauge"]
 SOURCE = Path(streamgauge.__file__).resolve().parents[1]
@@ -183,6 +187,10 @@ def test_help_fits_a_terminal(command: Sequence[str]) -> None:
         (["query", "up", "--step", "0"], ["--step"]),
         (["query", "up", "--server", "http://", "--time", "1"], ["not the URL of a server", "http://127.0.0.1:4318"]),
         (["query", "up", "--server", "x", "--data", "y"], ["--server or --data"]),
+        (["delete"], ["SELECTOR", "streamgauge delete -h"]),
+        (["delete", "up", "--start", "-5m", "--end", "-10m"], ["--end is before --start"]),
+        (["delete", "up", "--end", "noon"], ["noon", "Unix seconds", "-5m"]),
+        (["delete", "up", "--server", "x", "--data", "y"], ["--server or --data"]),
         (["check-config", "nowhere.yml"], ["nowhere.yml", "cannot be read"]),
     ],
 )
@@ -193,7 +201,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], parts: li
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["inspect", "check", "compact", "query up --data", "serve --data"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "check", "compact", "query up --data", "delete up --data", "serve --data"]
+)
 def test_what_is_no_data_folder_is_said_and_left_alone(command: str, tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "tmp").mkdir()
@@ -252,6 +262,47 @@ def test_compact_writes_the_log_into_blocks(folder: Path, tmp_path: Path) -> Non
     shown = run("inspect", str(data)).stdout
     assert after["blocks"][0]["id"] in shown, "the name of a block must not be cut off"
     assert run("check", str(data)).returncode == 0
+
+
+def test_delete_says_what_it_will_delete_asks_and_deletes(folder: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(folder, tmp_path / "data")
+    where = ("--data", str(data))
+    typed = ("delete", 'node_load1{job="node"}', "node_load5", *where)
+    with mock.patch("sys.stdin", StringIO("n\n")):
+        result = run(*typed, "--end", "now")
+    assert result.returncode == 1
+    assert re.fullmatch(
+        rf"{re.escape(str(data))}: samples up to [\d-]+ [\d:]+ UTC of 2 series that match\n"
+        r'  node_load1\{job="node"\}\n  node_load5\n'
+        r"Delete them for good\? \[y/N\]: Nothing was deleted.\n",
+        result.stdout,
+    )
+    assert run("query", "count(node_load1)", *where, "--format", "csv").stdout.endswith(",1\n")
+    result = run(*typed, "--yes")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "samples of all times of 2 series" in result.stdout
+    assert re.search(r"\nDeleted \d+ samples of 2 series\. They are off the disk\.\n$", result.stdout)
+    assert run("query", "count(node_load1)", *where, "--format", "csv").stdout == "time,value\n"
+    assert run("query", "count(node_load15)", *where, "--format", "csv").stdout.endswith(",1\n")
+    assert run("check", str(data)).returncode == 0
+    assert "nothing to delete" in run(*typed, "--yes").stdout
+    says(run("delete", "sum(up)", *where, "--yes"), 2, "expected a series selector")
+
+
+def test_inspect_shows_deletions_that_wait(tmp_path: Path) -> None:
+    async def delete() -> None:
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, maintenance):
+            await store.append(batch_of(store, [(KEYS[0], NOON, 1), (KEYS[1], NOON + 1, 1)]))
+            await maintenance.delete([[Matcher("__name__", MatchOp.EQUAL, "up")]], NOON, NOON)
+
+    asyncio.run(delete())
+    text = run("inspect", str(tmp_path / "data")).stdout
+    at = "2023-11-14 12:00:00"
+    line = f"Deletion 1, hidden and not yet off the disk: 1 series, from {at} to {at} UTC, in 1 block at most\n"
+    assert line in text
+    assert "Series: 1\n" in text
+    (pending,) = json.loads(run("inspect", str(tmp_path / "data"), "--json").stdout)["tombstones"]
+    assert pending == {"id": 1, "min_time": NOON, "max_time": NOON, "series": 1, "blocks": 1}
 
 
 def test_check_finds_damage_and_exits_with_1(folder: Path, tmp_path: Path) -> None:
@@ -321,6 +372,24 @@ def test_commands_go_through_the_server_that_holds_the_folder(server: Server) ->
         "query", "--server", url.removeprefix("http://"), "vector(3)", "--time", "1", http_proxy=url[:-1]
     )
     assert by_folder == json.loads(without_scheme.stdout), "neither a scheme is needed nor a proxy asked"
+
+
+def test_deleting_goes_through_the_server_and_must_be_enabled_there(server: Server, tmp_path: Path) -> None:
+    typed = ("delete", "node_load1", "--data", str(server.data), "--end", "1970-01-01T00:00:00Z", "--yes")
+    assert "nothing to delete" in run(*typed).stdout
+    result = run("delete", "node_load1", "--data", str(server.data), "--start", "-1h", "--yes")
+    assert result.returncode == 1
+    assert "--enable-admin-api" in result.stderr
+    enabled = Server(tmp_path / "data", "--enable-admin-api")
+    enabled.wait_for("ready")
+    where = ("--data", str(enabled.data))
+    while run("query", *where, "node_load1", "--format", "csv").stdout.count("\n") < 2:
+        assert enabled.process.poll() is None
+    result = run("delete", "node_load1", *where, "--end", "now", "--yes")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("http://127.0.0.1:")
+    assert "of 1 series that match\n  node_load1\nDeleted: no query sees these samples any more." in result.stdout
+    enabled.stop()
 
 
 def test_a_held_folder_is_neither_compacted_nor_served_twice(server: Server) -> None:

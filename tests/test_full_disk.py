@@ -40,8 +40,8 @@ def fill(ballast: Path) -> None:
             file.write(bytes(4096))
 
 
-def start(data: Path, kept_free: str) -> ServerProcess:
-    return ServerProcess.start(data, ("--no-self-monitoring", "--min-free-bytes", kept_free))
+def start(data: Path, kept_free: str, *more: str) -> ServerProcess:
+    return ServerProcess.start(data, ("--no-self-monitoring", "--min-free-bytes", kept_free, *more))
 
 
 def samples(number: int) -> list[Series]:
@@ -89,6 +89,28 @@ def test_a_server_starts_on_a_full_disk(small_disk: Path) -> None:
         ballast.unlink()
         eventually(lambda: server.write(samples(1)).status == 204)
         assert stored(server) == 2000
+        server.process.terminate()
+        assert server.wait() == 0
+    assert check_folder(data) == []
+
+
+@pytest.mark.parametrize("kept_free", ["0", "8M"])
+def test_a_full_disk_deletes_nothing_until_it_has_room(small_disk: Path, kept_free: str) -> None:
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    everything = {"match[]": "m"}
+    with start(data, kept_free, "--enable-admin-api") as server:
+        assert server.write(samples(0)).status == 204
+        fill(ballast)
+        if kept_free != "0":
+            eventually(lambda: server.metric("streamgauge_read_only") == 1)
+        answer = server.post("/api/v1/admin/tsdb/delete_series", everything)
+        assert answer.status == 503, answer.text
+        assert stored(server) == 1000
+        ballast.unlink()
+        eventually(lambda: server.post("/api/v1/admin/tsdb/delete_series", everything).status == 204)
+        assert stored(server) is None
+        assert server.post("/api/v1/admin/tsdb/clean_tombstones").status == 204
+        assert server.metric("streamgauge_tombstones") == 0
         server.process.terminate()
         assert server.wait() == 0
     assert check_folder(data) == []

@@ -220,6 +220,32 @@ def compact(folder: str) -> None:
     compact_folder(folder)
 
 
+@cli.command(
+    short_help="Delete samples.",
+    epilog="""\b
+T is Unix seconds, RFC 3339 or a time before now:
+  1767225600, 2026-01-01T00:00:00Z, -5m, now
+""",
+)
+@click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True)
+@click.option("--start", metavar="T", help="First moment of what is deleted. Default: the first there is.")
+@click.option("--end", metavar="T", help="Last moment of what is deleted. Default: the last there is.")
+@click.option("--server", metavar="URL", help="Server to delete from. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder, through the server that holds it if one does.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(selectors: tuple[str, ...], **options: Any) -> int:
+    """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'.
+
+    Says what that is, and asks. Queries do not see it from then on; it is off the disk at once where no server holds
+    the folder, else within minutes. The server must run with --enable-admin-api.
+
+    Without --server and --data, ./streamgauge-data is used if it is there; else http://127.0.0.1:4318.
+    """
+    from streamgauge.commands.delete import run_delete
+
+    return run_delete(selectors, **options)
+
+
 @cli.command("check-config", short_help="Check a configuration file.")
 @click.argument("file", type=click.Path())
 def check_config(file: str) -> None:

@@ -30,6 +30,7 @@ from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.readings import store_readings, worker_readings
+from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
@@ -51,6 +52,10 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 30.0
 """How long requests that have begun may go on after SIGTERM."""
 
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter's lock once another wants it. With Python's own 5 ms, the event loop is
+that late for what is due whenever the committer, or who reads this host's metrics, runs Python."""
+
 HEAD_BYTES = 24
 """Of shared memory for a sample in memory: its 20, and what is being sorted exists twice."""
 
@@ -64,6 +69,7 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     logs.configure(settings.log_level, log_form(settings))
     for warning in (*config.warnings, *misspelt_variables(os.environ)):
         LOG.warning("%s", warning)
+    sys.setswitchinterval(SWITCH_SECONDS)
     server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
     asyncio.run(server.run(*address))
     return 0
@@ -89,7 +95,9 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
         from streamgauge.config import load_config
 
         config = load_config(Path(config_file), os.environ)
-    return config, resolve(flags, os.environ, config.own)
+    settings = resolve(flags, os.environ, config.own)
+    parse_rules(settings.retention_rules, settings.retention)
+    return config, settings
 
 
 def log_form(settings: Settings) -> logs.Form:
@@ -207,6 +215,7 @@ class _Server:
         settings = StoreSettings(
             retention=self._settings.retention,
             tiers=tiers_of(self._settings),
+            rules=parse_rules(self._settings.retention_rules, self._settings.retention),
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,

@@ -51,6 +51,12 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
     yield Reading.of(
         "streamgauge_damaged", "gauge", "Things on disk that could not be read and were set aside.", len(state.damage)
     )
+    yield Reading.of(
+        "streamgauge_tombstones",
+        "gauge",
+        "Deletions that hide samples and are not carried out on the disk yet.",
+        len(state.tombstones),
+    )
     refusing = float(store.refusal is not None)
     yield Reading.of("streamgauge_read_only", "gauge", "1 while writes are refused because of the disk.", refusing)
     yield from _by_resolution(state.blocks)
@@ -65,6 +71,14 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("blocks_dropped", "Blocks dropped by retention."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
+    deletions = maintenance.deletions.counts
+    for name, text in (
+        ("deletions", "Deletions made."),
+        ("deletions_refused", "Deletions refused because too many waited to be carried out."),
+        ("blocks_cleaned", "Blocks written anew or removed to carry deletions out."),
+        ("samples_deleted", "Samples that deletions took off the disk."),
+    ):
+        yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(deletions, name))
 
 
 def _by_resolution(blocks: Sequence[BlockMeta]) -> Iterator[Reading]:

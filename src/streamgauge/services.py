@@ -14,10 +14,11 @@ from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
-from streamgauge.model.source import Snapshot
+from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
-from streamgauge.query.requests import CardinalityQuery, Job
+from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
+from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
 from streamgauge.store.maintenance import Maintenance
@@ -159,7 +160,8 @@ class ServerServices:
         self._settings, self._config = settings, config
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
-            self.opened.store.keep_for(settings.retention, tiers_of(settings))
+            rules = parse_rules(settings.retention_rules, settings.retention)
+            self.opened.store.keep_for(settings.retention, rules, tiers_of(settings))
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -175,6 +177,7 @@ class ServerServices:
             state.flushed_through,
             state.damage,
             await self._cardinality(limit),
+            state.tombstones,
         )
 
     async def _cardinality(self, limit: int) -> dict[str, Any]:
@@ -184,6 +187,18 @@ class ServerServices:
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}
+
+    async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
+        await self._open().maintenance.delete(await self._matchers(matches), start, end)
+
+    async def _matchers(self, matches: Sequence[str]) -> list[list[Matcher]]:
+        """Selectors, parsed where a parser that fails takes no server with it."""
+        limits = http_options(self._settings, self._config).limits
+        answer = await self._workers.read(Job(SelectorsQuery(tuple(matches)), limits))
+        return [[Matcher(name, MatchOp(op), value) for name, op, value in each] for each in json.loads(answer)["data"]]
+
+    async def clean_tombstones(self) -> None:
+        await self._open().maintenance.clean_tombstones()
 
     def metrics_text(self) -> bytes:
         return self._metrics()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
     from streamgauge.ingest.scrape.job import ScrapeJob
@@ -55,6 +56,7 @@ class Settings:
     listen: str
     retention: int
     downsampling: tuple[tuple[int, int], ...]
+    retention_rules: tuple[str, ...]
     self_monitoring: bool
     insecure: bool
     enable_admin_api: bool
@@ -193,6 +195,14 @@ TABLE: tuple[Setting, ...] = (
         parse_tiers,
         "RESOLUTION:DURATION,…",
         "Aggregates that are kept of samples past their retention, and up to which age; off keeps none.",
+        True,
+    ),
+    Setting(
+        "retention_rules",
+        (),
+        split_rules,
+        "RULE,…",
+        'What is kept shorter than the rest: {job="debug"}: 1d. Of several that match, the first counts.',
         True,
     ),
     Setting(

@@ -23,6 +23,7 @@ from streamgauge.query.requests import (
     ParseQuery,
     Query,
     RangeQuery,
+    SelectorsQuery,
     SeriesQuery,
 )
 from streamgauge.testing import MemorySource
@@ -137,6 +138,16 @@ def test_series_are_those_that_match_any_of_the_selectors() -> None:
     limited = answer(SeriesQuery(("up",), 0, MINUTE, limit=1))
     assert len(limited["data"]) == 1
     assert limited["warnings"] == [TRUNCATED]
+
+
+def test_selectors_come_as_their_matchers() -> None:
+    found = data(SelectorsQuery(('up{job=~"a|b",instance!="1"}', '{job="ü"}')))
+    assert found == [
+        [["job", "=~", "a|b"], ["instance", "!=", "1"], ["__name__", "=", "up"]],
+        [["job", "=", "ü"]],
+    ]
+    with pytest.raises(BadInput, match="expected a series selector"):
+        body(SelectorsQuery(("up", "up + 1")))
 
 
 def test_label_names_are_those_in_use() -> None:

@@ -118,6 +118,8 @@ class InProcessServices:
         self.bad_config = ""
         self.reloads = 0
         self.pools: dict[str, ScrapePool] = {}
+        self.deleted: list[tuple[Sequence[str], int, int]] = []
+        self.cleaned = 0
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()
@@ -158,6 +160,12 @@ class InProcessServices:
 
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")
+
+    async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
+        self.deleted.append((matches, start, end))
+
+    async def clean_tombstones(self) -> None:
+        self.cleaned += 1
 
     def metrics_text(self) -> bytes:
         return b"# TYPE streamgauge_up gauge\nstreamgauge_up 1\n" * 100

@@ -479,6 +479,15 @@ def test_an_interrupted_split_counts_once() -> None:
     assert live_blocks(parts[:1]) == (parts[:1], [])
 
 
+def test_what_an_interrupted_deletion_wrote_takes_the_place_of_its_block() -> None:
+    """It has fewer samples, as half a split has: its list of tombstones tells the two apart."""
+    whole = replace(META, id="w", samples=10, tombstones=(3,))
+    cleaned = replace(META, id="c", samples=4, parents=("w",), tombstones=(5,))
+    assert live_blocks([whole, cleaned]) == ([cleaned], [whole])
+    half = replace(cleaned, id="h", tombstones=(3,))
+    assert live_blocks([whole, half]) == ([whole], [half])
+
+
 def test_ids_tell_the_day_and_differ() -> None:
     assert new_block_id(DAY, 3, 17).startswith("20241004-3-17-")
     assert new_block_id(-1, 3, 17).startswith("wide-3-17-")

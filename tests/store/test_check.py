@@ -13,8 +13,8 @@ from streamgauge.model.labels import key_of
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING
 from streamgauge.store.blocks import LocalBlocks
-from streamgauge.store.check import check_block, check_blocks
-from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.check import check_block, check_blocks, check_tombstones
+from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
 
 DAY = 20_000 * DAY_MS
 META = BlockMeta("b", 11, 20, 0, 0, DAY, False, 0, 0, 0, 0)
@@ -59,6 +59,8 @@ def test_a_good_block_has_no_problem(blocks: LocalBlocks) -> None:
         (replace(META, window=DAY + DAY_MS), "not all in its window"),
         (replace(META, level=1), "level 1 and 0 parents"),
         (replace(META, parents=("a",)), "level 0 and 1 parents"),
+        (replace(META, tombstones=(2, 1)), "do not ascend"),
+        (replace(META, tombstones=(0, 1)), "do not ascend"),
     ],
 )
 def test_a_footer_that_cannot_be(blocks: LocalBlocks, meta: BlockMeta, what: str) -> None:
@@ -147,3 +149,49 @@ def test_blocks_of_different_days_need_not_be_opened() -> None:
     assert check_blocks([today, tomorrow], open_nothing) == []
     late = replace(today, late=True)
     assert "a block is listed more than once" in check_blocks([late, late], open_nothing)
+
+
+# ---- deletions ------------------------------------------------------------------------------------------------------
+
+
+def tombstone(series: tuple[int, ...] = (1,), start: int = DAY, end: int = DAY, number: int = 3) -> Tombstone:
+    return Tombstone(number, 20, start, end, np.array(series, "<u4").tobytes())
+
+
+def test_a_deletion_that_waits_is_no_problem(blocks: LocalBlocks) -> None:
+    assert check_tombstones([tombstone()], [write(blocks)], 3, blocks.open) == []
+
+
+def test_a_deletion_that_was_carried_out_is_no_problem(blocks: LocalBlocks) -> None:
+    cleaned = write(blocks, replace(META, tombstones=(3,)), times=((0, 1), (1,), (0, 1)))
+    merged_with_later = replace(cleaned, id="m", last_commit=30)
+    assert check_tombstones([tombstone()], [cleaned, merged_with_later], 3, blocks.open) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        (tombstone(number=0), "its id is not above 0"),
+        (tombstone(start=DAY + 1), "its times run from"),
+        (tombstone(series=()), "take 0 bytes"),
+        (replace(tombstone(), series=b"123"), "take 3 bytes"),
+        (tombstone(series=(1, 1)), "do not ascend"),
+        (tombstone(series=(1, 3)), "means series 3, and none has an id above 2"),
+    ],
+)
+def test_a_deletion_that_cannot_be(wrong: Tombstone, what: str) -> None:
+    [problem] = check_tombstones([wrong], [META], 3, open_nothing)
+    assert problem.startswith(f"deletion {wrong.id}: ")
+    assert what in problem
+
+
+def test_a_block_that_lists_a_deletion_and_has_its_samples(blocks: LocalBlocks) -> None:
+    meta = write(blocks, replace(META, tombstones=(3,)))
+    [problem] = check_tombstones([tombstone(series=(1, 2))], [meta], 3, blocks.open)
+    assert problem == "deletion 3: block b lists it, and still has 2 of its samples"
+
+
+def test_a_block_that_lists_a_deletion_from_before_it(blocks: LocalBlocks) -> None:
+    meta = replace(META, first_commit=21, last_commit=30, tombstones=(3,))
+    [problem] = check_tombstones([tombstone()], [meta], 3, open_nothing)
+    assert "is of later commits" in problem

@@ -19,7 +19,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.errors import Overloaded
 from streamgauge.model.arrays import STALE_BITS, Floats, stale_mask
 from streamgauge.model.labels import key_of
-from streamgauge.model.source import AggregateKind, Horizon, NoMeter, Source
+from streamgauge.model.source import AggregateKind, Horizon, Matcher, MatchOp, NoMeter, Source
 from streamgauge.store import names
 from streamgauge.store.compact import CompactionPlan, plan_compaction
 from streamgauge.store.downsample import SPAN_MS, Dropping, ThinningPlan, next_step
@@ -34,6 +34,7 @@ from streamgauge.testing.lives import Row, batch_of, content, opened
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 DAY = 20_000 * DAY_MS
 MINUTE = 60_000
+HALF_AN_HOUR = 30 * MINUTE
 FINE, COARSE = 5 * MINUTE, 60 * MINUTE
 RETENTION = 3 * DAY_MS
 TIERS = (Tier(FINE, 5 * DAY_MS), Tier(COARSE, 9 * DAY_MS))
@@ -253,7 +254,7 @@ def test_samples_of_a_closed_day_are_not_taken(data: Path) -> None:
         await days(store, maintenance, clock, 6)
         closed = DAY + 3 * DAY_MS
         assert store.closed_through == closed == thinned_through(store.state.blocks)
-        store.keep_for(30 * DAY_MS, TIERS)
+        store.keep_for(30 * DAY_MS, tiers=TIERS)
         assert store.admitted()[0] == closed, "even though retention would have them now"
         with pytest.raises(Overloaded, match="closed by downsampling"):
             await store.append(batch_of(store, [(KEYS[0], closed - 1, bits(1.0))]))
@@ -284,7 +285,7 @@ def test_late_samples_in_memory_are_part_of_the_aggregates(data: Path) -> None:
 
 def test_a_backfill_over_many_days_is_thinned_day_by_day(data: Path) -> None:
     async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
-        store.keep_for(30 * DAY_MS, TIERS)
+        store.keep_for(30 * DAY_MS, tiers=TIERS)
         await clock.advance(20 * DAY_MS / 1000)
         await store.append(batch_of(store, [(KEYS[0], clock.now_ms(), bits(1.0))]))
         await flush(store, maintenance)
@@ -292,7 +293,7 @@ def test_a_backfill_over_many_days_is_thinned_day_by_day(data: Path) -> None:
         await store.append(batch_of(store, rows))
         await flush(store, maintenance)
         assert any(meta.window == -1 for meta in store.state.blocks)
-        store.keep_for(RETENTION, (Tier(COARSE, 100 * DAY_MS),))
+        store.keep_for(RETENTION, tiers=(Tier(COARSE, 100 * DAY_MS),))
         await expire(maintenance)
         times, last = column(store, AggregateKind.LAST)
         assert last[:17].tolist() == [float(day) for day in range(17)]
@@ -345,15 +346,60 @@ def test_an_increase_goes_on_over_midnight_and_over_the_end_of_a_series(data: Pa
     run(data, live)
 
 
+def test_a_deletion_takes_aggregates_whose_end_is_in_its_range(data: Path) -> None:
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        await days(store, maintenance, clock, 6)
+        first, end = DAY, DAY + DAY_MS + HALF_AN_HOUR
+        job = Matcher("job", MatchOp.EQUAL, "b")
+        await maintenance.delete([[job]], first, end - 1)
+        before = column(store, AggregateKind.COUNT)
+
+        def hidden() -> bool:
+            source, release = opened_source(store)
+            found = source.select([job], FIRST_TIME, LAST_TIME, NoMeter(), AggregateKind.COUNT).samples
+            release()
+            return int(found.times[0]) == end + FINE - 1 and len(found.times) == 2 * 288 - 6 + 3 * 1440
+
+        assert hidden()
+        while await maintenance.clean():
+            await maintenance.close()
+        assert store.state.tombstones == ()
+        assert hidden()
+        after = column(store, AggregateKind.COUNT)
+        assert (after[0], after[1].tolist()) == (before[0], before[1].tolist()), "the other series has lost nothing"
+        assert [meta.resolution for meta in thinned(store.state.blocks)] == [COARSE, FINE, FINE]
+
+    run(data, live)
+    assert check_folder(data) == []
+
+
+def test_a_day_that_a_deletion_waits_for_is_thinned_after_it(data: Path) -> None:
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        await clock.advance(DAY_MS / 1000)
+        await scrape(store, 0, lambda minute: 1.0)
+        await flush(store, maintenance)
+        await maintenance.delete([[Matcher("job", MatchOp.EQUAL, "a")]], DAY + MINUTE, DAY + 3 * MINUTE)
+        await clock.advance(3 * DAY_MS / 1000)
+        assert await expire(maintenance) == 0
+        assert await maintenance.clean()
+        await maintenance.close()
+        assert await expire(maintenance) == 1
+        _, counts = column(store, AggregateKind.COUNT)
+        assert counts[:3].tolist() == [2.0, 5.0, 5.0]
+
+    run(data, live)
+    assert check_folder(data) == []
+
+
 def test_off_drops_and_retention_for_ever_keeps(data: Path) -> None:
     async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
         await days(store, maintenance, clock, 6)
         before = store.state.blocks
-        store.keep_for(0, TIERS)
+        store.keep_for(0, tiers=TIERS)
         await clock.advance(30 * DAY_MS / 1000)
         assert await expire(maintenance) == 0
         assert store.state.blocks == before
-        store.keep_for(RETENTION + 30 * DAY_MS, ())
+        store.keep_for(RETENTION + 30 * DAY_MS, tiers=())
         assert await expire(maintenance) == 1
         assert thinned(store.state.blocks) == []
         assert raw(store.state.blocks) == raw(before)

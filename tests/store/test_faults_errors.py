@@ -40,6 +40,7 @@ QUIET = {
     "catalog.apply.after_commit",
     "flush.after_trim",
     "compact.after_remove",
+    "clean.after_remove",
     "retention.after_remove",
 }
 """Nobody hears of these: what was asked for is done, and the rest is tried again."""

@@ -124,6 +124,27 @@ def test_payloads_are_aligned_views_that_cannot_be_written(tmp_path: Path) -> No
         assert not column.flags.writeable
 
 
+def test_after_a_rotation_everything_before_it_can_be_trimmed(quick_path: Path) -> None:
+    log, _ = open_log(quick_path)
+    assert (log.rotate(), log.may_hold(5)) == (0, False)
+    append(log, 1)
+    append(log, 2)
+    assert log.rotate() == 2
+    append(log, 3)
+    assert len(files(quick_path)) == 2
+    assert [log.may_hold(commit) for commit in (0, 1, 2)] == [False, True, True]
+    log.trim(2)
+    assert [log.may_hold(commit) for commit in (1, 2, 3)] == [False, False, True]
+    assert log.rotate() == 3
+    log.trim(3)
+    assert (files(quick_path), log.may_hold(9)) == ([], False)
+    assert log.rotate() == 3
+    append(log, 4)
+    reopened, found = open_log(quick_path, flushed_through=3)
+    assert (found, not reopened.damage) == (plain(4), True)
+    assert [reopened.may_hold(commit) for commit in (3, 4)] == [False, True]
+
+
 def test_trim_removes_what_blocks_hold_and_no_more(quick_path: Path) -> None:
     fill(quick_path, 12)
     log, _ = open_log(quick_path)

@@ -1,5 +1,5 @@
-"""The store as a whole, against a dictionary: what was appended is what is read, through flushes, compactions,
-retention, wrong clocks and restarts."""
+"""The store as a whole, against a dictionary: what was appended and not deleted is what is read, through flushes,
+compactions, retention, wrong clocks and restarts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store.jobs import series_without_data
 from streamgauge.store.maintenance import CLOCK_JUMP_MS, IDLE_SECONDS, TRUST_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, Row, Rows, batch_of, content, content_of, opened
@@ -71,6 +71,9 @@ class Model:
         self.rows |= {(key, time): value for key, time, value in rows}
         self.metadata |= {entry.metric: entry for entry in metadata}
 
+    def delete(self, keys: set[bytes], start: int, end: int) -> None:
+        self.rows = {at: bits for at, bits in self.rows.items() if at[0] not in keys or not start <= at[1] <= end}
+
     def compare(self, store: Store) -> None:
         found = content(store, self.kept)
         assert found.items() <= self.rows.items()
@@ -85,6 +88,15 @@ class Model:
         release()
         expected = {at for at in found if at[0] == KEYS[0] and oldest <= at[1] <= self.clock.now_ms()}
         assert len(selected.samples.times) == len(expected)
+        if not store.head.rows:  # which tells of series no more than that they may have a sample
+            self.compare_series(store)
+
+    def compare_series(self, store: Store) -> None:
+        """No series is listed all of whose samples were deleted."""
+        snapshot, release = store.snapshot()
+        listed = snapshot.open(self.kept).series([], FIRST_TIME, LAST_TIME, NoMeter())
+        release()
+        assert {key_of(listed.labels(row)) for row in range(len(listed))} == {key for key, _ in self.rows}
 
 
 async def act(store: Store, maintenance: Maintenance, model: Model, what: str, chosen: random.Random) -> None:
@@ -114,6 +126,17 @@ async def act(store: Store, maintenance: Maintenance, model: Model, what: str, c
         await maintenance.compact_fully()
     elif what == "expire":
         await maintenance.expire()
+    elif what == "delete":
+        jobs = chosen.sample("abcdef", chosen.randrange(1, 4))
+        end = clock.now_ms() - chosen.choice((0, 0, 3600_000, DAY_MS))
+        start = end - chosen.choice((0, 3600_000, 2 * DAY_MS, 20 * DAY_MS))
+        await maintenance.delete([[Matcher("job", MatchOp("=~"), "|".join(jobs))]], start, end)
+        model.delete({key for key in KEYS if labels_of(key).get("job") in jobs}, start, end)
+    elif what == "clean":
+        await maintenance.clean()
+    elif what == "clean all":
+        await maintenance.clean_tombstones()
+        assert store.state.tombstones == (), "nothing reads what was to be cleaned"
     elif what == "time passes":
         await clock.advance(chosen.choice((60, 3600, 40_000, 90_000) if model.retention else (60, 900)))
     elif what == "the clock jumps":
@@ -149,6 +172,9 @@ STEPS = {
     "compact": 6,
     "compact fully": 1,
     "expire": 5,
+    "delete": 6,
+    "clean": 5,
+    "clean all": 1,
     "time passes": 6,
     "the clock jumps": 1,
     "restart": 2,

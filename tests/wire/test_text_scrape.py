@@ -278,3 +278,49 @@ def test_a_timestamp_that_is_too_large_is_no_timestamp(stamp: bytes) -> None:
 def test_zeros_before_a_timestamp_change_nothing() -> None:
     ((_, value, stamp),) = Target().rows(b"a 1 " + b"0" * 5000 + b"7\n")
     assert (value, stamp) == (1.0, 7)
+
+
+ODD_VALUES = [
+    b"1",
+    b"-0.5",
+    b"1e3",
+    b"+7",
+    b"NaN",
+    b"nan",
+    b"-Inf",
+    b"+inf",
+    b"Infinity",
+    b"0x1p3",
+    b"1_0",
+    b"1e999",
+    b"9" * 400,
+]
+NO_VALUES = [b"", b" 1", b"1 ", b"\t1", b"1\r", b"1 2", b"1 x", b"-nan", b"1e", b"one", b'{a="b"} 1', b"1\n", b"\xff"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b'b{l="x y"}', b'c{l="1"}']), st.booleans()), min_size=1, max_size=5),
+    st.lists(st.lists(st.sampled_from(ODD_VALUES + NO_VALUES), min_size=5, max_size=5), min_size=1, max_size=4),
+)
+def test_fuzz_whatever_stands_where_a_value_stood_reads_as_if_it_were_the_first(
+    lines: list[tuple[bytes, bool]], scrapes: list[list[bytes]]
+) -> None:
+    """The same lines again and again, each with another value: the quick way reads them, or leaves them to the slow."""
+    target = Target()
+
+    def body(values: list[bytes]) -> bytes:
+        return b"".join(
+            name + b" " + value + (b" 17" if stamped else b"") + b"\n"
+            for (name, stamped), value in zip(lines, values, strict=False)
+        )
+
+    def outcome(reader: Target, text: bytes) -> list[tuple[dict[bytes, bytes], str, int]] | str:
+        try:
+            return [(labels, repr(value), stamp) for labels, value, stamp in reader.rows(text)]
+        except BadInput as error:
+            return error.message
+
+    target.scrape(body([b"1"] * 5))
+    for values in scrapes:
+        text = body(values)
+        assert outcome(target, text) == outcome(Target(), text)

@@ -8,7 +8,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,17 @@ class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-    """The body of a JSON answer. With `parameters` it is a POST form, without a GET.
+def ask(server: str, path: str, parameters: Mapping[str, str | Sequence[str]] | None = None) -> Any:
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
     url = _url(server)
-    data = urllib.parse.urlencode(parameters).encode() if parameters is not None else None
+    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
     request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
-            return json.load(response)
+            return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
     except urllib.error.HTTPError as error:
         raise _error_of(error) from None
     except (OSError, http.client.HTTPException) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from streamgauge.commands.client import ask, server_of, who
 from streamgauge.commands.table import printable, table
+from streamgauge.commands.times import clock, span
 from streamgauge.durations import format_duration
 from streamgauge.errors import FolderInUse
 from streamgauge.settings import local_url
@@ -96,6 +96,7 @@ def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
             max((meta.last_commit for meta in snapshot.blocks), default=0),
             damage,
             cardinality(series, limit),
+            snapshot.tombstones,
         )
 
 
@@ -105,8 +106,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         rows = [
             (
                 block["id"] + _kind(block),
-                _clock(block["min_time"]),
-                _clock(block["max_time"]),
+                clock(block["min_time"]),
+                clock(block["max_time"]),
                 f"{block['series']:,}",
                 f"{block['samples']:,}",
                 f"{block['bytes']:,}",
@@ -123,6 +124,11 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"In the log, not in blocks yet: {_count(head['samples'], 'sample')}"
     yield f"Series: {head['series']:,}"
     yield f"Commits: {report['commit']:,}; blocks hold them up to {report['flushed_through']:,}"
+    for tombstone in report["tombstones"]:
+        yield (
+            f"Deletion {tombstone['id']}, hidden and not yet off the disk: {tombstone['series']:,} series, "
+            f"{span(tombstone['min_time'], tombstone['max_time'])}, in {_count(tombstone['blocks'], 'block')} at most"
+        )
     for title, key in (
         ("metric", "seriesCountByMetricName"),
         ("label pair", "seriesCountByLabelValuePair"),
@@ -152,12 +158,3 @@ def _totals(blocks: int, samples: int, size: int) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def _clock(milliseconds: int) -> str:
-    """In UTC, as days of blocks are; a time that the calendar does not reach, as its number."""
-    try:
-        moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{milliseconds} ms"
-    return moment.strftime("%Y-%m-%d %H:%M:%S")

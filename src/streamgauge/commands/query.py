@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,19 +10,17 @@ from typing import Any
 
 import click
 
-from streamgauge.commands.client import DEFAULT_SERVER, ask, server_of
+from streamgauge.commands.client import ask
+from streamgauge.commands.place import place_of
 from streamgauge.commands.show import show
 from streamgauge.commands.table import printable
+from streamgauge.commands.times import milliseconds, seconds
+from streamgauge.commands.times import moment as as_moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput
-from streamgauge.settings import BY_NAME, ENVIRONMENT_PREFIX
-from streamgauge.store.folder import require_data_folder
 
-SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 DEFAULT_POINTS = 200
 HOUR_MS = 3_600_000
-_MAX_MS = 1 << 53
-"""Of a time, either side of 1970: more than any calendar needs, and exact as a float of seconds."""
 
 
 def run_query(
@@ -55,34 +50,23 @@ def _parameters(form: str, moment: str | None, start: str | None, end: str | Non
     """Those of the query API, in seconds."""
     now = time.time_ns() // 1_000_000
     if start is None and end is None and step is None and form != "graph":
-        return {"time": _seconds(_moment(moment, now) if moment else now)}
+        return {"time": seconds(as_moment(moment, now) if moment else now)}
     if moment is not None:
         raise click.UsageError("--time asks for one moment; --start, --end, --step and graph ask for a range")
-    last = _moment(end, now) if end else now
-    first = _moment(start, now) if start else last - HOUR_MS
+    last = as_moment(end, now) if end else now
+    first = as_moment(start, now) if start else last - HOUR_MS
     if last < first:
         raise click.UsageError("--end is before --start")
     width = _step(step) if step else max(1000, -(-(last - first) // DEFAULT_POINTS // 1000) * 1000)
-    return {"start": _seconds(first), "end": _seconds(last), "step": _seconds(width)}
+    return {"start": seconds(first), "end": seconds(last), "step": seconds(width)}
 
 
 def _answer(expression: str, parameters: dict[str, str], server: str | None, data: str | None) -> dict[str, Any]:
-    """From whom the flags name, else whom the environment names, else a folder or a server in the usual place."""
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
-    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
-        data = BY_NAME["data"].default
-    if data is not None:
-        folder = Path(data)
-        require_data_folder(folder)
-        server = server_of(folder)
-        if server is None:
-            return _from_folder(folder, expression, parameters)
+    place = place_of(server, data)
+    if isinstance(place, Path):
+        return _from_folder(place, expression, parameters)
     path = "/api/v1/query_range" if "step" in parameters else "/api/v1/query"
-    answer: dict[str, Any] = ask(server or DEFAULT_SERVER, path, {"query": expression, **parameters})
+    answer: dict[str, Any] = ask(place, path, {"query": expression, **parameters})
     return answer
 
 
@@ -101,40 +85,11 @@ def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> d
     return answer
 
 
-def _moment(text: str, now: int) -> int:
-    """ms of Unix seconds, RFC 3339, `now`, or a duration before now such as -5m."""
-    if text == "now":
-        return now
-    if text.startswith("-") and text[1:2].isdigit() and text[-1:].isalpha():
-        return now - parse_duration(text[1:])
-    try:
-        return _milliseconds(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-        return round((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        raise BadInput(f'"{text}" is not a time; write Unix seconds, 2026-01-31T12:00:00Z or -5m') from None
-
-
 def _step(text: str) -> int:
     try:
-        width = _milliseconds(text)
+        width = milliseconds(text)
     except ValueError:
         width = parse_duration(text)
     if width <= 0:
         raise BadInput("--step must be longer than 0")
     return width
-
-
-def _milliseconds(text: str) -> int:
-    """Of seconds as a number. Raises ValueError, also for one that no time can have."""
-    seconds = float(text)
-    if not math.isfinite(seconds) or abs(seconds) > _MAX_MS / 1000:
-        raise ValueError(text)
-    return round(seconds * 1000)
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}"

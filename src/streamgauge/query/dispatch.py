@@ -32,6 +32,7 @@ from streamgauge.query.requests import (
     ParseQuery,
     RangeQuery,
     RawQuery,
+    SelectorsQuery,
     SeriesQuery,
 )
 from streamgauge.query.result import Matrix, RangeVector, Result, Vector
@@ -73,6 +74,8 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
             return _json(json_data(format_query(text)))
         case ParseQuery(text):
             return _json(json_data(parse_tree(text)))
+        case SelectorsQuery(matches):
+            return _json(json_data([[[m.name, m.op.value, m.value] for m in each] for each in _selectors(matches)]))
         case CardinalityQuery(limit):
             return _json(json_data(cardinality(source.series([], *ALL_TIME, budget), limit)))
         case FederateQuery() as query:

@@ -68,6 +68,14 @@ class ParseQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectorsQuery:
+    """The matchers of series selectors, each as [name, operator, value]: for whoever selects elsewhere than in a
+    worker, where text is not parsed."""
+
+    matches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FederateQuery:
     """/federate: the latest sample of each matching series, as exposition text. `types` is metric name to type."""
 
@@ -113,6 +121,7 @@ Query = (
     | LabelValuesQuery
     | FormatQuery
     | ParseQuery
+    | SelectorsQuery
     | FederateQuery
     | CardinalityQuery
     | RawQuery

@@ -24,11 +24,12 @@ from streamgauge.query.requests import (
     RangeQuery,
     RawQuery,
     RunningQuery,
+    SelectorsQuery,
     SeriesQuery,
 )
 from streamgauge.query.spool import AnswerStream
 
-_SMALL = (InstantQuery, SeriesQuery, LabelNamesQuery, LabelValuesQuery, FormatQuery, ParseQuery)
+_SMALL = (InstantQuery, SeriesQuery, LabelNamesQuery, LabelValuesQuery, FormatQuery, ParseQuery, SelectorsQuery)
 _TEXT_LENGTH = 1000
 """Whoever asks may send a megabyte; the list and the log show who it was, not all of it."""
 
@@ -120,6 +121,8 @@ def _words(query: Query) -> str:
             return " ".join((f"values of label {query.label}", *query.matches))
         case FederateQuery():
             return " ".join(("federate", *query.matches))
+        case SelectorsQuery():
+            return " ".join(("selectors", *query.matches))
         case CardinalityQuery():
             return "cardinality"
         case RawQuery():

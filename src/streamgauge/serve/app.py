@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
 from streamgauge.serve.console import Console
+from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
@@ -52,6 +53,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
+    table += DeletionApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

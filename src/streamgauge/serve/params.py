@@ -126,6 +126,12 @@ def _parse(raw: bytes) -> list[tuple[str, str]]:
         raise BadInput(f"a request has at most {MAX_PARAMETERS} parameters") from None
 
 
+def check_order(start: int, end: int) -> None:
+    """Raises BadInput for a range of times that ends before it begins."""
+    if end < start:
+        raise BadInput('invalid parameter "end": end timestamp must not be before start timestamp')
+
+
 def parse_time(text: str) -> int | None:
     """Unix seconds or RFC 3339, as ms; None when it is neither or out of range."""
     if _FLOAT.fullmatch(text):

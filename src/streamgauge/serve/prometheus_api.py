@@ -24,7 +24,7 @@ from streamgauge.query.requests import (
 )
 from streamgauge.serve.answers import QueryAnswer, accepted_encoding, body_answer, json_answer
 from streamgauge.serve.endpoint import GET_OR_POST, Endpoint
-from streamgauge.serve.params import MAX_TIME, MIN_TIME, Params, quoted, unescape_label_name
+from streamgauge.serve.params import MAX_TIME, MIN_TIME, Params, check_order, quoted, unescape_label_name
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -71,7 +71,7 @@ class PrometheusApi:
     async def query_range(self, request: Request, params: Params) -> Response:
         limit, lookback = params.limit(), self._lookback(params)
         start, end = params.time("start"), params.time("end")
-        _check_order(start, end)
+        check_order(start, end)
         step = params.duration("step")
         if step is None:
             raise BadInput('invalid parameter "step": cannot parse "" to a valid duration')
@@ -86,7 +86,7 @@ class PrometheusApi:
 
     async def query_exemplars(self, request: Request, params: Params) -> Response:
         params.text("query")
-        _check_order(params.time("start", MIN_TIME), params.time("end", MAX_TIME))
+        check_order(params.time("start", MIN_TIME), params.time("end", MAX_TIME))
         return await json_answer(request, [])
 
     async def format_query(self, request: Request, params: Params) -> Response:
@@ -163,7 +163,7 @@ class PrometheusApi:
 def _selection(params: Params) -> tuple[int, int, int, tuple[str, ...]]:
     limit = params.limit()
     start, end = params.time("start", MIN_TIME), params.time("end", MAX_TIME)
-    _check_order(start, end)
+    check_order(start, end)
     return limit, start, end, params.all("match[]")
 
 
@@ -174,11 +174,6 @@ def _takes_utf8_names(accept: str) -> bool:
         if media == "text/plain" and "escaping=allow-utf-8" in parameters:
             return True
     return False
-
-
-def _check_order(start: int, end: int) -> None:
-    if end < start:
-        raise BadInput('invalid parameter "end": end timestamp must not be before start timestamp')
 
 
 def _whole_number(params: Params, name: str) -> int:

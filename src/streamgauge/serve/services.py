@@ -103,5 +103,12 @@ class Services(Protocol):
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""
 
+    async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
+        """Delete the samples with start <= time <= end (ms) of the series that any of the selectors selects: what was
+        acknowledged before is seen by nobody when this returns."""
+
+    async def clean_tombstones(self) -> None:
+        """Take everything off the disk that was deleted, but for what a query reads."""
+
     def metrics_text(self) -> bytes:
         """The server's own metrics in the Prometheus text format."""

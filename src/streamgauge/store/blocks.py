@@ -112,7 +112,8 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
 
     A compaction that was interrupted leaves parents beside their output. Where the output is whole the parents go,
     otherwise the output does. Several outputs share their parent only where a late block was split by days, and are
-    whole when they have as many samples as it. A block of aggregates always stands for its parents.
+    whole when they have as many samples as it. What a deletion was carried out in is one output, and lists a tombstone
+    that its parent does not; a block of aggregates is one, too.
     """
     by_id = {meta.id: meta for meta in found}
     outputs: defaultdict[tuple[str, ...], list[BlockMeta]] = defaultdict(list)
@@ -121,10 +122,16 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
     superseded: set[str] = set()
     for parents, children in outputs.items():
         present = [by_id[parent] for parent in parents if parent in by_id]
-        split = children[0].resolution == 0 and len(parents) == 1
-        if split and present and sum(child.samples for child in children) < present[0].samples:
+        if len(parents) == 1 and present and _is_part(children, present[0]):
             superseded.update(child.id for child in children)
         else:
             superseded.update(parent.id for parent in present)
     live = [meta for meta in found if meta.id not in superseded]
     return live, [by_id[block_id] for block_id in sorted(superseded)]
+
+
+def _is_part(children: Sequence[BlockMeta], parent: BlockMeta) -> bool:
+    """Whether a split of a block was interrupted."""
+    cleaned = any(set(child.tombstones) - set(parent.tombstones) for child in children)
+    thinner = any(child.resolution for child in children)
+    return not cleaned and not thinner and sum(child.samples for child in children) < parent.samples

@@ -24,12 +24,14 @@ class Change:
     visible: makes the change visible; called on the event loop once it is durable.
     written: the new blocks. They are removed if the change comes to nothing.
     needs: ids of blocks without which it comes to nothing.
+    still: whether it may be made; asked on the event loop when its turn has come. False: it comes to nothing.
     """
 
     apply: Callable[[], None]
     visible: Callable[[], None]
     written: Sequence[BlockMeta] = ()
     needs: Sequence[str] = ()
+    still: Callable[[], bool] = lambda: True
 
 
 class Changes:
@@ -53,7 +55,7 @@ class Changes:
             await self._settle()
 
     async def make(self, change: Change) -> bool:
-        """Make a change. False when a block that it needs went meanwhile.
+        """Make a change. False when a block that it needs went meanwhile, or it may not be made any more.
 
         Raises StorageError; if the change had begun, the next call or `settle` finishes it.
         """
@@ -63,7 +65,8 @@ class Changes:
             except Exception:
                 await self._discard(change.written)
                 raise
-            if not {meta.id for meta in self._store.state.blocks}.issuperset(change.needs):
+            live = {meta.id for meta in self._store.state.blocks}
+            if not live.issuperset(change.needs) or not change.still():
                 await self._discard(change.written)
                 return False
             self._unsettled = change

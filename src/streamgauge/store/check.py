@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +15,11 @@ from streamgauge.errors import StorageError
 from streamgauge.store.block_format import MAX_ROW_GROUP
 from streamgauge.store.block_merge import merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.clean import samples_left
+from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
 from streamgauge.store.ranges import starts_of
 from streamgauge.store.resolutions import end_of, raw, thinned, thinned_through
+from streamgauge.store.tombstones import applies, series_of
 
 
 def check_block(reader: LocalBlockReader) -> list[str]:
@@ -50,6 +53,8 @@ def _check_meta(meta: BlockMeta) -> Iterator[str]:
         yield f"its times {meta.min_time} to {meta.max_time} are not all in its window {meta.window}"
     if (meta.level == 0) != (not meta.parents):
         yield f"it has level {meta.level} and {len(meta.parents)} parents"
+    if list(meta.tombstones) != sorted(set(meta.tombstones)) or any(number < 1 for number in meta.tombstones):
+        yield f"the deletions that it lists, {meta.tombstones}, do not ascend from 1"
 
 
 def _check_aggregates(meta: BlockMeta) -> Iterator[str]:
@@ -57,8 +62,8 @@ def _check_aggregates(meta: BlockMeta) -> Iterator[str]:
         yield f"its resolution {meta.resolution} does not divide a day"
     if meta.late or meta.level == 0:
         yield "it has aggregates, and is late or from a flush"
-    if not meta.window <= meta.min_time < meta.window + DAY_MS:
-        yield f"its first time {meta.min_time} is not in its window {meta.window}"
+    if meta.min_time < meta.window:  # what was before the first that is left may have been deleted
+        yield f"its first time {meta.min_time} is before its window {meta.window}"
 
 
 def _check_series(reader: LocalBlockReader) -> Iterator[str]:
@@ -177,3 +182,57 @@ def _bounds_overlap(readers: Sequence[LocalBlockReader]) -> bool:
     order = np.lexsort((low, ids))
     ids, low, high = ids[order], low[order], high[order]
     return bool(((ids[1:] == ids[:-1]) & (low[1:] <= high[:-1])).any())
+
+
+# ---- deletions ------------------------------------------------------------------------------------------------------
+
+
+def check_tombstones(
+    tombstones: Sequence[Tombstone],
+    metas: Sequence[BlockMeta],
+    next_series_id: int,
+    open_block: Callable[[str], LocalBlockReader],
+) -> list[str]:
+    """Every violated invariant of deletions that wait, as sentences. Reads rows only of blocks in which one was carried
+    out."""
+    problems = []
+    for tombstone in tombstones:
+        wrong = [*_check_tombstone(tombstone, next_series_id)]
+        if not wrong:
+            wrong = [problem for meta in metas for problem in _check_applied(tombstone, meta, open_block)]
+        problems += [f"deletion {tombstone.id}: {problem}" for problem in wrong]
+    return problems
+
+
+def _check_tombstone(tombstone: Tombstone, next_series_id: int) -> Iterator[str]:
+    if tombstone.id < 1:
+        yield "its id is not above 0"
+    if tombstone.start > tombstone.end:
+        yield f"its times run from {tombstone.start} to {tombstone.end}"
+    if not tombstone.series or len(tombstone.series) % 4:
+        yield f"its series ids take {len(tombstone.series)} bytes"
+        return
+    ids = series_of(tombstone)
+    if (ids[1:] <= ids[:-1]).any():
+        yield "its series ids do not ascend"
+    if int(ids[-1]) >= next_series_id:
+        yield f"it means series {ids[-1]}, and none has an id above {next_series_id - 1}"
+
+
+def _check_applied(
+    tombstone: Tombstone, meta: BlockMeta, open_block: Callable[[str], LocalBlockReader]
+) -> Iterator[str]:
+    """A block that lists a tombstone has no sample that it means, unless it also has later commits."""
+    if tombstone.id not in meta.tombstones:
+        return
+    if meta.first_commit > tombstone.commit:
+        yield f"block {meta.id} lists it, and is of later commits"
+    elif applies(tombstone, replace(meta, tombstones=())):
+        try:
+            with open_block(meta.id) as reader:
+                left = samples_left(reader, [tombstone])
+        except StorageError as error:
+            yield error.message
+            return
+        if left < meta.samples:
+            yield f"block {meta.id} lists it, and still has {meta.samples - left} of its samples"

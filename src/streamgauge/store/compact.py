@@ -5,7 +5,9 @@ What keeps it correct, given that a late block wins over a normal one and a late
 - normal blocks are disjoint, so any of them may be merged;
 - late blocks are merged with each other only where no other late block of the same days stands between them;
 - late blocks are merged into normal ones only all together, with every block of that day;
-- a late block over several days is split into late blocks of one day, which keep its commit numbers.
+- a late block over several days is split into late blocks of one day, which keep its commit numbers;
+- a block that a deletion waits for is not compacted: what comes out could have later commits than the deletion means.
+  `clean` rewrites it first, alone. Whoever carries out a plan sees to that.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from streamgauge.model.arrays import Bools
 from streamgauge.store.block_format import new_block_id
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series, sample_rows
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import BlockWriter, Encoding, EncodingTrial
+from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding, EncodingTrial
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import DAY_MS, BlockMeta, Rows
@@ -53,6 +55,11 @@ class CompactionPlan:
     late: bool  # what comes out is late
     split: bool = False
     lasting: bool = False  # what comes out is a day that has ended, in one block: worth compressing well
+
+    @property
+    def reads(self) -> tuple[BlockMeta, ...]:
+        """Every block that it takes something from."""
+        return self.inputs
 
     @property
     def samples(self) -> int:
@@ -220,7 +227,7 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
         with ExitStack() as stack:
             readers = [stack.enter_context(blocks.open(meta.id)) for meta in plan.inputs]
             series = merge_series(readers)
-            encoding = _best_encoding(readers, series, plan.lasting)
+            encoding = best_encoding(readers, series, plan.lasting)
             if plan.split:
                 _split(plan, readers, series, blocks, encoding, written)
             else:
@@ -234,7 +241,10 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     return written
 
 
-def _best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
+def best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
+    """The encodings that make rows of the blocks smallest; at higher levels where what is written will last."""
+    if readers[0].meta.resolution:
+        return FLUSH_ENCODING  # that of aggregates is not tried
     trial = EncodingTrial()
     for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
         trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)
@@ -302,4 +312,5 @@ def _output(plan: CompactionPlan, window: int) -> BlockMeta:
         samples=0,
         bytes=0,
         parents=tuple(meta.id for meta in plan.inputs),
+        tombstones=tuple(sorted({applied for meta in plan.inputs for applied in meta.tombstones})),
     )

@@ -36,6 +36,11 @@ class ThinningPlan:
     before: BlockMeta | None = None  # where inputs are of samples: the block of aggregates up to where they begin
 
     @property
+    def reads(self) -> tuple[BlockMeta, ...]:
+        """Every block that it takes something from."""
+        return (*self.inputs, self.before) if self.before else self.inputs
+
+    @property
     def window(self) -> int:
         return min(meta.window for meta in self.inputs)
 

@@ -55,10 +55,19 @@ def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     if not runs:
         return no_ids(), empty_samples()
     columns, meter = [_sorted(_open(run)) for run in runs], NoMeter()
+    if len(columns) == 1 and _has_no_repetition(columns[0]):
+        return columns[0].ids, Samples(columns[0].starts.astype(np.int64), columns[0].times, columns[0].values)
     series = _union([run.ids for run in columns])
     chosen = _Chosen(series)
     parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None, meter)) is not None]
     return series, merge(len(series), parts, meter, threads=1)
+
+
+def _has_no_repetition(columns: SortedColumns) -> bool:
+    """Whether no series has two samples of one time."""
+    ascends = columns.times[1:] > columns.times[:-1]
+    ascends[columns.starts[1:-1] - 1] = True  # from one series to the next
+    return bool(ascends.all())
 
 
 class _Chosen:
@@ -164,6 +173,14 @@ def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64
 def _union(ids: Sequence[UInt32s]) -> UInt32s:
     """The distinct ids, ascending. Unlike np.unique it does not hold the interpreter's lock."""
     everything = np.concatenate(ids) if ids else np.empty(0, np.uint32)
+    if not len(everything):
+        return everything
+    low, high = everything.min(), everything.max()
+    if int(high) - int(low) < _TABLE_ITEMS + _TABLE_ITEMS_PER_ID * len(everything):
+        flags = np.zeros(int(high) - int(low) + 1, np.bool_)
+        flags[everything - low] = True
+        distinct: UInt32s = np.flatnonzero(flags).astype(np.uint32) + low
+        return distinct
     everything.sort()
     first = np.ones(len(everything), np.bool_)
     first[1:] = everything[1:] != everything[:-1]

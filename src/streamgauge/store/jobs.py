@@ -11,7 +11,9 @@ import numpy as np
 
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import UInt32s
+from streamgauge.model.source import Matcher
 from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.clean import Cleaned, perform_clean
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
 from streamgauge.store.downsample import ThinningPlan
@@ -20,10 +22,11 @@ from streamgauge.store.head_view import head_series, rows_of
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import ViewCache
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta
+from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta, Tombstone, no_ids
 from streamgauge.store.runs import Run
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.thinning import perform_thinning
+from streamgauge.store.tombstones import applying, would_lose
 from streamgauge.store.watermarks import Watermarks
 
 
@@ -70,6 +73,50 @@ def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
 def run_thinning(data: Path, plan: ThinningPlan) -> BlockMeta:
     """Write a block of aggregates. It counts for nothing until the catalog names it."""
     return perform_thinning(plan, LocalBlocks(data))
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionOrder:
+    """Samples to delete: start <= time <= end (ms), of the series that match any of the sets, and none of `spared`."""
+
+    matcher_sets: Sequence[Sequence[Matcher]]
+    start: int
+    end: int
+    spared: Sequence[Sequence[Matcher]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """Series, ascending, that may have such samples in blocks, and the ids of those blocks."""
+
+    series: UInt32s
+    blocks: tuple[str, ...]
+
+
+def what_is_affected(snapshot: StoreSnapshot, order: DeletionOrder) -> Affected:
+    """What a deletion would take from the blocks that it has not lost already. Raises BadInput and Corrupt."""
+    view, blocks = ViewCache().open(snapshot.index), LocalBlocks(snapshot.data)
+    matching = np.zeros(view.rows, np.bool_)
+    for matchers in order.matcher_sets:
+        matching[view.match(matchers)] = True
+    for matchers in order.spared:
+        matching[view.match(matchers)] = False
+    ids = view.ids(np.flatnonzero(matching))
+    lost: list[UInt32s] = [no_ids()]
+    affected: list[str] = []
+    for meta in snapshot.blocks if len(ids) else ():
+        if meta.min_time <= order.end and meta.max_time >= order.start:
+            with blocks.open(meta.id) as reader:
+                found = would_lose(reader, ids, order.start, order.end, applying(snapshot.tombstones, meta))
+            if len(found):
+                lost.append(found)
+                affected.append(meta.id)
+    return Affected(np.unique(np.concatenate(lost)), tuple(affected))
+
+
+def run_clean(data: Path, meta: BlockMeta, tombstones: Sequence[Tombstone]) -> Cleaned:
+    """Write a block without what was deleted. It counts for nothing until the catalog names it."""
+    return perform_clean(meta, tombstones, LocalBlocks(data))
 
 
 def series_without_data(snapshot: StoreSnapshot) -> UInt32s:

@@ -108,6 +108,16 @@ class SegmentLog:
             closed -= 1
             hit("log.trim.after_remove")
 
+    def rotate(self) -> int:
+        """See `ports.Log`."""
+        if self._fd is not None and self._segments[-1].end > HEADER_BYTES:
+            self.close()
+        return self._last_commit
+
+    def may_hold(self, through: int) -> bool:
+        """See `ports.Log`."""
+        return any(segment.after < through for segment in self._segments if segment.end > HEADER_BYTES)
+
     def close(self) -> None:
         """Close the open segment. Everything in it is synced already."""
         if self._fd is not None:
@@ -149,7 +159,8 @@ class SegmentLog:
             with suppress(StorageError):
                 fs.remove_file(path)
             raise
-        self._segments.append(Segment(sequence, path, header.mark, HEADER_BYTES, self._last_commit))
+        last = self._last_commit
+        self._segments.append(Segment(sequence, path, header.mark, HEADER_BYTES, last, after=last))
         self._fd = fd
 
     def _abandon(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeping the store in shape: flush, compaction, retention, and coming back from a full disk.
+"""Keeping the store in shape: flush, compaction, deletion, retention, and coming back from a full disk.
 
 Blocks are written by the helper process and become part of the store by a `Change`.
 """
@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
+from streamgauge.model.source import Matcher
 from streamgauge.store import fs
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
+from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
 from streamgauge.store.failpoints import hit
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import (
+    DeletionOrder,
     FlushOrder,
     FlushResult,
     find_damage,
@@ -32,10 +36,11 @@ from streamgauge.store.jobs import (
     series_without_data,
 )
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange
 from streamgauge.store.resolutions import raw
-from streamgauge.store.retention import expired
+from streamgauge.store.retention import RetentionRule, expired
 from streamgauge.store.store import Store
+from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
 
 LOG = logging.getLogger(__name__)
@@ -87,15 +92,30 @@ class Maintenance:
         self._clock = clock
         self._changes = Changes(store, blocks)
         self._flushing = asyncio.Lock()
+        self._rewriting = asyncio.Lock()  # blocks are being replaced by others of the same samples
         self._flush_error: StorageError | None = None  # why the last flush failed
         self._suspicions: set[str] = set()  # errors that name blocks
         self._suspected = asyncio.Event()
+        self._pruning = asyncio.Lock()
+        self._kept_from: dict[tuple[RetentionRule, ...], int] = {}  # the first day (ms), by a rule and those before it
         self._may_prune = False  # blocks went since series without data were last looked for
         self._wall_ms = clock.now_ms()
         self._monotonic = clock.monotonic()
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
+        self.deletions = Deletions(
+            store,
+            catalog,
+            log,
+            self._changes,
+            flusher,
+            compacter,
+            self.flush_all,
+            self._flushing,
+            self._rewriting,
+            self._remove_written,
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -208,8 +228,9 @@ class Maintenance:
         while True:
             worked = True
             while worked:
-                worked = await self._try(self.expire)
-                worked = await self._try(self.compact) or worked
+                worked = False
+                for step in (self.expire, self.clean, self.compact):
+                    worked = await self._try(step) or worked
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
@@ -229,14 +250,19 @@ class Maintenance:
 
     async def compact(self) -> bool:
         """One compaction, if one is worth it. False when none is."""
-        await self._changes.settle()
-        idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
-        plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
-        if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
-            # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
-            # parents, so that must not be replaced in turn while a query keeps one of them.
-            return False
-        return await self._perform(plan)
+        async with self._rewriting:
+            await self._changes.settle()
+            idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
+            plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
+            if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
+                # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
+                # parents, so that must not be replaced in turn while a query keeps one of them.
+                return False
+            return self._is_clean(plan) and await self._perform(plan)
+
+    def _is_clean(self, plan: CompactionPlan | ThinningPlan) -> bool:
+        """Whether no deletion waits for one of the plan's blocks, also one that came since it was made."""
+        return not any(self.deletions.waits_for(meta) for meta in plan.reads)
 
     async def _perform(self, plan: CompactionPlan) -> bool:
         """Carry a plan out. False when nothing came of it."""
@@ -264,21 +290,54 @@ class Maintenance:
             self.counts.compactions += 1
             self._changes.dispose(parents, lambda: hit("compact.after_remove"))
 
-        return await self._changes.make(Change(apply, visible, written, parents))
+        still = partial(self._is_clean, plan)
+        return await self._changes.make(Change(apply, visible, written, parents, still))
 
     async def compact_fully(self) -> None:
-        """Write the whole head and compact everything into one block a day. For a store that nobody writes to."""
+        """Write the whole head, carry out deletions and compact everything into one block a day. For a store that
+        nobody writes to or reads from."""
         await self.flush_all()
-        while (plan := full_plan(self._store.state.blocks)) is not None:
-            await self._perform(plan)
+        await self.clean_tombstones()
+        async with self._rewriting:
+            while (plan := full_plan(self._store.state.blocks)) is not None and await self._perform(plan):
+                await self._changes.removals()
+
+    # ---- deletion ---------------------------------------------------------------------------------------------------
+
+    async def delete(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> Deleted:
+        """See `Deletions.delete`."""
+        try:
+            return await self.deletions.delete(matcher_sets, start, end)
+        except Corrupt as error:
+            self.suspect(error.message)
+            raise
+
+    async def clean(self) -> bool:
+        """Carry deletions out in one block. False when there is nothing to do."""
+        try:
+            cleaned = await self.deletions.clean()
+        except Corrupt as error:
+            LOG.error("a deletion met damaged data: %s", error.message)
+            return await self.look_for_damage(error.message) > 0
+        self._may_prune = self._may_prune or cleaned
+        return cleaned
+
+    async def clean_tombstones(self) -> None:
+        """Carry out every deletion, and forget the series that have no data any more. What a query still reads stays on
+        the disk until it ends. Raises StorageError and Overloaded."""
+        while await self.clean():
             await self._changes.removals()
+        if self._may_prune:
+            await self._prune_series()
 
     async def check(self) -> list[str]:
-        """What is wrong with the live blocks."""
-        metas = self._store.state.blocks
+        """What is wrong with the live blocks, and with the deletions that wait."""
+        metas, tombstones = self._store.state.blocks, self._store.state.tombstones
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
-            problems = await self._compacter.run(check_live_blocks, self._store.data, metas)
+            problems = await self._compacter.run(
+                check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
+            )
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
@@ -293,8 +352,10 @@ class Maintenance:
         settings = self._store.settings
         if settings.tiers and not await self._write_before(expired_days_end(now, settings.retention)):
             return False
-        step = next_step(self._store.state.blocks, now, settings.retention, settings.tiers)
-        done = step is not None and await self._take(step)
+        async with self._rewriting:
+            step = next_step(self._store.state.blocks, now, settings.retention, settings.tiers)
+            done = step is not None and await self._take(step)
+        await self._expire_by_rules(now)
         if self._may_prune:
             await self._prune_series()
         return done
@@ -315,16 +376,15 @@ class Maintenance:
         if isinstance(step, Dropping):
             return await self._changes.make(self._dropped([meta.id for meta in step.gone]))
         if isinstance(step, CompactionPlan):
-            return await self._perform(step)
-        return await self._thin(step)
+            return self._is_clean(step) and await self._perform(step)
+        return self._is_clean(step) and await self._thin(step)
 
     async def _thin(self, plan: ThinningPlan) -> bool:
         """Put a block of aggregates in the place of others. False when nothing came of it."""
         await self._changes.removals()
         if self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
             return False  # as in `compact`: a query keeps one of them
-        parents = [meta.id for meta in plan.inputs]
-        read = [*parents, plan.before.id] if plan.before else parents
+        parents, read = [meta.id for meta in plan.inputs], [meta.id for meta in plan.reads]
         release = self._store.leases.acquire(read)
         try:
             written = await self._compacter.run(run_thinning, self._store.data, plan)
@@ -348,7 +408,22 @@ class Maintenance:
             self.counts.days_thinned += plan.inputs[0].resolution == 0
             self._changes.dispose(parents, lambda: hit("thin.after_remove"))
 
-        return await self._changes.make(Change(apply, visible, [written], read))
+        still = partial(self._is_clean, plan)
+        return await self._changes.make(Change(apply, visible, [written], read, still))
+
+    async def _expire_by_rules(self, now: int) -> None:
+        """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at
+        most. What comes late goes with the next day."""
+        rules = self._store.settings.rules
+        kept_from: dict[tuple[RetentionRule, ...], int] = {}
+        for place, rule in enumerate(rules):
+            first_day = (now - rule.retention) // DAY_MS * DAY_MS
+            before = rules[:place]
+            if self._kept_from.get((*before, rule)) != first_day:
+                spared = [other.matchers for other in before]
+                await self.deletions.delete_from_blocks(DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared))
+            kept_from[(*before, rule)] = first_day
+        self._kept_from = kept_from
 
     def _dropped(self, gone: list[str]) -> Change:
         def apply() -> None:
@@ -386,15 +461,16 @@ class Maintenance:
     async def _prune_series(self) -> None:
         """Prune from the index what neither a block nor the head holds any more."""
         store = self._store
-        with store.pruner.watching(store.queued_series):
-            snapshot, release = store.snapshot()
-            try:
-                dead = await self._compacter.run(series_without_data, snapshot)
-            finally:
-                release()
-            await store.pruner.prune(dead)
-        await self._prune_watermarks()
-        self._may_prune = False
+        async with self._pruning:
+            with store.pruner.watching(store.queued_series):
+                snapshot, release = store.snapshot()
+                try:
+                    dead = await self._compacter.run(series_without_data, snapshot)
+                finally:
+                    release()
+                await store.pruner.prune(dead)
+            await self._prune_watermarks()
+            self._may_prune = False
 
     async def _prune_watermarks(self) -> None:
         """Forget those of series that the index no longer has. A flush may put some back that it had been sent; they

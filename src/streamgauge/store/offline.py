@@ -1,15 +1,17 @@
-"""A data folder that no server holds: read it as it is, check it, or compact it all."""
+"""A data folder that no server holds: read it as it is, check it, delete from it, or compact it all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from streamgauge.clock import SystemClock
 from streamgauge.errors import Corrupt, FolderInUse
+from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
+from streamgauge.store.deletion import Deleted
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
 from streamgauge.store.helper import InThread
@@ -56,7 +58,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, closed, recovered.damage):
             head.append(commit, batch)
             last = commit
-        snapshot = StoreSnapshot(data, last, by_priority(recovered.state.blocks), head.snapshot(), index.snapshot())
+        blocks, tombstones = by_priority(recovered.state.blocks), recovered.state.tombstones
+        snapshot = StoreSnapshot(data, last, blocks, head.snapshot(), index.snapshot(), tombstones)
         yield snapshot, recovered.damage
     finally:
         head.close()
@@ -65,8 +68,26 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
         recovered.catalog.close()
 
 
+async def delete_in_folder(
+    data: Path, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int
+) -> tuple[Deleted, int]:
+    """Delete the samples with start <= time <= end (ms) of series that match any of the sets, and take them off the
+    disk: what was meant, and how many samples that were.
+
+    Raises BadInput, FolderInUse and StorageError. Killed half way, the deletion has happened or not; if it has, the
+    next start carries it out.
+    """
+    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
+            deleted = await maintenance.delete(matcher_sets, start, end)
+            await maintenance.clean_tombstones()
+            return deleted, maintenance.deletions.counts.samples_deleted
+
+
 async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:
-    """Write the log into blocks and compact everything; the blocks before and after.
+    """Write the log into blocks, carry out deletions and compact everything; the blocks before and after.
 
     Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
     """

@@ -101,6 +101,7 @@ def _state(recovered: Recovered) -> StoreState:
         metadata=recovered.metadata,
         unsaved_metadata=recovered.unsaved_metadata,
         damage=recovered.damage,
+        tombstones=recovered.state.tombstones,
     )
 
 

@@ -69,6 +69,13 @@ class Log(Protocol):
     def trim(self, through: int) -> None:
         """Remove the segments all of whose commits are <= `through`."""
 
+    def rotate(self) -> int:
+        """Let the next append open another segment, so that what there is can be trimmed once blocks hold it. The last
+        commit that was ever given."""
+
+    def may_hold(self, through: int) -> bool:
+        """Whether a commit <= `through` may still be in a segment."""
+
     def close(self) -> None: ...
 
 

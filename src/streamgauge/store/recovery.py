@@ -21,15 +21,19 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
+from streamgauge.store.clean import samples_left
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind, Tombstone
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.replay import log_store_id
+from streamgauge.store.tombstones import applying
 from streamgauge.store.watermarks import Watermarks
 
 LOG = logging.getLogger(__name__)
+
+_LOST_DELETIONS = "deletions that were not carried out yet are lost with it: delete again what was deleted last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
         return SqliteCatalog.open(data, writable=writable)
     except CatalogLost as lost:
         if lost.damage is not None:
-            damage.append(lost.damage)
+            damage.append(replace(lost.damage, what=f"{lost.damage.what}; {_LOST_DELETIONS}"))
         if not writable:
             raise
     found, broken = blocks.scan()
@@ -194,7 +198,11 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     for meta in superseded:
         blocks.remove(meta.id)
     if live:
-        LOG.warning("the catalog is rebuilt from the footers of %d blocks; the whole log is replayed", len(live))
+        LOG.warning(
+            "the catalog is rebuilt from the footers of %d blocks, and the whole log is replayed; %s",
+            len(live),
+            _LOST_DELETIONS,
+        )
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
     store_id = log_store_id(data) or uuid.uuid4().hex
     return SqliteCatalog.create(data, CatalogState(store_id, _held_by_blocks(data, store_id, live), 0, tuple(live)))
@@ -250,10 +258,22 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
         if meta.id in live:
             continue
         unfinished = meta.first_commit > state.flushed_through or any(parent in live for parent in meta.parents)
-        if unfinished or meta.id in replaced or (expired is not None and meta.max_time < expired):
+        past = expired is not None and meta.max_time < expired
+        if unfinished or meta.id in replaced or past or _is_deleted(blocks, meta, state.tombstones):
             blocks.remove(meta.id)
         else:
             damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))
+
+
+def _is_deleted(blocks: LocalBlocks, meta: BlockMeta, tombstones: Sequence[Tombstone]) -> bool:
+    """Whether deletions that are being carried out have left nothing of a block."""
+    if not (mine := applying(tombstones, meta)):
+        return False
+    try:
+        with blocks.open(meta.id) as reader:
+            return samples_left(reader, mine) == 0
+    except Corrupt:
+        return False
 
 
 def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadata]) -> int:

@@ -27,6 +27,7 @@ class Segment:
     mark: int  # 0: unreadable
     end: int  # bytes that count
     last_commit: int  # the last commit in it or in any before it
+    after: int  # every commit in it is above this
     damage: str | None = None  # why it must be kept, when all that can be read of it is in blocks
 
 
@@ -108,9 +109,8 @@ class LogReader:
         if file.header is None and len(data) <= HEADER_BYTES and counted == (None if last else HEADER_BYTES):
             self._discard(file)  # the server stopped while it made the file
             return
-        segment = Segment(
-            file.sequence, file.path, file.header.mark if file.header else 0, HEADER_BYTES, self.last_commit
-        )
+        mark, before = file.header.mark if file.header else 0, self.last_commit
+        segment = Segment(file.sequence, file.path, mark, HEADER_BYTES, before, after=before)
         self.segments.append(segment)
         gaps: list[Gap] = []
         commit = self.last_commit

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamgauge.store.ports import BlockMeta, Damage
+from streamgauge.store.ports import BlockMeta, Damage, Tombstone
+from streamgauge.store.tombstones import applying, series_of
 
 
 def report(
@@ -16,6 +17,7 @@ def report(
     flushed_through: int,
     damage: Sequence[Damage],
     cardinality: dict[str, Any],
+    tombstones: Sequence[Tombstone],
 ) -> dict[str, Any]:
     """The answer of `inspect`. Times in ms, sizes in bytes."""
     return {
@@ -36,6 +38,16 @@ def report(
         "head": {"samples": head_samples, "series": series},
         "commit": commit,
         "flushed_through": flushed_through,
+        "tombstones": [
+            {
+                "id": tombstone.id,
+                "min_time": tombstone.start,
+                "max_time": tombstone.end,
+                "series": len(series_of(tombstone)),
+                "blocks": sum(bool(applying([tombstone], meta)) for meta in blocks),
+            }
+            for tombstone in tombstones
+        ],
         "damage": [{"path": entry.path, "what": entry.what} for entry in damage],
         "cardinality": cardinality,
     }

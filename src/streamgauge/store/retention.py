@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from streamgauge.model.source import Matcher
 from streamgauge.store.ports import LAST_TIME, BlockMeta
 from streamgauge.store.resolutions import raw
 from streamgauge.store.snapshot import by_priority
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """Series that all of `matchers` match are kept for `retention` ms."""
+
+    matchers: tuple[Matcher, ...]
+    retention: int
 
 
 def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockMeta]:

@@ -28,9 +28,10 @@ from streamgauge.store.head_view import head_series, read_head
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import SAMPLE_BYTES, BlockMeta, Part, part_bytes
+from streamgauge.store.ports import SAMPLE_BYTES, BlockMeta, Part, Tombstone, part_bytes
 from streamgauge.store.resolutions import end_of, raw, thinned
 from streamgauge.store.runs import HeadSnapshot
+from streamgauge.store.tombstones import applying, undeleted, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class StoreSnapshot:
     blocks: tuple[BlockMeta, ...]  # in ascending priority, as `by_priority` orders them
     head: HeadSnapshot
     index: IndexSnapshot
+    tombstones: tuple[Tombstone, ...] = ()  # what they mean is not seen
 
     def names(self) -> list[str]:
         """What the snapshot needs a lease on."""
@@ -122,17 +124,15 @@ class StoreSource:
 
     def _read(self, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind) -> Samples:
         aggregates = [
-            self._blocks.reader(meta.id).read(ids, start, end, meter, aggregate)
+            self._read_block(meta, ids, start, end, meter, aggregate)
             for meta in _overlapping(self._thinned, start, end)
         ]
         blocks = _overlapping(self._raw, start, end)
-        parts = [self._blocks.reader(meta.id).read(ids, start, end, meter) for meta in blocks]
+        parts = [self._read_block(meta, ids, start, end, meter, aggregate) for meta in blocks]
         parts += read_head(self._snapshot.head, ids, start, end, meter)
         if parts and aggregate in (AggregateKind.COUNT, AggregateKind.INCREASE):
             samples = merge(len(ids), parts, meter)
-            meter.charge(
-                0, part_bytes(len(ids), len(samples.times))
-            )  # twice what it takes, for what is made on the way
+            meter.charge(0, part_bytes(len(ids), len(samples.times)))  # with what is made on the way
             counts = np.diff(samples.offsets)
             if aggregate is AggregateKind.COUNT:
                 values = np.where(stale_mask(samples.values), samples.values, 1.0)
@@ -146,12 +146,18 @@ class StoreSource:
         """The latest number in the range of each series, in the last block of aggregates; NaN where it has none."""
         before = np.full(len(ids), np.nan)
         for meta in _overlapping(self._thinned[-1:], start, end):
-            part = self._blocks.reader(meta.id).read(ids, start, end, meter, AggregateKind.LAST_NUMBER)
+            part = self._read_block(meta, ids, start, end, meter, AggregateKind.LAST_NUMBER)
             series = np.repeat(np.arange(len(ids)), part.counts)
             numbers = ~np.isnan(part.values)
             before[series[numbers]] = part.values[numbers]  # of several the last stays
             meter.release(len(part.times), part.size)
         return before
+
+    def _read_block(
+        self, meta: BlockMeta, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind
+    ) -> Part:
+        part = self._blocks.reader(meta.id).read(ids, start, end, meter, aggregate)
+        return without(part, ids, applying(self._snapshot.tombstones, meta), meter)
 
     def series(
         self,
@@ -183,7 +189,8 @@ class StoreSource:
         return rows
 
     def _present(self, start: int, end: int, meter: Meter) -> IdSet:
-        """The series that may have a sample in the range. Not charged when this returns."""
+        """The series that may have a sample in the range; those of which some were deleted, only if they do. Not
+        charged when this returns."""
         size = _ROW_BYTES * self._view.rows + _ID_BYTES * sum(run.rows for run in self._snapshot.head.runs)
         meter.charge(0, size)
         present = IdSet()
@@ -191,7 +198,9 @@ class StoreSource:
             meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()
-            if start > meta.min_time or end < meta.max_time:
+            if tombstones := applying(self._snapshot.tombstones, meta):
+                ids = undeleted(reader, tombstones, start, end, meter)
+            elif start > meta.min_time or end < meta.max_time:
                 first, last = reader.time_bounds()
                 ids = ids[(first <= end) & (last >= start)]
             present.add(ids)

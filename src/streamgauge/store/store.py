@@ -16,9 +16,10 @@ from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Damage, Log
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
 from streamgauge.store.resolutions import Tier, thinned_through
+from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
 
@@ -40,10 +41,12 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. tiers: aggregates that are kept of what is past it, ascending; empty for none.
-    head_samples: rows in memory that start a flush. Sizes in bytes."""
+    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts. tiers:
+    aggregates that are kept of what is past retention, ascending; empty for none. head_samples: rows in memory that
+    start a flush. Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
+    rules: tuple[RetentionRule, ...] = ()
     tiers: tuple[Tier, ...] = ()
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
@@ -61,6 +64,7 @@ class StoreState:
     metadata: dict[str, Metadata]
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
+    tombstones: tuple[Tombstone, ...] = ()  # deletions that wait to be carried out, by id
 
 
 class Store:
@@ -112,10 +116,6 @@ class Store:
         now = self._clock.now_ms()
         return max(self.oldest_kept(now), self.closed_through), now + MAX_AHEAD_MS
 
-    def keep_for(self, retention: int, tiers: Sequence[Tier]) -> None:
-        """Change the retention, in ms, 0 keeping for ever, and which aggregates are kept after it."""
-        self.settings = replace(self.settings, retention=retention, tiers=tuple(tiers))
-
     @property
     def closed_through(self) -> int:
         """Of the days before this time, in ms, only aggregates are kept: they take no more samples, even if they are no
@@ -129,6 +129,10 @@ class Store:
     def queued_before(self, time: int) -> bool:
         """Whether a sample older than `time`, in ms, is on its way to the disk."""
         return any((pending.batch.times < time).any() for pending in self._queued)
+
+    def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), tiers: tuple[Tier, ...] = ()) -> None:
+        """Change the retention, in ms, 0 keeping for ever; what is kept shorter; and what aggregates are kept after."""
+        self.settings = replace(self.settings, retention=retention, rules=rules, tiers=tiers)
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -266,6 +270,7 @@ class Store:
             self.state.blocks,
             self.head.snapshot(),
             self.index.snapshot(),
+            self.state.tombstones,
         )
         return snapshot, self.leases.acquire(snapshot.names())
 

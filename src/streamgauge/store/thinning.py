@@ -109,5 +109,6 @@ def _output(plan: ThinningPlan) -> BlockMeta:
         samples=0,
         bytes=0,
         parents=tuple(meta.id for meta in plan.inputs),
+        tombstones=tuple(sorted({applied for meta in plan.inputs for applied in meta.tombstones})),
         resolution=plan.resolution,
     )

@@ -11,14 +11,17 @@ from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import names
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
-from streamgauge.store.check import check_block, check_blocks
+from streamgauge.store.check import check_block, check_blocks, check_tombstones
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, RecordKind
+from streamgauge.store.ports import BlockMeta, RecordKind, Tombstone
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 
 
-def check_live_blocks(data: Path, metas: Sequence[BlockMeta]) -> list[str]:
-    """What is wrong with blocks that the catalog names: each by itself, with each other, and their series' ids."""
+def check_live_blocks(
+    data: Path, metas: Sequence[BlockMeta], tombstones: Sequence[Tombstone], next_series_id: int
+) -> list[str]:
+    """What is wrong with blocks that the catalog names: each by itself, with each other, their series' ids, and with
+    the deletions that wait for them."""
     blocks = LocalBlocks(data)
     problems: list[str] = []
     readable: list[BlockMeta] = []
@@ -35,7 +38,8 @@ def check_live_blocks(data: Path, metas: Sequence[BlockMeta]) -> list[str]:
             readable.append(meta)
         except Corrupt as error:  # also for a file that is missing
             problems.append(error.message)
-    return problems + check_blocks(readable, blocks.open)
+    problems += check_blocks(readable, blocks.open)
+    return problems + check_tombstones(tombstones, readable, next_series_id, blocks.open)
 
 
 def check_folder(data: Path) -> list[str]:
@@ -48,7 +52,7 @@ def check_folder(data: Path) -> list[str]:
         return [error.message]
     state = catalog.load()
     catalog.close()
-    problems = check_live_blocks(data, state.blocks)
+    problems = check_live_blocks(data, state.blocks, state.tombstones, state.next_series_id)
     live = {meta.id for meta in state.blocks}
     problems += [
         f"block {block_id} is not in the catalog; the next start removes it or sets it aside"

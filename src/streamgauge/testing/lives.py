@@ -15,8 +15,8 @@ import numpy as np
 from streamgauge.clock import ManualClock
 from streamgauge.errors import ReadOnly, StorageError, SyncFailed
 from streamgauge.model.batch import Metadata, SampleBatch
-from streamgauge.model.labels import key_of
-from streamgauge.model.source import NoMeter
+from streamgauge.model.labels import key_of, labels_of
+from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store import failpoints, names
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.helper import InThread, Runner
@@ -107,6 +107,9 @@ class Diary:
     def acknowledged(self) -> None:
         self._write({"acknowledged": True})
 
+    def deletes(self, keys: Iterable[bytes], start: int, end: int) -> None:
+        self._write({"deleted": [key.hex() for key in keys], "start": start, "end": end})
+
     def expires(self, before: int) -> None:
         self._write({"expired": before})
 
@@ -115,10 +118,10 @@ class Diary:
             os.write(file.fileno(), json.dumps(entry).encode() + b"\n")
 
     def allows(self, found: Rows) -> list[str]:
-        """What is wrong with the content of a store that this was done to. An append that was not acknowledged may have
-        happened or not; what is past its retention may be there or not."""
+        """What is wrong with the content of a store that this was done to. An append or a deletion that was not
+        acknowledged may have happened or not; what is past its retention may be there or not."""
         possible: dict[tuple[bytes, int], list[int | None]] = {}
-        tried: list[tuple[tuple[bytes, int], int]] = []
+        tried: list[tuple[tuple[bytes, int], int | None]] = []
         expired = FIRST_TIME
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             entry = json.loads(line)
@@ -126,6 +129,11 @@ class Diary:
                 tried = [((bytes.fromhex(key), time), bits) for key, time, bits in entry["rows"]]
                 for at, bits in tried:
                     possible.setdefault(at, [None]).append(bits)
+            elif "deleted" in entry:
+                keys = {bytes.fromhex(key) for key in entry["deleted"]}
+                tried = [(at, None) for at in possible if at[0] in keys and entry["start"] <= at[1] <= entry["end"]]
+                for at, _ in tried:
+                    possible[at].append(None)
             elif "acknowledged" in entry:
                 possible |= {at: [bits] for at, bits in tried}
             else:
@@ -142,7 +150,7 @@ KEYS = [key_of({"__name__": "up", "job": job}) for job in "abc"] + [key_of({"caf
 
 @dataclass
 class Life:
-    """Appends, flushes, compactions and retention on one folder, over two starts.
+    """Appends, flushes, deletions, compactions and retention on one folder, over two starts.
 
     `stops_at`: a failpoint that somebody has armed, which this is not to use. Whatever the disk refuses on the way is
     tried again once the store has recovered by itself, as writers and the server would.
@@ -183,19 +191,23 @@ class Life:
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
             while await self._step(maintenance, maintenance.compact):
                 pass
+            await self._delete(maintenance, KEYS[:1], NOON + 1000, NOON + 2001)
+            await self._append(store, maintenance, [(KEYS[0], NOON + 1001, 98)])
+            while await self._step(maintenance, maintenance.clean):
+                await maintenance.close()
             await self._append(store, maintenance, [(KEYS[0], NOON + 9000, 1)])
 
     async def _second(self, clock: ManualClock) -> None:
         async with opened(self.data, clock, RETENTION, self.runner, TIERS) as (store, maintenance):
             await self._append(store, maintenance, [(KEYS[1], NOON + 9000, 2)])
             await clock.advance(1.6 * DAY_MS / 1000)
+            await self._delete(maintenance, KEYS[3:], NOON - 2 * DAY_MS, NOON)  # which empties a block
+            await self._delete(maintenance, KEYS[1:2], NOON, NOON + 1001)
+            while await self._step(maintenance, maintenance.clean):
+                await maintenance.close()
             self.diary.expires(store.oldest_kept(clock.now_ms()))
-            for tiers in (
-                TIERS,
-                TIERS[1:],
-                (),
-            ):  # the first day becomes aggregates, then coarser ones, and then it goes
-                store.keep_for(RETENTION, tiers)
+            for tiers in (TIERS, TIERS[1:], ()):  # the first day is thinned, then more so, and then it goes
+                store.keep_for(RETENTION, tiers=tiers)
                 while await self._step(maintenance, maintenance.expire):
                     await maintenance.close()
             await self._append(store, maintenance, [(key, clock.now_ms(), 7) for key in KEYS])
@@ -215,6 +227,16 @@ class Life:
                 self.refused += 1
                 await maintenance.check_disk()
         raise AssertionError("the store does not recover")
+
+    async def _delete(self, maintenance: Maintenance, keys: list[bytes], start: int, end: int) -> None:
+        sets = [[Matcher(*pair) for pair in _matched(key)] for key in keys]
+
+        async def delete() -> bool:
+            return (await maintenance.delete(sets, start, end)).series > 0
+
+        self.diary.deletes(keys, start, end)
+        await self._step(maintenance, delete)
+        self.diary.acknowledged()
 
     async def _step(self, maintenance: Maintenance, step: Callable[[], Awaitable[bool]]) -> bool:
         try:
@@ -237,6 +259,10 @@ class Life:
         if segments:
             with segments[-1].open("ab") as file:
                 file.write(b"a record that was not written to its end")
+
+
+def _matched(key: bytes) -> list[tuple[str, MatchOp, str]]:
+    return [(name, MatchOp.EQUAL, value) for name, value in labels_of(key).items()]
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -74,13 +74,14 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         plain, exemplars = cut
     columns: list[Columns] = []
     for number, text in enumerate(chunks_of(plain)):
+        if number:
+            yield
         chunk = cache.chunks[number] if number < len(cache.chunks) else None
         found = None if chunk is None or chunk.layout is None else match(chunk.layout, text)
-        values = None if found is None else read_values(found.values)
+        values = None if found is None else read_values(found)
         if chunk is None or values is None:
             return None
         columns.append((chunk.series, values, None))
-        yield
     if len(columns) < len(cache.chunks) or known.checks.broken(gather(columns)[1]) is not None:
         return None
     return kept_rows(cache, columns, exemplars=exemplars, same=True)

@@ -39,9 +39,10 @@ MAX_SMALL = BATCH_ROWS // 4
 """Samples of one series that are put into a batch together with those of other series."""
 PAUSE = 8192
 """Fields read one by one before other tasks get their turn."""
-NEW_AT_ONCE = 256
-"""Series seen for the first time before other tasks get their turn: some 30 µs each, as the index takes them in."""
-IDLE_STEPS = 128
+NEW_AT_ONCE = 64
+"""Series seen for the first time before other tasks get their turn: some 30 µs each, as the index takes them in, and
+80 where other processes want the core."""
+IDLE_STEPS = 64
 """Top-level fields read one by one before other tasks get their turn; each may be a whole series."""
 _MAX_HELD = 256  # small batches joined into one
 _MIN_BLOCK = 8  # samples from which on reading them in columns pays

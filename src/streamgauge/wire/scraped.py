@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
@@ -29,8 +28,9 @@ REFUSED = -2
 NO_STAMP = -(1 << 63)
 """In a column of timestamps: the sample has none of its own."""
 
-PAUSE_LINES = 256
-"""Lines parsed before other tasks get their turn: 30 µs each with a new series, as the index takes them in."""
+PAUSE_LINES = 64
+"""Lines parsed before other tasks get their turn: 30 µs each with a new series, as the index takes them in, and 80
+where other processes want the core."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,7 @@ class Chunk:
         if self.texts is not None:
             return self.texts
         assert self.layout is not None
-        between = cast("list[bytes]", self.layout.between.to_pylist())
+        between = self.layout.between()
         stamped = self.layout.stamped
         before = between[:-1] if stamped is None else [between[i] for i in np.cumsum(1 + stamped) - 1 - stamped]
         return [text[text.rfind(b"\n") + 1 : -1] for text in before]

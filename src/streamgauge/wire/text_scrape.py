@@ -33,7 +33,7 @@ from streamgauge.wire.text_layout import Lines, chunks_of, layout_of, match, rea
 _KINDS = (b"", b"counter", b"gauge", b"histogram", b"summary", b"untyped")
 _MAX_STAMP = (1 << 63) - 1
 _STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
-_TURN = 8 * PAUSE_LINES  # lines looked up before other tasks get their turn
+_TURN = 2048  # lines looked up before other tasks get their turn: a millisecond
 
 
 def decode(body: bytes, cache: ScrapeCache, series_of: SeriesOf, limit: int = 0) -> Generator[None, None, Scraped]:
@@ -61,6 +61,8 @@ class _Decoder:
         columns: list[Columns] = []
         same = True
         for number, text in enumerate(chunks_of(body)):
+            if number:
+                yield
             chunk = before[number] if number < len(before) else None
             read = self._as_before(text, chunk) if chunk is not None else None
             if chunk is None or read is None:
@@ -69,7 +71,6 @@ class _Decoder:
             self._advance(chunk, len(text), read[0])
             chunks.append(chunk)
             columns.append(read)
-            yield
         same = same and len(chunks) == len(before) and self.cache.distinct
         scraped = kept_rows(self.cache, columns, added=self.added, same=same)
         self.cache.chunks = chunks
@@ -93,12 +94,12 @@ class _Decoder:
         if layout is None or chunk.kind != self.kind:
             return None
         cut = match(layout, text)
-        values = None if cut is None else read_values(cut.values)
+        values = None if cut is None else read_values(cut)
         if cut is None or values is None:
             return None
         stamps: Int64s | None = None
         if cut.stamps is not None:
-            read = read_stamps(cut.stamps)
+            read = read_stamps(cut)
             if read is None:
                 return None
             stamps = spread_stamps(layout, read)

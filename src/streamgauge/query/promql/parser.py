@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
 import promql_parser as package
 import pyarrow as pa
@@ -62,8 +64,6 @@ _CALENDAR = frozenset(
     {"minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year"}
 )
 
-Result = TypeVar("Result")
-
 
 def parse(text: str) -> Node:
     """Parse an expression.
@@ -73,7 +73,7 @@ def parse(text: str) -> Node:
     """
     found = scan(text)
     try:
-        return _on_large_stack(lambda: _parse_scanned(text, found))
+        return _large_stack().submit(_parse_scanned, text, found).result()
     except RecursionError:
         raise BadInput("the query is nested too deeply") from None
 
@@ -90,26 +90,17 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
     return node.matchers
 
 
-def _on_large_stack(work: Callable[[], Result]) -> Result:
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:  # the package's PanicException is no Exception
-            failure.append(error)
-
+@cache
+def _large_stack() -> ThreadPoolExecutor:
+    """One thread, which is kept: the stack of a new one would have to be mapped anew at each query, for half a
+    millisecond."""
+    executor = ThreadPoolExecutor(1, "promql-parser")
     before = threading.stack_size(STACK_BYTES)
     try:
-        thread = threading.Thread(target=run, name="promql-parser")
-        thread.start()
+        executor.submit(int).result()
     finally:
         threading.stack_size(before)
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    return executor
 
 
 def _parse_scanned(text: str, found: Scan) -> Node:

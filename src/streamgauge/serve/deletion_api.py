@@ -1,0 +1,51 @@
+"""/api/v1/admin/tsdb: deleting series, as Prometheus does. Refused unless the admin API is enabled.
+
+https://prometheus.io/docs/prometheus/latest/querying/api/#tsdb-admin-apis
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from streamgauge.errors import BadInput
+from streamgauge.serve.endpoint import CHANGE, Endpoint
+from streamgauge.serve.params import MAX_TIME, MIN_TIME, check_order
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from streamgauge.serve.params import Params
+    from streamgauge.serve.services import Services
+
+MAX_SELECTORS = 100
+"""Of one deletion. Each is matched against all series where blocks are written, and a flush waits for that."""
+
+
+class DeletionApi:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def endpoints(self) -> list[Endpoint]:
+        tsdb = "/api/v1/admin/tsdb"
+        range_of_series = ("match[]", "start", "end")
+        return [
+            Endpoint(f"{tsdb}/delete_series", self.delete_series, CHANGE, range_of_series, admin=True),
+            Endpoint(f"{tsdb}/clean_tombstones", self.clean_tombstones, CHANGE, admin=True),
+        ]
+
+    async def delete_series(self, request: Request, params: Params) -> Response:
+        matches = params.all("match[]")
+        if not matches:
+            raise BadInput("no match[] parameter provided")
+        if len(matches) > MAX_SELECTORS:
+            raise BadInput(f"one deletion takes at most {MAX_SELECTORS} match[], not {len(matches)}: send several")
+        start, end = params.time("start", MIN_TIME), params.time("end", MAX_TIME)
+        check_order(start, end)
+        await self._services.delete_series(matches, start, end)
+        return Response(status_code=204)
+
+    async def clean_tombstones(self, request: Request, params: Params) -> Response:
+        await self._services.clean_tombstones()
+        return Response(status_code=204)

@@ -1,0 +1,107 @@
+"""Writing a block anew without what was deleted from it, in the memory that a compaction takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from streamgauge.errors import StorageError
+from streamgauge.model.arrays import Bools
+from streamgauge.store.block_format import new_block_id
+from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
+from streamgauge.store.block_reader import LocalBlockReader
+from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.compact import best_encoding
+from streamgauge.store.failpoints import hit
+from streamgauge.store.ports import BlockMeta, Rows, Tombstone
+from streamgauge.store.tombstones import contains, counts_of, kept
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What came of a block. Where nothing was removed from it, it stays as it is."""
+
+    removed: int  # samples
+    written: tuple[BlockMeta, ...] = ()  # what takes its place; nothing where no sample is left
+
+
+def perform_clean(meta: BlockMeta, tombstones: Sequence[Tombstone], blocks: LocalBlocks) -> Cleaned:
+    """Write a block without the samples that the tombstones, which apply to it, mean; the block itself stays.
+
+    What is written is of the same commits, as late, and of the same day, so it stands to all other blocks as the block
+    did. Raises Corrupt, naming the block, and StorageError; nothing is then left behind but what a scan will find
+    without a catalog entry.
+    """
+    hit("clean.before_write")
+    with blocks.open(meta.id) as reader:
+        left = samples_left(reader, tombstones)
+        if left in (0, meta.samples):
+            return Cleaned(meta.samples - left)
+        written = _write(meta, tombstones, reader, blocks)
+    try:
+        hit("clean.after_write")
+    except BaseException:
+        with suppress(StorageError):
+            blocks.remove(written.id)
+        raise
+    return Cleaned(meta.samples - left, (written,))
+
+
+def samples_left(reader: LocalBlockReader, tombstones: Sequence[Tombstone]) -> int:
+    """How many samples of a block the tombstones that apply to it do not mean. Reads its rows only where the series
+    file does not tell."""
+    if not any(_may_touch(reader, tombstone) for tombstone in tombstones):
+        return reader.meta.samples
+    series = merge_series([reader])
+    return sum(int(np.count_nonzero(keep)) for _, _, keep in _rows(reader, series, tombstones))
+
+
+def _may_touch(reader: LocalBlockReader, tombstone: Tombstone) -> bool:
+    first, last = reader.time_bounds()
+    return bool((contains(tombstone, reader.series_ids()) & (first <= tombstone.end) & (last >= tombstone.start)).any())
+
+
+def _rows(
+    reader: LocalBlockReader, series: MergedSeries, tombstones: Sequence[Tombstone]
+) -> Iterator[tuple[slice, Rows, Bools]]:
+    """All rows in order, as (which series, their rows, which of them stay)."""
+    for which, rows in merge_rows([reader], series):
+        yield which, rows, kept(rows.counts, rows.times, series.ids[which], tombstones)
+
+
+def _write(
+    meta: BlockMeta, tombstones: Sequence[Tombstone], reader: LocalBlockReader, blocks: LocalBlocks
+) -> BlockMeta:
+    series = merge_series([reader])
+    present = np.zeros(len(series.ids), np.bool_)
+    encoding = best_encoding([reader], series, lasting=meta.level > 0)
+    with blocks.writer(_output(meta, tombstones), encoding) as writer:
+        for which, rows, keep in _rows(reader, series, tombstones):
+            counts = counts_of(keep, rows.counts)
+            some = counts > 0
+            present[which] |= some
+            writer.append(series.ids[which][some], counts[some], rows.times[keep], rows.values[keep])
+        return writer.finish(series.keys.filter(pa.array(present)))
+
+
+def _output(meta: BlockMeta, tombstones: Sequence[Tombstone]) -> BlockMeta:
+    return BlockMeta(
+        id=new_block_id(meta.window, meta.first_commit, meta.last_commit),
+        first_commit=meta.first_commit,
+        last_commit=meta.last_commit,
+        min_time=0,  # filled in by the writer, as are the sizes
+        max_time=0,
+        window=meta.window,
+        late=meta.late,
+        level=meta.level + 1,
+        series=0,
+        samples=0,
+        bytes=0,
+        parents=(meta.id,),
+        tombstones=tuple(sorted({*meta.tombstones, *(tombstone.id for tombstone in tombstones)})),
+        resolution=meta.resolution,
+    )
