@@ -10,7 +10,9 @@ from streamgauge.durations import format_duration
 from streamgauge.query.pool import WorkerPool
 from streamgauge.stats import Reading
 from streamgauge.store.maintenance import Maintenance
+from streamgauge.store.pins import Pins
 from streamgauge.store.ports import BlockMeta
+from streamgauge.store.refusals import LIMITS
 from streamgauge.store.resolutions import thinned
 from streamgauge.store.store import Store
 
@@ -36,6 +38,13 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
     yield Reading.of("streamgauge_head_samples", "gauge", "Samples in memory.", store.head.rows)
     yield Reading.of("streamgauge_head_series", "gauge", "Series in the index.", store.index.series)
     yield Reading.of("streamgauge_index_bytes", "gauge", "Memory of the series index.", store.index.used_bytes)
+    yield Reading(
+        "streamgauge_new_series_refused_total",
+        "counter",
+        "New series refused, each as often as it was sent, because a metric, a label or the index is full.",
+        {(limit,): store.refusals.totals[limit] for limit in LIMITS},
+        ("limit",),
+    )
     yield Reading.of(
         "streamgauge_samples_appended_total", "counter", "Samples made durable since the start.", store.samples_appended
     )
@@ -68,9 +77,10 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("compaction_failures", "Compactions that failed; they are tried again."),
         ("expiry_failures", "Steps of retention and downsampling that failed; they are tried again."),
         ("days_thinned", "Days whose samples were replaced by aggregates."),
-        ("blocks_dropped", "Blocks dropped by retention."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
+    dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}
+    yield Reading("streamgauge_blocks_dropped_total", "counter", "Blocks dropped by retention.", dropped, ("reason",))
     deletions = maintenance.deletions.counts
     for name, text in (
         ("deletions", "Deletions made."),
@@ -94,6 +104,17 @@ def _by_resolution(blocks: Sequence[BlockMeta]) -> Iterator[Reading]:
         ("streamgauge_downsampled_bytes", "Bytes of blocks of aggregates, by resolution.", size),
     ):
         yield Reading(name, "gauge", text, {key: float(value) for key, value in values.items()}, ("resolution",))
+
+
+def pin_readings(pins: Pins) -> Iterator[Reading]:
+    """Who keeps blocks from going away."""
+    yield Reading.of("streamgauge_pins", "gauge", "Programs that copy blocks, which stay meanwhile.", pins.held)
+    for name, text in (
+        ("taken", "Pins of blocks that were given out."),
+        ("refused", "Pins refused because too many were held."),
+        ("expired", "Pins ended because they were not renewed."),
+    ):
+        yield Reading.of(f"streamgauge_pins_{name}_total", "counter", text, getattr(pins, name))
 
 
 def worker_readings(workers: WorkerPool) -> Iterator[Reading]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limit
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Settings:
     listen: str
     retention: int
     downsampling: tuple[tuple[int, int], ...]
+    retention_size: int
     retention_rules: tuple[str, ...]
     self_monitoring: bool
     insecure: bool
@@ -72,12 +74,18 @@ class Settings:
     query_lookback: int
     head_samples: int
     index_max_bytes: int
+    max_series_per_metric: CountLimit
+    max_label_values: CountLimit
     min_free_bytes: int
     write_max_bytes: int
     write_max_decoded_bytes: int
     scrape_max_bytes: int
     given: frozenset[str] = frozenset()
     """Names that were set by a flag, the environment or the file, and are not defaults."""
+
+    @property
+    def series_limits(self) -> SeriesLimits:
+        return SeriesLimits(self.max_series_per_metric, self.max_label_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,14 @@ TABLE: tuple[Setting, ...] = (
         parse_tiers,
         "RESOLUTION:DURATION,…",
         "Aggregates that are kept of samples past their retention, and up to which age; off keeps none.",
+        True,
+    ),
+    Setting(
+        "retention_size",
+        0,
+        parse_size,
+        "SIZE",
+        "Bytes that blocks and log may take before the oldest blocks go; 0 sets no limit.",
         True,
     ),
     Setting(
@@ -316,6 +332,24 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "index_max_bytes", 1 << 30, _positive(parse_size), "SIZE", "Memory for the labels of all series.", group=STORAGE
+    ),
+    Setting(
+        "max_series_per_metric",
+        CountLimit(1_000_000),  # about half of the default index: the other metrics keep the rest
+        parse_limit,
+        "N[,METRIC=N…]",
+        "Most series of one metric, or of those named another number each; 0 is no limit. New ones are refused.",
+        True,
+        group=STORAGE,
+    ),
+    Setting(
+        "max_label_values",
+        CountLimit(1_000_000),
+        parse_limit,
+        "N[,LABEL=N…]",
+        "Most values of one label, over all series, or of those named another number each; 0 is no limit.",
+        True,
+        group=STORAGE,
     ),
     Setting(
         "min_free_bytes",

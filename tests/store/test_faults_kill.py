@@ -46,6 +46,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
+    **{name: "tests/backup" for name in FAILPOINTS if name.startswith(("backup.", "restore."))},
 }
 IN_HELPER = [
     *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact.", "thin."))),
@@ -131,8 +132,13 @@ def holds_what_it_promised(folder: Path) -> None:
     asyncio.run(reopen(folder))
     assert only_the_torn_end(check_folder(data))
     assert not shared_memory_of(data)
-    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "tmp"}
+    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "snapshots", "tmp"}
     assert {path.name for path in data.iterdir()} <= known
+    for snapshot in (data / "snapshots").glob("*"):
+        assert check_folder(snapshot) == []
+        with open_folder(snapshot) as (seen, damage):
+            assert damage == []
+            assert not [line for line in diary.allows(content_of(seen)) if "never written" in line]
     assert not list((data / "tmp").iterdir())
 
 
@@ -156,6 +162,13 @@ def test_a_life_reaches_every_failpoint(folder: Path) -> None:
 def test_kill_9_at_any_point(folder: Path, crasher: Crasher, point: str, time: int) -> None:
     status = crasher.live(folder, f"{point}=kill@{time}")
     assert status == -signal.SIGKILL or (status == 0 and time > 1)
+    holds_what_it_promised(folder)
+
+
+@pytest.mark.parametrize("point", [name for name in FAILPOINTS if name.startswith("retention.")])
+def test_kill_9_while_blocks_go_because_of_their_size(folder: Path, crasher: Crasher, point: str) -> None:
+    """A life drops blocks by age first."""
+    assert crasher.live(folder, f"{point}=kill@2") == -signal.SIGKILL
     holds_what_it_promised(folder)
 
 

@@ -11,6 +11,7 @@ from starlette.routing import Route, Router
 
 from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
@@ -18,9 +19,11 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
 from streamgauge.serve.params import Params
+from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
+from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.targets_api import TargetsApi
@@ -50,9 +53,12 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
     table += RemoteRead(services, options).endpoints()
+    table += BulkApi(services).endpoints()
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
+    table += SnapshotApi(services).endpoints()
+    table += PinsApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()

@@ -38,6 +38,7 @@ FAILPOINTS = {
     "fs.sync": "a file or directory is about to be synced",
     "fs.rename": "a file or directory is about to be renamed",
     "fs.remove": "a file or directory is about to be removed",
+    "fs.link": "a file is about to get a second name",
     "log.create.before_header": "a log segment exists and is empty",
     "log.create.before_sync": "a log segment has its header, unsynced",
     "log.create.after_sync": "a log segment is durable and holds no record",
@@ -84,6 +85,15 @@ FAILPOINTS = {
     "retention.before_catalog": "retention has chosen the blocks to drop",
     "retention.after_catalog": "the catalog no longer has the dropped blocks; they are still on disk",
     "retention.after_remove": "a dropped block is removed",
+    "snapshot.after_block": "a snapshot has a block under its temporary name; more may follow",
+    "snapshot.before_rename": "a snapshot is whole under its temporary name",
+    "snapshot.after_rename": "a snapshot has its name, and who asked for it does not know yet",
+    "backup.after_file": "a backup has copied and verified a file; more may follow",
+    "backup.before_manifest": "a backup has all its files and no manifest",
+    "backup.after_manifest": "a backup's manifest is written",
+    "backup.after_prune": "a block that no backup needs is removed; more may have to go",
+    "restore.after_block": "a restore has written a block beside its place; more may follow",
+    "restore.before_rename": "a restored folder is whole under its temporary name",
 }
 """Every point there is, and what is true of the disk when it is reached."""
 

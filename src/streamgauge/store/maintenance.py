@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
 from streamgauge.model.source import Matcher
-from streamgauge.store import fs
+from streamgauge.store import fs, names
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
@@ -23,6 +24,7 @@ from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
 from streamgauge.store.failpoints import hit
+from streamgauge.store.folder_snapshot import without_log
 from streamgauge.store.head import FlushInput
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import (
@@ -36,9 +38,9 @@ from streamgauge.store.jobs import (
     series_without_data,
 )
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
 from streamgauge.store.resolutions import raw
-from streamgauge.store.retention import RetentionRule, expired
+from streamgauge.store.retention import RetentionRule, beyond_size, expired
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
@@ -66,7 +68,7 @@ class Counts:
     compaction_failures: int = 0
     expiry_failures: int = 0
     days_thinned: int = 0
-    blocks_dropped: int = 0
+    blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
 
 
 class Maintenance:
@@ -162,6 +164,21 @@ class Maintenance:
         store.head.seal_between()
         while store.state.flushed_through < commit and await self.flush(store.head.rows):
             pass
+
+    async def pin(self, skip_head: bool = False) -> tuple[CatalogState, Callable[[], None]]:
+        """What the store holds now, as the catalog of a folder with the same blocks and no log would say it, under a
+        lease on its blocks: call the second item once their files are no longer read.
+
+        Everything acknowledged before the call is in it, or, with `skip_head`, only what is in blocks already. Raises
+        StorageError and Overloaded.
+        """
+        if not skip_head:
+            await self.flush_all()
+        return await self._changes.between(self._pinned)
+
+    def _pinned(self) -> tuple[CatalogState, Callable[[], None]]:
+        state = without_log(self._catalog.load(), self._store.metadata())
+        return state, self._store.leases.acquire([meta.id for meta in state.blocks])
 
     async def _flush(self, rows: int) -> bool:
         store = self._store
@@ -343,22 +360,30 @@ class Maintenance:
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
     async def expire(self) -> bool:
-        """One step with what is past retention: drop it, or put aggregates in its place; and then prune the series that
-        have no data any more. False when there was nothing to do."""
-        now = self._clock.now_ms()
-        if not self._clock_is_trusted(now):
-            return False
+        """One step with what is past retention, by age or by size: drop it, or put aggregates in its place; and then
+        prune the series that have no data any more. False when there was nothing to do."""
+        settings, now = self._store.settings, self._clock.now_ms()
+        trusted = self._clock_is_trusted(now)
         await self._changes.settle()
+        done = False
+        if trusted:
+            done = await self._expire_by_age(now)
+            await self._expire_by_rules(now)
+        if settings.retention_bytes:  # of which no clock has a say
+            in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
+            beyond = beyond_size(self._store.state.blocks, settings.retention_bytes - in_log)
+            done = await self._drop(beyond, "size") or done
+        if self._may_prune:
+            await self._prune_series()
+        return done
+
+    async def _expire_by_age(self, now: int) -> bool:
         settings = self._store.settings
         if settings.tiers and not await self._write_before(expired_days_end(now, settings.retention)):
             return False
         async with self._rewriting:
             step = next_step(self._store.state.blocks, now, settings.retention, settings.tiers)
-            done = step is not None and await self._take(step)
-        await self._expire_by_rules(now)
-        if self._may_prune:
-            await self._prune_series()
-        return done
+            return step is not None and await self._take(step)
 
     async def _write_before(self, time: int) -> bool:
         """Close the days before `time`, and write what memory holds of them. False when that has to wait."""
@@ -374,7 +399,7 @@ class Maintenance:
 
     async def _take(self, step: Step) -> bool:
         if isinstance(step, Dropping):
-            return await self._changes.make(self._dropped([meta.id for meta in step.gone]))
+            return await self._drop(step.gone, "age")
         if isinstance(step, CompactionPlan):
             return self._is_clean(step) and await self._perform(step)
         return self._is_clean(step) and await self._thin(step)
@@ -425,15 +450,22 @@ class Maintenance:
             kept_from[(*before, rule)] = first_day
         self._kept_from = kept_from
 
-    def _dropped(self, gone: list[str]) -> Change:
+    async def _drop(self, metas: Sequence[BlockMeta], reason: str) -> bool:
+        return bool(metas) and await self._changes.make(self._dropped(metas, reason))
+
+    def _dropped(self, metas: Sequence[BlockMeta], reason: str) -> Change:
+        gone = [meta.id for meta in metas]
+        # Should a kill leave their files, the next start knows by the time that nobody misses them.
+        change = CatalogChange(remove=gone, dropped_before=max(meta.max_time for meta in metas) + 1)
+
         def apply() -> None:
             hit("retention.before_catalog")
-            self._catalog.apply(CatalogChange(remove=gone))
+            self._catalog.apply(change)
             hit("retention.after_catalog")
 
         def visible() -> None:
             self._store.swap((), gone)
-            self.counts.blocks_dropped += len(gone)
+            self.counts.blocks_dropped[reason] += len(gone)
             self._may_prune = True
             self._changes.dispose(gone, lambda: hit("retention.after_remove"))
 

@@ -11,11 +11,16 @@ LOG = "log"
 BLOCKS = "blocks"
 TMP = "tmp"
 SET_ASIDE = "set-aside"
+SNAPSHOTS = "snapshots"
+
+BACKUP_MARKER = "backup.json"
+"""In a folder that holds backups, and in no data folder."""
 
 SAMPLES = "samples.parquet"
 AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
+BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -99,3 +104,22 @@ def tmp_dir(data: Path) -> Path:
 def set_aside_dir(data: Path) -> Path:
     """What could not be read, each with a .txt beside it that says why. streamgauge never deletes anything here."""
     return data / SET_ASIDE
+
+
+def restore_draft(data: Path) -> Path:
+    """A data folder while it is restored."""
+    return data.with_name(f"{data.name}.restoring")
+
+
+def snapshots_dir(data: Path) -> Path:
+    """Whole data folders, made on request. streamgauge never removes one."""
+    return data / SNAPSHOTS
+
+
+def snapshot_dir(data: Path, name: str) -> Path:
+    return data / SNAPSHOTS / name
+
+
+def snapshot_draft(data: Path, name: str) -> Path:
+    """A snapshot while it is made."""
+    return data / TMP / f"snapshot-{name}"

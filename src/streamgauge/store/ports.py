@@ -18,6 +18,10 @@ import pyarrow as pa
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.source import AggregateKind, Meter
 
+FIRST_TIME = int(np.iinfo(np.int64).min)
+LAST_TIME = int(np.iinfo(np.int64).max)
+DAY_MS = 86_400_000
+
 # ---- log ----------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +223,7 @@ class CatalogState:
     blocks: tuple[BlockMeta, ...] = ()
     metadata: tuple[tuple[str, str, str, str], ...] = ()  # metric, type, help, unit
     tombstones: tuple[Tombstone, ...] = ()  # by id
+    dropped_before: int = FIRST_TIME  # what retention let go was older than this time, ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +237,7 @@ class CatalogChange:
     metadata: Sequence[tuple[str, str, str, str]] = field(default=())
     add_tombstones: Sequence[Tombstone] = ()
     remove_tombstones: Sequence[int] = ()
+    dropped_before: int = FIRST_TIME  # raises the state's, if it is higher
 
 
 class Catalog(Protocol):
@@ -241,11 +247,6 @@ class Catalog(Protocol):
         """Make the change durable, or raise StorageError and change nothing."""
 
     def close(self) -> None: ...
-
-
-FIRST_TIME = int(np.iinfo(np.int64).min)
-LAST_TIME = int(np.iinfo(np.int64).max)
-DAY_MS = 86_400_000
 
 
 def no_ids() -> UInt32s:

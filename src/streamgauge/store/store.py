@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Overloaded, ReadOnly, StorageError
+from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
+from streamgauge.store.refusals import Refusals
 from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
@@ -31,6 +33,8 @@ MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
 """Rows on their way to the disk before writers are held back: 40 MB, a second or two of the fastest ingest."""
+BULK_QUEUED_ROWS = 250_000
+"""Rows on their way to the disk from which on bulk imports wait: some tens of ms, which a live write waits behind."""
 MAX_METADATA_BYTES = 64 << 20
 """Of types and helps that are kept: those of 200,000 metrics, where a large fleet has 2,000, and a bound on a hostile
 client."""
@@ -41,16 +45,18 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts. tiers:
-    aggregates that are kept of what is past retention, ascending; empty for none. head_samples: rows in memory that
-    start a flush. Sizes in bytes."""
+    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts.
+    retention_bytes: of blocks and log, 0 is no limit. tiers: aggregates that are kept of what is past retention,
+    ascending; empty for none. head_samples: rows in memory that start a flush. Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
     rules: tuple[RetentionRule, ...] = ()
+    retention_bytes: int = 0
     tiers: tuple[Tier, ...] = ()
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
+    limits: SeriesLimits = field(default_factory=SeriesLimits)
 
 
 @dataclass(slots=True)
@@ -100,13 +106,19 @@ class Store:
         self._closed_before = FIRST_TIME  # what is older is about to become aggregates
         self._thinned_through = thinned_through(state.blocks)
         self._room = asyncio.Condition()
+        self._bulk_waiting = 0  # who waits in `bulk_room`
         self.pruner = Pruner(index)
+        self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def resolve(self, key: bytes) -> int:
-        return self.index.resolve(key)
+        try:
+            return self.index.resolve(key)
+        except IndexFull as error:
+            self.refusals.note(error, key, self._clock.now_ms())
+            raise
 
     @property
     def generation(self) -> int:
@@ -130,9 +142,23 @@ class Store:
         """Whether a sample older than `time`, in ms, is on its way to the disk."""
         return any((pending.batch.times < time).any() for pending in self._queued)
 
-    def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), tiers: tuple[Tier, ...] = ()) -> None:
-        """Change the retention, in ms, 0 keeping for ever; what is kept shorter; and what aggregates are kept after."""
-        self.settings = replace(self.settings, retention=retention, rules=rules, tiers=tiers)
+    def keep_for(
+        self,
+        retention: int,
+        rules: tuple[RetentionRule, ...] = (),
+        retention_bytes: int = 0,
+        tiers: tuple[Tier, ...] = (),
+    ) -> None:
+        """Change the retention: ms, 0 keeps for ever; what is kept shorter; bytes, 0 is no limit; and which aggregates
+        are kept after it."""
+        self.settings = replace(
+            self.settings, retention=retention, rules=rules, retention_bytes=retention_bytes, tiers=tiers
+        )
+
+    def limit_series(self, limits: SeriesLimits) -> None:
+        """Change how many series there may be. Those there are stay, however many they are."""
+        self.settings = replace(self.settings, limits=limits)
+        self.index.limits = limits
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -163,6 +189,23 @@ class Store:
         batch comes again."""
         if self.closed_through > FIRST_TIME and (batch.times < self.closed_through).any():
             raise Overloaded("a day of this batch has just been closed by downsampling; send it again", retry_after=1)
+
+    async def bulk_room(self) -> None:
+        self._refuse_if_must()
+        if self._has_bulk_room():
+            return
+        self._bulk_waiting += 1
+        try:
+            async with self._room:
+                await self._room.wait_for(lambda: self._has_bulk_room() or self.refusal is not None or self._closing)
+        finally:
+            self._bulk_waiting -= 1
+        self._refuse_if_must()
+
+    def _has_bulk_room(self) -> bool:
+        """A quarter of the head stays free for live writes while a flush is on its way."""
+        bound = self.settings.head_samples * 3 // 2
+        return self._queued_rows < BULK_QUEUED_ROWS and self.head.rows + self._queued_rows < bound
 
     async def _wait_for_room(self, rows: int) -> None:
         """Back-pressure: hold the writer while the queue or the head is full."""
@@ -236,7 +279,7 @@ class Store:
         before = self._queued_rows
         self._queued.difference_update(group)
         self._queued_rows -= sum(len(pending.batch) for pending in group)
-        if before > MAX_QUEUED_ROWS // 2:
+        if before > MAX_QUEUED_ROWS // 2 or self._bulk_waiting:
             self._wake_soon()
 
     def _wake_soon(self) -> None:

@@ -144,15 +144,41 @@ def _left(
     return low, high
 
 
+def undeleted_bounds(
+    reader: LocalBlockReader, tombstones: Sequence[Tombstone], meter: Meter
+) -> tuple[UInt32s, Int64s, Int64s]:
+    """The block's series that have a sample left, and the first and last time of each. The tombstones apply to the
+    block; where they may have taken the first sample or the last, the rows are read."""
+    ids = reader.series_ids()
+    first, last = reader.time_bounds()
+    low, high = _left(ids, first, last, EARLIEST, LATEST, tombstones)
+    whole = (low == first) & (high == last)
+    parts = [(ids[whole], first[whole], last[whole])]
+    for some, part in _parts(reader, np.flatnonzero(~whole & (low <= high)), tombstones, EARLIEST, LATEST, meter):
+        filled = np.flatnonzero(part.counts)
+        starts = starts_of(part.counts)[filled]
+        parts.append((some[filled], part.times[starts], part.times[starts + part.counts[filled] - 1]))
+    series, firsts, lasts = zip(*parts, strict=True)
+    return np.concatenate(series), np.concatenate(firsts), np.concatenate(lasts)
+
+
 def _with_samples(
     reader: LocalBlockReader, series: Int64s, tombstones: Sequence[Tombstone], start: int, end: int, meter: Meter
 ) -> Iterable[UInt32s]:
     """Those of some of the block's series that have a sample left in the range, by reading their rows."""
+    for ids, part in _parts(reader, series, tombstones, start, end, meter):
+        yield ids[part.counts > 0]
+
+
+def _parts(
+    reader: LocalBlockReader, series: Int64s, tombstones: Sequence[Tombstone], start: int, end: int, meter: Meter
+) -> Iterable[tuple[UInt32s, Part]]:
+    """What is left of some of the block's series in the range, a bounded number of rows at a time."""
     series = series[np.argsort(reader.series_ids()[series], kind="stable")]
     batch = np.cumsum(reader.rows[series]) // _ROWS_AT_ONCE
     for some in np.split(series, np.flatnonzero(np.diff(batch)) + 1):
         if len(some):
             ids = reader.series_ids()[some]
             part = without(reader.read(ids, start, end, meter), ids, tombstones, meter)
-            yield ids[part.counts > 0]
+            yield ids, part
             meter.release(len(part.times), part.size)
