@@ -30,6 +30,7 @@ class Bar:
 
     def expect(self, size: int) -> None:
         self._expected = size * self._steps
+        self._started = self._clock.monotonic()
 
     def copied(self, size: int) -> None:
         self.bytes_copied += size
@@ -40,7 +41,7 @@ class Bar:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Since it was known what is to come."""
         return self._clock.monotonic() - self._started
 
     def _advance(self, size: int) -> None:
