@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import disk, ingest, queries, scrape, small
+from bench import disk, imports, ingest, queries, scrape, small
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "write": ingest.run,
+    "import": imports.run,
     "scrape": scrape.run,
     "disk": disk.run,
     "rate": queries.run,

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import streamgauge
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.requests import Series
-from streamgauge.testing.server import ServerProcess, eventually
+from streamgauge.testing.server import SECONDS, ServerProcess, eventually
 
 NOW = int(time.time()) * 1000
 DISK = 24 << 20
@@ -71,6 +72,32 @@ def test_a_full_disk_refuses_writes_answers_queries_and_recovers_by_itself(small
         eventually(lambda: server.write(samples(number + 1)).status == 204)
         assert server.metric("streamgauge_read_only") == 0
         assert stored(server) == 1000 * (number + 2)
+        server.process.terminate()
+        assert server.wait() == 0
+    assert check_folder(data) == []
+
+
+def test_an_import_waits_until_the_disk_has_room(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    file = elsewhere / "file.om"
+    file.write_text("".join(f'm{{n="{n}"}} 1 {NOW // 1000 - 60}\n' for n in range(1000)) + "# EOF\n")
+    with start(data, "0") as server:
+        fill(ballast)
+        command = [sys.executable, "-m", "streamgauge", "import", "--server", server.url, str(file)]
+        package = str(Path(streamgauge.__file__).parents[1])
+        environment = {**os.environ, "XDG_STATE_HOME": str(elsewhere), "PYTHONPATH": package}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as importing:
+            assert importing.stderr is not None
+            assert any("waiting, and trying again" in line and "writes" in line for line in importing.stderr)
+            ballast.unlink()
+            out, err = importing.communicate(timeout=SECONDS)
+        assert importing.returncode == 0, err
+        assert "going on" in err
+        assert "1,000 samples" in out
+        assert stored(server) == 1000
         server.process.terminate()
         assert server.wait() == 0
     assert check_folder(data) == []

@@ -175,6 +175,42 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     run_query(expression, format_, time_, **options)
 
 
+@cli.command(short_help="Show which series there are, and which are new.")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option(
+    "--by",
+    default="metric",
+    show_default=True,
+    help="What to count for: metric, label (its values), pair (label=value), or names of labels, such as job,instance.",
+)
+@click.option("--since", metavar="D", default="1h", show_default=True, help="How far back to look for what is new.")
+@click.option("--end", metavar="T", help="Moment to look back from. Default: now.")
+@click.option(
+    "--order",
+    type=click.Choice(["series", "active", "created", "ended"]),
+    default="created",
+    show_default=True,
+    help="What to show the largest of.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows of the table.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    help="Form of the answer. Default: table, or json where the output is no terminal.",
+)
+def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any) -> None:
+    """Show how many series there are, which grew, since when and from where: of all, or of those that match a SELECTOR.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.cardinality import run_cardinality
+
+    run_cardinality(selectors, format_, **options)
+
+
 @cli.command(short_help="Show what a scrape target would give.")
 @click.argument("url")
 @click.option("--config", type=click.Path(), metavar="FILE", help="Scrape as a job of this configuration does.")
@@ -186,6 +222,56 @@ def scrape(url: str, config: str | None, job: str | None, samples: bool, protoco
     from streamgauge.commands.scrape import run_scrape
 
     run_scrape(url, config, job, samples, protocol)
+
+
+@cli.command(
+    "import",
+    short_help="Import files of samples.",
+    epilog="""\b
+FILE is - for standard input, a file, also compressed by gzip or zstd, or a folder of
+remote-write requests. Formats:
+  openmetrics   OpenMetrics text, times in seconds, as promtool and many tools write it
+  prometheus    the Prometheus text format, times in ms
+  jsonl         JSON lines as VictoriaMetrics exports them
+  remote-write  remote-write requests, each behind its length as a varint
+  dump          what promtool tsdb dump prints
+An import that was ended goes on where it was when it is run again in the same way.
+Exit code 1: something was not stored; the summary says what.
+""",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--server", metavar="URL", help="Server to import to. Also STREAMGAUGE_SERVER.")
+@click.option(
+    "--data",
+    type=_Folder(),
+    help="Data folder to import to: directly, or through the server that holds it if one does.",
+)
+@click.option(
+    "--format",
+    "format_",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "openmetrics", "prometheus", "jsonl", "remote-write", "dump"]),
+    help="Format of all files; auto finds it out for each.",
+)
+@click.option("--timestamp", metavar="T", help="Time of samples that have none; without it they are refused.")
+@click.option("--skip-old", is_flag=True, help="Leave out samples older than the server keeps, and go on.")
+@click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has done.")
+@click.option(
+    "--patience",
+    metavar="DURATION",
+    default="10m",
+    show_default=True,
+    help="How long to wait for a server or a disk that takes nothing.",
+)
+def import_(files: tuple[str, ...], format_: str, **options: Any) -> int:
+    """Import samples from each FILE, into a server without disturbing it, or straight into a data folder.
+
+    Without --server and --data they go to http://127.0.0.1:4318.
+    """
+    from streamgauge.commands.importing import import_files
+
+    return import_files(files, format_, **options)
 
 
 @cli.command()

@@ -22,6 +22,7 @@ from streamgauge import __version__, logs
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import ConfigError
 from streamgauge.ingest.admission import InFlight, Limits
+from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
@@ -222,6 +223,7 @@ class _Server:
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,
+            limits=self._settings.series_limits,
         )
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
@@ -238,6 +240,7 @@ class _Server:
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
+        bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
         scrapes = ScrapeManager(
             store,
             self._stats,
@@ -251,7 +254,7 @@ class _Server:
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
         start(pins.run())
-        services.opened = Opened(store, maintenance, receiver, scrapes, snapshots, pins)
+        services.opened = Opened(store, maintenance, receiver, bulk, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
         self._stats.watch(lambda: worker_readings(services.workers))

@@ -9,6 +9,7 @@ from streamgauge.query.pool import WorkerPool
 from streamgauge.stats import Reading
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.pins import Pins
+from streamgauge.store.refusals import LIMITS
 from streamgauge.store.store import Store
 
 _OF_WORKERS = {
@@ -33,6 +34,13 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
     yield Reading.of("streamgauge_head_samples", "gauge", "Samples in memory.", store.head.rows)
     yield Reading.of("streamgauge_head_series", "gauge", "Series in the index.", store.index.series)
     yield Reading.of("streamgauge_index_bytes", "gauge", "Memory of the series index.", store.index.used_bytes)
+    yield Reading(
+        "streamgauge_new_series_refused_total",
+        "counter",
+        "New series refused, each as often as it was sent, because a metric, a label or the index is full.",
+        {(limit,): store.refusals.totals[limit] for limit in LIMITS},
+        ("limit",),
+    )
     yield Reading.of(
         "streamgauge_samples_appended_total", "counter", "Samples made durable since the start.", store.samples_appended
     )

@@ -11,6 +11,7 @@ from typing import Any
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
+from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -26,6 +27,7 @@ from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
 from streamgauge.store.pins import Pins
+from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
 from streamgauge.store.store import Store
 
@@ -43,6 +45,7 @@ class Opened:
     store: Store
     maintenance: Maintenance
     receiver: RemoteWrite
+    bulk: BulkImport
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
     pins: Pins
@@ -117,6 +120,9 @@ class ServerServices:
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         return await self._open().receiver.receive(headers, body)
 
+    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+        return (await self._open().bulk.receive(headers, body)).as_json()
+
     @property
     def scrapes(self) -> ScrapeManager:
         return self._open().scrapes
@@ -166,6 +172,7 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size)
+            self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -188,6 +195,25 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         data: dict[str, Any] = json.loads(await self._workers.read(Job(CardinalityQuery(limit), limits)))["data"]
         return data
+
+    def limits(self) -> Mapping[str, object]:
+        index, refusals = self.store.index, self.store.refusals
+        now = {METRIC: index.series_of, LABEL: index.values_of}
+        return {
+            **{name: shown(self._settings, name) for name in ("max_series_per_metric", "max_label_values")},
+            "refused": [
+                {
+                    "limit": refusal.limit,
+                    "name": refusal.name,
+                    "now": now[refusal.limit](refusal.name.encode()) if refusal.limit in now else index.series,
+                    "attempts": refusal.attempts,
+                    "first": refusal.first / 1000,
+                    "last": refusal.last / 1000,
+                    "example": refusal.example,
+                }
+                for refusal in refusals.listed()
+            ],
+        }
 
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}

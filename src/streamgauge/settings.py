@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limit
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
@@ -72,12 +73,18 @@ class Settings:
     query_lookback: int
     head_samples: int
     index_max_bytes: int
+    max_series_per_metric: CountLimit
+    max_label_values: CountLimit
     min_free_bytes: int
     write_max_bytes: int
     write_max_decoded_bytes: int
     scrape_max_bytes: int
     given: frozenset[str] = frozenset()
     """Names that were set by a flag, the environment or the file, and are not defaults."""
+
+    @property
+    def series_limits(self) -> SeriesLimits:
+        return SeriesLimits(self.max_series_per_metric, self.max_label_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +302,24 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "index_max_bytes", 1 << 30, _positive(parse_size), "SIZE", "Memory for the labels of all series.", group=STORAGE
+    ),
+    Setting(
+        "max_series_per_metric",
+        CountLimit(1_000_000),  # about half of the default index: the other metrics keep the rest
+        parse_limit,
+        "N[,METRIC=N…]",
+        "Most series of one metric, or of those named another number each; 0 is no limit. New ones are refused.",
+        True,
+        group=STORAGE,
+    ),
+    Setting(
+        "max_label_values",
+        CountLimit(1_000_000),
+        parse_limit,
+        "N[,LABEL=N…]",
+        "Most values of one label, over all series, or of those named another number each; 0 is no limit.",
+        True,
+        group=STORAGE,
     ),
     Setting(
         "min_free_bytes",

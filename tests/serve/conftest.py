@@ -113,6 +113,7 @@ class InProcessServices:
         ]
         self.reply = Reply()
         self.written: list[tuple[Mapping[str, str], bytes]] = []
+        self.imported: list[tuple[Mapping[str, str], bytes]] = []
         self.write_started = asyncio.Event()
         self.write_ended = asyncio.Event()
         self.bad_config = ""
@@ -132,6 +133,10 @@ class InProcessServices:
             return self.reply
         finally:
             self.write_ended.set()
+
+    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+        self.imported.append((dict(headers), b"".join([piece async for piece in body])))
+        return {"stored": 2, "refused": {}, "examples": []}
 
     def scrape_pools(self) -> Mapping[str, ScrapePool]:
         return self.pools
@@ -161,6 +166,9 @@ class InProcessServices:
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         return {"blocks": [], "limit": limit}
+
+    def limits(self) -> Mapping[str, object]:
+        return {"max_series_per_metric": "10", "refused": []}
 
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")

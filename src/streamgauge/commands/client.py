@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError
+from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError, TooLarge
 from streamgauge.settings import DEFAULT_LISTEN, local_url
 from streamgauge.store.lock import Holder, holder
 
@@ -37,7 +37,7 @@ def ask(
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
-    url = _url(server)
+    url = server_url(server)
     data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
     headers = {"Accept": "application/json", **(headers or {})}
     request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
@@ -45,7 +45,8 @@ def ask(
         with _opener(url).open(request, timeout=TIMEOUT) as response:
             return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
     except urllib.error.HTTPError as error:
-        raise _error_of(error) from None
+        path = urllib.parse.urlsplit(error.url).path
+        raise error_of(error.code, error.reason, path, _body_of(error), error.headers.get("retry-after")) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
@@ -57,7 +58,8 @@ def ask(
         raise ServerUnreachable(f"what answers at {url} is no streamgauge") from None
 
 
-def _url(server: str) -> str:
+def server_url(server: str) -> str:
+    """The URL of a server as somebody wrote it, without a slash at its end. Raises BadInput."""
     url = server if "://" in server else f"http://{server}"
     parts = urllib.parse.urlsplit(url)
     try:
@@ -79,17 +81,26 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
-def _error_of(error: urllib.error.HTTPError) -> StreamgaugeError:
+def error_of(status: int, reason: str, path: str, body: bytes, retry_after: str | None = None) -> StreamgaugeError:
+    """The error that an answer stands for, by its status and the API's envelope."""
     try:
-        message = str(json.loads(error.read())["error"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        path = urllib.parse.urlsplit(error.url).path
-        message = f"the server answered {error.code} {error.reason} to {path}: is this the address of a streamgauge?"
-    if error.code == 400:
+        message = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered {status} {reason} to {path}: is this the address of a streamgauge?"
+    if status == 400:
         return BadInput(message)
-    if error.code in (429, 503):
-        return Busy(message)
-    return ClientError(message) if error.code < 500 else StreamgaugeError(message)
+    if status == 413:
+        return TooLarge(message)
+    if status in (429, 503):
+        return Busy(message, int(retry_after) if retry_after and retry_after.isdecimal() else None)
+    return ClientError(message) if status < 500 else StreamgaugeError(message)
+
+
+def _body_of(error: urllib.error.HTTPError) -> bytes:
+    try:
+        return error.read()
+    except (OSError, http.client.HTTPException):
+        return b""
 
 
 def server_of(folder: Path) -> str | None:

@@ -20,11 +20,7 @@ def place_of(server: str | None, data: str | None) -> str | Path:
 
     Raises click.UsageError, NotFound, FolderInUse and StorageError.
     """
-    if server is not None and data is not None:
-        raise click.UsageError("give --server or --data, not both")
-    if server is None and data is None:
-        server = os.environ.get(SERVER_VARIABLE)
-        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
+    server, data = named(server, data)
     if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
         data = BY_NAME["data"].default
     if data is None:
@@ -32,3 +28,13 @@ def place_of(server: str | None, data: str | None) -> str | Path:
     folder = Path(data)
     require_data_folder(folder)
     return server_of(folder) or folder
+
+
+def named(server: str | None, data: str | None) -> tuple[str | None, str | None]:
+    """The server, or the data folder, that flags or else the environment name. Raises click.UsageError for both."""
+    if server is not None and data is not None:
+        raise click.UsageError("give --server or --data, not both")
+    if server is None and data is None:
+        server = os.environ.get(SERVER_VARIABLE)
+        data = os.environ.get(BY_NAME["data"].variable) if server is None else None
+    return server, data

@@ -68,6 +68,16 @@ class Selection:
     samples: Samples
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """Series and when they lived: row i of `labels` has its first stored sample at first[i], and its last at last[i]. A
+    stale marker is a sample."""
+
+    labels: LabelFrame
+    first: Int64s  # ms
+    last: Int64s  # ms
+
+
 class Meter(Protocol):
     """What a query may use up. `charge` raises the query's limit error; a source calls it before it allocates."""
 
@@ -105,6 +115,9 @@ class Source(Protocol):
         """Distinct series that match any of the sets and may have a sample in the range. No sets: every series.
 
         names: the labels that are wanted; None is all of them. Rows are one a series all the same."""
+
+    def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
+        """Distinct series that match any of the sets, and have a sample at any time. No sets: every series."""
 
 
 class Snapshot(Protocol):

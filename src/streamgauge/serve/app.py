@@ -11,6 +11,7 @@ from starlette.routing import Route, Router
 
 from streamgauge.errors import Disabled
 from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
@@ -52,6 +53,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
     table += RemoteRead(services, options).endpoints()
+    table += BulkApi(services).endpoints()
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()

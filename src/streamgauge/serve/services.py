@@ -78,6 +78,9 @@ class Services(Protocol):
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         """Store one remote-write request. Header names are in lower case."""
 
+    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+        """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+
     def metadata(self) -> Sequence[Metadata]: ...
 
     def scrape_pools(self) -> Mapping[str, ScrapePool]:
@@ -100,6 +103,9 @@ class Services(Protocol):
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         """What `streamgauge inspect` shows, as JSON types; `limit` entries of each list of its cardinality."""
+
+    def limits(self) -> Mapping[str, object]:
+        """The limits of numbers of series, and who was refused new ones because of them, as JSON types."""
 
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""

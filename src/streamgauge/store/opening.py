@@ -60,7 +60,9 @@ async def open_store(
     remove_leftovers(recovered.state.store_id)
     memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
-    index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
+    index = SeriesIndex(
+        memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes, limits=settings.limits
+    )
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=2 * settings.head_samples)
     try:

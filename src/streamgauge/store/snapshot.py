@@ -10,17 +10,18 @@ import numpy as np
 
 from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Matcher, Meter, Samples, Selection, Source, empty_selection
+from streamgauge.model.source import Lifetimes, Matcher, Meter, Samples, Selection, Source, empty_selection
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
-from streamgauge.store.head_view import head_series, read_head
+from streamgauge.store.head_view import head_bounds, head_series, read_head
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
+from streamgauge.store.lifetimes import BYTES_PER_ROW, BYTES_PER_SERIES, Bounds
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import BlockMeta, Part, Tombstone
 from streamgauge.store.runs import HeadSnapshot
-from streamgauge.store.tombstones import applying, undeleted, without
+from streamgauge.store.tombstones import applying, undeleted, undeleted_bounds, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,26 @@ class StoreSource:
             return empty_selection().labels
         present = self._present(start, end, meter)
         return self._view.frame(rows[present.contains(self._view.ids(rows))], names, meter)
+
+    def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
+        rows = self._matching(matcher_sets or [()], meter)
+        if not len(rows):
+            return Lifetimes(empty_selection().labels, np.empty(0, np.int64), np.empty(0, np.int64))
+        size = BYTES_PER_ROW * (len(rows) + max([meta.series for meta in self._snapshot.blocks], default=0))
+        meter.charge(0, size + BYTES_PER_SERIES * len(rows))
+        bounds = Bounds(self._view.ids(rows))
+        for meta in self._snapshot.blocks:
+            meter.charge(0, 0)  # a block's series may have to be read
+            reader = self._blocks.reader(meta.id)
+            if tombstones := applying(self._snapshot.tombstones, meta):
+                bounds.add(*undeleted_bounds(reader, tombstones, meter))
+            else:
+                bounds.add(reader.series_ids(), *reader.time_bounds())
+        for run in head_bounds(self._snapshot.head):
+            bounds.add(*run)
+        known = np.flatnonzero(bounds.known())
+        meter.release(0, size + BYTES_PER_SERIES * (len(rows) - len(known)))
+        return Lifetimes(self._view.frame(rows[known], meter=meter), bounds.first[known], bounds.last[known])
 
     def _matching(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Int64s:
         """The rows that match any of the sets, ascending. Memory does not grow with the number of sets."""

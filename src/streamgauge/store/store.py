@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Overloaded, ReadOnly, StorageError
+from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
+from streamgauge.store.refusals import Refusals
 from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
@@ -30,6 +32,8 @@ MAX_AHEAD_MS = DAY_MS
 """A sample further ahead of the clock is refused: retention would never reach it."""
 MAX_QUEUED_ROWS = 2_000_000
 """Rows on their way to the disk before writers are held back: 40 MB, a second or two of the fastest ingest."""
+BULK_QUEUED_ROWS = 250_000
+"""Rows on their way to the disk from which on bulk imports wait: some tens of ms, which a live write waits behind."""
 MAX_METADATA_BYTES = 64 << 20
 """Of types and helps that are kept: those of 200,000 metrics, where a large fleet has 2,000, and a bound on a hostile
 client."""
@@ -50,6 +54,7 @@ class StoreSettings:
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
+    limits: SeriesLimits = field(default_factory=SeriesLimits)
 
 
 @dataclass(slots=True)
@@ -97,13 +102,19 @@ class Store:
         self._broken = False  # a commit is on disk and not in memory
         self._closing = False
         self._room = asyncio.Condition()
+        self._bulk_waiting = 0  # who waits in `bulk_room`
         self.pruner = Pruner(index)
+        self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def resolve(self, key: bytes) -> int:
-        return self.index.resolve(key)
+        try:
+            return self.index.resolve(key)
+        except IndexFull as error:
+            self.refusals.note(error, key, self._clock.now_ms())
+            raise
 
     @property
     def generation(self) -> int:
@@ -116,6 +127,11 @@ class Store:
     def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), retention_bytes: int = 0) -> None:
         """Change the retention: ms, 0 keeps for ever; what is kept shorter; and bytes, 0 is no limit."""
         self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes, rules=rules)
+
+    def limit_series(self, limits: SeriesLimits) -> None:
+        """Change how many series there may be. Those there are stay, however many they are."""
+        self.settings = replace(self.settings, limits=limits)
+        self.index.limits = limits
 
     def oldest_kept(self, now: int) -> int:
         """The oldest time, in ms, that retention lets live."""
@@ -139,6 +155,23 @@ class Store:
             self.committer.submit(pending)
             waiting.append(pending.done)
         await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
+
+    async def bulk_room(self) -> None:
+        self._refuse_if_must()
+        if self._has_bulk_room():
+            return
+        self._bulk_waiting += 1
+        try:
+            async with self._room:
+                await self._room.wait_for(lambda: self._has_bulk_room() or self.refusal is not None or self._closing)
+        finally:
+            self._bulk_waiting -= 1
+        self._refuse_if_must()
+
+    def _has_bulk_room(self) -> bool:
+        """A quarter of the head stays free for live writes while a flush is on its way."""
+        bound = self.settings.head_samples * 3 // 2
+        return self._queued_rows < BULK_QUEUED_ROWS and self.head.rows + self._queued_rows < bound
 
     async def _wait_for_room(self, rows: int) -> None:
         """Back-pressure: hold the writer while the queue or the head is full."""
@@ -212,7 +245,7 @@ class Store:
         before = self._queued_rows
         self._queued.difference_update(group)
         self._queued_rows -= sum(len(pending.batch) for pending in group)
-        if before > MAX_QUEUED_ROWS // 2:
+        if before > MAX_QUEUED_ROWS // 2 or self._bulk_waiting:
             self._wake_soon()
 
     def _wake_soon(self) -> None:

@@ -61,6 +61,10 @@ class MemorySink:
         self.batches.append(batch)
         self.metadata.update((one.metric, one) for one in metadata)
 
+    async def bulk_room(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
     def samples(self, **labels: str) -> list[tuple[int, float]]:
         """(time, value) of the series with exactly these labels, by time; a later append wins."""
         return [(time, value) for time, (value, _) in sorted(self._rows(labels).items())]

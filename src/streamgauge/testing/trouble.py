@@ -12,7 +12,7 @@ import numpy as np
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Matcher, Meter, Selection, Source, empty_selection
+from streamgauge.model.source import Lifetimes, Matcher, Meter, Selection, Source, empty_selection
 
 _held: list[object] = []
 
@@ -83,6 +83,9 @@ class _TroubledSource:
             case "fail":
                 raise ZeroDivisionError("a detail that is nobody's business")
         return LabelFrame.of([{"pid": str(os.getpid())}])
+
+    def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
+        return Lifetimes(self.series(matcher_sets, 0, 0, meter), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
 
 def _spin() -> None:

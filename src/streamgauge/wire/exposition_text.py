@@ -10,6 +10,7 @@ spaces and tabs anywhere between tokens, a comma after the last label, comments 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -17,6 +18,7 @@ from streamgauge.errors import BadInput
 
 NAME = b"__name__"
 Pairs = list[tuple[bytes, bytes]]
+Unescape = Callable[[bytes], bytes]
 
 TYPES = frozenset((b"counter", b"gauge", b"histogram", b"summary", b"untyped"))
 FLOAT_LABELS = {b"histogram": b"le", b"summary": b"quantile"}
@@ -58,14 +60,7 @@ class Note:
 
 def read_sample(line: bytes) -> SampleLine:
     """Raises BadInput, saying what was expected."""
-    at = 0
-    pairs: Pairs = []
-    if named := _METRIC.match(line):
-        pairs.append((NAME, named[1]))
-        at = named.end()
-    brace = _skip(line, at)
-    if line.startswith(b"{", brace):
-        at = _labels(line, brace + 1, pairs)
+    pairs, at = read_series(line)
     if not pairs or pairs[0][0] != NAME:
         raise BadInput(f"a metric name was expected: {shown(line)}")
     tail = _TAIL.fullmatch(line, at)
@@ -76,13 +71,29 @@ def read_sample(line: bytes) -> SampleLine:
     return SampleLine(pairs, tail[1], tail[2], tail.start(1))
 
 
+def read_series(line: bytes, text_of: Unescape | None = None) -> tuple[Pairs, int]:
+    """The labels of the series that a line begins with, and where it ends. No labels where it begins with none.
+
+    text_of: what stands between quotes, as text; by the rules of the text format where not given. Raises BadInput.
+    """
+    at = 0
+    pairs: Pairs = []
+    if named := _METRIC.match(line):
+        pairs.append((NAME, named[1]))
+        at = named.end()
+    brace = _skip(line, at)
+    if line.startswith(b"{", brace):
+        at = _labels(line, brace + 1, pairs, text_of or unescape)
+    return pairs, at
+
+
 def _skip(line: bytes, at: int) -> int:
     while line[at : at + 1] in (b" ", b"\t"):
         at += 1
     return at
 
 
-def _labels(line: bytes, at: int, pairs: Pairs) -> int:
+def _labels(line: bytes, at: int, pairs: Pairs, text_of: Unescape) -> int:
     """Add what stands between braces to `pairs`; where it ends, after the closing brace."""
     while True:
         at = _skip(line, at)
@@ -95,11 +106,11 @@ def _labels(line: bytes, at: int, pairs: Pairs) -> int:
         at = found.end()
         comma = line.startswith(b",", at)
         if value is not None:
-            pairs.append((plain if plain is not None else unescape(quoted), unescape(value)))
+            pairs.append((plain if plain is not None else text_of(quoted), text_of(value)))
         elif quoted is not None and (comma or line.startswith(b"}", at)):
             if pairs and pairs[0][0] == NAME:
                 raise BadInput(f"the metric name is given twice: {shown(line)}")
-            pairs.insert(0, (NAME, unescape(quoted)))
+            pairs.insert(0, (NAME, text_of(quoted)))
         else:
             raise BadInput(f'="value" was expected after the label name: {shown(line)}')
         at += comma

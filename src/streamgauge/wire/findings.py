@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from streamgauge.errors import LabelFull, MetricFull, Overloaded
 from streamgauge.model.batch import Metadata
 
 MAX_EXAMPLES = 5
@@ -29,10 +30,21 @@ class Reason(enum.StrEnum):
     TOO_OLD = "too_old"  # a sample before the oldest admitted time
     TOO_NEW = "too_new"  # a sample after the newest admitted time
     SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
+    METRIC_LIMIT = "metric_series_limit"  # a new series of a metric that has as many as it may
+    LABEL_LIMIT = "label_values_limit"  # a new series with a new value of a label that has as many as it may
     HISTOGRAM = "native_histogram"
     EXEMPLAR = "exemplar"
     METADATA = "invalid_metadata"
+    LINE = "invalid_line"  # a line of a file that gives no sample
+    NO_TIME = "no_timestamp"  # a sample of a file without a time of its own
     DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already
+
+
+def no_room(error: Overloaded) -> Reason:
+    """Why a sink has no room for a new series."""
+    if isinstance(error, MetricFull):
+        return Reason.METRIC_LIMIT
+    return Reason.LABEL_LIMIT if isinstance(error, LabelFull) else Reason.SERIES_LIMIT
 
 
 _NOT_STORED_TEXT = {
@@ -48,6 +60,7 @@ class Findings:
     refused: Counter[Reason] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)  # the first few refusals, a sentence each
     metadata: dict[str, Metadata] = field(default_factory=dict)  # by metric; taken and emptied by the caller
+    example_reasons: list[Reason] = field(default_factory=list)  # of the examples, one each
     start_times: int = 0  # start timestamps seen; accepted, not stored
 
     def refuse(self, reason: Reason, what: str, count: int = 1) -> None:
@@ -55,6 +68,7 @@ class Findings:
         self.refused[reason] += count
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(shorten(what))
+            self.example_reasons.append(reason)
 
     def mark(self) -> tuple[Counter[Reason], int, int]:
         """Where we are, for `rewind`."""
@@ -64,7 +78,7 @@ class Findings:
         """Forget the refusals since `mark`: the same bytes are going to be read again, another way."""
         refused, examples, self.start_times = mark
         self.refused = refused
-        del self.examples[examples:]
+        del self.examples[examples:], self.example_reasons[examples:]
 
     def refuse_not_stored(self, counts: Mapping[Reason, int], series: str) -> None:
         """Count histograms and exemplars of a series, `series` being its text."""

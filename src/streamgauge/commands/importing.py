@@ -1,0 +1,146 @@
+"""`streamgauge import`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from streamgauge.commands.client import DEFAULT_SERVER, server_of
+from streamgauge.commands.place import named
+from streamgauge.commands.table import printable
+from streamgauge.commands.times import moment
+from streamgauge.durations import parse_duration
+from streamgauge.errors import BadInput, NotFound
+from streamgauge.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
+from streamgauge.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
+from streamgauge.importer.progress import Progress, beyond_default, summary, too_old
+from streamgauge.importer.run import Import, Options, TooOld
+from streamgauge.importer.state import StateFile, Tally, identity_of, state_folder
+from streamgauge.importer.stream import STDIN, open_stream
+from streamgauge.importer.targets import FolderTarget, ServerTarget, Target
+from streamgauge.store.lock import holder
+from streamgauge.wire.findings import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is the same for all files. place: where they go, in words that tell it from other places."""
+
+    target: Target
+    place: str
+    form: str
+    time: int | None
+    restart: bool
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """One file. size: bytes. read: how many of them have been read."""
+
+    form: str
+    size: int | None
+    blocks: Callable[[int], Iterator[Block]]
+    read: Callable[[], int]
+
+
+def import_files(
+    files: Sequence[str],
+    form: str,
+    server: str | None,
+    data: str | None,
+    timestamp: str | None,
+    skip_old: bool,
+    restart: bool,
+    patience: str,
+) -> int:
+    """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
+    now = time.time_ns() // 1_000_000
+    options = Options(skip_old, parse_duration(patience) / 1000)
+    at = moment(timestamp, now) if timestamp is not None else None
+    for name in files:
+        if name != STDIN and not Path(name).exists():
+            raise NotFound(f"there is no file {name}")
+    tallies: list[Tally] = []
+    with _target(server, data) as (target, place):
+        job = _Job(target, place, form, at, restart, options)
+        tallies += [_import_one(job, name) for name in files]
+    oldest = min((tally.oldest for tally in tallies if tally.oldest is not None), default=None)
+    if isinstance(target, FolderTarget) and (note := beyond_default(oldest, now)) is not None:
+        click.echo(note, err=True)
+    return 1 if any(set(tally.refused) - {Reason.EXEMPLAR} or tally.faults for tally in tallies) else 0
+
+
+def _import_one(job: _Job, name: str) -> Tally:
+    """Import one file and say what became of it, however that ends."""
+    with _opened(name, job.form) as opened:
+        reader = reader_of(opened.form, job.time)
+        state = _state_of(job, name, opened.form)
+        saved = state.load() if state is not None and not job.restart else None
+        tally, start = (saved.tally, saved.position) if saved else (Tally(), Position())
+        progress = Progress(name, opened.size, tally.stored, time.monotonic)
+        progress.say(f"{name}: importing as {opened.form}")
+        if saved is not None:
+            reader.remember(saved.memory)
+            progress.say(f"{name}: going on behind {reader.unit} {start.places:,}; begin anew with --restart")
+        before = tally.stored
+        work = Import(job.target, reader, state, progress, job.options, tally, start.places)
+        try:
+            work.run(opened.blocks(start.offset), opened.read)
+        except TooOld as error:
+            raise TooOld(too_old(error.message, tally.oldest, time.time_ns() // 1_000_000)) from None
+        finally:
+            progress.clear()
+            tally.faults = [fault for fault in [reader.end()] if fault is not None and work.whole]
+            for line in summary(name, tally, reader.series, before, progress.seconds()):
+                click.echo(printable(line))
+        if state is not None:
+            state.remove()
+    return tally
+
+
+@contextlib.contextmanager
+def _opened(name: str, form: str) -> Iterator[_Opened]:
+    """Raises NotFound, and BadInput when the format cannot be told."""
+    path = Path(name)
+    if name != STDIN and path.is_dir():
+        if form not in (AUTO, REMOTE_WRITE):
+            raise BadInput(f"{name} is a folder; only remote-write requests are imported from one")
+        yield _Opened(REMOTE_WRITE, None, lambda start: folder_blocks(path, start), lambda: 0)
+        return
+    with open_stream(name) as stream:
+        found = format_of(stream) if form == AUTO else form
+        blocks = request_blocks if found == REMOTE_WRITE else line_blocks
+        yield _Opened(found, stream.size, lambda start: blocks(stream, start), lambda: stream.position)
+
+
+def _state_of(job: _Job, name: str, form: str) -> StateFile | None:
+    """Where it is noted how far the import is. None for standard input, which cannot be read a second time."""
+    if name == STDIN:
+        return None
+    path = Path(name).resolve()
+    parts = (str(path), job.place, form, str(job.time))
+    return StateFile(state_folder(os.environ), identity_of(path), *parts)
+
+
+@contextlib.contextmanager
+def _target(server: str | None, data: str | None) -> Iterator[tuple[Target, str]]:
+    server, data = named(server, data)
+    if data is not None:
+        held = holder(Path(data))
+        server = server_of(Path(data)) if held is not None else None
+    target: Target
+    if data is not None and server is None:
+        target, place = FolderTarget(Path(data)), f"folder {Path(data).resolve()}"
+    else:
+        served = ServerTarget(server or DEFAULT_SERVER)
+        served.check()
+        target, place = served, f"server {served.url}"
+    with contextlib.closing(target):
+        yield target, place

@@ -1,0 +1,137 @@
+"""A stream, or a folder, cut into blocks of whole lines or whole requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamgauge.errors import BadInput
+from streamgauge.importer.stream import Stream
+from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, length_at
+
+BLOCK_BYTES = 8 << 20
+"""Read and parsed at once. In files that are ordered by time each series is looked up once a block, so that large ones
+pay, until what is made of them in between is so large that the allocator gives it back to the system each time."""
+REQUESTS_BYTES = 1 << 20
+"""The same of remote-write requests, which decompress to ten times as much."""
+MAX_LINE_BYTES = 256 << 20
+"""One JSON line holds all samples of a series, unless its exporter was told otherwise: these are ten million."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Between two blocks. offset: bytes, decompressed, or files of a folder. places: lines, or requests, before it."""
+
+    offset: int = 0
+    places: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """end: the offset behind it, as a position's."""
+
+    data: bytes
+    end: int
+
+
+def line_blocks(stream: Stream, start: int) -> Iterator[Block]:
+    """Whole lines. The last one is given the line feed that it may lack. Raises BadInput."""
+    stream.skip(start)
+    at = start
+    held: list[bytes] = []
+    size = 0
+    while data := stream.read(BLOCK_BYTES):
+        end = data.rfind(b"\n") + 1
+        if end:
+            at += size + end
+            yield Block(b"".join([*held, data[:end]]), at)
+            held, size = [], 0
+        held.append(data[end:])
+        size += len(data) - end
+        if size > MAX_LINE_BYTES:
+            raise BadInput(f"{stream.name}: a line has more than {MAX_LINE_BYTES} bytes; export fewer samples a line")
+    if size:
+        yield Block(b"".join([*held, b"\n"]), at + size)
+
+
+def request_blocks(stream: Stream, start: int) -> Iterator[Block]:
+    """Whole requests, each behind its length. Raises BadInput where no request begins or the last one is cut off."""
+    stream.skip(start)
+    at = start
+    held: list[bytes] = []
+    size = 0
+    try:
+        while head := stream.peek(MAX_LENGTH_BYTES):
+            piece = _request(stream, head, at + size)
+            held.append(piece)
+            size += len(piece)
+            if size >= REQUESTS_BYTES:
+                at += size
+                yield Block(b"".join(held), at)
+                held, size = [], 0
+    except BadInput:
+        if held:
+            yield Block(b"".join(held), at + size)
+        raise
+    if held:
+        yield Block(b"".join(held), at + size)
+
+
+def folder_blocks(folder: Path, start: int) -> Iterator[Block]:
+    """The files of a folder in order of their names, each the body of one request. Raises BadInput."""
+    held: list[bytes] = []
+    size = 0
+    files = files_of(folder)
+    for number, path in enumerate(files[start:], start + 1):
+        body = _body(path)
+        held += (_varint(len(body)), body)
+        size += len(body)
+        if size >= REQUESTS_BYTES or number == len(files):
+            yield Block(b"".join(held), number)
+            held, size = [], 0
+
+
+def files_of(folder: Path) -> list[Path]:
+    """What counts as a request in a folder. Hidden files do not."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _request(stream: Stream, head: bytes, at: int) -> bytes:
+    """The next request with its length, which `head` begins with."""
+    try:
+        found = length_at(head, 0)
+    except BadInput as error:
+        raise BadInput(f"{stream.name}: byte {at}: {error.message}") from None
+    if found is not None:
+        length, start = found
+        piece = _exactly(stream, start + length)
+        if len(piece) == start + length:
+            return piece
+    raise BadInput(f"{stream.name}: the request that begins at byte {at} is cut off")
+
+
+def _body(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BODY_BYTES:
+            raise BadInput(f"{path} is larger than {MAX_BODY_BYTES} bytes, so it is no request")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _exactly(stream: Stream, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size and (data := stream.read(size)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

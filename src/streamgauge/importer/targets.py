@@ -1,0 +1,160 @@
+"""Where an import goes: a server, or a data folder that no server holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import threading
+import urllib.parse
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamgauge.clock import SystemClock
+from streamgauge.commands.client import ServerUnreachable, ask, error_of, server_url
+from streamgauge.errors import Busy, StreamgaugeError
+from streamgauge.ingest.admission import InFlight, Limits
+from streamgauge.ingest.bulk import BulkImport
+from streamgauge.ingest.turns import Turns
+from streamgauge.stats import Stats
+from streamgauge.store.helper import HelperProcess
+from streamgauge.store.lock import acquire
+from streamgauge.store.opening import Progress, open_store
+from streamgauge.store.store import StoreSettings
+from streamgauge.wire.sample_table import CONTENT_TYPE
+
+PATH = "/api/v1/import"
+ANSWER_SECONDS = 300.0
+"""Within which a server answers one request, waiting for its disk and for a flush included."""
+UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    row: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request."""
+
+    stored: int
+    refused: dict[str, int]
+    examples: tuple[Example, ...]
+
+
+class Target(Protocol):
+    """Used by one thread at a time."""
+
+    def send(self, body: bytes) -> Answer:
+        """Store what `wire.sample_table` has encoded; it is on disk then. Raises StreamgaugeError: Busy, StorageError
+        and ServerUnreachable where the same may go well later."""
+
+    def close(self) -> None: ...
+
+
+class ServerTarget:
+    """A server, over one connection that is opened anew when it breaks."""
+
+    def __init__(self, server: str) -> None:
+        self.url = server_url(server)
+        parts = urllib.parse.urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        assert parts.hostname is not None
+        self._connection = kind(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        self._path = parts.path.rstrip("/") + PATH
+
+    def check(self) -> None:
+        """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts."""
+        with contextlib.suppress(Busy):
+            ask(self.url, "/api/v1/status/runtimeinfo")
+
+    def send(self, body: bytes) -> Answer:
+        try:
+            self._connection.request("POST", self._path, body, {"content-type": CONTENT_TYPE})
+            with self._connection.getresponse() as response:
+                data = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ServerUnreachable(f"the server at {self.url} does not answer ({why.lower()})") from None
+        if response.status != 200:
+            raise error_of(response.status, response.reason, self._path, data, response.headers.get("retry-after"))
+        try:
+            return answer_of(json.loads(data)["data"])
+        except (ValueError, KeyError, TypeError):
+            raise StreamgaugeError(f"what answers at {self.url} is no streamgauge") from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class FolderTarget:
+    """A data folder, whose store is open for as long as this is: its event loop runs on a thread."""
+
+    def __init__(self, data: Path) -> None:
+        """Raises FolderInUse and StorageError."""
+        self._data = data
+        self._loop = asyncio.new_event_loop()
+        self._ready: Future[BulkImport] = Future()
+        self._end = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="store")
+        self._thread.start()
+        self._bulk = self._ready.result()
+
+    def send(self, body: bytes) -> Answer:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield body
+
+        work = self._bulk.receive({"content-type": CONTENT_TYPE}, pieces())
+        return answer_of(asyncio.run_coroutine_threadsafe(work, self._loop).result().as_json())
+
+    def close(self) -> None:
+        """Write everything into blocks. Raises StorageError when that fails; the log then keeps what is in none."""
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._hold())
+            except BaseException as error:
+                if self._ready.done():
+                    self._failure = error
+                else:
+                    self._ready.set_exception(error)
+
+    async def _hold(self) -> None:
+        settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+        clock, stats = SystemClock(), Stats()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(acquire(self._data))
+            flusher, compacter = HelperProcess(), HelperProcess()
+            stack.push_async_callback(flusher.stop)
+            stack.push_async_callback(compacter.stop)
+            store, maintenance = await stack.enter_async_context(
+                open_store(self._data, settings, clock, flusher, compacter, Progress())
+            )
+            limits = Limits(body=UNBOUNDED, inflight=UNBOUNDED)
+            async with asyncio.TaskGroup() as group:
+                background = group.create_task(maintenance.run())
+                bulk = BulkImport(store, stats, clock, InFlight(limits.inflight, stats), Turns(), limits)
+                self._ready.set_result(bulk)
+                await self._end.wait()
+                background.cancel()
+            await maintenance.flush_all()
+
+
+def answer_of(data: Any) -> Answer:
+    """The answer to a request, from its JSON. Raises KeyError and TypeError."""
+    examples = tuple(Example(one["row"], one["reason"], one["text"]) for one in data["examples"])
+    return Answer(int(data["stored"]), dict(data["refused"]), examples)

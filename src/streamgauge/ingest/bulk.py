@@ -1,0 +1,270 @@
+"""The receiver of samples in bulk, as `wire.sample_table` describes them: what `streamgauge import` sends.
+
+It gives way to everybody else: a request waits until the store has room that live senders do not need.
+A request may be repeated: the same samples again change nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from streamgauge.clock import Clock
+from streamgauge.errors import BadInput, IndexFull, Overloaded, StreamgaugeError, TooLarge, UnsupportedMedia
+from streamgauge.ingest.admission import Held, InFlight, Limits, count
+from streamgauge.ingest.turns import Turns
+from streamgauge.model.arrays import Bools, Int64s
+from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
+from streamgauge.model.labels import series_key
+from streamgauge.model.sink import Sink
+from streamgauge.stats import Stats
+from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, no_room, shorten
+from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
+from streamgauge.wire.series_text import parse_series
+
+SOURCE = "import"
+
+APPEND_ROWS = 65_536
+"""Rows stored at once: 1.3 MB, so that a small write beside them waits for some milliseconds of disk."""
+_CACHE_BYTES = 64 << 20
+"""Of texts of series: 200,000 of nine labels. When there are more, it begins anew; one that is not in it costs as much
+as a hundred that are."""
+_ENTRY_BYTES = 135  # of one in a dictionary, beside its text (measured)
+_LOOKUPS = 4096
+"""Texts of series looked up before other tasks get their turn: about 1 ms."""
+_NEW_SERIES = 64
+"""New series before other tasks get their turn: 30 µs each, as they are parsed and the index takes them in."""
+_REFUSED = -1
+_ATTEMPTS = 3
+_LATE_OR_EARLY = {
+    Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention",
+    Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An example of what was refused. row: its number in the request, from 0."""
+
+    row: int
+    reason: Reason
+    text: str
+
+
+@dataclass(slots=True)
+class BulkResult:
+    """What became of a request."""
+
+    stored: int = 0
+    findings: Findings = field(default_factory=Findings)
+    examples: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, row: int, count: int, reason: Reason, text: str) -> None:
+        """Count refused rows, of which `row` is the first, and keep it if there is still room for an example."""
+        self.findings.refused[reason] += count
+        if sum(example.reason is reason for example in self.examples) < MAX_EXAMPLES:
+            self.examples.append(Refusal(row, reason, shorten(text)))
+
+    def as_json(self) -> dict[str, object]:
+        refused = {reason.value: number for reason, number in sorted(self.findings.refused.items())}
+        examples = [{"row": one.row, "reason": one.reason.value, "text": one.text} for one in self.examples]
+        return {"stored": self.stored, "refused": refused, "examples": examples}
+
+
+class BulkImport:
+    """Receives requests. One for a server; used on the event loop."""
+
+    def __init__(
+        self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, turns: Turns, limits: Limits | None = None
+    ) -> None:
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._inflight = inflight
+        self._turns = turns
+        self._limits = limits or Limits()
+        self._cache: dict[bytes, int] = {}  # ids of series by their texts
+        self._cache_size = 0  # bytes
+        self._generation = sink.generation
+
+    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> BulkResult:
+        """Store everything that is valid in one request. It is on disk then.
+
+        headers: by name in lower case. Raises BadInput, TooLarge and UnsupportedMedia when nothing is stored, and
+        Overloaded or StorageError when it is not known how much is. What `body` raises goes through.
+        """
+        status = 200
+        try:
+            with self._inflight.account() as held:
+                check_media(headers)
+                data = await self._read(headers, body, held)
+                started = self._clock.monotonic()
+                held.add(len(data))  # what is decoded takes as much again
+                result = await self._store(data)
+                self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+        except StreamgaugeError as error:
+            status = error.status
+            raise
+        finally:
+            self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
+        count(self._stats, SOURCE, 0, result.findings)
+        return result
+
+    async def _read(self, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held) -> bytes:
+        limit = self._limits.body
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > limit:
+            raise TooLarge(f"the body has {announced} bytes; the limit is {limit}")
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in body:
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
+            held.add(len(chunk))
+            chunks.append(chunk)
+        self._stats.ingest_request_bytes.labels(SOURCE).inc(size)
+        return b"".join(chunks)
+
+    async def _store(self, data: bytes) -> BulkResult:
+        """Decode and append a request, from the beginning again when series ids became invalid."""
+        for _ in range(_ATTEMPTS):
+            result = BulkResult()
+            tables = await asyncio.to_thread(decode, data, result.findings)
+            metadata = tuple(result.findings.metadata.values())
+            result.findings.metadata.clear()
+            if await self._attempt(tables, metadata, result):
+                return result
+        raise Overloaded("series were pruned while the request was being stored", retry_after=1)
+
+    async def _attempt(self, tables: Sequence[SeriesRows], metadata: Sequence[Metadata], result: BulkResult) -> bool:
+        """False when the sink pruned series on the way: ids that were resolved before may name nothing now."""
+        if metadata:
+            await self._sink.append(empty_batch(), metadata)
+        first = 0
+        for table in tables:
+            generation = self._renewed()
+            ids = await self._identified(table, first, generation, result)
+            for start in range(0, len(table), APPEND_ROWS):
+                await self._sink.bulk_room()
+                if self._sink.generation != generation:
+                    return False
+                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
+                try:
+                    await self._sink.append(batch)
+                except Overloaded:
+                    if self._sink.generation != generation:
+                        return False
+                    raise
+                result.stored += len(batch)
+                self._stats.ingested_samples.labels(SOURCE).inc(len(batch))
+            first += len(table)
+        return True
+
+    def _renewed(self) -> int:
+        """The sink's generation. What was remembered of another is forgotten."""
+        generation = self._sink.generation
+        if generation != self._generation or self._cache_size > _CACHE_BYTES:
+            self._cache, self._cache_size, self._generation = {}, 0, generation
+        return generation
+
+    async def _identified(self, table: SeriesRows, first: int, generation: int, result: BulkResult) -> Int64s:
+        """The id of each series of a table, _REFUSED where it has none; its first row has the number `first` in the
+        request. Whatever they are once the sink is of another generation, they are not used."""
+        ids = np.full(len(table.texts), _REFUSED, np.int64)
+        refusals: dict[int, tuple[Reason, str]] = {}
+        done = 0
+
+        def step() -> int:
+            return self._identify(table.texts, done, ids, refusals)
+
+        while done < len(ids) and self._sink.generation == generation:
+            done = await self._turns.take(step)
+        if refusals:
+            _refuse_series(table.codes, first, refusals, result)
+        return ids
+
+    def _admitted(
+        self, table: SeriesRows, part: slice[int, int, None], ids: Int64s, first: int, result: BulkResult
+    ) -> SampleBatch:
+        """The rows of a part of a table that are to be stored."""
+        series, times, values = ids[table.codes[part]], table.times[part], table.values[part]
+        keep = series != _REFUSED
+        self._check_times(table, part.start, times, keep, first, result)
+        if keep.all():
+            return SampleBatch(series.astype(np.uint32), times, values)
+        return SampleBatch(series[keep].astype(np.uint32), times[keep], values[keep])
+
+    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refusals: dict[int, tuple[Reason, str]]) -> int:
+        """Find the ids of some series from number `at` on; the number of the next one."""
+        stop = min(at + _LOOKUPS, len(texts))
+        known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
+        new = 0
+        for number in range(at, stop) if None in known else ():
+            if known[number - at] is None:
+                if new == _NEW_SERIES:
+                    stop = number
+                    break
+                new += 1
+                known[number - at] = self._resolve(texts[number], number, refusals)
+        ids[at:stop] = known[: stop - at]
+        return stop
+
+    def _resolve(self, text: bytes, number: int, refusals: dict[int, tuple[Reason, str]]) -> int:
+        try:
+            series = self._sink.resolve(series_key(parse_series(text)))
+        except BadInput as error:
+            refusals[number] = (Reason.LABELS, f"{_shown(text)}: {error.message}")
+            return _REFUSED
+        except IndexFull as error:
+            refusals[number] = (no_room(error), f"{_shown(text)}: {error.message}")
+            return _REFUSED
+        self._cache[text] = series
+        self._cache_size += len(text) + _ENTRY_BYTES
+        return series
+
+    def _check_times(
+        self, table: SeriesRows, start: int, times: Int64s, keep: Bools, first: int, result: BulkResult
+    ) -> None:
+        """Take rows whose time is not admitted out of `keep`. `times` are those from row `start` of the table on."""
+        oldest, newest = self._sink.admitted()
+        if not len(times) or (int(times.min()) >= oldest and int(times.max()) <= newest):
+            return
+        for reason, wrong, bound in (
+            (Reason.TOO_OLD, times < oldest, oldest),
+            (Reason.TOO_NEW, times > newest, newest),
+        ):
+            rows = np.flatnonzero(wrong & keep)
+            if len(rows):
+                row = start + int(rows[0])
+                name = _shown(table.texts[table.codes[row]])
+                text = f"{name}: time {table.times[row]} ms {_LATE_OR_EARLY[reason].format(bound)}"
+                result.refuse(first + row, len(rows), reason, text)
+                keep[rows] = False
+
+
+def check_media(headers: Mapping[str, str]) -> None:
+    """Raises UnsupportedMedia, naming what is spoken."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != CONTENT_TYPE:
+        raise UnsupportedMedia(f'content type "{kind[:100]}" is not spoken here; send {CONTENT_TYPE}')
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMedia(f'content encoding "{encoding[:100]}" is not spoken here; send none')
+
+
+def _refuse_series(codes: Int64s, first: int, refusals: Mapping[int, tuple[Reason, str]], result: BulkResult) -> None:
+    """Enter the rows of refused series, which are given by code, into the result."""
+    distinct, rows, counts = np.unique(codes, return_index=True, return_counts=True)
+    for at in np.argsort(rows).tolist():
+        refusal = refusals.get(int(distinct[at]))
+        if refusal is not None:
+            result.refuse(first + int(rows[at]), int(counts[at]), *refusal)
+
+
+def _shown(text: bytes) -> str:
+    return shorten(text.decode(errors="backslashreplace"), 150)
