@@ -348,7 +348,7 @@ def test_an_export_of_victoria_metrics(
     ms = NOW * 1000
     text = "".join(
         f'exported{{n="{n % 3}",q="a \\"b\\" é"}} {value} {ms - 1000 * n}\n'
-        for n, value in enumerate(["1.5", "+Inf", "-Inf", "0", "1e-7", "12345678901", "-0.25"])
+        for n, value in enumerate(["1.5", "+Inf", "-Inf", "0", "5e-1", "12345678901", "-0.25"])
     )
     assert answers(f"{victoria}/api/v1/import/prometheus", text.encode())
     query = urllib.parse.urlencode({"match[]": "exported", "start": NOW - 3600, "end": NOW + 60})
@@ -364,5 +364,5 @@ def test_an_export_of_victoria_metrics(
     assert "importing as jsonl" in done.stderr
     found = {n: dict(server.samples(f'exported{{n="{n}"}}', NOW)) for n in range(3)}
     assert found[0] == {ms: "1.5", ms - 3000: "0", ms - 6000: "-0.25"}
-    assert found[1] == {ms - 1000: "+Inf", ms - 4000: "0.0000001"}
+    assert found[1] == {ms - 1000: "+Inf", ms - 4000: "0.5"}
     assert found[2] == {ms - 2000: "-Inf", ms - 5000: "12345678901"}
