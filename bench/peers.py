@@ -103,7 +103,9 @@ def _free_port() -> int:
 
 def _launch(command: Sequence[str], data: Path, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:
     log = (data.parent / "server.log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}, cwd=data.parent)
+    # As installed: pip writes bytecode. Where it may not be written, each start of each process compiles everything.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.Popen(command, stdout=log, stderr=log, env=own | (environment or {}), cwd=data.parent)
 
 
 def _await_ready(server: Server) -> None:

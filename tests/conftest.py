@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from streamgauge.testing.programs import find_program
 
 REQUIRE_PEERS = "STREAMGAUGE_REQUIRE_PEERS"
 
@@ -22,7 +23,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked peer("prometheus") needs that program: without it, it is skipped by name, or fails in CI."""
     for marker in item.iter_markers("peer"):
         for program in marker.args:
-            if shutil.which(program) is None:
+            if find_program(program) is None:
                 if os.environ.get(REQUIRE_PEERS):
                     pytest.fail(f"{program} is not installed, and {REQUIRE_PEERS} asks for it")
                 pytest.skip(f"{program} is not installed")

@@ -20,6 +20,7 @@ ALLOWED = {
     "wire": LEAVES,
     "store": LEAVES,
     "query": LEAVES,
+    "backup": LEAVES | {"store"},
     "ingest": LEAVES | {"wire"},
     "serve": LEAVES | {"wire", "query", "ingest"},
 }

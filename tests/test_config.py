@@ -31,7 +31,7 @@ scrape_configs:
 remote_write:
   - url: https://user:hunter2@example.org/write
     headers: {X-Token: sesame}
-storage: {tsdb: {retention: {time: 30d}}}
+storage: {tsdb: {retention: {time: 30d, size: 10GB}}}
 streamgauge:
   listen: ${LISTEN:-127.0.0.1:0}
   allow_host: [a.example, b.example]
@@ -48,6 +48,7 @@ def test_reads_an_existing_prometheus_file_and_our_section() -> None:
         "listen": "127.0.0.1:0",
         "allow_host": ("a.example", "b.example"),
         "retention": 30 * 86_400_000,
+        "retention_size": 10 << 30,
     }
     assert config.external_labels == {"cluster": "home"}
 

@@ -100,6 +100,11 @@ class _Folder(click.ParamType[Any, Any]):
         return [CompletionItem(incomplete, type="dir")]
 
 
+_endpoint_option = click.option(
+    "--endpoint", metavar="URL", help="S3 store that is not Amazon's. Also AWS_ENDPOINT_URL."
+)
+
+
 class _InOrder(click.Group):
     """Lists its commands in the order in which one meets them."""
 
@@ -168,6 +173,42 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     from streamgauge.commands.query import run_query
 
     run_query(expression, format_, time_, **options)
+
+
+@cli.command(short_help="Show which series there are, and which are new.")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option(
+    "--by",
+    default="metric",
+    show_default=True,
+    help="What to count for: metric, label (its values), pair (label=value), or names of labels, such as job,instance.",
+)
+@click.option("--since", metavar="D", default="1h", show_default=True, help="How far back to look for what is new.")
+@click.option("--end", metavar="T", help="Moment to look back from. Default: now.")
+@click.option(
+    "--order",
+    type=click.Choice(["series", "active", "created", "ended"]),
+    default="created",
+    show_default=True,
+    help="What to show the largest of.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows of the table.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    help="Form of the answer. Default: table, or json where the output is no terminal.",
+)
+def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any) -> None:
+    """Show how many series there are, which grew, since when and from where: of all, or of those that match a SELECTOR.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.cardinality import run_cardinality
+
+    run_cardinality(selectors, format_, **options)
 
 
 @cli.command(short_help="Show what a scrape target would give.")
@@ -270,6 +311,61 @@ def compact(folder: str) -> None:
     from streamgauge.commands.folder import compact_folder
 
     compact_folder(folder)
+
+
+@cli.command(short_help="Back up a data folder, incrementally and verified.")
+@click.argument("destination", metavar="DEST")
+@click.option("--data", type=_Folder(), help="Data folder to back up, beside the server that holds it if one does.")
+@_endpoint_option
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Afterwards remove all but the N newest backups.")
+@click.option("--copy", is_flag=True, help="Copy also where hard links could be made.")
+@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+@click.option("--verify-only", is_flag=True, help="Make no backup: read those that are there, and tell what is wrong.")
+@click.option("--backup", metavar="NAME", help="With --verify-only: the one backup to read.")
+def backup(
+    destination: str,
+    data: str | None,
+    endpoint: str | None,
+    keep: int | None,
+    copy: bool,
+    no_verify: bool,
+    verify_only: bool,
+    backup: str | None,
+) -> int:
+    """Make a backup in DEST, a folder or an S3 bucket (s3://BUCKET/PREFIX), of what is stored.
+
+    Only blocks that DEST lacks are copied. The server, if one runs on the folder, goes on.
+    """
+    from streamgauge.backup.write import Options
+    from streamgauge.commands.backup import run_backup, verify_backups
+
+    if verify_only:
+        return verify_backups(destination, endpoint, backup)
+    if backup is not None:
+        raise click.UsageError("--backup goes with --verify-only")
+    run_backup(destination, data, endpoint, keep, Options(copy, not no_verify))
+    return 0
+
+
+@cli.command(short_help="Make a data folder of a backup.")
+@click.argument("source", metavar="SRC")
+@click.argument("folder", metavar="DIR", type=_Folder(), required=False)
+@_endpoint_option
+@click.option("--backup", metavar="NAME", help="Which backup. Default: the newest.")
+@click.option("--list", "list_", is_flag=True, help="List the backups in SRC.")
+def restore(source: str, folder: str | None, endpoint: str | None, backup: str | None, list_: bool) -> None:
+    """Make the data folder DIR, which is not there yet, of a backup in SRC: a folder or a bucket (s3://BUCKET/PREFIX).
+
+    Every checksum is verified. Until all is well there is no DIR.
+    """
+    from streamgauge.commands.backup import list_backups, run_restore
+
+    if list_:
+        list_backups(source, endpoint)
+    elif folder is None:
+        raise click.UsageError("name the DIR to make, or give --list")
+    else:
+        run_restore(source, folder, endpoint, backup)
 
 
 @cli.command(

@@ -73,6 +73,7 @@ ACTED_ON = frozenset(
         ("global", "scrape_timeout"),
         *(("global", key) for key in _keys(ScrapeLimits)),
         ("storage", "tsdb", "retention", "time"),
+        ("storage", "tsdb", "retention", "size"),
         ("scrape_config_files",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
@@ -127,10 +128,10 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
         raise document.error((), "the file must be a mapping of sections, such as streamgauge: or scrape_configs:")
     own = document.own_section(values.pop(OWN_SECTION, None))
     parsed = document.validated(values, PrometheusConfig)
-    if parsed.storage and parsed.storage.tsdb and parsed.storage.tsdb.retention:
-        time = parsed.storage.tsdb.retention.time
-        if time is not None:
-            own.setdefault("retention", time)
+    if parsed.storage and parsed.storage.tsdb and (retention := parsed.storage.tsdb.retention):
+        for name, value in (("retention", retention.time), ("retention_size", retention.size)):
+            if value is not None:
+                own.setdefault(name, value)
     scrape_files = list(_scrape_files(parsed, document, environment))
     jobs = _jobs(parsed, [(document, parsed.scrape_configs or []), *scrape_files])
     warnings = [*document.warnings(parsed)]

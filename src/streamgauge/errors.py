@@ -14,6 +14,8 @@
     ├── Busy                   we cannot do it now; trying again later can help
     │   ├── Overloaded         the server is at a limit (503)
     │   │   └── IndexFull      no new series fits the index; a write that has others refuses its new ones alone (400)
+    │   │       ├── MetricFull a metric has as many series as it may have
+    │   │       └── LabelFull  a label has as many values as it may have
     │   ├── NotReady           starting or stopping (503)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
@@ -108,6 +110,18 @@ class Overloaded(Busy):
 
 
 class IndexFull(Overloaded):
+    """`name` is that of the metric or label that is full; "" when it is the index."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class MetricFull(IndexFull):
+    pass
+
+
+class LabelFull(IndexFull):
     pass
 
 

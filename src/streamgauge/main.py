@@ -30,19 +30,21 @@ from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
-from streamgauge.readings import store_readings, worker_readings
+from streamgauge.readings import pin_readings, store_readings, worker_readings
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, http_options
+from streamgauge.services import Opened, ServerServices, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints, shm
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import acquire
 from streamgauge.store.opening import open_store
+from streamgauge.store.pins import Pins
 from streamgauge.store.store import StoreSettings
 
 if TYPE_CHECKING:
@@ -170,6 +172,7 @@ class _Server:
         """Until a signal asks to stop. Every part stops before those that it needs."""
         async with AsyncExitStack() as stack:
             lock = stack.enter_context(acquire(self._data, started=self._clock.now_ms()))
+            self._services.key = lock.key
             http = HttpServer(cast("Any", self._app), host, port, clock=self._clock)
             await http.start()
             stack.push_async_callback(http.stop, 0.0)
@@ -215,10 +218,13 @@ class _Server:
         services = self._services
         settings = StoreSettings(
             retention=self._settings.retention,
+            tiers=tiers_of(self._settings),
+            retention_bytes=self._settings.retention_size,
             rules=parse_rules(self._settings.retention_rules, self._settings.retention),
             head_samples=self._settings.head_samples,
             index_bytes=self._settings.index_max_bytes,
             min_free_bytes=self._settings.min_free_bytes,
+            limits=self._settings.series_limits,
         )
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
@@ -245,8 +251,13 @@ class _Server:
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,
         )
-        services.opened = Opened(store, maintenance, receiver, bulk, scrapes)
+        snapshots = FolderSnapshots(maintenance, self._data, self._clock)
+        stack.push_async_callback(snapshots.close)
+        pins = Pins(maintenance, self._clock)
+        start(pins.run())
+        services.opened = Opened(store, maintenance, receiver, bulk, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
+        self._stats.watch(lambda: pin_readings(pins))
         self._stats.watch(lambda: worker_readings(services.workers))
 
     def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.ingest.bulk import BulkImport
@@ -22,9 +23,13 @@ from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
+from streamgauge.store.pins import Pins
+from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +48,13 @@ class Opened:
     receiver: RemoteWrite
     bulk: BulkImport
     scrapes: ScrapeManager
+    snapshots: FolderSnapshots
+    pins: Pins
+
+
+def tiers_of(settings: Settings) -> tuple[Tier, ...]:
+    """What of samples past retention is kept, as the store knows it."""
+    return tuple(Tier(resolution, keep) for resolution, keep in settings.downsampling)
 
 
 class ServerServices:
@@ -68,6 +80,7 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, clock.now_ms())
         self.progress = Progress()
         self.opened: Opened | None = None
+        self.key = ""  # of the folder's lock, once that is held
         self.reloaded: Callable[[Settings, Config], None] = lambda settings, config: None
         self._workers = WorkerPool(
             self._take_snapshot,
@@ -132,7 +145,11 @@ class ServerServices:
     def store_numbers(self) -> StoreNumbers:
         store = self.store
         return StoreNumbers(
-            store.index.series, store.samples_appended, len(store.state.damage), store.settings.retention
+            store.index.series,
+            store.samples_appended,
+            len(store.state.damage),
+            store.settings.retention,
+            store.settings.retention_bytes,
         )
 
     def config_numbers(self) -> ConfigNumbers:
@@ -160,7 +177,8 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
-            self.opened.store.keep_for(settings.retention, rules)
+            self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
+            self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
@@ -184,8 +202,44 @@ class ServerServices:
         data: dict[str, Any] = json.loads(await self._workers.read(Job(CardinalityQuery(limit), limits)))["data"]
         return data
 
+    def limits(self) -> Mapping[str, object]:
+        index, refusals = self.store.index, self.store.refusals
+        now = {METRIC: index.series_of, LABEL: index.values_of}
+        return {
+            **{name: shown(self._settings, name) for name in ("max_series_per_metric", "max_label_values")},
+            "refused": [
+                {
+                    "limit": refusal.limit,
+                    "name": refusal.name,
+                    "now": now[refusal.limit](refusal.name.encode()) if refusal.limit in now else index.series,
+                    "attempts": refusal.attempts,
+                    "first": refusal.first / 1000,
+                    "last": refusal.last / 1000,
+                    "example": refusal.example,
+                }
+                for refusal in refusals.listed()
+            ],
+        }
+
     async def check(self) -> Mapping[str, object]:
         return {"problems": await self._open().maintenance.check()}
+
+    @property
+    def folder_key(self) -> str:
+        return self.key
+
+    async def pin(self) -> Mapping[str, object]:
+        pin, state = await self._open().pins.take()
+        return {"id": pin, "state": encode_state(state)}
+
+    def renew_pin(self, pin: str) -> None:
+        self._open().pins.renew(pin)
+
+    def unpin(self, pin: str) -> None:
+        self._open().pins.end(pin)
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        return await self._open().snapshots.take(skip_head)
 
     async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
         await self._open().maintenance.delete(await self._matchers(matches), start, end)

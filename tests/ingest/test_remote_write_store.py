@@ -13,6 +13,7 @@ from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.remote_write import RemoteWrite, Reply
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.labels import key_of
+from streamgauge.model.series_limits import CountLimit, SeriesLimits
 from streamgauge.stats import Stats
 from streamgauge.store.jobs import series_without_data
 from streamgauge.store.store import Store
@@ -105,5 +106,48 @@ def test_a_server_without_memory_for_a_new_series_says_so_and_takes_the_request_
             assert known.status == 204, "series that are known go on"
             assert (await post(remote_write, message, [*numbered(range(10), NOON + 1), *long])).status == 204
             assert len(content(store)) == 33
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+def test_beyond_a_limit_the_good_part_is_stored_and_the_rest_named(tmp_path: Path, message: str) -> None:
+    async def work() -> None:
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, _):
+            remote_write = receiver(store)
+            store.limit_series(SeriesLimits(CountLimit(3), CountLimit(0, {b"path": 2})))
+            paths = [requests.Series({"__name__": f"p{n}", "path": str(n)}, [(NOON, 1.0)]) for n in range(4)]
+            for time in (NOON, NOON + 1):  # sent again, those that are there go on, and the others are refused again
+                reply = await post(remote_write, message, [*numbered(range(5), time), *paths])
+                assert reply.status == 400
+                first, *examples = reply.body.splitlines()
+                assert first == ("5 samples were stored; 4 items were not: 2 label_values_limit, 2 metric_series_limit")
+                limit = "metric m has 3 series; the limit is 3 (--max-series-per-metric)"
+                assert examples[:2] == [f'm{{n="{number}"}}: {limit}' for number in (3, 4)]
+                limit = "label path has 2 values; the limit is 2 (--max-label-values)"
+                assert examples[2:] == [f'p{number}{{path="{number}"}}: {limit}' for number in (2, 3)]
+            assert len(content(store)) == 8
+            store.limit_series(SeriesLimits())
+            assert (await post(remote_write, message, [*numbered(range(5)), *paths])).status == 204
+            assert len(content(store)) == 12
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+def test_senders_at_once_do_not_get_past_a_limit_together(tmp_path: Path, message: str) -> None:
+    """Some send the same series, and some send others."""
+    limit, each = 3000, 1500
+
+    async def work() -> None:
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, _):
+            remote_write = receiver(store)
+            store.limit_series(SeriesLimits(CountLimit(limit), CountLimit(0)))
+            ranges = [range(start, start + each) for start in (0, 1000, 2000, 3000, 0)]
+            replies = await asyncio.gather(*(post(remote_write, message, numbered(numbers)) for numbers in ranges))
+            assert store.index.series_of(b"m") == len(content(store)) == limit
+            written = [int(reply.headers["x-prometheus-remote-write-samples-written"]) for reply in replies]
+            assert [reply.status for reply in replies] == [204 if stored == each else 400 for stored in written]
+            assert sum(written) >= limit
 
     asyncio.run(work())

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from streamgauge.clock import Clock, ManualClock
-from streamgauge.errors import ConfigError, Overloaded
+from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
@@ -119,6 +119,10 @@ class InProcessServices:
         self.bad_config = ""
         self.reloads = 0
         self.pools: dict[str, ScrapePool] = {}
+        self.retention_bytes = 0
+        self.folder_key = "a key"
+        self.pins: list[str] = []
+        self.snapshots: list[bool] = []  # for each that was asked for: without the head?
         self.deleted: list[tuple[Sequence[str], int, int]] = []
         self.cleaned = 0
 
@@ -144,7 +148,7 @@ class InProcessServices:
         return self.state
 
     def store_numbers(self) -> StoreNumbers:
-        return StoreNumbers(head_series=12, samples_appended=3_456, damaged=1, retention=15 * 86_400_000)
+        return StoreNumbers(12, 3_456, 1, retention=15 * 86_400_000, retention_bytes=self.retention_bytes)
 
     def config_numbers(self) -> ConfigNumbers:
         return ConfigNumbers(reloaded=True, loaded_at=self.started_at)
@@ -163,8 +167,26 @@ class InProcessServices:
     async def inspect(self, limit: int) -> Mapping[str, object]:
         return {"blocks": [], "limit": limit}
 
+    def limits(self) -> Mapping[str, object]:
+        return {"max_series_per_metric": "10", "refused": []}
+
     async def check(self) -> Mapping[str, object]:
         raise RuntimeError("a bug with /secret/path in it")
+
+    async def pin(self) -> Mapping[str, object]:
+        self.pins.append("7")
+        return {"id": "7", "state": {}}
+
+    def renew_pin(self, pin: str) -> None:
+        if pin not in self.pins:
+            raise NotFound("this pin has ended")
+
+    def unpin(self, pin: str) -> None:
+        self.pins.remove(pin)
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        self.snapshots.append(skip_head)
+        return "20261126T120000Z-0123456789abcdef"
 
     async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
         self.deleted.append((matches, start, end))

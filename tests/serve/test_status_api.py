@@ -5,10 +5,13 @@ import gzip
 import pytest
 
 from streamgauge import __version__
+from streamgauge.query.requests import GroupBy, GrowthQuery, Order
 from streamgauge.serve.services import Replay
 from streamgauge.serve.status_api import rfc3339
 
 pytestmark = pytest.mark.anyio
+
+FORM = "application/x-www-form-urlencoded"
 
 
 async def data(served, path: str) -> object:
@@ -45,6 +48,8 @@ async def test_runtimeinfo(served, clock):
     assert info["startTime"] == rfc3339(clock.now_ms() - 60_000)
     assert info["serverTime"] == "2023-11-14T22:13:20.000Z"
     assert info["storageRetention"] == "15d"
+    served.services.retention_bytes = 10 << 30
+    assert (await data(served, "status/runtimeinfo"))["storageRetention"] == "15d or 10GB"
     assert (info["headSeries"], info["samplesAppended"], info["corruptionCount"]) == (12, 3_456, 1)
     assert info["reloadConfigSuccess"] is True
 
@@ -73,6 +78,62 @@ async def test_running_queries_can_be_listed_and_cancelled(served, assert_error)
 async def test_inspect(served):
     assert await data(served, "status/inspect") == {"blocks": [], "limit": 10}
     assert await data(served, "status/inspect?limit=3") == {"blocks": [], "limit": 3}
+
+
+CARDINALITY = "/api/v1/status/cardinality"
+
+
+async def test_cardinality_looks_back_an_hour_unless_told_otherwise(served, clock):
+    await served.http.get(CARDINALITY)
+    parameters = "match[]=up&match[]=down&by=job,metric,job&since=1d&end=60&idle=90&order=ended&buckets=48&limit=3"
+    await served.http.post(CARDINALITY, content=parameters, headers={"content-type": FORM})
+    await served.http.get(CARDINALITY, params={"by": "label"})
+    await served.http.get(CARDINALITY, params={"by": "pair", "end": "-292273086-05-16T16:47:06Z"})
+    plain, full, label, pair = (job.query for job in served.services.workers.jobs)
+    now = clock.now_ms()
+    assert plain == GrowthQuery((), now - 3_600_000, now, 300_000)
+    names = ("job", "__name__")
+    assert full == GrowthQuery(
+        ("up", "down"), 60_000 - 86_400_000, 60_000, 90_000, GroupBy.VALUES, names, Order.ENDED, 48, 3
+    )
+    assert (label.by, label.names) == (GroupBy.LABEL, ())
+    assert pair.by is GroupBy.PAIR
+    assert pair.end - pair.start == 3_600_000, "also at the beginning of time"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("by=", ""),
+        ("by=,", "names no label"),
+        ("by=job,,instance", "names no label"),
+        ("by=" + ",".join(f"l{number}" for number in range(11)), "at most 10 labels"),
+        ("since=0", "at least 1 ms"),
+        ("since=-1h", "valid duration"),
+        ("since=300y", "valid duration"),
+        ("since=nan", "valid duration"),
+        ("idle=0", "at least 1 ms"),
+        ("end=soon", "valid timestamp"),
+        ("end=1e300", "valid timestamp"),
+        ("order=name", "not one of series, active, created, ended"),
+        ("buckets=0", "from 1 to 240"),
+        ("buckets=241", "from 1 to 240"),
+        ("buckets=x", "whole number"),
+        ("limit=0", "from 1 to 10000"),
+        ("limit=10001", "from 1 to 10000"),
+    ],
+)
+async def test_what_cardinality_cannot_be_asked(served, assert_error, parameter: str, words: str):
+    response = await served.http.get(f"{CARDINALITY}?{parameter}")
+    if words:
+        assert_error(response, 400, "bad_data", words)
+        assert served.services.workers.jobs == []
+    else:
+        assert response.status_code == 200
+
+
+async def test_limits(served):
+    assert await data(served, "status/limits") == {"max_series_per_metric": "10", "refused": []}
 
 
 async def test_probes(served):

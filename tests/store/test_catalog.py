@@ -71,6 +71,7 @@ CHANGE = CatalogChange(
     metadata=[("up", "gauge", "h", "")],
     add_tombstones=[tombstone(3)],
     remove_tombstones=[1, 9],
+    dropped_before=1234,
 )
 CHANGED = CatalogState(
     STORE,
@@ -79,6 +80,7 @@ CHANGED = CatalogState(
     (block(2), block(3), block(4), block(7), block(8)),
     (("né", "gauge", "what\nit is", "bytes"), ("up", "gauge", "h", "")),
     (tombstone(2), tombstone(3)),
+    dropped_before=1234,
 )
 
 
@@ -125,6 +127,15 @@ def test_a_change_is_there_at_once_and_after_a_restart(tmp_path: Path) -> None:
     catalog.close()
     assert load(tmp_path) == CHANGED
     assert load(tmp_path, writable=False) == CHANGED
+
+
+def test_what_retention_has_dropped_is_never_younger_than_it_was(tmp_path: Path) -> None:
+    catalog = SqliteCatalog.create(tmp_path, CHANGED)
+    for before, kept in ((-5, 1234), (5000, 5000), (1234, 5000)):
+        catalog.apply(CatalogChange(dropped_before=before))
+        assert catalog.load().dropped_before == kept
+    catalog.close()
+    assert load(tmp_path).dropped_before == 5000
 
 
 def test_it_may_be_used_from_another_thread(tmp_path: Path) -> None:

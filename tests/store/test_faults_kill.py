@@ -19,11 +19,14 @@ import pytest
 
 import streamgauge
 from streamgauge.clock import ManualClock
+from streamgauge.model.source import AggregateKind, NoMeter
 from streamgauge.store import failpoints
 from streamgauge.store.failpoints import FAILPOINTS
 from streamgauge.store.helper import InThread
 from streamgauge.store.offline import open_folder
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME
+from streamgauge.store.resolutions import thinned
+from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import (
     KEYS,
@@ -43,9 +46,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has nei
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ELSEWHERE = {
     "catalog.upgrade.after_copy": "there is one format so far; test_catalog upgrades from one of its own",
+    **{name: "tests/backup" for name in FAILPOINTS if name.startswith(("backup.", "restore."))},
 }
 IN_HELPER = [
-    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))),
+    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact.", "thin."))),
     "clean.before_write",
     "clean.after_write",
 ]
@@ -96,11 +100,20 @@ def only_the_torn_end(lines: list[str]) -> bool:
     return all((".log.end" in line and "was set aside" in line) or "are not a whole record" in line for line in lines)
 
 
+def samples_in_aggregates(store: Store) -> float:
+    snapshot, release = store.snapshot()
+    selection = snapshot.open({}).select([], FIRST_TIME, store.closed_through - 1, NoMeter(), AggregateKind.COUNT)
+    release()
+    return float(selection.samples.values.sum())
+
+
 async def reopen(folder: Path) -> None:
     data, diary = folder / "data", Diary(folder / "diary")
     async with opened(data, ManualClock(NOON + 17 * DAY_MS // 10), RETENTION) as (store, maintenance):
         assert only_the_torn_end([damage.what for damage in store.state.damage])
         assert diary.allows(content(store)) == []
+        if thinned(store.state.blocks):
+            assert samples_in_aggregates(store) == 1, "which the life has left on the day before its first"
         row = (KEYS[0], NOON + DAY_MS, 11)
         diary.tries([row])
         await store.append(batch_of(store, [row]))
@@ -119,8 +132,13 @@ def holds_what_it_promised(folder: Path) -> None:
     asyncio.run(reopen(folder))
     assert only_the_torn_end(check_folder(data))
     assert not shared_memory_of(data)
-    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "tmp"}
+    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "snapshots", "tmp"}
     assert {path.name for path in data.iterdir()} <= known
+    for snapshot in (data / "snapshots").glob("*"):
+        assert check_folder(snapshot) == []
+        with open_folder(snapshot) as (seen, damage):
+            assert damage == []
+            assert not [line for line in diary.allows(content_of(seen)) if "never written" in line]
     assert not list((data / "tmp").iterdir())
 
 
@@ -144,6 +162,13 @@ def test_a_life_reaches_every_failpoint(folder: Path) -> None:
 def test_kill_9_at_any_point(folder: Path, crasher: Crasher, point: str, time: int) -> None:
     status = crasher.live(folder, f"{point}=kill@{time}")
     assert status == -signal.SIGKILL or (status == 0 and time > 1)
+    holds_what_it_promised(folder)
+
+
+@pytest.mark.parametrize("point", [name for name in FAILPOINTS if name.startswith("retention.")])
+def test_kill_9_while_blocks_go_because_of_their_size(folder: Path, crasher: Crasher, point: str) -> None:
+    """A life drops blocks by age first."""
+    assert crasher.live(folder, f"{point}=kill@2") == -signal.SIGKILL
     holds_what_it_promised(folder)
 
 

@@ -25,14 +25,22 @@ class ServerUnreachable(StreamgaugeError):
     pass
 
 
-def ask(server: str, path: str, parameters: Mapping[str, str | Sequence[str]] | None = None) -> Any:
-    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET.
+def ask(
+    server: str,
+    path: str,
+    parameters: Mapping[str, str | Sequence[str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+    method: str | None = None,
+) -> Any:
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET, unless
+    `method` says otherwise.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
     url = server_url(server)
     data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
-    request = urllib.request.Request(url + path, data=data, headers={"Accept": "application/json"})
+    headers = {"Accept": "application/json", **(headers or {})}
+    request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
             return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None

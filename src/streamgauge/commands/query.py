@@ -71,18 +71,12 @@ def _answer(expression: str, parameters: dict[str, str], server: str | None, dat
 
 
 def _from_folder(folder: Path, expression: str, parameters: dict[str, str]) -> dict[str, Any]:
-    from streamgauge.query.budget import Budget, Limits
-    from streamgauge.query.dispatch import execute
-    from streamgauge.query.requests import InstantQuery, Job, RangeQuery
-    from streamgauge.store.offline import open_folder
+    from streamgauge.commands.offline import answer_from
+    from streamgauge.query.requests import InstantQuery, RangeQuery
 
     moments = {name: round(float(value) * 1000) for name, value in parameters.items()}
     query = RangeQuery(expression, **moments) if "step" in moments else InstantQuery(expression, **moments)
-    with open_folder(folder) as (snapshot, damage):
-        for entry in damage:
-            click.echo(f"warning: {printable(entry.path)}: {printable(entry.what)}", err=True)
-        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot.open({}), Budget(Limits())).body))
-    return answer
+    return answer_from(folder, query)
 
 
 def _step(text: str) -> int:

@@ -22,7 +22,7 @@ from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
-from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, shorten
+from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, no_room, shorten
 from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
 from streamgauge.wire.series_text import parse_series
 
@@ -40,9 +40,10 @@ _NEW_SERIES = 64
 """New series before other tasks get their turn: 30 µs each, as they are parsed and the index takes them in."""
 _REFUSED = -1
 _ATTEMPTS = 3
-_SERIES_REASONS = (Reason.LABELS, Reason.SERIES_LIMIT)
+_SERIES_REASONS = (Reason.LABELS, Reason.SERIES_LIMIT, Reason.METRIC_LIMIT, Reason.LABEL_LIMIT)
 _LATE_OR_EARLY = {
-    Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention",
+    Reason.TOO_OLD: "is older than the oldest that is taken, {} ms: start the server with a longer --retention, unless "
+    "only aggregates are kept of that day any more",
     Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
 }
 
@@ -244,7 +245,7 @@ class BulkImport:
             refused.add(number, Reason.LABELS, f"{_shown(text)}: {error.message}")
             return _REFUSED
         except IndexFull as error:
-            refused.add(number, Reason.SERIES_LIMIT, f"{_shown(text)}: {error.message}")
+            refused.add(number, no_room(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         self._cache[text] = series
         self._cache_size += len(text) + _ENTRY_BYTES

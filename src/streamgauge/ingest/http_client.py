@@ -7,6 +7,7 @@ Used by scraping and by HTTP service discovery.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import socket
 import ssl
@@ -219,7 +220,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reason = b""
         self._headers: dict[str, str] = {}
-        self._body = bytearray()  # one object, however many chunks the sender makes of it
+        self._body = io.BytesIO()  # one object, however many chunks the sender makes of it
         self._size = 0
         self._beside = 0  # bytes since the beginning, or since the last of the body: of the head, or of trailers
         self._heard = False
@@ -303,7 +304,7 @@ class _Connection(asyncio.Protocol):
         if self._size > self._limit:
             self._fail(body_too_large(self._limit))
             return
-        self._body += body
+        self._body.write(body)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() in (100, 102, 103):  # the answer is still to come
@@ -320,7 +321,7 @@ class _Connection(asyncio.Protocol):
 
     def _done(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            body, self._body = bytes(self._body), bytearray()
+            body, self._body = self._body.getvalue(), io.BytesIO()
             status = self._parser.get_status_code()
             self._waiter.set_result(Answer(status, _printable(self._reason), self._headers, body, self._size))
 

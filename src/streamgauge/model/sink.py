@@ -14,8 +14,9 @@ class Sink(Protocol):
     def resolve(self, key: bytes) -> int:
         """The series id of a canonical key (`model.labels.series_key`), new if the key is new.
 
-        Raises IndexFull when the series index is at its byte budget, and another Overloaded or StorageError when the
-        server is short of memory. An id stays valid for the life of `generation`.
+        Raises IndexFull when the series index is at its byte budget, MetricFull and LabelFull, which are such, when a
+        metric or label is at its limit, and another Overloaded or StorageError when the server is short of memory. An
+        id stays valid for the life of `generation`.
         """
 
     @property

@@ -16,6 +16,7 @@ from streamgauge.query.budget import Budget
 from streamgauge.query.cardinality import cardinality
 from streamgauge.query.encode import JSON, evaluation_data, json_data, series_data, strings_data, success
 from streamgauge.query.federate import CONTENT_TYPE, UTF8_CONTENT_TYPE, federate
+from streamgauge.query.growth import growth
 from streamgauge.query.promql.engine import evaluate
 from streamgauge.query.promql.format import format_query, parse_tree
 from streamgauge.query.promql.parser import parse_selector
@@ -25,6 +26,7 @@ from streamgauge.query.requests import (
     CardinalityQuery,
     FederateQuery,
     FormatQuery,
+    GrowthQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -78,6 +80,9 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
             return _json(json_data([[[m.name, m.op.value, m.value] for m in each] for each in _selectors(matches)]))
         case CardinalityQuery(limit):
             return _json(json_data(cardinality(source.series([], *ALL_TIME, budget), limit)))
+        case GrowthQuery() as query:
+            lives = source.lifetimes(_selectors(query.matches), budget)
+            return _json(json_data(growth(lives, query, budget)))
         case FederateQuery() as query:
             return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
         case RawQuery() as query:

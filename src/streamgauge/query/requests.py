@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -94,6 +95,42 @@ class CardinalityQuery:
     limit: int = 10
 
 
+class GroupBy(enum.Enum):
+    """What is counted for: the values of chosen labels together; each label, by its distinct values; or each label with
+    each of its values."""
+
+    VALUES = "values"
+    LABEL = "label"
+    PAIR = "pair"
+
+
+class Order(enum.Enum):
+    """By which number the largest are chosen."""
+
+    SERIES = "series"
+    ACTIVE = "active"
+    CREATED = "created"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthQuery:
+    """/api/v1/status/cardinality: how many series there are at `end`, and how they came and went since `start`.
+
+    A series is active when it has a sample in the `idle` ms before `end`. `names` are the labels of GroupBy.VALUES.
+    """
+
+    matches: tuple[str, ...]
+    start: int  # ms
+    end: int  # ms, inclusive, later than start
+    idle: int  # ms
+    by: GroupBy = GroupBy.VALUES
+    names: tuple[str, ...] = ("__name__",)
+    order: Order = Order.SERIES
+    buckets: int = 24
+    limit: int = 10
+
+
 class SeriesFormat(Protocol):
     """How series go out with all their samples. Picklable: who asks chooses it, the worker uses it."""
 
@@ -124,6 +161,7 @@ Query = (
     | SelectorsQuery
     | FederateQuery
     | CardinalityQuery
+    | GrowthQuery
     | RawQuery
 )
 

@@ -15,6 +15,7 @@ from streamgauge.query.requests import (
     CardinalityQuery,
     FederateQuery,
     FormatQuery,
+    GrowthQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -125,6 +126,8 @@ def _words(query: Query) -> str:
             return " ".join(("selectors", *query.matches))
         case CardinalityQuery():
             return "cardinality"
+        case GrowthQuery():
+            return " ".join(("growth of series", *query.matches))
         case RawQuery():
             return " ".join(("read", *map(selector_text, query.selectors)))
 

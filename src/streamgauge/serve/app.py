@@ -19,9 +19,11 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
 from streamgauge.serve.params import Params
+from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
+from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.targets_api import TargetsApi
@@ -55,6 +57,8 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
+    table += SnapshotApi(services).endpoints()
+    table += PinsApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()

@@ -42,6 +42,7 @@ class StoreNumbers:
     samples_appended: int  # since the start
     damaged: int  # files set aside because they could not be read
     retention: int  # ms, 0 = for ever
+    retention_bytes: int = 0  # 0 = no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,27 @@ class Services(Protocol):
     async def inspect(self, limit: int) -> Mapping[str, object]:
         """What `streamgauge inspect` shows, as JSON types; `limit` entries of each list of its cardinality."""
 
+    def limits(self) -> Mapping[str, object]:
+        """The limits of numbers of series, and who was refused new ones because of them, as JSON types."""
+
     async def check(self) -> Mapping[str, object]:
         """What `streamgauge check` finds, as JSON types."""
+
+    @property
+    def folder_key(self) -> str:
+        """What only those can know who may read the data folder; empty when nobody can."""
+
+    async def pin(self) -> Mapping[str, object]:
+        """Keep all blocks there are from going away: the pin's `id`, and as `state` what is pinned, as JSON types."""
+
+    def renew_pin(self, pin: str) -> None:
+        """Raises NotFound when it has ended."""
+
+    def unpin(self, pin: str) -> None:
+        """End a pin; none of this id is no error."""
+
+    async def folder_snapshot(self, skip_head: bool) -> str:
+        """Make a snapshot of the data folder, with or without what is not in blocks yet; its name."""
 
     async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
         """Delete the samples with start <= time <= end (ms) of the series that any of the selectors selects: what was

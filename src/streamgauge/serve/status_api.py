@@ -10,23 +10,28 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from streamgauge import __version__
-from streamgauge.durations import format_duration
+from streamgauge.durations import format_duration, format_size
 from streamgauge.errors import BadInput
-from streamgauge.query.requests import CardinalityQuery, Job
+from streamgauge.query.requests import CardinalityQuery, GroupBy, GrowthQuery, Job, Order
 from streamgauge.serve.answers import QueryAnswer, accepted_encoding, json_answer
-from streamgauge.serve.endpoint import Endpoint, Handler
+from streamgauge.serve.endpoint import GET_OR_POST, Endpoint, Handler
+from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
     from streamgauge.serve.params import Params
-    from streamgauge.serve.services import HttpOptions, Services
+    from streamgauge.serve.services import HttpOptions, Services, StoreNumbers
 
 PROMETHEUS_VERSION = "3.5.0"
 """The Prometheus whose API this is. Clients choose by it which endpoints and functions they use."""
 
 MAX_CARDINALITY = 10_000
+MAX_BUCKETS = 240
+MAX_LABELS = 10
+"""Labels whose values together make a group: more of them tell almost every series from the others."""
+DEFAULT_SINCE = 3_600_000
 
 _EMPTY: dict[str, tuple[object, tuple[str, ...]]] = {
     "rules": ({"groups": []}, ("type", "rule_name[]", "rule_group[]", "file[]", "exclude_alerts", "match[]")),
@@ -49,9 +54,16 @@ class StatusApi:
             Endpoint(f"{status}/runtimeinfo", self.runtimeinfo),
             Endpoint(f"{status}/buildinfo", self.buildinfo),
             Endpoint(f"{status}/tsdb", self.tsdb, params=("limit",)),
+            Endpoint(
+                f"{status}/cardinality",
+                self.cardinality,
+                GET_OR_POST,
+                ("match[]", "by", "since", "end", "idle", "order", "buckets", "limit"),
+            ),
             Endpoint(f"{status}/walreplay", self.walreplay, while_starting=True),
             Endpoint(f"{status}/queries", self.queries),
             Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
+            Endpoint(f"{status}/limits", self.limits),
             Endpoint(f"{status}/check", self.check, ("POST",)),  # it reads everything: no link may start it
             *(Endpoint(f"/api/v1/{name}", _always(data), params=params) for name, (data, params) in _EMPTY.items()),
         ]
@@ -75,7 +87,7 @@ class StatusApi:
                 "reloadConfigSuccess": config.reloaded,
                 "lastConfigTime": rfc3339(config.loaded_at),
                 "corruptionCount": numbers.damaged,
-                "storageRetention": format_duration(numbers.retention) if numbers.retention else "",
+                "storageRetention": _retention(numbers),
                 "headSeries": numbers.head_series,
                 "samplesAppended": numbers.samples_appended,
             },
@@ -101,6 +113,26 @@ class StatusApi:
         job = Job(CardinalityQuery(_entries(params)), self._options.limits, accepted_encoding(request))
         return QueryAnswer(self._services.workers, job)
 
+    async def cardinality(self, request: Request, params: Params) -> Response:
+        job = Job(self._growth(params), self._options.limits, accepted_encoding(request))
+        return QueryAnswer(self._services.workers, job)
+
+    def _growth(self, params: Params) -> GrowthQuery:
+        end = params.time("end", self._services.clock.now_ms())
+        by, names = grouping(params.text("by") or "metric")
+        since = _positive(params, "since", DEFAULT_SINCE)
+        idle = _positive(params, "idle", self._options.lookback)
+        order = params.text("order") or Order.SERIES.value
+        if order not in {one.value for one in Order}:
+            orders = ", ".join(one.value for one in Order)
+            raise BadInput(f'invalid parameter "order": {quoted(order)} is not one of {orders}')
+        buckets = params.limit("buckets") if params.text("buckets") else 24
+        if not 1 <= buckets <= MAX_BUCKETS:
+            raise BadInput(f'invalid parameter "buckets": it is a number from 1 to {MAX_BUCKETS}')
+        return GrowthQuery(
+            params.all("match[]"), end - since, end, idle, by, names, Order(order), buckets, _entries(params)
+        )
+
     async def walreplay(self, request: Request, params: Params) -> Response:
         replay = self._services.replay()
         state = "done" if replay.done else "in progress"
@@ -122,6 +154,9 @@ class StatusApi:
     async def inspect(self, request: Request, params: Params) -> Response:
         return await json_answer(request, _plain(await self._services.inspect(_entries(params))))
 
+    async def limits(self, request: Request, params: Params) -> Response:
+        return await json_answer(request, _plain(self._services.limits()))
+
     async def check(self, request: Request, params: Params) -> Response:
         return await json_answer(request, _plain(await self._services.check()))
 
@@ -132,6 +167,34 @@ def _entries(params: Params) -> int:
     if not 1 <= limit <= MAX_CARDINALITY:
         raise BadInput(f'invalid parameter "limit": it is a number from 1 to {MAX_CARDINALITY}')
     return limit
+
+
+def _retention(numbers: StoreNumbers) -> str:
+    """As Prometheus words it: "15d", "512MB", "15d or 512MB"."""
+    age = [format_duration(numbers.retention)] if numbers.retention else []
+    size = [format_size(numbers.retention_bytes)] if numbers.retention_bytes else []
+    return " or ".join(age + size)
+
+
+def grouping(text: str) -> tuple[GroupBy, tuple[str, ...]]:
+    """What `by` asks for: label, pair, or names of labels between commas, of which metric is `__name__`."""
+    if text in (GroupBy.LABEL.value, GroupBy.PAIR.value):
+        return GroupBy(text), ()
+    names = tuple(dict.fromkeys("__name__" if name == "metric" else name for name in text.split(",")))
+    if not all(names):
+        raise BadInput(f'invalid parameter "by": {quoted(text)} names no label before or behind a comma')
+    if len(names) > MAX_LABELS:
+        raise BadInput(f'invalid parameter "by": it names at most {MAX_LABELS} labels')
+    return GroupBy.VALUES, names
+
+
+def _positive(params: Params, name: str, default: int) -> int:
+    duration = params.duration(name)
+    if duration is None:
+        return default
+    if duration <= 0:
+        raise BadInput(f'invalid parameter "{name}": it is a duration of at least 1 ms')
+    return duration
 
 
 def _plain(mapping: Mapping[str, object]) -> dict[str, object]:

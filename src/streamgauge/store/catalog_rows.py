@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from streamgauge.errors import Corrupt
-from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Tombstone
+from streamgauge.store.ports import FIRST_TIME, BlockMeta, CatalogChange, CatalogState, Tombstone
 
 # Without row ids a table is one tree: there is no index beside it that could disagree unseen.
 _TOMBSTONES_TABLE = """
@@ -56,6 +56,7 @@ _BLOCK = (
     "tombstones, resolution"
 )
 _METADATA = "metric, type, help, unit"
+_DROPPED_BEFORE = "dropped_before"
 _TOMBSTONE = "id, last_commit, min_time, max_time, series"
 
 
@@ -65,6 +66,7 @@ def create(connection: sqlite3.Connection, state: CatalogState, version: int) ->
         connection.execute(statement)
     _set(connection, "store_id", state.store_id)
     _set(connection, "format", str(version))
+    _set(connection, _DROPPED_BEFORE, str(state.dropped_before))
     connection.execute(f"PRAGMA user_version = {version}")
     write(
         connection,
@@ -94,6 +96,8 @@ def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
     for key, value in (("flushed_through", change.flushed_through), ("next_series_id", change.next_series_id)):
         if value is not None:
             _set(connection, key, str(value))
+    if change.dropped_before > _dropped_before(_meta(connection)):
+        _set(connection, _DROPPED_BEFORE, str(change.dropped_before))
     seal(connection)
 
 
@@ -117,6 +121,7 @@ def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
         tuple(blocks[block_id] for block_id in sorted(blocks)),
         tuple(metadata[metric] for metric in sorted(metadata)),
         tuple(tombstones[number] for number in sorted(tombstones)),
+        max(state.dropped_before, change.dropped_before),
     )
 
 
@@ -130,6 +135,7 @@ def read(connection: sqlite3.Connection) -> CatalogState:
         tuple(map(_block_of, connection.execute(f"SELECT {_BLOCK} FROM blocks ORDER BY id"))),
         tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),
         tuple(Tombstone(*row) for row in connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")),
+        _dropped_before(meta),
     )
 
 
@@ -178,6 +184,11 @@ def _digest_of(blob: bytes) -> str:
 
 def _meta(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def _dropped_before(meta: dict[str, str]) -> int:
+    """An early catalog has no such row."""
+    return int(meta.get(_DROPPED_BEFORE, FIRST_TIME))
 
 
 def _set(connection: sqlite3.Connection, key: str, value: str) -> None:

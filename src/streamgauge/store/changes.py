@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from streamgauge.errors import StorageError
 from streamgauge.store.blocks import LocalBlocks
@@ -16,6 +17,8 @@ from streamgauge.store.ports import BlockMeta
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,13 @@ class Changes:
             self._unsettled = change
             await self._settle()
             return True
+
+    async def between(self, look: Callable[[], Seen]) -> Seen:
+        """Call `look` on the event loop while no change is under way and none is half done: store and catalog then say
+        the same. Raises StorageError."""
+        async with self._one_at_a_time:
+            await self._settle()
+            return look()
 
     async def _settle(self) -> None:
         change = self._unsettled

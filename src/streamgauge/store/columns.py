@@ -18,6 +18,7 @@ Page n of a label holds rows [n * PAGE_ROWS, (n + 1) * PAGE_ROWS); a label has n
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,9 +26,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from streamgauge.errors import IndexFull
+from streamgauge.errors import IndexFull, LabelFull, MetricFull
 from streamgauge.model.frame import ABSENT
 from streamgauge.model.labels import NAME, SEPARATOR
+from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.shared_arrays import GrowingArray
 from streamgauge.store.shm import SharedMemory
 
@@ -41,6 +43,8 @@ FILLER = -1
 UNBOUNDED = 1 << 62
 
 _FORGOTTEN_AT_ONCE = 8192
+_SHOWN = 60
+"""Characters of a name that an error repeats: what stands behind it, the limit, must fit an answer's line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,20 @@ class IndexSnapshot:
 class _Label:
     """What the writer knows of one label name."""
 
-    __slots__ = ("codes", "number", "open_page", "page", "text_bytes")
+    __slots__ = ("codes", "number", "open_page", "page", "series", "text_bytes", "used")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.codes: dict[bytes, int] = {}
+        self.series = array("I")  # living series that have the value, by its code
+        self.used = 0  # values that some living series has
         self.text_bytes = 0  # of its distinct values
         self.open_page = -1  # the page that `page` is
         self.page = memoryview(b"")
+
+    def series_with(self, value: bytes) -> int:
+        code = self.codes.get(value)
+        return 0 if code is None else self.series[code]
 
 
 class LabelColumns:
@@ -112,8 +122,8 @@ class LabelColumns:
         """Remove the shared memory; nothing may be added any more."""
         for label in self._labels.values():
             label.page = memoryview(b"")
-        for array in self._arrays:
-            array.remove()
+        for shared in self._arrays:
+            shared.remove()
 
     def forget(self) -> Iterator[None]:
         """Free the writer's dictionaries, about 1 ms a step; letting go of a large one at once takes far longer."""
@@ -123,38 +133,96 @@ class LabelColumns:
                     label.codes.popitem()
                 yield
 
-    def add(self, series: int, key: bytes, label_bytes: int = UNBOUNDED) -> None:
-        """Add the row of one series. Raises Overloaded when shared memory runs out, and IndexFull when the distinct
-        values of a label, or all names, would take more than `label_bytes`; the row is then not there."""
+    def add(self, series: int, key: bytes, label_bytes: int = UNBOUNDED, limits: SeriesLimits | None = None) -> None:
+        """Add the row of one series. Raises Overloaded when shared memory runs out, IndexFull when the distinct values
+        of a label, or all names, would take more than `label_bytes`, and MetricFull or LabelFull when there would be
+        more than `limits` allow; the row is then not there."""
+        pairs = _pairs(key)
+        if limits is not None and pairs:
+            self._check_series(*pairs[0], limits)
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
-        labels = self._labels
-        pieces = iter(key.split(SEPARATOR))
+        counted = 0
         try:
-            if metric := next(pieces):
-                self._set(NAME, metric, page, slot, label_bytes)
-            for name, value in zip(pieces, pieces, strict=False):  # what stands behind the last separator is dropped
-                self._set(name, value, page, slot, label_bytes)
+            for name, value in pairs:
+                label = self._labels.get(name)
+                code = None if label is None else label.codes.get(value)
+                if label is None or code is None or not label.series[code]:
+                    if limits is not None:
+                        self._check_values(pairs[counted:], limits)
+                        limits = None
+                    label = label or self._new_label(name, label_bytes)
+                    if code is None:
+                        code = self._new_text(name, label, value, label_bytes)
+                if label.open_page != page:
+                    self._open_page(label, page)
+                label.page[slot] = code
+                series_with = label.series[code]
+                label.series[code] = series_with + 1
+                if not series_with:
+                    label.used += 1
+                counted += 1
             self._ids.append(series)
         except BaseException:
-            for label in labels.values():
-                if label.open_page == page:
-                    label.page[slot] = ABSENT
+            self._take_back(pairs, counted, page, slot)
             raise
         self.rows += 1
 
-    def mark_dead(self, row: int) -> None:
-        """Leave a row out of every later snapshot. Raises Overloaded; the row then stays."""
-        self._dead.append(row)
+    def _take_back(self, pairs: list[tuple[bytes, bytes]], counted: int, page: int, slot: int) -> None:
+        """Undo what was done of a row: only the first `counted` of its pairs have been counted."""
+        for name, _ in pairs:
+            label = self._labels.get(name)
+            if label is not None and label.open_page == page:
+                label.page[slot] = ABSENT
+        self._discount(pairs[:counted])
 
-    def _set(self, name: bytes, value: bytes, page: int, slot: int, label_bytes: int) -> None:
-        label = self._labels.get(name) or self._new_label(name, label_bytes)
-        code = label.codes.get(value)
-        if code is None:
-            code = self._new_text(name, label, value, label_bytes)
-        if label.open_page != page:
-            self._open_page(label, page)
-        label.page[slot] = code
+    def mark_dead(self, row: int, key: bytes) -> None:
+        """Leave a row, whose series has this key, out of every later snapshot. Raises Overloaded; it then stays."""
+        self._dead.append(row)
+        self._discount(_pairs(key))
+
+    def _discount(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        for name, value in pairs:
+            label = self._labels[name]
+            code = label.codes[value]
+            series_with = label.series[code] - 1
+            label.series[code] = series_with
+            if not series_with:
+                label.used -= 1
+
+    def series_with(self, name: bytes, value: bytes) -> int:
+        """Living series that have this value of a label."""
+        label = self._labels.get(name)
+        return 0 if label is None else label.series_with(value)
+
+    def values_of(self, name: bytes) -> int:
+        """Distinct values of a label that living series have. The dictionary may hold more."""
+        label = self._labels.get(name)
+        return 0 if label is None else label.used
+
+    def _check_series(self, name: bytes, value: bytes, limits: SeriesLimits) -> None:
+        """Raise MetricFull when a new series, whose first pair this is, is one too many."""
+        if name is NAME and (most := limits.metric.of(value)):
+            series = self.series_with(name, value)
+            if series >= most:
+                metric = value.decode()
+                raise MetricFull(
+                    f"metric {_shortened(metric)} has {series} series; the limit is {most} (--max-series-per-metric)",
+                    metric,
+                )
+
+    def _check_values(self, pairs: list[tuple[bytes, bytes]], limits: SeriesLimits) -> None:
+        """Raise LabelFull when one of the values is one too many. Called before the first of them is put into a
+        dictionary: else who is refused again and again would fill those of other labels."""
+        for name, value in pairs:
+            label = self._labels.get(name)
+            if label is None or label.series_with(value) or not (most := limits.label.of(name)):
+                continue
+            if label.used >= most:
+                text = name.decode()
+                raise LabelFull(
+                    f"label {_shortened(text)} has {label.used} values; the limit is {most} (--max-label-values)", text
+                )
 
     def _new_label(self, name: bytes, limit: int) -> _Label:
         label = _Label(len(self._labels) + 1)
@@ -177,6 +245,7 @@ class LabelColumns:
         self._append_text(label.number, value)
         label.text_bytes += len(value)
         code = label.codes[value] = len(label.codes)
+        label.series.append(0)
         return code
 
     def _append_text(self, dictionary: int, text: bytes) -> None:
@@ -202,3 +271,16 @@ class LabelColumns:
         self._pages.append(label.number << 32 | page)
         label.page = memoryview(cast("Any", codes))
         label.open_page = page
+
+
+def _pairs(key: bytes) -> list[tuple[bytes, bytes]]:
+    """The names and values that a key spells, the metric's name first."""
+    metric, *others = key.split(SEPARATOR)
+    pairs = list(zip(others[::2], others[1::2], strict=False))  # what stands behind the last separator is dropped
+    if metric:
+        pairs.insert(0, (NAME, metric))
+    return pairs
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…"

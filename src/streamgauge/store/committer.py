@@ -176,8 +176,9 @@ class Committer:
             self._defined = IdSet()
             records = self._definitions(commits, first) + head + samples
         self._log.append(records)
-        for commit in commits:
-            self._defined.add(commit.batch.series)
+        if records[0].kind is RecordKind.SERIES:
+            for commit in commits:
+                self._defined.add(commit.batch.series)
         return commits
 
     def _write_nothing(self) -> None:

@@ -20,6 +20,8 @@ def require_data_folder(data: Path) -> None:
         raise NotFound(f"there is no folder {data}")
     if not stat.S_ISDIR(kind):
         raise NotFound(f"{data} is a file, not a data folder")
+    if _is_backup(data):
+        raise NotFound(f"{data} holds backups and is no data folder; `streamgauge restore` makes one of them")
     if not is_data_folder(data):
         raise NotFound(f"{data} is no data folder: there is no {names.CATALOG}, log or block of streamgauge in it")
 
@@ -32,6 +34,10 @@ def refuse_foreign(data: Path) -> None:
         return
     if not stat.S_ISDIR(kind):
         raise StorageError(f"{data} is a file; streamgauge needs a folder: choose another with --data")
+    if _is_backup(data):
+        raise StorageError(
+            f"{data} holds backups, which a server would change: make a data folder of one with `streamgauge restore`"
+        )
     others = [name for name in fs.list_dir(data) if not name.startswith(".") and name not in _HARMLESS]
     if others and not is_data_folder(data):
         raise StorageError(
@@ -48,7 +54,14 @@ def is_data_folder(data: Path) -> bool:
         if any(names.segment_sequence(name) is not None for name in _names_in(names.log_dir(data))):
             return True
         blocks = (names.block_dir(data, name) for name in _names_in(names.blocks_dir(data)))
-        return any(names.samples_file(block).exists() for block in blocks)
+        return any(
+            file.exists() for block in blocks for file in (names.samples_file(block), names.aggregates_file(block))
+        )
+
+
+def _is_backup(data: Path) -> bool:
+    with fs.disk_errors(f"look into {data}"):
+        return (data / names.BACKUP_MARKER).exists()
 
 
 def _names_in(path: Path) -> list[str]:

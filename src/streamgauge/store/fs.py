@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -33,6 +33,11 @@ Buffer = bytes | bytearray | memoryview
 BINARY = getattr(os, "O_BINARY", 0)  # without it Windows translates line ends
 _IOV_MAX = 1024  # the limit of Linux and macOS; POSIX promises 16
 _READ_PIECE = 1 << 20
+_COPY_PIECE = 1 << 20
+_CANNOT_LINK = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+"""Another file system, one without hard links, one that allows no more of them, or somebody else's file."""
 _SECTOR = 4096
 """The unit in which a failing disk loses data; a piece that cannot be read is tried again in these."""
 
@@ -145,6 +150,15 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
 
 
+def size_of_files(folder: Path) -> int:
+    """Bytes of the files that stand in a folder; 0 where there is none."""
+    total = 0
+    for name in list_dir(folder):
+        with suppress(FileNotFoundError):  # it was removed meanwhile
+            total += size_of(folder / name)
+    return total
+
+
 def read_start(path: Path, size: int) -> memoryview:
     """The first `size` bytes of a file, fewer where it ends or the medium fails."""
     with disk_errors(f"read {path}"):
@@ -184,12 +198,7 @@ def _read_piece(file: FileIO, piece: memoryview, at: int) -> bool:
 
 def write_durably(path: Path, content: Buffer) -> None:
     """Write and sync a new file. Its name is durable once its directory is synced."""
-    fd = create(path)
-    try:
-        write(fd, [content], path)
-        sync_file(fd, path)
-    finally:
-        os.close(fd)
+    write_pieces(path, [content])
 
 
 def write_atomically(path: Path, content: Buffer) -> None:
@@ -203,6 +212,53 @@ def write_atomically(path: Path, content: Buffer) -> None:
         with suppress(StorageError):
             remove_file(temporary)
         raise
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a finished file a second name, which is durable once its directory is synced. False where that cannot be.
+
+    Raises FileNotFoundError."""
+    with disk_errors(f"link {target} to {source}"):
+        try:
+            hit("fs.link")
+            os.link(source, target)
+        except OSError as error:
+            if error.errno in _CANNOT_LINK:
+                return False
+            raise
+        return True
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Make a synced copy of a file. Its name is durable once its directory is synced. Raises FileNotFoundError."""
+    write_pieces(target, pieces_of(source))
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file from its first to its last byte, 1 MiB at a time. Raises FileNotFoundError, with the first piece."""
+    with disk_errors(f"read {path}"):
+        hit("fs.open")
+        file = path.open("rb", buffering=0)
+    with file:
+        while piece := _next_piece(file, path):
+            yield piece
+
+
+def _next_piece(file: FileIO, path: Path) -> bytes:
+    with disk_errors(f"read {path}"):
+        hit("fs.read")
+        return file.read(_COPY_PIECE)
+
+
+def write_pieces(path: Path, pieces: Iterable[Buffer]) -> None:
+    """Write and sync a new file, a piece after the other. Its name is durable once its directory is synced."""
+    fd = create(path)
+    try:
+        for piece in pieces:
+            write(fd, [piece], path)
+        sync_file(fd, path)
+    finally:
+        os.close(fd)
 
 
 def replace(temporary: Path, final: Path) -> None:
@@ -309,6 +365,16 @@ def remove_tree(path: Path, tmp: Path) -> None:
     sync_dir(path.parent)
     with disk_errors(f"remove {doomed}"):
         shutil.rmtree(doomed)
+
+
+def remove_all(path: Path) -> None:
+    """Remove a file, or a directory and all in it; none is no error. A kill leaves part of it under its name."""
+    with disk_errors(f"remove {path}"), suppress(FileNotFoundError):
+        hit("fs.remove")
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
 
 def clear_tmp(data: Path) -> None:

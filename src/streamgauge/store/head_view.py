@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def read_head(snapshot: HeadSnapshot, ids: UInt32s, start: int, end: int, meter:
     """
     if not len(ids):
         return []
-    chosen = _Chosen(ids)
+    chosen = Chosen(ids)
     overlapping = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
     parts = [_read(_open(run), chosen, *_clip(run, start, end), meter) for run in overlapping]
     return [part for part in parts if part is not None]
@@ -41,6 +41,13 @@ def head_series(snapshot: HeadSnapshot, start: int, end: int) -> UInt32s:
     one in a run that overlaps the range."""
     runs = [run for run in snapshot.runs if run.min_time <= end and run.max_time >= start]
     return _union([_open(run).ids for run in runs])
+
+
+def head_bounds(snapshot: HeadSnapshot) -> Iterator[tuple[UInt32s, Int64s, Int64s]]:
+    """Of each run its series, each once, and the first and the last time of each."""
+    for run in snapshot.runs:
+        columns = _sorted(_open(run))
+        yield columns.ids, columns.times[columns.starts[:-1]], columns.times[columns.starts[1:] - 1]
 
 
 def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
@@ -58,7 +65,7 @@ def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     if len(columns) == 1 and _has_no_repetition(columns[0]):
         return columns[0].ids, Samples(columns[0].starts.astype(np.int64), columns[0].times, columns[0].values)
     series = _union([run.ids for run in columns])
-    chosen = _Chosen(series)
+    chosen = Chosen(series)
     parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None, meter)) is not None]
     return series, merge(len(series), parts, meter, threads=1)
 
@@ -70,7 +77,7 @@ def _has_no_repetition(columns: SortedColumns) -> bool:
     return bool(ascends.all())
 
 
-class _Chosen:
+class Chosen:
     """Finds the position of an id among the chosen ones."""
 
     def __init__(self, ids: UInt32s) -> None:
@@ -111,7 +118,7 @@ def _clip(run: Run, start: int, end: int) -> tuple[int | None, int | None]:
 
 
 def _read(
-    columns: SortedColumns | UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None, meter: Meter
+    columns: SortedColumns | UnsortedColumns, chosen: Chosen, start: int | None, end: int | None, meter: Meter
 ) -> Part | None:
     if isinstance(columns, UnsortedColumns):  # the newest run, of bounded size
         few = _select_unsorted(columns, chosen, start, end)
@@ -119,7 +126,7 @@ def _read(
     return _read_sorted(columns, chosen, start, end, meter)
 
 
-def _select_unsorted(columns: UnsortedColumns, chosen: _Chosen, start: int | None, end: int | None) -> UnsortedColumns:
+def _select_unsorted(columns: UnsortedColumns, chosen: Chosen, start: int | None, end: int | None) -> UnsortedColumns:
     """The rows in question, still in order of commit."""
     rows = np.flatnonzero((columns.ids >= chosen.low) & (columns.ids <= chosen.high))
     rows = rows[chosen.positions(columns.ids[rows]) >= 0]
@@ -131,7 +138,7 @@ def _select_unsorted(columns: UnsortedColumns, chosen: _Chosen, start: int | Non
 
 
 def _read_sorted(
-    columns: SortedColumns, chosen: _Chosen, start: int | None, end: int | None, meter: Meter
+    columns: SortedColumns, chosen: Chosen, start: int | None, end: int | None, meter: Meter
 ) -> Part | None:
     low = int(np.searchsorted(columns.ids, np.uint32(chosen.low)))
     high = int(np.searchsorted(columns.ids, np.uint32(chosen.high), side="right"))

@@ -14,6 +14,8 @@ import numpy as np
 
 from streamgauge.errors import IndexFull
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
+from streamgauge.model.labels import NAME
+from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store import arrow
 from streamgauge.store.columns import IndexSnapshot, LabelColumns
 from streamgauge.store.id_set import IdSet
@@ -35,7 +37,7 @@ _TEXT_OVERHEAD = 150
 """The same for a text of a dictionary."""
 _REBUILD_ROWS = 512
 """Rows moved at a time, in about 2 ms."""
-_PRUNED_AT_ONCE = 4096
+_PRUNED_AT_ONCE = 1024
 """Series forgotten at a time, in about 5 ms."""
 
 
@@ -44,7 +46,8 @@ class SeriesIndex:
 
     memory: where the columns live. leases: what queries read. next_id: no id below it is given to a new series.
     budget: bytes that the index may take, shared memory and an estimate of the server's own counted. label_bytes: those
-    of one label's distinct values. Neither bounds what is restored.
+    of one label's distinct values. limits: of numbers of series; they may be replaced at any time. None of these bounds
+    what is restored.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class SeriesIndex:
         next_id: int = 0,
         budget: int = DEFAULT_BUDGET,
         label_bytes: int = MAX_LABEL_BYTES,
+        limits: SeriesLimits | None = None,
     ) -> None:
+        self.limits = limits or SeriesLimits()
         self._memory = memory
         self._leases = leases
         self._budget = budget
@@ -85,6 +90,14 @@ class SeriesIndex:
         """Living series."""
         return len(self._rows.keys) - self._columns.dead
 
+    def series_of(self, metric: bytes) -> int:
+        """Living series of a metric."""
+        return self._columns.series_with(NAME, metric)
+
+    def values_of(self, label: bytes) -> int:
+        """Distinct values of a label that living series have."""
+        return self._columns.values_of(label)
+
     @property
     def used_bytes(self) -> int:
         """What the index takes: shared memory, and about what the server's own dictionaries take."""
@@ -103,8 +116,8 @@ class SeriesIndex:
     def resolve(self, key: bytes) -> int:
         """The id of a canonical key, a new one if the key is new.
 
-        Raises IndexFull when the index is at its budget, and another Overloaded or StorageError when shared memory runs
-        out; nothing has changed then.
+        Raises IndexFull when the index is at its budget, or a metric or label at its limit, and another Overloaded or
+        StorageError when shared memory runs out; nothing has changed then.
         """
         shard = self._shards[hash(key) % _SHARDS]
         known = shard.get(key)
@@ -182,7 +195,7 @@ class SeriesIndex:
         for row, series in zip(rows.find(ids).tolist(), ids.tolist(), strict=True):
             key = rows.keys[row]
             assert key is not None
-            self._columns.mark_dead(row)
+            self._columns.mark_dead(row, key)
             rows.keys[row] = None
             self._key_bytes -= len(key)
             del self._shards[hash(key) % _SHARDS][key]
@@ -218,7 +231,9 @@ class SeriesIndex:
                     yield
             pruned = np.array(pruned_meanwhile, np.uint32)
             for row in moved.find(pruned).tolist():
-                fresh.mark_dead(row)
+                gone = moved.keys[row]
+                assert gone is not None
+                fresh.mark_dead(row, gone)
                 moved.keys[row] = None
             moved.living.discard(pruned)
         except BaseException:
@@ -240,7 +255,7 @@ class SeriesIndex:
         series = self._next_id
         if series > MAX_ID:
             raise IndexFull("every series id has been used: export the data and start a new folder")
-        self._columns.add(series, key, self._label_bytes)
+        self._columns.add(series, key, self._label_bytes, self.limits)
         self._next_id = series + 1
         self._rows.append(series, key)
         self._key_bytes += len(key)

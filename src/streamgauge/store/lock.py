@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -36,6 +38,7 @@ class Holder:
     pid: int
     address: str  # where it listens, as host:port; empty before it does
     started: int  # ms since the Unix epoch
+    key: str = field(default="", repr=False)  # drawn at random: who knows it may read the folder
 
 
 class FolderLock:
@@ -45,10 +48,15 @@ class FolderLock:
         self._fd: int | None = fd
         self._holder = holder
 
+    @property
+    def key(self) -> str:
+        """What only those can know who may read the folder."""
+        return self._holder.key
+
     def announce(self, address: str) -> None:
         """Say where the holder listens, once it knows."""
         assert self._fd is not None, "the lock was released"
-        self._holder = Holder(self._holder.pid, address, self._holder.started)
+        self._holder = replace(self._holder, address=address)
         _write_holder(self._fd, self._holder)
 
     def release(self) -> None:
@@ -80,8 +88,9 @@ def acquire(data: Path, address: str = "", started: int = 0) -> FolderLock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | fs.BINARY, 0o640)  # Python opens files close-on-exec
     try:
         with fs.disk_errors(f"lock {path}"):
-            _lock(fd, data)
-        lock = FolderLock(fd, Holder(os.getpid(), address, started))
+            if not _lock(fd):
+                raise _in_use(data, _read_holder(fd))
+        lock = FolderLock(fd, Holder(os.getpid(), address, started, secrets.token_hex(16)))
         lock.announce(address)
         return lock
     except BaseException:
@@ -89,12 +98,31 @@ def acquire(data: Path, address: str = "", started: int = 0) -> FolderLock:
         raise
 
 
-def _lock(fd: int, data: Path) -> None:
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Keep others away from a folder that is no data folder, for the length of a `with`; it is made if it is not there.
+
+    `what` is done in it, as in "backups in". Raises FolderInUse and StorageError.
+    """
+    fs.make_dir(folder)
+    path = names.lock_file(folder)
+    with fs.disk_errors(f"open {path}"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | fs.BINARY, 0o640)
+    try:
+        with fs.disk_errors(f"lock {path}"):
+            if not _lock(fd):
+                raise FolderInUse(f"another process works on the {what} {folder}; wait for it, or stop it")
+        yield
+    finally:
+        fs.close(fd)  # which lets it go
+
+
+def _lock(fd: int) -> bool:
     for _ in range(_TRIES):
         if _try_lock(fd, exclusive=True):
-            return
+            return True
         time.sleep(_BETWEEN_TRIES)
-    raise _in_use(data, _read_holder(fd))
+    return False
 
 
 def holder(data: Path) -> Holder | None:
@@ -133,7 +161,8 @@ def _read_holder(fd: int) -> Holder:
     try:
         os.lseek(fd, 0, os.SEEK_SET)
         fields = json.loads(os.read(fd, 4096))
-        return Holder(int(fields["pid"]), str(fields["address"]), int(fields["started"]))
+        key = str(fields.get("key", ""))
+        return Holder(int(fields["pid"]), str(fields["address"]), int(fields["started"]), key)
     except (OSError, ValueError, KeyError, TypeError):
         return Holder(0, "", 0)
 

@@ -11,10 +11,16 @@ LOG = "log"
 BLOCKS = "blocks"
 TMP = "tmp"
 SET_ASIDE = "set-aside"
+SNAPSHOTS = "snapshots"
+
+BACKUP_MARKER = "backup.json"
+"""In a folder that holds backups, and in no data folder."""
 
 SAMPLES = "samples.parquet"
+AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
+BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -70,6 +76,17 @@ def samples_file(block: Path) -> Path:
     return block / SAMPLES
 
 
+def aggregates_file(block: Path) -> Path:
+    """What takes the place of the samples in a block of aggregates: other columns, which a tool that reads the samples
+    of all blocks would stumble over."""
+    return block / AGGREGATES
+
+
+def rows_file(block: Path, resolution: int) -> Path:
+    """The file of rows of a block with this resolution."""
+    return aggregates_file(block) if resolution else samples_file(block)
+
+
 def series_file(block: Path) -> Path:
     return block / SERIES
 
@@ -87,3 +104,22 @@ def tmp_dir(data: Path) -> Path:
 def set_aside_dir(data: Path) -> Path:
     """What could not be read, each with a .txt beside it that says why. streamgauge never deletes anything here."""
     return data / SET_ASIDE
+
+
+def restore_draft(data: Path) -> Path:
+    """A data folder while it is restored."""
+    return data.with_name(f"{data.name}.restoring")
+
+
+def snapshots_dir(data: Path) -> Path:
+    """Whole data folders, made on request. streamgauge never removes one."""
+    return data / SNAPSHOTS
+
+
+def snapshot_dir(data: Path, name: str) -> Path:
+    return data / SNAPSHOTS / name
+
+
+def snapshot_draft(data: Path, name: str) -> Path:
+    """A snapshot while it is made."""
+    return data / TMP / f"snapshot-{name}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from streamgauge.clock import SystemClock
@@ -20,8 +21,9 @@ from streamgauge.store.leases import Leases
 from streamgauge.store.lock import acquire, holder
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import BlockMeta, Damage
+from streamgauge.store.ports import BlockMeta, CatalogState, Damage
 from streamgauge.store.recovery import recover, replay_samples
+from streamgauge.store.resolutions import thinned_through
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.store import StoreSettings
@@ -53,8 +55,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     try:
         left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
-        last = recovered.state.flushed_through
-        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, recovered.damage):
+        last, closed = recovered.state.flushed_through, thinned_through(recovered.state.blocks)
+        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, closed, recovered.damage):
             head.append(commit, batch)
             last = commit
         blocks, tombstones = by_priority(recovered.state.blocks), recovered.state.tombstones
@@ -97,3 +99,29 @@ async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[Block
             before = store.state.blocks
             await maintenance.compact_fully()
             return before, store.state.blocks
+
+
+@contextmanager
+def pinned_folder(data: Path) -> Iterator[CatalogState]:
+    """A folder that is held for the length of a `with`, and what is in it. Everything is in blocks by then, and no
+    block goes meanwhile.
+
+    Raises FolderInUse and StorageError.
+    """
+    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+
+    async def opened(stack: AsyncExitStack) -> CatalogState:
+        store = open_store(data, settings, SystemClock(), runner, runner, Progress())
+        _, maintenance = await stack.enter_async_context(store)
+        state, release = await maintenance.pin()
+        stack.callback(release)
+        return state
+
+    # Between two runs of the loop Ctrl-C ends what the `with` does at once.
+    with acquire(data), asyncio.Runner() as loop:
+        stack = AsyncExitStack()
+        try:
+            yield loop.run(opened(stack))
+        finally:
+            loop.run(stack.aclose())

@@ -55,14 +55,14 @@ async def open_store(
     `flusher` and `compacter` are where blocks are written; they may be the same. Raises FormatTooNew and StorageError.
     """
     fs.make_dir(data)
-    now = clock.now_ms()
-    expired = now - settings.retention if settings.retention else None
-    recovered = await asyncio.to_thread(recover, data, expired)
+    recovered = await asyncio.to_thread(recover, data)
     progress.total = recovered.samples
     remove_leftovers(recovered.state.store_id)
     memory = SharedMemory(recovered.state.store_id)
     leases = Leases()
-    index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes)
+    index = SeriesIndex(
+        memory, leases, next_id=recovered.next_series_id, budget=settings.index_bytes, limits=settings.limits
+    )
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=2 * settings.head_samples)
     try:
@@ -71,7 +71,8 @@ async def open_store(
         state = _state(recovered)
         store = Store(data, settings, clock, leases, index, head, log, state)
         maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
-        rows = replay_samples(log, state.flushed_through, recovered.series, left_out, state.damage)
+        after, closed = state.flushed_through, store.closed_through
+        rows = replay_samples(log, after, recovered.series, left_out, closed, state.damage)
         await _replay(store, rows, maintenance, progress)
         store.committer.start(max(log.last_commit, state.commit) + 1)
         for damage in state.damage:

@@ -69,13 +69,10 @@ class Recovered:
         }
 
 
-def recover(
-    data: Path, expired: int | None = None, writable: bool = True, patience: Patience | None = None
-) -> Recovered:
+def recover(data: Path, writable: bool = True, patience: Patience | None = None) -> Recovered:
     """Read everything but the samples of the log. Without `writable`, nothing in the folder is changed.
 
-    `expired`: what is older than this time (ms) is past its retention; None where nothing is. `patience`: with a disk
-    that does not give back a block.
+    `patience`: with a disk that does not give back a block.
 
     Raises FormatTooNew and StorageError; whatever is merely damaged is set aside and listed in `damage`.
     """
@@ -91,7 +88,7 @@ def recover(
             _drop_from_catalog(catalog, [meta.id for meta in state.blocks if meta not in live])
         state = replace(state, blocks=tuple(live))
     if writable:
-        _remove_orphans(blocks, state, expired, damage)
+        _remove_orphans(blocks, state, damage)
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
     log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
     samples = 0
@@ -108,12 +105,13 @@ def recover(
 
 
 def replay_samples(
-    log: SegmentLog, after: int, series: Series, left_out: UInt32s, damage: list[Damage]
+    log: SegmentLog, after: int, series: Series, left_out: UInt32s, closed: int, damage: list[Damage]
 ) -> Iterator[tuple[int, SampleBatch, int]]:
     """Commits that blocks do not hold yet, in order: number, rows, and how many rows it had. Reads the log to its end.
 
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
-    series `left_out`, whose key has another id by now: they are past their retention.
+    series `left_out`, whose key has another id by now: they are past their retention. So are samples older than
+    `closed` (ms), which are in aggregates already: the log still has some where the catalog was lost.
     """
     defined, usable = IdSet(), IdSet()
     defined.add(series.ids)
@@ -129,7 +127,7 @@ def replay_samples(
             damage.append(_unreadable(record, error))
             continue
         lost += int(np.count_nonzero(~defined.contains(batch.series)))
-        yield record.commit, _only(batch, usable.contains(batch.series)), len(batch)
+        yield record.commit, _only(batch, usable.contains(batch.series) & (batch.times >= closed)), len(batch)
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))
@@ -247,7 +245,7 @@ def _read_series(
     return True
 
 
-def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | None, damage: list[Damage]) -> None:
+def _remove_orphans(blocks: LocalBlocks, state: CatalogState, damage: list[Damage]) -> None:
     """Remove what a flush, compaction or retention that was cut short left on disk; keep what none of them explains."""
     live = {meta.id: meta for meta in state.blocks}
     replaced = {parent for meta in state.blocks for parent in meta.parents}
@@ -257,7 +255,7 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, expired: int | Non
         if meta.id in live:
             continue
         unfinished = meta.first_commit > state.flushed_through or any(parent in live for parent in meta.parents)
-        past = expired is not None and meta.max_time < expired
+        past = meta.max_time < state.dropped_before
         if unfinished or meta.id in replaced or past or _is_deleted(blocks, meta, state.tombstones):
             blocks.remove(meta.id)
         else:

@@ -1,12 +1,14 @@
-"""Which blocks retention lets go."""
+"""Which blocks retention lets go, by age and by size."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamgauge.model.source import Matcher
 from streamgauge.store.ports import LAST_TIME, BlockMeta
+from streamgauge.store.resolutions import raw
 from streamgauge.store.snapshot import by_priority
 
 
@@ -19,18 +21,39 @@ class RetentionRule:
 
 
 def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockMeta]:
-    """Blocks all of whose samples are older than `retention` ms before `now` (ms). 0 keeps everything for ever.
+    """Blocks of samples, all of which are older than `retention` ms before `now` (ms). 0 keeps everything for ever."""
+    return older(raw(metas), now - retention) if retention else []
+
+
+def beyond_size(metas: Sequence[BlockMeta], limit: int) -> list[BlockMeta]:
+    """The oldest blocks, as few as make the others take `limit` bytes or less.
+
+    An age is looked for at which the rest fits, so that blocks go as they would by age. The newest block stays, however
+    large it is, and with it the late blocks that hold later values of its samples.
+    """
+    total = sum(meta.bytes for meta in metas)
+    if total <= limit or not metas:
+        return []
+
+    def fits(before: int) -> bool:
+        return total - sum(meta.bytes for meta in older(metas, before)) <= limit
+
+    ages = sorted({meta.max_time for meta in metas})
+    first = bisect_left(ages, True, key=fits)
+    return older(metas, ages[min(first, len(ages) - 1)])
+
+
+def older(metas: Sequence[BlockMeta], before: int) -> list[BlockMeta]:
+    """Blocks all of whose samples are older than the time `before` (ms), in ascending priority.
 
     A block goes as a whole: until its newest sample is old enough its older ones stay, for a day at most once the block
     is split by days. For as long a late block stays that may hold later values of the same samples: without it the
     values that they have replaced would be seen again.
     """
-    if retention == 0:
-        return []
     gone: list[BlockMeta] = []
     stays_from = LAST_TIME  # the oldest time in a block that stays
     for meta in by_priority(metas):
-        if meta.max_time >= now - retention or (meta.late and meta.max_time >= stays_from):
+        if meta.max_time >= before or (meta.late and meta.max_time >= stays_from):
             stays_from = min(stays_from, meta.min_time)
         else:
             gone.append(meta)

@@ -7,6 +7,7 @@ head. So nothing that is written after a deletion is ever masked, at whatever ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,14 +43,24 @@ def applies(tombstone: Tombstone, meta: BlockMeta) -> bool:
     """Whether, as far as the catalog tells, a block may hold samples that the tombstone means."""
     return (
         meta.last_commit <= tombstone.commit
-        and meta.min_time <= tombstone.end
+        and meta.min_time <= last_meant(tombstone.end, meta)
         and meta.max_time >= tombstone.start
         and tombstone.id not in meta.tombstones
     )
 
 
+def last_meant(end: int, meta: BlockMeta) -> int:
+    """The last time, ms, of rows of a block that a deletion up to `end` means. An aggregate bears the time at which its
+    stretch ends; it goes if any of that is deleted, since it cannot be told what of it the rest would be."""
+    return end + max(meta.resolution - 1, 0)
+
+
 def applying(tombstones: Iterable[Tombstone], meta: BlockMeta) -> list[Tombstone]:
-    return [tombstone for tombstone in tombstones if applies(tombstone, meta)]
+    """Those that apply to a block, with the times of the rows of that block that they mean."""
+    mine = [tombstone for tombstone in tombstones if applies(tombstone, meta)]
+    if meta.resolution:
+        return [replace(tombstone, end=last_meant(tombstone.end, meta)) for tombstone in mine]
+    return mine
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -144,15 +155,41 @@ def _left(
     return low, high
 
 
+def undeleted_bounds(
+    reader: LocalBlockReader, tombstones: Sequence[Tombstone], meter: Meter
+) -> tuple[UInt32s, Int64s, Int64s]:
+    """The block's series that have a sample left, and the first and last time of each. The tombstones apply to the
+    block; where they may have taken the first sample or the last, the rows are read."""
+    ids = reader.series_ids()
+    first, last = reader.time_bounds()
+    low, high = _left(ids, first, last, EARLIEST, LATEST, tombstones)
+    whole = (low == first) & (high == last)
+    parts = [(ids[whole], first[whole], last[whole])]
+    for some, part in _parts(reader, np.flatnonzero(~whole & (low <= high)), tombstones, EARLIEST, LATEST, meter):
+        filled = np.flatnonzero(part.counts)
+        starts = starts_of(part.counts)[filled]
+        parts.append((some[filled], part.times[starts], part.times[starts + part.counts[filled] - 1]))
+    series, firsts, lasts = zip(*parts, strict=True)
+    return np.concatenate(series), np.concatenate(firsts), np.concatenate(lasts)
+
+
 def _with_samples(
     reader: LocalBlockReader, series: Int64s, tombstones: Sequence[Tombstone], start: int, end: int, meter: Meter
 ) -> Iterable[UInt32s]:
     """Those of some of the block's series that have a sample left in the range, by reading their rows."""
+    for ids, part in _parts(reader, series, tombstones, start, end, meter):
+        yield ids[part.counts > 0]
+
+
+def _parts(
+    reader: LocalBlockReader, series: Int64s, tombstones: Sequence[Tombstone], start: int, end: int, meter: Meter
+) -> Iterable[tuple[UInt32s, Part]]:
+    """What is left of some of the block's series in the range, a bounded number of rows at a time."""
     series = series[np.argsort(reader.series_ids()[series], kind="stable")]
     batch = np.cumsum(reader.rows[series]) // _ROWS_AT_ONCE
     for some in np.split(series, np.flatnonzero(np.diff(batch)) + 1):
         if len(some):
             ids = reader.series_ids()[some]
             part = without(reader.read(ids, start, end, meter), ids, tombstones, meter)
-            yield ids[part.counts > 0]
+            yield ids, part
             meter.release(len(part.times), part.size)

@@ -19,17 +19,20 @@ from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store import failpoints, names
 from streamgauge.store.catalog import SqliteCatalog
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import InThread, Runner
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
+from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.shm_names import store_prefix
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import Store, StoreSettings
 
 NOON = 1_700_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
 RETENTION = 2 * DAY_MS
+TIERS = (Tier(300_000, 3 * DAY_MS), Tier(3_600_000, 4 * DAY_MS))
 
 Row = tuple[bytes, int, int]
 """Key, time in ms, and the bits of the value."""
@@ -39,11 +42,16 @@ Rows = dict[tuple[bytes, int], int]
 
 @asynccontextmanager
 async def opened(
-    data: Path, clock: ManualClock, retention: int = 0, runner: Runner | None = None
+    data: Path,
+    clock: ManualClock,
+    retention: int = 0,
+    runner: Runner | None = None,
+    retention_bytes: int = 0,
+    tiers: tuple[Tier, ...] = (),
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """A store on its own, its folder locked."""
     runner = runner or InThread()
-    settings = StoreSettings(retention=retention, min_free_bytes=0)
+    settings = StoreSettings(retention=retention, retention_bytes=retention_bytes, tiers=tiers, min_free_bytes=0)
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both
@@ -67,9 +75,9 @@ def batch_of(store: Store, rows: Iterable[Row]) -> SampleBatch:
 
 
 def content_of(snapshot: StoreSnapshot, kept: MutableMapping[str, object] | None = None) -> Rows:
-    """Everything, as a query sees it. `kept` is what a query worker keeps from one query to the next."""
+    """All samples as they came, as a query sees them. `kept` is what a query worker keeps between queries."""
     source = snapshot.open({} if kept is None else kept)
-    selection = source.select([], FIRST_TIME, LAST_TIME, NoMeter())
+    selection = source.select([], thinned_through(snapshot.blocks), LAST_TIME, NoMeter())
     offsets, times, values = selection.samples.offsets, selection.samples.times, selection.samples.values
     found: Rows = {}
     for row in range(len(selection.labels)):
@@ -144,7 +152,7 @@ KEYS = [key_of({"__name__": "up", "job": job}) for job in "abc"] + [key_of({"caf
 
 @dataclass
 class Life:
-    """Appends, flushes, deletions, compactions and retention on one folder, over two starts.
+    """Appends, flushes, deletions, compactions, snapshots and retention by age and size on one folder, over two starts.
 
     `stops_at`: a failpoint that somebody has armed, which this is not to use. Whatever the disk refuses on the way is
     tried again once the store has recovered by itself, as writers and the server would.
@@ -185,6 +193,7 @@ class Life:
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
             while await self._step(maintenance, maintenance.compact):
                 pass
+            await self._snapshot(maintenance, clock, skip_head=True)
             await self._delete(maintenance, KEYS[:1], NOON + 1000, NOON + 2001)
             await self._append(store, maintenance, [(KEYS[0], NOON + 1001, 98)])
             while await self._step(maintenance, maintenance.clean):
@@ -192,7 +201,7 @@ class Life:
             await self._append(store, maintenance, [(KEYS[0], NOON + 9000, 1)])
 
     async def _second(self, clock: ManualClock) -> None:
-        async with opened(self.data, clock, RETENTION, self.runner) as (store, maintenance):
+        async with opened(self.data, clock, RETENTION, self.runner, tiers=TIERS) as (store, maintenance):
             await self._append(store, maintenance, [(KEYS[1], NOON + 9000, 2)])
             await clock.advance(1.6 * DAY_MS / 1000)
             await self._delete(maintenance, KEYS[3:], NOON - 2 * DAY_MS, NOON)  # which empties a block
@@ -200,12 +209,27 @@ class Life:
             while await self._step(maintenance, maintenance.clean):
                 await maintenance.close()
             self.diary.expires(store.oldest_kept(clock.now_ms()))
-            await self._step(maintenance, maintenance.expire)
+            for tiers in (TIERS, TIERS[1:], ()):  # the first day is thinned, then more so, and then it goes
+                store.keep_for(RETENTION, tiers=tiers)
+                while await self._step(maintenance, maintenance.expire):
+                    await maintenance.close()
             await self._append(store, maintenance, [(key, clock.now_ms(), 7) for key in KEYS])
             store.head.seal()
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))
             await self._step(maintenance, maintenance.compact)
+            await self._snapshot(maintenance, clock)
+            store.keep_for(0, retention_bytes=1)
+            self.diary.expires(max(store.state.blocks, key=lambda meta: meta.max_time).min_time)
+            await self._step(maintenance, maintenance.expire)
             await maintenance.close()
+
+    async def _snapshot(self, maintenance: Maintenance, clock: ManualClock, skip_head: bool = False) -> None:
+        snapshots = FolderSnapshots(maintenance, self.data, clock)
+
+        async def take() -> bool:
+            return bool(await snapshots.take(skip_head))
+
+        await self._step(maintenance, take)
 
     async def _append(self, store: Store, maintenance: Maintenance, rows: list[Row]) -> None:
         self.diary.tries(rows)

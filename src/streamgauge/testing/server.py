@@ -51,6 +51,13 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment())
 
 
+def launch_command(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start `streamgauge` with these arguments and variables; its output can be read from it."""
+    command = [sys.executable, "-m", "streamgauge", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment(environment))
+
+
 def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """In which a child finds the package that this process runs, installed or not."""
     source = str(Path(streamgauge.__file__).parents[1])

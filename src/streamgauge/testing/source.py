@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Matcher, Meter, Samples, Selection
+from streamgauge.model.source import AggregateKind, Horizon, Lifetimes, Matcher, Meter, Samples, Selection
 from streamgauge.query.promql.matchers import matching_rows
 
 Series = tuple[Mapping[str, str], Iterable[int], Iterable[float]]
@@ -30,7 +30,18 @@ class MemorySource:
         samples = Samples(offsets, np.concatenate([_NO_TIMES, *times]), np.concatenate([_NO_VALUES, *values]))
         return MemorySource(LabelFrame.of([labels for labels, _, _ in series]), samples)
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        return ()
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         rows = self._matching(matchers)
         low, high = self._bounds(start, end)
         rows = rows[high[rows] > low[rows]]
@@ -50,12 +61,22 @@ class MemorySource:
         names: Collection[str] | None = None,
     ) -> LabelFrame:
         low, high = self._bounds(start, end)
-        rows = np.zeros(len(self.labels), np.bool_)
-        for matchers in matcher_sets or [()]:
-            rows[self._matching(matchers)] = True
+        rows = self._matching_any(matcher_sets)
         labels = self.labels if names is None else self.labels.only(names)
         meter.charge(0, 4 * len(labels.columns) * len(labels))
         return labels.take(np.flatnonzero(rows & (high > low)))
+
+    def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
+        offsets = self.samples.offsets
+        rows = np.flatnonzero(self._matching_any(matcher_sets) & (np.diff(offsets) > 0))
+        times = self.samples.times
+        return Lifetimes(self.labels.take(rows), times[offsets[rows]], times[offsets[rows + 1] - 1])
+
+    def _matching_any(self, matcher_sets: Sequence[Sequence[Matcher]]) -> Bools:
+        rows = np.zeros(len(self.labels), np.bool_)
+        for matchers in matcher_sets or [()]:
+            rows[self._matching(matchers)] = True
+        return rows
 
     def _matching(self, matchers: Sequence[Matcher]) -> Int64s:
         rows = np.ones(len(self.labels), np.bool_)

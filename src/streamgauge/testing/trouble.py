@@ -12,7 +12,16 @@ import numpy as np
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Matcher, Meter, Selection, Source, empty_selection
+from streamgauge.model.source import (
+    AggregateKind,
+    Horizon,
+    Lifetimes,
+    Matcher,
+    Meter,
+    Selection,
+    Source,
+    empty_selection,
+)
 
 _held: list[object] = []
 
@@ -42,7 +51,18 @@ class _TroubledSource:
     def __init__(self, trouble: Trouble) -> None:
         self._trouble = trouble
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        return ()
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         return empty_selection()
 
     def series(
@@ -83,6 +103,9 @@ class _TroubledSource:
             case "fail":
                 raise ZeroDivisionError("a detail that is nobody's business")
         return LabelFrame.of([{"pid": str(os.getpid())}])
+
+    def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
+        return Lifetimes(self.series(matcher_sets, 0, 0, meter), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
 
 def _spin() -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from streamgauge.errors import LabelFull, MetricFull, Overloaded
 from streamgauge.model.batch import Metadata
 
 MAX_EXAMPLES = 5
@@ -26,15 +27,24 @@ class Reason(enum.StrEnum):
     """Why something was not stored. The value is the `reason` label of our own metrics."""
 
     LABELS = "invalid_labels"  # a series whose labels are not valid
-    TOO_OLD = "too_old"  # a sample before the oldest admitted time
+    TOO_OLD = "too_old"  # a sample before the oldest admitted time: past retention, or of a day that is downsampled
     TOO_NEW = "too_new"  # a sample after the newest admitted time
     SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
+    METRIC_LIMIT = "metric_series_limit"  # a new series of a metric that has as many as it may
+    LABEL_LIMIT = "label_values_limit"  # a new series with a new value of a label that has as many as it may
     HISTOGRAM = "native_histogram"
     EXEMPLAR = "exemplar"
     METADATA = "invalid_metadata"
     LINE = "invalid_line"  # a line of a file that gives no sample
     NO_TIME = "no_timestamp"  # a sample of a file without a time of its own
     DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already
+
+
+def no_room(error: Overloaded) -> Reason:
+    """Why a sink has no room for a new series."""
+    if isinstance(error, MetricFull):
+        return Reason.METRIC_LIMIT
+    return Reason.LABEL_LIMIT if isinstance(error, LabelFull) else Reason.SERIES_LIMIT
 
 
 _NOT_STORED_TEXT = {

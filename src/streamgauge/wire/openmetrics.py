@@ -26,7 +26,7 @@ from streamgauge.wire.scraped import (
     ScrapeCache,
     Scraped,
     SeriesOf,
-    gather,
+    gather_values,
     kept_rows,
     sample_limit,
 )
@@ -82,7 +82,7 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         if chunk is None or values is None:
             return None
         columns.append((chunk.series, values, None))
-    if len(columns) < len(cache.chunks) or known.checks.broken(gather(columns)[1]) is not None:
+    if len(columns) < len(cache.chunks) or known.checks.broken(gather_values(columns)[0]) is not None:
         return None
     return kept_rows(cache, columns, exemplars=exemplars, same=True)
 
@@ -146,7 +146,7 @@ class _Reader:
             chunks.append(reader.chunk())
             columns.append(reader.columns())
         self._families.end()
-        _, values, stamps = gather(columns)
+        values, stamps = gather_values(columns)
         checks = self._families.checks.compile()
         broken = checks.broken(values)
         if broken is not None:

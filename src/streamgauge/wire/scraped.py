@@ -116,11 +116,11 @@ def kept_rows(
 
     same: the chunks are those that the cache holds. Else it is told which rows there are now.
     """
+    values, stamps = gather_values(columns)
     if same:
-        _, values, stamps = gather(columns)
         kept = cache.kept
     else:
-        series, values, stamps = gather(columns)
+        series = np.concatenate([one[0] for one in columns]) if columns else np.empty(0, np.int64)
         again = repeated(series, stamps)
         keep = series >= 0
         keep[again] = False
@@ -165,16 +165,16 @@ def repeated(series: Int64s, stamps: Int64s | None) -> Int64s:
     return late
 
 
-def gather(cuts: Sequence[Columns]) -> Columns:
-    """The columns of all chunks, one behind the other."""
+def gather_values(cuts: Sequence[Columns]) -> tuple[Floats, Int64s | None]:
+    """Values and timestamps of all chunks, one behind the other."""
     if not cuts:
-        return np.empty(0, np.int64), np.empty(0), None
+        return np.empty(0), None
     if len(cuts) == 1:
-        return cuts[0]
+        return cuts[0][1:]
     stamps: Int64s | None = None
     if any(one[2] is not None for one in cuts):
         stamps = np.concatenate([np.full(len(s), NO_STAMP) if t is None else t for s, _, t in cuts])
-    return np.concatenate([one[0] for one in cuts]), np.concatenate([one[1] for one in cuts]), stamps
+    return np.concatenate([one[1] for one in cuts]), stamps
 
 
 def spread_stamps(layout: Layout, stamps: Int64s) -> Int64s | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.labels import MAX_LABELS, series_key
-from streamgauge.wire.findings import Findings, Reason, series_text
+from streamgauge.wire.findings import Findings, Reason, no_room, series_text
 from streamgauge.wire.row_cache import RowCache
 from streamgauge.wire.symbols import SymbolCache
 
@@ -230,5 +230,5 @@ def identify(pairs: Iterable[tuple[bytes, bytes]], samples: int, resolve: Resolv
     except BadInput as error:
         findings.refuse(Reason.LABELS, f"{series_text(labels)}: {error.message}", samples)
     except IndexFull as error:
-        findings.refuse(Reason.SERIES_LIMIT, f"{series_text(labels)}: {error.message}", samples)
+        findings.refuse(no_room(error), f"{series_text(labels)}: {error.message}", samples)
     return None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import Overloaded, ReadOnly
+from streamgauge.errors import IndexFull, LabelFull, MetricFull, Overloaded, ReadOnly
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
 from streamgauge.ingest.http_client import HttpClient, Resolver
 from streamgauge.ingest.http_options import TlsContexts
@@ -255,6 +255,24 @@ async def test_a_full_index_leaves_out_only_what_is_new(
     sink.refuse_series = None
     await scraper.scrape(T + 2000)
     assert value(sink, "b", T + 2000) == 2.0
+
+
+@pytest.mark.parametrize(("full", "reason"), [(MetricFull, "metric_series_limit"), (LabelFull, "label_values_limit")])
+async def test_a_limit_of_series_keeps_the_old_ones_and_is_counted(
+    target: HttpTarget, make: MakeScraper, sink: MemorySink, stats: Stats, full: type[IndexFull], reason: str
+) -> None:
+    target.reply = answer("a 1\n")
+    scraper = make()
+    await scraper.scrape(T)
+    sink.refuse_series = full("metric b has 7 series; the limit is 7 (--max-series-per-metric)", "b")
+    target.reply = answer('a 2\nb{n="1"} 2\nb{n="2"} 2\n')
+    for time in (T + 1000, T + 2000):  # it is tried again with each scrape
+        await scraper.scrape(time)
+        assert value(sink, "a", time) == 2.0
+        assert value(sink, "up", time) == 1.0
+        assert scraper.report.health is Health.UP
+        assert scraper.report.error.startswith("2 samples of new series were not stored: metric b has 7 series")
+    assert f'streamgauge_refused_total{{reason="{reason}",source="scrape"}} 4.0' in stats.exposition().decode()
 
 
 async def test_a_store_that_refuses_is_tried_again(target: HttpTarget, make: MakeScraper, sink: MemorySink) -> None:

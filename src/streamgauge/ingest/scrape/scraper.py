@@ -250,7 +250,7 @@ class Scraper:
             findings.refuse(Reason.DUPLICATE, "", scraped.duplicates)
         if scraped is not None and scraped.refused:
             said.append(f"{scraped.refused} samples of new series were not stored: {self._series.refusal}")
-            findings.refuse(Reason.SERIES_LIMIT, "", scraped.refused)
+            findings.refused.update(self._series.refused)
         if scraped is not None and scraped.exemplars:
             findings.refuse(Reason.EXEMPLAR, "", scraped.exemplars)
         outside = findings.refused[Reason.TOO_NEW] + findings.refused[Reason.TOO_OLD]

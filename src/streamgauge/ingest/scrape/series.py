@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from streamgauge.errors import BadInput, NotAllowed, Overloaded
@@ -9,7 +10,7 @@ from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.model.labels import key_of, series_key
 from streamgauge.wire.exposition_text import Pairs
-from streamgauge.wire.findings import series_text
+from streamgauge.wire.findings import Reason, no_room, series_text
 from streamgauge.wire.scraped import DROPPED, REFUSED
 
 Resolve = Callable[[bytes], int]
@@ -29,11 +30,14 @@ class TargetSeries:
         self._relabelling = relabelling
         self._resolve = resolve
         self._simple = not relabelling and job.limits == Limits(job.limits.body, job.limits.samples)
+        self._report_keys: dict[str, bytes] = {}  # by metric
         self.refusal = ""  # why a series was refused, since `begin`
+        self.refused: Counter[Reason] = Counter()  # how often `of` refused one, since `begin`
 
     def begin(self) -> None:
         """A scrape begins."""
         self.refusal = ""
+        self.refused = Counter()
 
     def of(self, pairs: Pairs) -> int:
         """Raises BadInput for labels that make the whole scrape fail."""
@@ -49,13 +53,20 @@ class TargetSeries:
 
     def report(self, metric: str) -> int:
         """The id of a series about the scrape itself; REFUSED when there is no room."""
-        return self._id(key_of({**self._labels, "__name__": metric}))
+        key = self._report_keys.get(metric)
+        if key is None:
+            key = self._report_keys[metric] = key_of({**self._labels, "__name__": metric})
+        try:
+            return self._resolve(key)
+        except Overloaded:
+            return REFUSED
 
     def _id(self, key: bytes) -> int:
         try:
             return self._resolve(key)
         except Overloaded as error:
             self.refusal = error.message
+            self.refused[no_room(error)] += 1
             return REFUSED
 
     def _mutated(self, pairs: Pairs) -> dict[str, str] | None:

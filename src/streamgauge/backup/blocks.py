@@ -1,0 +1,119 @@
+"""The files of a block that is backed up, read and held against the checksums that were written with them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamgauge.backup.manifest import FileSum
+from streamgauge.errors import Corrupt, StorageError
+from streamgauge.store import fs, names
+from streamgauge.store.block_format import Checksums, decode_checksums
+
+Section = tuple[int, int]
+"""Where a part of a file ends, and the CRC-32 of the bytes between it and the end of the part before."""
+Advance = Callable[[int], None]
+"""Told of each piece, in bytes."""
+
+
+class BlockGone(StorageError):
+    """A file of a block is not there any more."""
+
+
+class BlockFolder:
+    """A block in a data folder, while it is backed up. Raises BlockGone, Corrupt and StorageError."""
+
+    def __init__(self, data: Path, block_id: str) -> None:
+        self.folder = names.block_dir(data, block_id)
+        path = names.checksums_file(self.folder)
+        with there(path):
+            raw = b"".join(fs.pieces_of(path))
+        try:
+            sums = decode_checksums(raw)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(f"{path} is damaged: {error}") from None
+        self._sections: dict[str, Sequence[Section]] = {
+            names.SAMPLES: _of_samples(sums),
+            names.SERIES: _of_series(sums),
+            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
+        }
+
+    def size(self, name: str) -> int:
+        """Bytes that a file must have."""
+        return self._sections[name][-1][0]
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A file, checked on the way: what was given before an error is not to be used."""
+        path = self.path(name)
+        with there(path):
+            yield from _checked(fs.pieces_of(path), self._sections[name], path)
+
+
+@contextmanager
+def there(path: Path) -> Iterator[None]:
+    """Turns a file that is missing into BlockGone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BlockGone(f"{path} is missing") from None
+
+
+def _of_samples(sums: Checksums) -> list[Section]:
+    groups = zip(sums.byte_ends.tolist(), sums.row_groups.tolist(), strict=True)
+    return [*groups, (sums.samples_size, sums.samples_footer)]
+
+
+def _of_series(sums: Checksums) -> list[Section]:
+    series = sums.series
+    return [(series.footer_start, series.body), (series.size, series.footer)]
+
+
+def _checked(pieces: Iterable[bytes], sections: Sequence[Section], path: Path) -> Iterator[bytes]:
+    """The pieces as they are, or Corrupt as soon as a section of them is not what it was."""
+    begin = at = crc = 0
+    left = list(reversed(sections))
+    for piece in pieces:
+        view = memoryview(piece)
+        while left and at + len(view) >= left[-1][0]:
+            end, expected = left.pop()
+            if zlib.crc32(view[: end - at], crc) != expected:
+                raise Corrupt(f"{path} is damaged between bytes {begin} and {end}")
+            view, begin, at, crc = view[end - at :], end, end, 0
+        crc = zlib.crc32(view, crc)
+        at += len(view)
+        yield piece
+    if at != sections[-1][0]:
+        raise Corrupt(f"{path} has {at} bytes where {sections[-1][0]} were written")
+
+
+class Summing:
+    """Pieces on their way, and what they come to."""
+
+    def __init__(self, pieces: Iterable[bytes], advance: Advance) -> None:
+        self._pieces = pieces
+        self._advance = advance
+        self._size = self._crc = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._size += len(piece)
+            self._crc = zlib.crc32(piece, self._crc)
+            yield piece
+            self._advance(len(piece))
+
+    def sum(self) -> FileSum:
+        """Of what has come so far."""
+        return FileSum(self._size, self._crc)
+
+
+def sum_of(pieces: Iterable[bytes], advance: Advance) -> FileSum:
+    """Of a file whose bytes are not needed."""
+    summing = Summing(pieces, advance)
+    for _ in summing:
+        pass
+    return summing.sum()

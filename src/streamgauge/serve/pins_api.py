@@ -1,0 +1,54 @@
+"""/api/v1/admin/pins: blocks stay on the disk while `streamgauge backup` copies them.
+
+It is not for everybody who reaches the listener, and needs no --enable-admin-api either: it takes a key that is in the
+data folder's lock. Who may read that may read all that a pin keeps.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from streamgauge.errors import Forbidden
+from streamgauge.serve.answers import json_answer
+from streamgauge.serve.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from streamgauge.serve.params import Params
+    from streamgauge.serve.services import Services
+
+PATH = "/api/v1/admin/pins"
+KEY_HEADER = "x-streamgauge-folder-key"
+
+
+class PinsApi:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(PATH, self.take, ("POST",)),
+            Endpoint(f"{PATH}/{{id}}", self.one, ("POST", "DELETE")),
+        ]
+
+    async def take(self, request: Request, params: Params) -> Response:
+        self._require_key(request)
+        return await json_answer(request, dict(await self._services.pin()))
+
+    async def one(self, request: Request, params: Params) -> Response:
+        """Renew it, or end it."""
+        self._require_key(request)
+        pin = request.path_params["id"]
+        if request.method == "DELETE":
+            self._services.unpin(pin)
+        else:
+            self._services.renew_pin(pin)
+        return await json_answer(request, {})
+
+    def _require_key(self, request: Request) -> None:
+        given, expected = request.headers.get(KEY_HEADER, ""), self._services.folder_key
+        if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Forbidden(f"this needs the key that is in the data folder's lock, in the header {KEY_HEADER}")

@@ -1,0 +1,212 @@
+"""`streamgauge backup` and `restore` as one types them: what they say, their exit codes, and kill -9 half way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamgauge.backup.folder import FolderPlace
+from streamgauge.backup.place import backups
+from streamgauge.backup.verify import problems
+from streamgauge.clock import ManualClock
+from streamgauge.commands.progress import Bar, amount
+from streamgauge.store import failpoints, names
+from streamgauge.testing.server import run_command
+
+from .conftest import Tally, content, flip, grow
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
+
+
+def run(*words: str | Path, code: int = 0, failpoint: str = "") -> subprocess.CompletedProcess[str]:
+    """One command, whose exit code must be `code`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(failpoints.VARIABLE, failpoint)
+        done = run_command(*map(str, words))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def says(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """One line on stderr that names these things."""
+    (line,) = done.stderr.splitlines()
+    for part in parts:
+        assert part in line
+
+
+def test_a_backup_and_back(data: Path, tmp_path: Path) -> None:
+    dest, back = tmp_path / "dest", tmp_path / "back"
+    made = run("backup", dest, "--data", data)
+    assert "4 blocks, " in made.stdout
+    assert "4 new blocks: 0 B copied" in made.stdout
+    assert "are hard links: second names for the same bytes" in made.stdout
+    again = run("backup", dest, "--data", data, "--copy")
+    assert "0 new blocks: 0 B copied" in again.stdout
+    listed = run("restore", dest, "--list").stdout.splitlines()
+    names_ = backups(FolderPlace(dest))
+    assert [line.split()[0] for line in listed[1:]] == names_
+    assert all(line.split()[1:3] == ["4", "2,404"] for line in listed[1:])
+    assert "4 blocks" in run("restore", dest, back, "--backup", names_[0]).stdout
+    assert run("check", back).stdout == f"{back}: good\n"
+    assert content(back) == content(data)
+    pruned = run("backup", dest, "--data", data, "--keep", "1")
+    assert "2 backups and 0 blocks" in pruned.stdout
+    assert run("backup", dest, "--verify-only").stdout == f"{dest}: 1 backup: good\n"
+
+
+def test_damage_is_told_by_a_check_and_refused_by_a_restore(data: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    run("backup", dest, "--data", data, "--copy")
+    victim = min(dest.glob("blocks/*/samples.parquet"))
+    flip(victim)
+    path = victim.relative_to(dest).as_posix()
+    checked = run("backup", dest, "--verify-only", code=1)
+    assert checked.stdout.startswith(f"{path} in {dest} is damaged: its checksum is ")
+    assert checked.stderr == f"{dest}: 1 backup: 1 problem\n"
+    says(run("restore", dest, tmp_path / "back", code=3), path, "nothing was restored")
+    assert not (tmp_path / "back").exists()
+
+
+def test_errors_are_one_line(data: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    run("backup", dest, "--data", data)
+    says(run("backup", dest, "--data", tmp_path / "nowhere", code=3), "there is no folder")
+    says(run("backup", data, "--data", data, code=3), "holds other things")
+    says(run("backup", "ftp://x/y", "--data", data, code=2), "neither a folder nor a bucket")
+    says(run("backup", "s3://", "--data", data, code=2), "is not the URL of a bucket")
+    secret = run("backup", "s3://key:hunter2@bucket", "--data", data, code=2)
+    says(secret, "holds no credentials")
+    assert "hunter2" not in secret.stderr
+    says(
+        run("backup", dest, "--data", data, "--endpoint", "http://127.0.0.1:1", code=2), "--endpoint is for s3:// URLs"
+    )
+    says(run("backup", dest, "--backup", "x", code=2), "--verify-only")
+    says(run("restore", dest, code=2), "--list")
+    says(run("restore", dest, data, code=3), "holds something already")
+    says(run("restore", tmp_path / "nowhere", tmp_path / "x", code=3), "there is no backup in")
+    says(run("restore", dest, tmp_path / "x", "--backup", "yesterday", code=3), '"yesterday"', "--list")
+    says(run("serve", "--data", dest, code=3), "holds backups")
+
+
+def test_what_was_set_aside_is_told_of(data: Path, tmp_path: Path) -> None:
+    flip(min(data.glob("blocks/*/checksums.json")))
+    done = run("backup", tmp_path / "dest", "--data", data)
+    assert "warning: 1 damaged thing in" in done.stderr.splitlines()[-1]
+    assert "3 blocks" in done.stdout
+
+
+# ---- kill -9 --------------------------------------------------------------------------------------------------------
+
+BACKUP_POINTS = [
+    "backup.after_file=kill@1",
+    "backup.after_file=kill@5",
+    "backup.before_manifest=kill",
+    "backup.after_manifest=kill",
+    *(f"{call}=kill@{time}" for call in ("fs.write", "fs.sync", "fs.rename", "fs.open") for time in (45, 65)),
+]
+
+
+@pytest.mark.parametrize("point", BACKUP_POINTS)
+def test_a_backup_that_is_killed_is_none_and_the_next_goes_on(data: Path, tmp_path: Path, point: str) -> None:
+    dest = tmp_path / "dest"
+    place = FolderPlace(dest)
+    run("backup", dest, "--data", data, "--copy")
+    (first,) = backups(place)
+    grow(data, 3, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(failpoints.VARIABLE, point)
+        killed = run_command("backup", str(dest), "--data", str(data), "--copy")
+    assert killed.returncode in (-signal.SIGKILL, 0)
+    if point.startswith("backup"):
+        assert killed.returncode == -signal.SIGKILL
+        assert len(backups(place)) == (2 if "after_manifest" in point else 1)
+    assert list(problems(place, backups(place), Tally())) == []
+    run("backup", dest, "--data", data, "--copy")
+    run("restore", dest, tmp_path / "back")
+    assert content(tmp_path / "back") == content(data)
+    run("restore", dest, tmp_path / "first", "--backup", first)
+    assert len(content(tmp_path / "first")) < len(content(data))
+    assert not list(dest.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("point", ["restore.after_block=kill@2", "restore.before_rename=kill", "fs.rename=kill@2"])
+def test_a_restore_that_is_killed_leaves_nothing_of_the_name(data: Path, tmp_path: Path, point: str) -> None:
+    dest, back = tmp_path / "dest", tmp_path / "back"
+    run("backup", dest, "--data", data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(failpoints.VARIABLE, point)
+        assert run_command("restore", str(dest), str(back)).returncode == -signal.SIGKILL
+    assert not back.exists()
+    assert names.restore_draft(back).exists()
+    run("restore", dest, back)
+    assert not names.restore_draft(back).exists()
+    assert content(back) == content(data)
+
+
+# ---- a full disk ----------------------------------------------------------------------------------------------------
+
+DISK = 2 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root on Linux")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_and_the_next_run_goes_on(small_disk: Path, data: Path, tmp_path: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(DISK - (20 << 10)))
+    dest = small_disk / "dest"
+    says(run("backup", dest, "--data", data, code=3), "No space left on device")
+    assert not list(dest.rglob("*.tmp"))
+    assert backups(FolderPlace(dest)) == []
+    ballast.unlink()
+    done = run("backup", dest, "--data", data)
+    assert "hard links" not in done.stdout, "it is another file system"
+    says(run("restore", dest, small_disk / "dest2" / ("x" * 300), code=3), "name too long")
+    ballast.write_bytes(bytes(DISK - (60 << 10)))
+    says(run("restore", dest, small_disk / "back", code=3), "No space left on device")
+    assert sorted(os.listdir(small_disk)) == ["ballast", "dest"]
+    ballast.unlink()
+    run("restore", dest, small_disk / "back")
+    assert content(small_disk / "back") == content(data)
+
+
+# ---- the bar --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_bar_shows_bytes_and_rate() -> None:
+    clock = ManualClock()
+    bar = Bar("copying", 2, clock, shown=False)
+    bar.expect(4 << 20)
+    bar.copied(1 << 20)
+    await clock.advance(2.0)
+    bar.verified(1 << 20)
+    assert bar.line() == "copying  [" + "#" * 7 + "-" * 23 + "]  25%  1.0 MB of 4.0 MB, 1.0 MB/s"
+    bar.copied(10 << 20)
+    assert "] 100%  4.0 MB of 4.0 MB" in bar.line()
+    assert bar.bytes_copied == 11 << 20
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KB"), (300 << 20, "300 MB"), (5 << 40, "5.0 TB")]
+)
+def test_amounts(size: int, text: str) -> None:
+    assert amount(size) == text
