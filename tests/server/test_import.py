@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from pathlib import Path
 import pytest
 
 import streamgauge
+from streamgauge.commands.importer.blocks import BLOCK_BYTES, MAX_LINE_BYTES
+from streamgauge.commands.importer.formats import FORMATS
 from streamgauge.model.labels import key_of
 from streamgauge.store.lock import acquire
 from streamgauge.store.offline import open_folder
@@ -28,6 +31,8 @@ from streamgauge.testing import requests
 from streamgauge.testing.lives import content_of
 from streamgauge.testing.requests import Series
 from streamgauge.testing.server import SECONDS, ServerProcess, eventually
+from streamgauge.wire.findings import Reason
+from streamgauge.wire.sample_table import MAX_BATCHES, MAX_ROWS
 
 NOW = int(time.time()) // 60 * 60
 """Seconds."""
@@ -280,6 +285,32 @@ def test_what_cannot_be_meant(importer: Importer, tmp_path: Path) -> None:
         done = importer.run(*arguments)  # type: ignore[arg-type]
         assert done.returncode == code, done.stderr
         assert part in done.stderr
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text(encoding="utf-8")
+
+
+def test_the_program_of_the_documentation_works(server: ServerProcess) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:4318" in program
+    program = program.replace("http://127.0.0.1:4318", server.url).replace("up{job", "up_documented{job")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=True)
+    (example,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    answer = json.loads(done.stdout.removeprefix("b'").removesuffix("'\n"))
+    assert answer == {"status": "success", "data": {"stored": 2, "refused": {}, "examples": []}}
+    assert answer["data"].keys() == json.loads(example)["data"].keys()
+    assert len(server.query("up_documented", 1_795_262_816)) == 2
+
+
+def test_the_documentation_has_the_limits_and_reasons_of_the_code() -> None:
+    text = " ".join(PAGE.split())
+    assert f"at most {MAX_BATCHES} record batches and {MAX_ROWS:,} rows" in text
+    assert f"in blocks of {BLOCK_BYTES >> 20} MiB" in text
+    assert f"A JSON line may have {MAX_LINE_BYTES >> 20} MiB" in text
+    for reason in set(Reason) - {Reason.DUPLICATE}:
+        assert f"`{reason.value}`" in text
+    for form in FORMATS:
+        assert f"| `{form}` |" in text
 
 
 @pytest.fixture
