@@ -29,7 +29,7 @@ from streamgauge.wire.series_text import parse_series
 SOURCE = "import"
 
 APPEND_ROWS = 65_536
-"""Rows stored at once: 1.3 MB, so that a small write beside them waits for some milliseconds of disk."""
+"""Rows handed to the store at once: about a millisecond of work on the event loop."""
 _CACHE_BYTES = 64 << 20
 """Of texts of series: 200,000 of nine labels. When there are more, it begins anew; one that is not in it costs as much
 as a hundred that are."""
@@ -172,22 +172,40 @@ class BulkImport:
             await self._sink.append(empty_batch(), metadata)
         first = 0
         for table in tables:
-            generation = self._renewed()
-            ids = await self._identified(table, first, generation, result)
-            for start in range(0, len(table), APPEND_ROWS):
-                await self._sink.bulk_room()
-                if self._sink.generation != generation:
-                    return False
-                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
-                try:
-                    await self._sink.append(batch)
-                except Overloaded:
-                    if self._sink.generation != generation:
-                        return False
-                    raise
+            if not await self._append_table(table, first, result):
+                return False
+            first += len(table)
+        return True
+
+    async def _append_table(self, table: SeriesRows, first: int, result: BulkResult) -> bool:
+        """Append a table, some rows at a time, which are synced together; as `_attempt`."""
+        sink, generation = self._sink, self._renewed()
+        ids = await self._identified(table, first, generation, result)
+        failures: list[StreamgaugeError] = []
+
+        async def append(batch: SampleBatch) -> None:
+            try:
+                await sink.append(batch)
                 result.stored += len(batch)
                 self._stats.ingested_samples.labels(SOURCE).inc(len(batch))
-            first += len(table)
+            except StreamgaugeError as error:
+                failures.append(error)
+
+        async with asyncio.TaskGroup() as appends:
+            for start in range(0, len(table), APPEND_ROWS):
+                try:
+                    await sink.bulk_room()
+                except StreamgaugeError as error:
+                    failures.append(error)
+                if failures or sink.generation != generation:
+                    break
+                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
+                appends.create_task(append(batch))
+                await asyncio.sleep(0)  # it is on its way to the disk before the next one, and others get their turn
+        if sink.generation != generation:
+            return False
+        if failures:
+            raise failures[0]
         return True
 
     def _renewed(self) -> int:
