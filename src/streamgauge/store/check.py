@@ -19,7 +19,7 @@ from streamgauge.store.clean import samples_left
 from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
 from streamgauge.store.ranges import starts_of
 from streamgauge.store.resolutions import end_of, raw, thinned, thinned_through
-from streamgauge.store.tombstones import applies, series_of
+from streamgauge.store.tombstones import applying, series_of
 
 
 def check_block(reader: LocalBlockReader) -> list[str]:
@@ -227,10 +227,10 @@ def _check_applied(
         return
     if meta.first_commit > tombstone.commit:
         yield f"block {meta.id} lists it, and is of later commits"
-    elif applies(tombstone, replace(meta, tombstones=())):
+    elif applicable := applying([tombstone], replace(meta, tombstones=())):
         try:
             with open_block(meta.id) as reader:
-                left = samples_left(reader, [tombstone])
+                left = samples_left(reader, applicable)
         except StorageError as error:
             yield error.message
             return

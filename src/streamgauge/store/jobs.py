@@ -26,7 +26,7 @@ from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta, Tombstone,
 from streamgauge.store.runs import Run
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.thinning import perform_thinning
-from streamgauge.store.tombstones import applying, would_lose
+from streamgauge.store.tombstones import applying, last_meant, would_lose
 from streamgauge.store.watermarks import Watermarks
 
 
@@ -105,9 +105,10 @@ def what_is_affected(snapshot: StoreSnapshot, order: DeletionOrder) -> Affected:
     lost: list[UInt32s] = [no_ids()]
     affected: list[str] = []
     for meta in snapshot.blocks if len(ids) else ():
-        if meta.min_time <= order.end and meta.max_time >= order.start:
+        end = last_meant(order.end, meta)
+        if meta.min_time <= end and meta.max_time >= order.start:
             with blocks.open(meta.id) as reader:
-                found = would_lose(reader, ids, order.start, order.end, applying(snapshot.tombstones, meta))
+                found = would_lose(reader, ids, order.start, end, applying(snapshot.tombstones, meta))
             if len(found):
                 lost.append(found)
                 affected.append(meta.id)

@@ -343,7 +343,7 @@ class Maintenance:
         """Carry out every deletion, and forget the series that have no data any more. What a query still reads stays on
         the disk until it ends. Raises StorageError and Overloaded."""
         while await self.clean():
-            await self._changes.removals()
+            pass
         if self._may_prune:
             await self._prune_series()
 
