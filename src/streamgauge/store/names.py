@@ -20,7 +20,6 @@ SAMPLES = "samples.parquet"
 AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
-BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -82,9 +81,18 @@ def aggregates_file(block: Path) -> Path:
     return block / AGGREGATES
 
 
-def rows_file(block: Path, resolution: int) -> Path:
+def rows_name(resolution: int) -> str:
     """The file of rows of a block with this resolution."""
-    return aggregates_file(block) if resolution else samples_file(block)
+    return AGGREGATES if resolution else SAMPLES
+
+
+def rows_file(block: Path, resolution: int) -> Path:
+    return block / rows_name(resolution)
+
+
+def block_files(resolution: int) -> tuple[str, str, str]:
+    """Every file of a block with this resolution."""
+    return rows_name(resolution), SERIES, CHECKSUMS
 
 
 def series_file(block: Path) -> Path:
