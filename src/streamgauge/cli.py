@@ -228,14 +228,14 @@ def scrape(url: str, config: str | None, job: str | None, samples: bool, protoco
     "import",
     short_help="Import files of samples.",
     epilog="""\b
-FILE is - for standard input, a file, also compressed by gzip or zstd, or a folder of
-remote-write requests. Formats:
-  openmetrics   OpenMetrics text, times in seconds, as promtool and many tools write it
+FILE is - for standard input, a file, also compressed by gzip or zstd, or a
+folder of remote-write requests. Formats:
+  openmetrics   OpenMetrics text, times in seconds, as promtool takes it
   prometheus    the Prometheus text format, times in ms
   jsonl         JSON lines as VictoriaMetrics exports them
   remote-write  remote-write requests, each behind its length as a varint
   dump          what promtool tsdb dump prints
-An import that was ended goes on where it was when it is run again in the same way.
+Run again in the same way, an import that was ended goes on where it was.
 Exit code 1: something was not stored; the summary says what.
 """,
 )
@@ -251,8 +251,9 @@ Exit code 1: something was not stored; the summary says what.
     "format_",
     default="auto",
     show_default=True,
+    metavar="FORMAT",
     type=click.Choice(["auto", "openmetrics", "prometheus", "jsonl", "remote-write", "dump"]),
-    help="Format of all files; auto finds it out for each.",
+    help="Format of all files, below; auto finds it out for each.",
 )
 @click.option("--timestamp", metavar="T", help="Time of samples that have none; without it they are refused.")
 @click.option("--skip-old", is_flag=True, help="Leave out samples older than the server keeps, and go on.")
@@ -267,7 +268,8 @@ Exit code 1: something was not stored; the summary says what.
 def import_(files: tuple[str, ...], format_: str, **options: Any) -> int:
     """Import samples from each FILE, into a server without disturbing it, or straight into a data folder.
 
-    Without --server and --data they go to http://127.0.0.1:4318.
+    Without --server and --data they go to ./streamgauge-data if it is there, through the server that holds it if one
+    does; else to http://127.0.0.1:4318.
     """
     from streamgauge.commands.importing import import_files
 

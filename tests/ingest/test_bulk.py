@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import BadInput, IndexFull, Overloaded, ReadOnly, StreamgaugeError, TooLarge, UnsupportedMedia
+from streamgauge.errors import (
+    BadInput,
+    IndexFull,
+    LabelFull,
+    MetricFull,
+    Overloaded,
+    ReadOnly,
+    StreamgaugeError,
+    TooLarge,
+    UnsupportedMedia,
+)
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import APPEND_ROWS, BulkImport, BulkResult
 from streamgauge.ingest.turns import Turns
@@ -99,12 +109,20 @@ def test_rows_keep_their_numbers_beyond_one_append() -> None:
     assert [example.row for example in result.examples] == [APPEND_ROWS, count - 1]
 
 
-def test_a_full_index_refuses_new_series_alone() -> None:
+@pytest.mark.parametrize(
+    ("full", "reason"),
+    [
+        (IndexFull, Reason.SERIES_LIMIT),
+        (MetricFull, Reason.METRIC_LIMIT),
+        (LabelFull, Reason.LABEL_LIMIT),
+    ],
+)
+def test_a_full_index_refuses_new_series_alone(full: type[IndexFull], reason: Reason) -> None:
     receiver = Receiver(MemorySink())
     receiver.receive(encode(rows(["a"], [0])))
-    receiver.sink.refuse_series = IndexFull("there is no room")
+    receiver.sink.refuse_series = full("there is no room")
     result = receiver.receive(encode(rows(["a", "b"], [0, 1, 0])))
-    assert (result.stored, result.findings.refused) == (2, {Reason.SERIES_LIMIT: 1})
+    assert (result.stored, result.findings.refused) == (2, {reason: 1})
 
 
 @pytest.mark.parametrize(

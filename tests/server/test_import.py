@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -311,3 +314,55 @@ def test_blocks_of_prometheus_by_way_of_its_dump(
     assert stored(server, "promtool_made") == 300
     series = server.samples('promtool_made{n="1",q="a \\"b\\" \\\\ é"}', NOW)
     assert series == [((NOW - 300 + n) * 1000, f"{n / 4:g}") for n in range(1, 300, 3)]
+
+
+@pytest.fixture
+def victoria(tmp_path: Path) -> Iterator[str]:
+    """The URL of a VictoriaMetrics."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["victoria-metrics", f"-storageDataPath={tmp_path / 'victoria'}", f"-httpListenAddr={address}"]
+    with subprocess.Popen(
+        [*command, "-retentionPeriod=1y"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        try:
+            eventually(lambda: running.poll() is None and answers(f"http://{address}/health"))
+            yield f"http://{address}"
+        finally:
+            running.terminate()
+
+
+def answers(url: str, body: bytes | None = None) -> bytes:
+    """What is answered, nothing where nobody does."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=SECONDS) as answer:
+            return bytes(answer.read()) or b"ok"
+    except OSError:
+        return b""
+
+
+@pytest.mark.peer("victoria-metrics")
+def test_an_export_of_victoria_metrics(
+    server: ServerProcess, importer: Importer, victoria: str, tmp_path: Path
+) -> None:
+    ms = NOW * 1000
+    text = "".join(
+        f'exported{{n="{n % 3}",q="a \\"b\\" é"}} {value} {ms - 1000 * n}\n'
+        for n, value in enumerate(["1.5", "+Inf", "-Inf", "0", "1e-7", "12345678901", "-0.25"])
+    )
+    assert answers(f"{victoria}/api/v1/import/prometheus", text.encode())
+    query = urllib.parse.urlencode({"match[]": "exported", "start": NOW - 3600, "end": NOW + 60})
+    exported: list[bytes] = []
+
+    def is_all_there() -> bool:
+        exported[:] = [answers(f"{victoria}/api/v1/export?{query}")]
+        return exported[0].count(b"\n") == 3
+
+    eventually(is_all_there)
+    done = importer.run("--server", server.url, "-", stdin=exported[0].decode())
+    assert done.returncode == 0, done.stderr
+    assert "importing as jsonl" in done.stderr
+    found = {n: dict(server.samples(f'exported{{n="{n}"}}', NOW)) for n in range(3)}
+    assert found[0] == {ms: "1.5", ms - 3000: "0", ms - 6000: "-0.25"}
+    assert found[1] == {ms - 1000: "+Inf", ms - 4000: "0.0000001"}
+    assert found[2] == {ms - 2000: "-Inf", ms - 5000: "12345678901"}

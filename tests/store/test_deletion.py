@@ -284,6 +284,38 @@ def test_a_block_that_loses_everything_goes_and_is_not_set_aside(data: Path) -> 
     assert check_folder(data) == []
 
 
+def test_a_second_deletion_waits_while_a_query_keeps_the_block_from_before_the_first(data: Path) -> None:
+    """Nothing would tell a start after a kill what that block was."""
+
+    async def work(store: Store, maintenance: Maintenance) -> None:
+        await store.append(batch_of(store, [*rows(ALICE, 1, 2), *rows(BOB, 1)]))
+        await flush(store, maintenance)
+        _, release = store.snapshot()
+        await maintenance.delete(of("alice"), NOON, NOON + 1)
+        await maintenance.clean_tombstones()
+        assert (len(store.state.tombstones), len(list(names.blocks_dir(store.data).iterdir()))) == (0, 2)
+        await maintenance.delete(of("alice"), *ALWAYS)
+        await maintenance.clean_tombstones()
+        assert len(store.state.tombstones) == 1
+        assert content(store) == {(BOB, NOON + 1): 1}
+        if not kill:
+            release()
+            await maintenance.clean_tombstones()
+            assert store.state.tombstones == ()
+
+    async def look(store: Store, maintenance: Maintenance) -> None:
+        assert store.state.damage == []
+        assert content(store) == {(BOB, NOON + 1): 1}
+        await maintenance.clean_tombstones()
+        assert store.state.tombstones == ()
+
+    for kill in (True, False):
+        life(data / str(kill), work)
+        life(data / str(kill), look)
+        assert check_folder(data / str(kill)) == []
+        assert files_with(data / str(kill), SECRET) == []
+
+
 def test_blocks_without_what_is_deleted_are_not_written_anew(data: Path) -> None:
     async def work(store: Store, maintenance: Maintenance) -> None:
         await store.append(batch_of(store, rows(BOB, 1)))

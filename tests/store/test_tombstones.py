@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -23,7 +24,7 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.check import check_block, check_tombstones
 from streamgauge.store.clean import perform_clean, samples_left
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows, Tombstone
-from streamgauge.store.tombstones import applies, undeleted, without, would_lose
+from streamgauge.store.tombstones import applies, applying, undeleted, without, would_lose
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 DAY = 20_000 * DAY_MS
@@ -168,3 +169,15 @@ def _content(reader: LocalBlockReader) -> Content:
 def test_a_tombstone_means_blocks_up_to_its_commit_that_do_not_list_it(deletion: Tombstone, meant: bool) -> None:
     with block({5: [4, 10]}) as (_, meta):
         assert applies(deletion, meta) == meant
+        assert applying([deletion], meta) == ([deletion] if meant else [])
+
+
+def test_an_aggregate_goes_with_any_part_of_what_it_stands_for() -> None:
+    """That at 9 stands for 0 to 9, and that at 19 for 10 to 19."""
+    content = {5: [9, 19]}
+    with block(content) as (blocks, meta), blocks.open(meta.id) as reader:
+        aggregates = replace(meta, resolution=10)
+        for start, end, left in ((0, 0, [19]), (5, 9, [19]), (9, 10, []), (10, 30, [9]), (20, 30, [9, 19])):
+            dead = applying([tombstone({5}, start, end)], aggregates)
+            assert samples_left(reader, dead) == len(left), (start, end)
+            assert rows_left(content, dead) == {5: left}

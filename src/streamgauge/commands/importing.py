@@ -11,20 +11,18 @@ from pathlib import Path
 
 import click
 
-from streamgauge.commands.client import DEFAULT_SERVER, server_of
-from streamgauge.commands.place import named
+from streamgauge.commands.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
+from streamgauge.commands.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
+from streamgauge.commands.importer.progress import Progress, beyond_default, summary, too_old
+from streamgauge.commands.importer.run import Import, Options, TooOld
+from streamgauge.commands.importer.state import StateFile, Tally, identity_of, state_folder
+from streamgauge.commands.importer.stream import STDIN, open_stream
+from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
+from streamgauge.commands.place import place_of
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput, NotFound
-from streamgauge.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
-from streamgauge.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
-from streamgauge.importer.progress import Progress, beyond_default, summary, too_old
-from streamgauge.importer.run import Import, Options, TooOld
-from streamgauge.importer.state import StateFile, Tally, identity_of, state_folder
-from streamgauge.importer.stream import STDIN, open_stream
-from streamgauge.importer.targets import FolderTarget, ServerTarget, Target
-from streamgauge.store.lock import holder
 from streamgauge.wire.findings import Reason
 
 
@@ -85,7 +83,7 @@ def _import_one(job: _Job, name: str) -> Tally:
         saved = state.load() if state is not None and not job.restart else None
         tally, start = (saved.tally, saved.position) if saved else (Tally(), Position())
         progress = Progress(name, opened.size, tally.stored, time.monotonic)
-        progress.say(f"{name}: importing as {opened.form}")
+        progress.say(f"{name}: importing as {opened.form} into {job.place}")
         if saved is not None:
             reader.remember(saved.memory)
             progress.say(f"{name}: going on behind {reader.unit} {start.places:,}; begin anew with --restart")
@@ -95,6 +93,10 @@ def _import_one(job: _Job, name: str) -> Tally:
             work.run(opened.blocks(start.offset), opened.read)
         except TooOld as error:
             raise TooOld(too_old(error.message, tally.oldest, time.time_ns() // 1_000_000)) from None
+        except BaseException:
+            if state is not None:
+                progress.say(f"{name}: ended early; the same command again goes on where it was")
+            raise
         finally:
             progress.clear()
             tally.faults = [fault for fault in [reader.end()] if fault is not None and work.whole]
@@ -131,16 +133,14 @@ def _state_of(job: _Job, name: str, form: str) -> StateFile | None:
 
 @contextlib.contextmanager
 def _target(server: str | None, data: str | None) -> Iterator[tuple[Target, str]]:
-    server, data = named(server, data)
-    if data is not None:
-        held = holder(Path(data))
-        server = server_of(Path(data)) if held is not None else None
+    """Where to import to, and that in words. Raises what `place_of` does, and ServerUnreachable."""
+    place = place_of(server, data, may_be_new=True)
     target: Target
-    if data is not None and server is None:
-        target, place = FolderTarget(Path(data)), f"folder {Path(data).resolve()}"
+    if isinstance(place, Path):
+        target, words = FolderTarget(place), f"the folder {place.resolve()}"
     else:
-        served = ServerTarget(server or DEFAULT_SERVER)
+        served = ServerTarget(place)
         served.check()
-        target, place = served, f"server {served.url}"
+        target, words = served, f"the server at {served.url}"
     with contextlib.closing(target):
-        yield target, place
+        yield target, words

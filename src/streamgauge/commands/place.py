@@ -14,27 +14,22 @@ from streamgauge.store.folder import require_data_folder
 SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 
 
-def place_of(server: str | None, data: str | None) -> str | Path:
+def place_of(server: str | None, data: str | None, may_be_new: bool = False) -> str | Path:
     """The URL of a server, or a data folder that no server holds: what the flags name, else what the environment names,
-    else a folder or a server in the usual place.
+    else a folder or a server in the usual place. may_be_new: the folder need not be there, or may be empty.
 
     Raises click.UsageError, NotFound, FolderInUse and StorageError.
     """
-    server, data = named(server, data)
-    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
-        data = BY_NAME["data"].default
-    if data is None:
-        return server or DEFAULT_SERVER
-    folder = Path(data)
-    require_data_folder(folder)
-    return server_of(folder) or folder
-
-
-def named(server: str | None, data: str | None) -> tuple[str | None, str | None]:
-    """The server, or the data folder, that flags or else the environment name. Raises click.UsageError for both."""
     if server is not None and data is not None:
         raise click.UsageError("give --server or --data, not both")
     if server is None and data is None:
         server = os.environ.get(SERVER_VARIABLE)
         data = os.environ.get(BY_NAME["data"].variable) if server is None else None
-    return server, data
+    if server is None and data is None and Path(BY_NAME["data"].default).is_dir():
+        data = BY_NAME["data"].default
+    if data is None:
+        return server or DEFAULT_SERVER
+    folder = Path(data)
+    if not may_be_new:
+        require_data_folder(folder)
+    return server_of(folder) or folder

@@ -22,7 +22,7 @@ from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
-from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, shorten
+from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, no_room, shorten
 from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
 from streamgauge.wire.series_text import parse_series
 
@@ -221,7 +221,7 @@ class BulkImport:
             refusals[number] = (Reason.LABELS, f"{_shown(text)}: {error.message}")
             return _REFUSED
         except IndexFull as error:
-            refusals[number] = (Reason.SERIES_LIMIT, f"{_shown(text)}: {error.message}")
+            refusals[number] = (no_room(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         self._cache[text] = series
         self._cache_size += len(text) + _ENTRY_BYTES

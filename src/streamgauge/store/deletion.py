@@ -24,7 +24,7 @@ from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_a
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, CatalogChange, Tombstone
 from streamgauge.store.store import Store
-from streamgauge.store.tombstones import EARLIEST, LATEST, applies
+from streamgauge.store.tombstones import EARLIEST, LATEST, applies, applying
 
 LOG = logging.getLogger(__name__)
 
@@ -191,7 +191,8 @@ class Deletions:
         return bool(self._needed(meta))
 
     def _needed(self, meta: BlockMeta) -> list[Tombstone]:
-        return [tombstone for tombstone in self._store.state.tombstones if self._takes(tombstone, meta)]
+        mine = [tombstone for tombstone in self._store.state.tombstones if self._takes(tombstone, meta)]
+        return applying(mine, meta)
 
     def _takes(self, tombstone: Tombstone, meta: BlockMeta) -> bool:
         """Whether a block may hold samples that a tombstone means, as far as is known by now."""
@@ -208,6 +209,7 @@ class Deletions:
                 return False
             await self._clear_log(max(tombstone.commit for tombstone in pending))
             waiting = [meta for meta in self._store.state.blocks if self.waits_for(meta)]
+            await self._changes.removals()
             # What stands on the disk beside its successor is told from other blocks by the successor's list of parents,
             # so that must not be replaced in turn.
             free = [meta for meta in waiting if not self._changes.is_doomed(meta.parents)]
@@ -254,7 +256,6 @@ class Deletions:
     async def _forget(self) -> None:
         """Drop the tombstones that nothing needs any more. No block does; but the file of a block without successor is
         told from others by them, and may still be there."""
-        await self._changes.removals()
         if self._changes.is_doomed(self._emptied):
             return
         self._emptied.clear()

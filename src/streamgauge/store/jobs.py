@@ -16,6 +16,7 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.clean import Cleaned, perform_clean
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
+from streamgauge.store.downsample import ThinningPlan
 from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.head_view import head_series, rows_of
 from streamgauge.store.id_set import IdSet
@@ -24,7 +25,8 @@ from streamgauge.store.patience import Patience
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta, Tombstone, no_ids
 from streamgauge.store.runs import Run
 from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.tombstones import applying, would_lose
+from streamgauge.store.thinning import perform_thinning
+from streamgauge.store.tombstones import applying, last_meant, would_lose
 from streamgauge.store.watermarks import Watermarks
 
 
@@ -68,6 +70,11 @@ def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
     return perform_compaction(plan, LocalBlocks(data))
 
 
+def run_thinning(data: Path, plan: ThinningPlan) -> BlockMeta:
+    """Write a block of aggregates. It counts for nothing until the catalog names it."""
+    return perform_thinning(plan, LocalBlocks(data))
+
+
 @dataclass(frozen=True, slots=True)
 class DeletionOrder:
     """Samples to delete: start <= time <= end (ms), of the series that match any of the sets, and none of `spared`."""
@@ -98,9 +105,10 @@ def what_is_affected(snapshot: StoreSnapshot, order: DeletionOrder) -> Affected:
     lost: list[UInt32s] = [no_ids()]
     affected: list[str] = []
     for meta in snapshot.blocks if len(ids) else ():
-        if meta.min_time <= order.end and meta.max_time >= order.start:
+        end = last_meant(order.end, meta)
+        if meta.min_time <= end and meta.max_time >= order.start:
             with blocks.open(meta.id) as reader:
-                found = would_lose(reader, ids, order.start, order.end, applying(snapshot.tombstones, meta))
+                found = would_lose(reader, ids, order.start, end, applying(snapshot.tombstones, meta))
             if len(found):
                 lost.append(found)
                 affected.append(meta.id)

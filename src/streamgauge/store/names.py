@@ -17,6 +17,7 @@ BACKUP_MARKER = "backup.json"
 """In a folder that holds backups, and in no data folder."""
 
 SAMPLES = "samples.parquet"
+AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
 BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
@@ -73,6 +74,17 @@ def block_dir(data: Path, block_id: str) -> Path:
 
 def samples_file(block: Path) -> Path:
     return block / SAMPLES
+
+
+def aggregates_file(block: Path) -> Path:
+    """What takes the place of the samples in a block of aggregates: other columns, which a tool that reads the samples
+    of all blocks would stumble over."""
+    return block / AGGREGATES
+
+
+def rows_file(block: Path, resolution: int) -> Path:
+    """The file of rows of a block with this resolution."""
+    return aggregates_file(block) if resolution else samples_file(block)
 
 
 def series_file(block: Path) -> Path:

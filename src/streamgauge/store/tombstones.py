@@ -7,6 +7,7 @@ head. So nothing that is written after a deletion is ever masked, at whatever ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,14 +43,24 @@ def applies(tombstone: Tombstone, meta: BlockMeta) -> bool:
     """Whether, as far as the catalog tells, a block may hold samples that the tombstone means."""
     return (
         meta.last_commit <= tombstone.commit
-        and meta.min_time <= tombstone.end
+        and meta.min_time <= last_meant(tombstone.end, meta)
         and meta.max_time >= tombstone.start
         and tombstone.id not in meta.tombstones
     )
 
 
+def last_meant(end: int, meta: BlockMeta) -> int:
+    """The last time, ms, of rows of a block that a deletion up to `end` means. An aggregate bears the time at which its
+    stretch ends; it goes if any of that is deleted, since it cannot be told what of it the rest would be."""
+    return end + max(meta.resolution - 1, 0)
+
+
 def applying(tombstones: Iterable[Tombstone], meta: BlockMeta) -> list[Tombstone]:
-    return [tombstone for tombstone in tombstones if applies(tombstone, meta)]
+    """Those that apply to a block, with the times of the rows of that block that they mean."""
+    mine = [tombstone for tombstone in tombstones if applies(tombstone, meta)]
+    if meta.resolution:
+        return [replace(tombstone, end=last_meant(tombstone.end, meta)) for tombstone in mine]
+    return mine
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from streamgauge.wire.exposition_text import Pairs
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.sample_table import SeriesRows
 from streamgauge.wire.series_text import series_text
-from streamgauge.wire.text_layout import read_values
 
 CACHE_BYTES = 256 << 20
 """Of spellings of series that a reader remembers; when they are more, it begins anew."""
@@ -186,13 +185,22 @@ def words(block: bytes, edges: Int64s, width: int, *which: int) -> list[Any]:
 
 
 def values_of(texts: Any) -> tuple[Floats, Bools | None]:
-    """Values, and where there are none; None instead of that where all are good."""
-    values = read_values(texts)
-    if values is not None:
-        return values, None
-    good = _matches(texts, _VALUE)
-    some = read_values(texts.filter(pa.array(good)))
-    return _spread(some, good, np.float64), ~good
+    """Values, and where there are none; None instead of that where all are good. Any NaN becomes the one quiet NaN, so
+    that none is a stale marker."""
+    good: Bools | None = None
+    try:
+        values: Floats = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        good = _matches(texts, _VALUE)
+        unsigned: Any = pc.ascii_ltrim(texts.filter(pa.array(good)), "+")  # which Arrow does not take
+        values = _spread(unsigned.cast(pa.float64()).to_numpy(zero_copy_only=False), good, np.float64)
+    odd = np.flatnonzero(~np.isfinite(values))
+    if len(odd):
+        if good is None:
+            good = np.ones(len(values), np.bool_)
+            good[odd] = _matches(texts.take(pa.array(odd)), _VALUE)  # Arrow knows more spellings of NaN
+        values = np.where(np.isnan(values), np.nan, values)
+    return values, None if good is None or good.all() else ~good
 
 
 def seconds_of(texts: Any) -> tuple[Int64s, Bools | None]:
@@ -239,8 +247,6 @@ def _matches(texts: Any, pattern: str) -> Bools:
 
 def _spread(some: Any, good: Bools, kind: Any) -> Any:
     """The values at the places that are good, and zeros between them."""
-    if some is None:
-        raise BadInput("numbers that look right cannot be read")
     spread = np.zeros(len(good), kind)
     spread[good] = some
     return spread

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from streamgauge.commands.importer.state import Tally
 from streamgauge.commands.table import printable
 from streamgauge.durations import format_duration
-from streamgauge.importer.state import Tally
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.store import StoreSettings
 

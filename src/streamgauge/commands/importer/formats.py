@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from streamgauge.commands.importer.stream import STDIN, Stream
 from streamgauge.errors import BadInput, TooLarge
-from streamgauge.importer.stream import STDIN, Stream
 from streamgauge.wire import snappy
 from streamgauge.wire.imported import Reader
 from streamgauge.wire.json_lines import JsonLines

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamgauge.commands.importer.stream import Stream
 from streamgauge.errors import BadInput
-from streamgauge.importer.stream import Stream
 from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, length_at
 
 BLOCK_BYTES = 8 << 20
@@ -15,8 +15,9 @@ BLOCK_BYTES = 8 << 20
 pay, until what is made of them in between is so large that the allocator gives it back to the system each time."""
 REQUESTS_BYTES = 1 << 20
 """The same of remote-write requests, which decompress to ten times as much."""
-MAX_LINE_BYTES = 256 << 20
-"""One JSON line holds all samples of a series, unless its exporter was told otherwise: these are ten million."""
+MAX_LINE_BYTES = 64 << 20
+"""One JSON line holds all samples of a series, unless its exporter was told otherwise: these are three million, and
+take half a gigabyte while they are read."""
 
 
 @dataclass(frozen=True, slots=True)

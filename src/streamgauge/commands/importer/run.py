@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from streamgauge.commands.client import ServerUnreachable
+from streamgauge.commands.importer.blocks import Block, Position
+from streamgauge.commands.importer.progress import Progress
+from streamgauge.commands.importer.state import Saved, StateFile, Tally
+from streamgauge.commands.importer.targets import Answer, Target
 from streamgauge.errors import BadInput, Busy, StorageError, StreamgaugeError, TooLarge
-from streamgauge.importer.blocks import Block, Position
-from streamgauge.importer.progress import Progress
-from streamgauge.importer.state import Saved, StateFile, Tally
-from streamgauge.importer.targets import Answer, Target
 from streamgauge.model.arrays import Int64s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire.findings import Reason
@@ -34,6 +34,8 @@ REQUEST_ROWS = 262_144
 better."""
 _REQUESTS_AHEAD = 2
 """Encoded and not yet acknowledged: one on its way while the next is being made."""
+_MAX_HELD = 64
+"""Blocks of one request: where there is hardly a sample in them, it is still noted how far they are read."""
 _SAVE_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 
@@ -120,7 +122,7 @@ class Import:
                 self._submit(sender, held)  # the reader has begun to number series anew
                 held = []
             held.append(parsed)
-            if sum(len(one.imported.rows) for one in held) >= REQUEST_ROWS:
+            if len(held) == _MAX_HELD or sum(len(one.imported.rows) for one in held) >= REQUEST_ROWS:
                 self._submit(sender, held)
                 held = []
         if held:

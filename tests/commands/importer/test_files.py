@@ -7,14 +7,16 @@ import io
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import click
 import pyarrow as pa
 import pytest
 
+from streamgauge.cli import cli
+from streamgauge.commands.importer import blocks
+from streamgauge.commands.importer.blocks import Block, folder_blocks, line_blocks, request_blocks
+from streamgauge.commands.importer.formats import FORMATS, format_of, reader_of
+from streamgauge.commands.importer.stream import Stream, open_stream
 from streamgauge.errors import BadInput, NotFound
-from streamgauge.importer import blocks
-from streamgauge.importer.blocks import Block, folder_blocks, line_blocks, request_blocks
-from streamgauge.importer.formats import format_of, reader_of
-from streamgauge.importer.stream import Stream, open_stream
 from streamgauge.testing import requests
 from streamgauge.testing.requests import Series
 from streamgauge.wire.write_bodies import WriteBodies
@@ -142,6 +144,13 @@ def test_the_end_of_a_file_tells(tmp_path: Path) -> None:
     file.write_bytes(b"a 1 1700000000000\n" * 50_000 + b"# EOF\n")
     with open_stream(str(file)) as stream:
         assert format_of(stream) == "openmetrics"
+
+
+def test_the_command_offers_every_format() -> None:
+    (option,) = (param for param in cli.commands["import"].params if param.name == "format_")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == FORMATS
+    assert all(f"  {form}  " in str(cli.commands["import"].epilog) for form in FORMATS[1:])
 
 
 def test_what_is_no_format_of_ours() -> None:

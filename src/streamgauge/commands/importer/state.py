@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from streamgauge.importer.blocks import Position, files_of
+from streamgauge.commands.importer.blocks import Position, files_of
 
 VERSION = 1
 MAX_EXAMPLES = 5

@@ -7,9 +7,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from streamgauge.importer.blocks import Position
-from streamgauge.importer.progress import Progress, beyond_default, size_text, summary, too_old
-from streamgauge.importer.state import MAX_EXAMPLES, Saved, StateFile, Tally, identity_of, state_folder
+from streamgauge.commands.importer.blocks import Position
+from streamgauge.commands.importer.progress import Progress, beyond_default, size_text, summary, too_old
+from streamgauge.commands.importer.state import MAX_EXAMPLES, Saved, StateFile, Tally, identity_of, state_folder
 from streamgauge.store.ports import DAY_MS
 
 
