@@ -23,10 +23,10 @@ from streamgauge.backup.verify import problems
 from streamgauge.backup.write import BackupWriter, Made, Options
 from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ask, server_of
+from streamgauge.commands.importer.progress import size_text
 from streamgauge.commands.progress import Bar, progress
 from streamgauge.commands.table import printable, table
 from streamgauge.errors import StorageError, StreamgaugeError
-from streamgauge.importer.progress import size_text
 from streamgauge.serve.pins_api import KEY_HEADER
 from streamgauge.serve.pins_api import PATH as PINS
 from streamgauge.settings import BY_NAME

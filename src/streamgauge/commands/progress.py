@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 
 from streamgauge.clock import Clock, SystemClock
-from streamgauge.importer.progress import size_text
+from streamgauge.commands.importer.progress import size_text
 
 _REDRAW_SECONDS = 0.1
 _WIDTH = 30
