@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import disk, imports, ingest, queries, scrape, small
+from bench import disk, imports, ingest, queries, scrape, small, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "together": small.together,
     "memory": small.memory,
     "start": small.start_up,
+    "year": year.run,
 }
 
 

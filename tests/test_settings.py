@@ -15,6 +15,7 @@ from streamgauge.settings import (
     misspelt_variables,
     parse_address,
     parse_bool,
+    parse_tiers,
     resolve,
     shown,
     written,
@@ -69,6 +70,34 @@ def test_a_limit_of_nothing_is_refused(name: str) -> None:
     """It would refuse everything."""
     with pytest.raises(ConfigError, match="is not more than 0"):
         resolve({}, {f"STREAMGAUGE_{name.upper()}": "0"}, {})
+
+
+def test_resolutions_ascend_and_divide_a_day() -> None:
+    minute, day = 60_000, 86_400_000
+    assert parse_tiers("5m:90d, 1h:2y") == ((5 * minute, 90 * day), (60 * minute, 730 * day))
+    assert parse_tiers("1d:5y") == ((day, 5 * 365 * day),)
+    assert parse_tiers("off") == parse_tiers("") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("5m", "not RESOLUTION:DURATION"),
+        ("5m:soon", "not a duration"),
+        ("7m:90d", "does not divide a day"),
+        ("30s:90d", "spans of a minute or more"),
+        ("2d:90d", "does not divide a day"),
+        ("0:90d", "does not divide a day"),
+        ("1h:2y,5m:90d", "not a multiple"),
+        ("5m:90d,5m:2y", "not a multiple"),
+        ("10m:90d,15m:2y", "not a multiple"),
+        ("5m:90d,1h:90d", "not kept longer"),
+        ("5m:0", "not kept longer"),
+    ],
+)
+def test_resolutions_that_make_no_sense_are_refused(text: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        parse_tiers(text)
 
 
 def test_booleans() -> None:

@@ -36,7 +36,7 @@ from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, http_options
+from streamgauge.services import Opened, ServerServices, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints, shm
@@ -218,6 +218,7 @@ class _Server:
         services = self._services
         settings = StoreSettings(
             retention=self._settings.retention,
+            tiers=tiers_of(self._settings),
             retention_bytes=self._settings.retention_size,
             rules=parse_rules(self._settings.retention_rules, self._settings.retention),
             head_samples=self._settings.head_samples,

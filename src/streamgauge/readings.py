@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from streamgauge.durations import format_duration
 from streamgauge.query.pool import WorkerPool
 from streamgauge.stats import Reading
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.pins import Pins
+from streamgauge.store.ports import BlockMeta
 from streamgauge.store.refusals import LIMITS
+from streamgauge.store.resolutions import thinned
 from streamgauge.store.store import Store
 
 _OF_WORKERS = {
@@ -64,12 +68,15 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
     )
     refusing = float(store.refusal is not None)
     yield Reading.of("streamgauge_read_only", "gauge", "1 while writes are refused because of the disk.", refusing)
+    yield from _by_resolution(state.blocks)
     counts = maintenance.counts
     for name, text in (
         ("flushes", "Flushes of the head into blocks."),
         ("flush_failures", "Flushes that failed; they are tried again."),
         ("compactions", "Compactions."),
         ("compaction_failures", "Compactions that failed; they are tried again."),
+        ("expiry_failures", "Steps of retention and downsampling that failed; they are tried again."),
+        ("days_thinned", "Days whose samples were replaced by aggregates."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
     dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}
@@ -82,6 +89,21 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("samples_deleted", "Samples that deletions took off the disk."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(deletions, name))
+
+
+def _by_resolution(blocks: Sequence[BlockMeta]) -> Iterator[Reading]:
+    """Of blocks of aggregates. There may be none."""
+    count: Counter[tuple[str, ...]] = Counter()
+    size: Counter[tuple[str, ...]] = Counter()
+    for meta in thinned(blocks):
+        resolution = (format_duration(meta.resolution),)
+        count[resolution] += 1
+        size[resolution] += meta.bytes
+    for name, text, values in (
+        ("streamgauge_downsampled_blocks", "Blocks of aggregates, by resolution.", count),
+        ("streamgauge_downsampled_bytes", "Bytes of blocks of aggregates, by resolution.", size),
+    ):
+        yield Reading(name, "gauge", text, {key: float(value) for key, value in values.items()}, ("resolution",))
 
 
 def pin_readings(pins: Pins) -> Iterator[Reading]:

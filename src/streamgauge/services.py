@@ -29,6 +29,7 @@ from streamgauge.store.opening import Progress
 from streamgauge.store.pins import Pins
 from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class Opened:
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
     pins: Pins
+
+
+def tiers_of(settings: Settings) -> tuple[Tier, ...]:
+    """What of samples past retention is kept, as the store knows it."""
+    return tuple(Tier(resolution, keep) for resolution, keep in settings.downsampling)
 
 
 class ServerServices:
@@ -171,7 +177,7 @@ class ServerServices:
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
-            self.opened.store.keep_for(settings.retention, rules, settings.retention_size)
+            self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
             self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)

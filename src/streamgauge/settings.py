@@ -56,6 +56,7 @@ class Settings:
     data: str
     listen: str
     retention: int
+    downsampling: tuple[tuple[int, int], ...]
     retention_size: int
     retention_rules: tuple[str, ...]
     self_monitoring: bool
@@ -155,13 +156,34 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def parse_tiers(text: str) -> tuple[tuple[int, int], ...]:
+    """Pairs of a resolution and how long it is kept, in ms, as in 5m:90d,1h:2y; none for "off". Raises BadInput."""
+    if text.strip().lower() in ("", "off"):
+        return ()
+    tiers: list[tuple[int, int]] = []
+    for part in _words(text):
+        finer, shorter = tiers[-1] if tiers else (1, 0)
+        resolution, colon, keep = part.partition(":")
+        if not colon:
+            raise BadInput(f'"{part}" is not RESOLUTION:DURATION; write for example 5m:90d,1h:2y, or off')
+        tier = parse_duration(resolution), parse_duration(keep)
+        if tier[0] < _MINUTE or _DAY % tier[0]:
+            raise BadInput(f"a resolution of {resolution} does not divide a day into spans of a minute or more")
+        if tiers and (tier[0] == finer or tier[0] % finer):
+            raise BadInput(f"a resolution of {resolution} is not a multiple of the one before it")
+        if tier[1] <= shorter:
+            raise BadInput(f"{part} is not kept longer than the resolution before it")
+        tiers.append(tier)
+    return tuple(tiers)
+
+
 def _path(text: str) -> str:
     if not text or "\0" in text:
         raise BadInput("a path must not be empty")
     return text
 
 
-_DAY = 86_400_000
+_MINUTE, _DAY = 60_000, 86_400_000
 
 TABLE: tuple[Setting, ...] = (
     Setting("data", "./streamgauge-data", _path, "DIR", "Folder that holds everything that is stored."),
@@ -174,6 +196,14 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "retention", 15 * _DAY, parse_duration, "DURATION", "How long samples are kept; 0 keeps them for ever.", True
+    ),
+    Setting(
+        "downsampling",
+        ((5 * _MINUTE, 90 * _DAY), (60 * _MINUTE, 730 * _DAY)),
+        parse_tiers,
+        "RESOLUTION:DURATION,…",
+        "Aggregates that are kept of samples past their retention, and up to which age; off keeps none.",
+        True,
     ),
     Setting(
         "retention_size",
@@ -410,6 +440,8 @@ def written(setting: Setting, value: Any) -> str:
         return format_duration(value)
     if setting.metavar == "SIZE":
         return format_size(value)
+    if setting.name == "downsampling":
+        return ",".join(f"{format_duration(each)}:{format_duration(keep)}" for each, keep in value) or "off"
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -25,7 +25,7 @@ STATE = CatalogState(
     (Tombstone(7, 9, -(1 << 63), (1 << 63) - 1, bytes(range(16))),),
     dropped_before=1234,
 )
-FILES = {BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.BLOCK_FILES)}}
+FILES = {BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.block_files(BLOCK.resolution))}}
 MANIFEST = Manifest(1_700_000_000_000, STATE, FILES)
 
 

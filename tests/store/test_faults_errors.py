@@ -34,6 +34,7 @@ IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 UNREACHED = {"catalog.upgrade.after_copy", "log.seal.before_truncate", "log.repair.before_truncate"}
 """The last two are reached when something has failed already; test_log lets them fail. tests/backup has its own."""
 QUIET = {
+    "thin.after_remove",
     "log.trim.before_remove",
     "log.trim.after_remove",
     "catalog.apply.after_commit",

@@ -19,11 +19,14 @@ import pytest
 
 import streamgauge
 from streamgauge.clock import ManualClock
+from streamgauge.model.source import AggregateKind, NoMeter
 from streamgauge.store import failpoints
 from streamgauge.store.failpoints import FAILPOINTS
 from streamgauge.store.helper import InThread
 from streamgauge.store.offline import open_folder
-from streamgauge.store.ports import DAY_MS
+from streamgauge.store.ports import DAY_MS, FIRST_TIME
+from streamgauge.store.resolutions import thinned
+from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import (
     KEYS,
@@ -46,7 +49,7 @@ ELSEWHERE = {
     **{name: "tests/backup" for name in FAILPOINTS if name.startswith(("backup.", "restore."))},
 }
 IN_HELPER = [
-    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact."))),
+    *(name for name in FAILPOINTS if name.startswith(("block.", "flush.", "compact.", "thin."))),
     "clean.before_write",
     "clean.after_write",
 ]
@@ -97,11 +100,20 @@ def only_the_torn_end(lines: list[str]) -> bool:
     return all((".log.end" in line and "was set aside" in line) or "are not a whole record" in line for line in lines)
 
 
+def samples_in_aggregates(store: Store) -> float:
+    snapshot, release = store.snapshot()
+    selection = snapshot.open({}).select([], FIRST_TIME, store.closed_through - 1, NoMeter(), AggregateKind.COUNT)
+    release()
+    return float(selection.samples.values.sum())
+
+
 async def reopen(folder: Path) -> None:
     data, diary = folder / "data", Diary(folder / "diary")
     async with opened(data, ManualClock(NOON + 17 * DAY_MS // 10), RETENTION) as (store, maintenance):
         assert only_the_torn_end([damage.what for damage in store.state.damage])
         assert diary.allows(content(store)) == []
+        if thinned(store.state.blocks):
+            assert samples_in_aggregates(store) == 1, "which the life has left on the day before its first"
         row = (KEYS[0], NOON + DAY_MS, 11)
         diary.tries([row])
         await store.append(batch_of(store, [row]))

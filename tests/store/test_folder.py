@@ -35,6 +35,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path, content: list[str]) -> None:
         "lock",
         "log/00000000000000000001.log",
         "blocks/20241004-1-2-9f31c2aa/samples.parquet",
+        "blocks/20241004-1-2-9f31c2aa/aggregates.parquet",
     ],
 )
 def test_any_trace_of_ours_makes_it_a_data_folder(tmp_path: Path, file: str) -> None:

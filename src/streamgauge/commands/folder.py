@@ -13,6 +13,7 @@ import click
 from streamgauge.commands.client import ask, server_of, who
 from streamgauge.commands.table import printable, table
 from streamgauge.commands.times import clock, span
+from streamgauge.durations import format_duration
 from streamgauge.errors import FolderInUse
 from streamgauge.settings import local_url
 from streamgauge.store.folder import require_data_folder
@@ -104,7 +105,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     if blocks:
         rows = [
             (
-                block["id"] + (" (late)" if block["late"] else ""),
+                block["id"] + _kind(block),
                 clock(block["min_time"]),
                 clock(block["max_time"]),
                 f"{block['series']:,}",
@@ -141,6 +142,13 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield ""
     for damage in report["damage"]:
         yield printable(f"damaged: {damage['path']}: {damage['what']}")
+
+
+def _kind(block: dict[str, Any]) -> str:
+    """What sets a block apart, behind its name. A server of an earlier version says no resolution."""
+    if resolution := block.get("resolution", 0):
+        return f" ({format_duration(resolution)})"
+    return " (late)" if block["late"] else ""
 
 
 def _totals(blocks: int, samples: int, size: int) -> str:

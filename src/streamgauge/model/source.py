@@ -68,6 +68,28 @@ class Selection:
     samples: Samples
 
 
+class AggregateKind(enum.Enum):
+    """What is wanted of an aggregate of many samples. Samples that are stored as they came are given as they are, but
+    for COUNT (1 each) and INCREASE. None of them but LAST is a stale marker where there are other samples."""
+
+    LAST = "last"  # the latest sample, and a stale marker if that is one
+    LAST_NUMBER = "last number"  # the latest sample that is no stale marker
+    COUNT = "count"  # samples, without stale markers; the others are of these samples, too
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    INCREASE = "increase"  # what a counter has gained since the aggregate before, or the sample before
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Before `time` (ms), and back to the horizon before this one, only aggregates over `resolution` ms are kept. Each
+    stands at the last millisecond of what it is over."""
+
+    time: int
+    resolution: int
+
+
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
     """Series and when they lived: row i of `labels` has its first stored sample at first[i], and its last at last[i]. A
@@ -101,8 +123,22 @@ class Source(Protocol):
 
     What an answer holds stays charged to the meter."""
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
-        """Series that match all of `matchers` and have at least one sample (a stale marker counts) in the range."""
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        """Ascending in time. None where all samples are kept as they came."""
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
+        """Series that match all of `matchers` and have at least one sample (a stale marker counts) in the range.
+
+        aggregate: what stands for samples of which only aggregates are kept. INCREASE is for ranges that begin before
+        the last horizon."""
 
     def series(
         self,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.store import arrow
 from streamgauge.store.block_format import MAX_ROW_GROUP
 from streamgauge.store.block_reader import LocalBlockReader, RowCursor
+from streamgauge.store.ports import Rows
 from streamgauge.store.ranges import ranges, starts_of
 
 CHUNK_ROWS = 1 << 19
@@ -28,15 +31,6 @@ class MergedSeries:
     ids: UInt32s
     keys: arrow.Keys
     ranks: list[Int64s]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows in a block's order: counts[i] of the i-th series."""
-
-    counts: Int64s
-    times: Int64s
-    values: Floats
 
 
 def merge_series(readers: Sequence[LocalBlockReader]) -> MergedSeries:
@@ -133,7 +127,7 @@ def _take(reader: LocalBlockReader, rank: Int64s, cursor: RowCursor, start: int,
 def _merge_long_series(cursors: Sequence[RowCursor], remaining: list[int]) -> Iterator[Rows]:
     """One series that is too long for a chunk, by stretches of time. remaining[i] rows of it are at cursor i."""
     piece = max(CHUNK_ROWS // len(cursors), 1)
-    held: list[tuple[Int64s, Floats]] = [cursor.take(0) for cursor in cursors]
+    held: list[tuple[Int64s, npt.NDArray[Any]]] = [cursor.take(0) for cursor in cursors]
     while any(remaining) or any(len(times) for times, _ in held):
         for i, cursor in enumerate(cursors):
             if len(held[i][0]) == 0 and remaining[i]:
@@ -159,7 +153,7 @@ def interleave(series: int, parts: Sequence[tuple[Int64s, Rows]]) -> Rows:
     for which, rows in parts:
         counts[which] += rows.counts
     total = int(counts.sum())
-    times, values = np.empty(total, np.int64), np.empty(total, np.float64)
+    times, values = np.empty(total, np.int64), np.empty(total, parts[0][1].values.dtype)
     free = starts_of(counts)
     for which, rows in parts:
         to = ranges(free[which], rows.counts)

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
-from streamgauge.model.source import Meter
+from streamgauge.model.source import AggregateKind, Meter
 from streamgauge.store import arrow, names
+from streamgauge.store.aggregates import AGGREGATE_ROW
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.failpoints import hit
@@ -34,12 +36,13 @@ def read_meta(directory: Path) -> BlockMeta:
     Sizes and footers of both files are checked.
     """
     checksums = _read_checksums(directory)
-    samples, series = names.samples_file(directory), names.series_file(directory)
-    _verify_tail(samples, checksums.samples_size, int(checksums.byte_ends[-1]), checksums.samples_footer)
+    series = names.series_file(directory)
     _verify_tail(series, checksums.series.size, checksums.series.footer_start, checksums.series.footer)
     with reading(series):
-        footer = pq.read_metadata(series)
-        return _meta(directory, footer, checksums)
+        meta = _meta(directory, pq.read_metadata(series), checksums)
+    rows = names.rows_file(directory, meta.resolution)
+    _verify_tail(rows, checksums.samples_size, int(checksums.byte_ends[-1]), checksums.samples_footer)
+    return meta
 
 
 def _read_checksums(directory: Path) -> Checksums:
@@ -87,7 +90,8 @@ class LocalBlockReader:
         self._max_times: Int64s = table.column(4).cast(pa.int64()).to_numpy()
         self._by_id = np.argsort(self._ids, kind="stable").astype(np.int32)
         self._sorted_ids = self._ids[self._by_id]
-        self.samples = SamplesFile(names.samples_file(directory), checksums)
+        resolution = self.meta.resolution
+        self.samples = SamplesFile(names.rows_file(directory, resolution), checksums, resolution)
 
     def __enter__(self) -> LocalBlockReader:
         return self
@@ -111,11 +115,13 @@ class LocalBlockReader:
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         return self._min_times, self._max_times
 
-    def read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
+    def read(
+        self, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind = AggregateKind.LAST
+    ) -> Part:
         chosen, series = self._find(ids, start, end)
         first, rows = self.first_rows[series], self.rows[series]
         inside = (self._min_times[series] >= start) & (self._max_times[series] <= end)
-        pieces = self._pieces(first, rows, inside, start, end, meter)
+        pieces = self._pieces(first, rows, inside, start, end, meter, aggregate)
         counts, held = np.zeros(len(ids), np.int64), 0
         if not inside.all():  # how many rows are in range is known when they are decoded
             decoded = []
@@ -140,6 +146,16 @@ class LocalBlockReader:
     def cursor(self) -> RowCursor:
         """Reads all rows from first to last."""
         return RowCursor(self.samples)
+
+    def last_numbers(self) -> Floats:
+        """Of a block of aggregates: the latest number of each series, in the block's order, NaN where it has none."""
+        found = np.full(len(self._ids), np.nan)
+        ends = self.first_rows + self.rows
+        for group in range(len(self.samples.row_ends)):
+            _, values = self.samples.decode(group, group + 1, AggregateKind.LAST_NUMBER)
+            rows = np.flatnonzero(~np.isnan(values))
+            found[np.searchsorted(ends, rows + self.samples.row_starts[group], "right")] = values[rows]
+        return found
 
     @property
     def held_bytes(self) -> int:
@@ -178,7 +194,14 @@ class LocalBlockReader:
         return chosen[order], series[order]
 
     def _pieces(
-        self, first: Int64s, rows: Int64s, inside: Bools, start: int, end: int, meter: Meter
+        self,
+        first: Int64s,
+        rows: Int64s,
+        inside: Bools,
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind,
     ) -> Iterator[_Piece]:
         """The rows of chosen series that are in the time range. `inside` marks series that are so altogether.
 
@@ -187,7 +210,7 @@ class LocalBlockReader:
         for group, stop in self._runs_of_groups(first, rows):
             begin, finish = int(self.samples.row_starts[group]), int(self.samples.row_ends[stop - 1])
             meter.charge(0, (finish - begin) * SAMPLE_BYTES)
-            columns = self.samples.decode(group, stop)
+            columns = self.samples.decode(group, stop, aggregate)
             series = slice(
                 int(np.searchsorted(first + rows, begin, "right")), int(np.searchsorted(first, finish, "left"))
             )
@@ -266,9 +289,9 @@ class RowCursor:
         self._samples = samples
         self._next_group = 0
         self._times = np.empty(0, np.int64)
-        self._values = np.empty(0, np.float64)
+        self._values: npt.NDArray[Any] = np.empty(0, AGGREGATE_ROW if samples.of_aggregates else np.float64)
 
-    def take(self, rows: int) -> tuple[Int64s, Floats]:
+    def take(self, rows: int) -> tuple[Int64s, npt.NDArray[Any]]:
         """The next `rows` rows; fewer only at the end."""
         groups = len(self._samples.row_ends)
         while len(self._times) < rows and self._next_group < groups:

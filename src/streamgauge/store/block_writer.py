@@ -4,18 +4,20 @@ them are held."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store import arrow, fs, names
+from streamgauge.store.aggregates import AGGREGATE_ROW, AGGREGATES_SCHEMA, AGGREGATES_SETTINGS, to_table
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -176,16 +178,18 @@ class BlockWriter:
         self._series_group_bytes = series_group_bytes
         self._meta = meta
         self._encoding = encoding
-        self._samples = ParquetOutput(names.samples_file(directory), SAMPLES_SCHEMA, _samples_settings(encoding))
-        self._pending = _PendingRows()
+        self._samples = _samples_output(names.rows_file(directory, meta.resolution), meta, encoding)
+        self._pending = _PendingRows(to_table if meta.resolution else _row_group, _dtype(meta))
         self._series = _SeriesColumns()
         self._row_ends: list[int] = []
         self._byte_ends: list[int] = []
         self._checksums: list[int] = []
         self.finished = False
 
-    def append(self, ids: UInt32s, counts: Int64s, times: Int64s, values: Floats) -> None:
-        """Rows of the series `ids`: counts[i] > 0 of ids[i]. The first may go on with the last series before."""
+    def append(self, ids: UInt32s, counts: Int64s, times: Int64s, values: npt.NDArray[Any]) -> None:
+        """Rows of the series `ids`: counts[i] > 0 of ids[i]. The first may go on with the last series before.
+
+        Values are Floats, or AggregateRows where the block's meta has a resolution."""
         if len(ids) == 0:
             return
         self._series.add(ids, counts, times)
@@ -265,16 +269,29 @@ def _series_groups(sizes: Int64s, limit: int) -> Iterator[slice]:
         start = stop
 
 
+def _dtype(meta: BlockMeta) -> np.dtype[Any]:
+    return AGGREGATE_ROW if meta.resolution else np.dtype(np.float64)
+
+
+def _samples_output(path: Path, meta: BlockMeta, encoding: Encoding) -> ParquetOutput:
+    if meta.resolution:
+        return ParquetOutput(path, AGGREGATES_SCHEMA, AGGREGATES_SETTINGS)
+    return ParquetOutput(path, SAMPLES_SCHEMA, _samples_settings(encoding))
+
+
 class _PendingRows:
     """Rows that wait until they fill a row group: fewer than MAX_ROW_GROUP between two appends."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, row_group: Callable[[UInt32s, Int64s, npt.NDArray[Any]], pa.Table], dtype: np.dtype[Any]
+    ) -> None:
+        self._row_group = row_group
         self._ids = np.empty(0, np.uint32)
         self._counts = np.empty(0, np.int64)
         self._times = np.empty(0, np.int64)
-        self._values = np.empty(0, np.float64)
+        self._values: npt.NDArray[Any] = np.empty(0, dtype)
 
-    def add(self, ids: UInt32s, counts: Int64s, times: Int64s, values: Floats) -> None:
+    def add(self, ids: UInt32s, counts: Int64s, times: Int64s, values: npt.NDArray[Any]) -> None:
         self._ids = np.concatenate((self._ids, ids))
         self._counts = np.concatenate((self._counts, counts))
         self._times = np.concatenate((self._times, times))
@@ -288,7 +305,7 @@ class _PendingRows:
         while len(series_ids) - start >= least:
             stop = _group_end(ends, start, len(series_ids))
             rows = slice(start, stop)
-            yield _row_group(series_ids[rows], self._times[rows], self._values[rows])
+            yield self._row_group(series_ids[rows], self._times[rows], self._values[rows])
             start = stop
         first = int(np.searchsorted(ends, start, "right"))
         self._counts = np.diff(ends[first:], prepend=start)

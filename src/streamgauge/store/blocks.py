@@ -113,7 +113,7 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
     A compaction that was interrupted leaves parents beside their output. Where the output is whole the parents go,
     otherwise the output does. Several outputs share their parent only where a late block was split by days, and are
     whole when they have as many samples as it. What a deletion was carried out in is one output, and lists a tombstone
-    that its parent does not.
+    that its parent does not; a block of aggregates is one, too.
     """
     by_id = {meta.id: meta for meta in found}
     outputs: defaultdict[tuple[str, ...], list[BlockMeta]] = defaultdict(list)
@@ -133,4 +133,5 @@ def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[Block
 def _is_part(children: Sequence[BlockMeta], parent: BlockMeta) -> bool:
     """Whether a split of a block was interrupted."""
     cleaned = any(set(child.tombstones) - set(parent.tombstones) for child in children)
-    return not cleaned and sum(child.samples for child in children) < parent.samples
+    thinner = any(child.resolution for child in children)
+    return not cleaned and not thinner and sum(child.samples for child in children) < parent.samples

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.clean import samples_left
 from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
 from streamgauge.store.ranges import starts_of
+from streamgauge.store.resolutions import end_of, raw, thinned, thinned_through
 from streamgauge.store.tombstones import applying, series_of
 
 
@@ -45,12 +47,23 @@ def _check_meta(meta: BlockMeta) -> Iterator[str]:
             yield "it spans several days and is not late"
     elif meta.window % DAY_MS:
         yield f"its window {meta.window} is not the start of a day"
+    elif meta.resolution:
+        yield from _check_aggregates(meta)
     elif not meta.window <= meta.min_time <= meta.max_time < meta.window + DAY_MS:
         yield f"its times {meta.min_time} to {meta.max_time} are not all in its window {meta.window}"
     if (meta.level == 0) != (not meta.parents):
         yield f"it has level {meta.level} and {len(meta.parents)} parents"
     if list(meta.tombstones) != sorted(set(meta.tombstones)) or any(number < 1 for number in meta.tombstones):
         yield f"the deletions that it lists, {meta.tombstones}, do not ascend from 1"
+
+
+def _check_aggregates(meta: BlockMeta) -> Iterator[str]:
+    if meta.resolution < 0 or DAY_MS % meta.resolution:
+        yield f"its resolution {meta.resolution} does not divide a day"
+    if meta.late or meta.level == 0:
+        yield "it has aggregates, and is late or from a flush"
+    if meta.min_time < meta.window:  # what was before the first that is left may have been deleted
+        yield f"its first time {meta.min_time} is before its window {meta.window}"
 
 
 def _check_series(reader: LocalBlockReader) -> Iterator[str]:
@@ -98,6 +111,8 @@ def _check_rows(reader: LocalBlockReader) -> Iterator[str]:
             yield f"a series' first or last time in row group {group} is not what the series file says"
             return
         before = times[-1]
+        if reader.meta.resolution and ((times + 1) % reader.meta.resolution).any():
+            yield f"row group {group} has aggregates that do not end where one of {reader.meta.resolution} ms does"
 
 
 def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBlockReader]) -> list[str]:
@@ -106,6 +121,7 @@ def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBl
     problems = []
     if len({meta.id for meta in metas}) != len(metas):
         problems.append("a block is listed more than once")
+    problems += _check_days(metas)
     normal: defaultdict[int, list[BlockMeta]] = defaultdict(list)
     for meta in metas:
         if not meta.late:
@@ -121,6 +137,18 @@ def check_blocks(metas: Sequence[BlockMeta], open_block: Callable[[str], LocalBl
             if _share_commits(a, b) and _share_days(a, b)
         ]
     return problems
+
+
+def _check_days(metas: Sequence[BlockMeta]) -> Iterator[str]:
+    """A day that is in a block of aggregates is in no other block, nor is a day before it in one of samples."""
+    blocks = thinned(metas)
+    for a, b in pairwise(blocks):
+        if b.window < end_of(a):
+            yield f"blocks {a.id} and {b.id} have aggregates of the same day"
+    through = thinned_through(metas)
+    for meta in raw(metas):
+        if meta.min_time < through:
+            yield f"block {meta.id} has samples before {through}, up to where there are only aggregates"
 
 
 def _share_commits(a: BlockMeta, b: BlockMeta) -> bool:

@@ -12,13 +12,13 @@ import pyarrow as pa
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
 from streamgauge.store.block_format import new_block_id
-from streamgauge.store.block_merge import MergedSeries, Rows, merge_rows, merge_series
+from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.compact import best_encoding
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import BlockMeta, Tombstone
+from streamgauge.store.ports import BlockMeta, Rows, Tombstone
 from streamgauge.store.tombstones import contains, counts_of, kept
 
 

@@ -23,13 +23,14 @@ import pyarrow as pa
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
 from streamgauge.store.block_format import new_block_id
-from streamgauge.store.block_merge import MergedSeries, Rows, merge_rows, merge_series, sample_rows
+from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series, sample_rows
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import BlockWriter, Encoding, EncodingTrial
+from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding, EncodingTrial
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.ports import DAY_MS, BlockMeta, Rows
 from streamgauge.store.ranges import starts_of
+from streamgauge.store.resolutions import raw
 
 MIN_INPUTS = 4
 MAX_INPUTS = 16
@@ -56,6 +57,11 @@ class CompactionPlan:
     lasting: bool = False  # what comes out is a day that has ended, in one block: worth compressing well
 
     @property
+    def reads(self) -> tuple[BlockMeta, ...]:
+        """Every block that it takes something from."""
+        return self.inputs
+
+    @property
     def samples(self) -> int:
         return sum(meta.samples for meta in self.inputs)
 
@@ -79,6 +85,7 @@ def plan_compaction(metas: Sequence[BlockMeta], now: int, idle: bool = False) ->
     Blocks are merged when each row thereby comes into a block at least twice the size: a row is rewritten about
     log2(samples of a day / samples of a flush) times.
     """
+    metas = raw(metas)
     newest_commit = max((meta.last_commit for meta in metas), default=0)
     plans: list[CompactionPlan] = []
     wide = _wide(metas)
@@ -94,18 +101,19 @@ def plan_compaction(metas: Sequence[BlockMeta], now: int, idle: bool = False) ->
         if _touched(blocks, wide):
             continue
         if _is_heavy(late, normal) or (settled and _is_scattered(blocks)):
-            plans.append(_towards_one(blocks, lasting=settled))
+            plans.append(towards_one(blocks, lasting=settled))
     return min(plans, key=lambda plan: plan.samples, default=None)
 
 
 def full_plan(metas: Sequence[BlockMeta]) -> CompactionPlan | None:
     """The next step towards one compacted block a day. To be asked again after each step, until it is None."""
+    metas = raw(metas)
     wide = _wide(metas)
     if wide:
         return _plan_wide(metas, wide, quiet=True)[0]
     for blocks in _by_window(metas).values():
         if len(blocks) > 1 or blocks[0].late or blocks[0].level == 0:
-            return _towards_one(blocks, lasting=True)
+            return towards_one(blocks, lasting=True)
     return None
 
 
@@ -119,8 +127,8 @@ def _plan_wide(metas: Sequence[BlockMeta], wide: list[BlockMeta], quiet: bool) -
     return []
 
 
-def _towards_one(blocks: list[BlockMeta], lasting: bool) -> CompactionPlan:
-    """Merge all blocks of a day, or, if they are too many, some, as a step towards that."""
+def towards_one(blocks: list[BlockMeta], lasting: bool) -> CompactionPlan:
+    """Merge all blocks of a day, in order of commit, or, if they are too many, some, as a step towards that."""
     if len(blocks) <= MAX_INPUTS:
         return CompactionPlan((*_normal(blocks), *_late(blocks)), late=False, lasting=lasting)
     normal, late = _normal(blocks), _late(blocks)
@@ -235,6 +243,8 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
 
 def best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
     """The encodings that make rows of the blocks smallest; at higher levels where what is written will last."""
+    if readers[0].meta.resolution:
+        return FLUSH_ENCODING  # that of aggregates is not tried
     trial = EncodingTrial()
     for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
         trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)

@@ -53,7 +53,9 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
     try:
         fs.make_dir(draft)
         for meta in state.blocks:
-            _take_block(names.block_dir(data, meta.id), names.block_dir(draft, meta.id))
+            _take_block(
+                names.block_dir(data, meta.id), names.block_dir(draft, meta.id), names.block_files(meta.resolution)
+            )
             hit("snapshot.after_block")
         SqliteCatalog.create(draft, state).close()
         fs.make_dir(final.parent)
@@ -67,10 +69,10 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
         raise
 
 
-def _take_block(block: Path, target: Path) -> None:
+def _take_block(block: Path, target: Path, files: Sequence[str]) -> None:
     fs.make_dir(target)
     try:
-        for name in names.BLOCK_FILES:
+        for name in files:
             if not fs.link(block / name, target / name):
                 fs.copy_durably(block / name, target / name)
     except FileNotFoundError as error:

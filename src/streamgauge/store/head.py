@@ -120,6 +120,12 @@ class Head:
     def last_commit(self) -> int:
         return self._last_commit
 
+    def rows_reaching_before(self, time: int) -> int:
+        """How many of the oldest rows there are up to the last segment that has a sample older than `time` (ms)."""
+        runs = self._all_runs()
+        reach = max((number for number, run in enumerate(runs, 1) if run.min_time < time), default=0)
+        return sum(run.rows for run in runs[:reach])
+
     def sealed_through(self) -> int:
         """The last commit such that it and all before it are in sealed segments, or have no samples."""
         return self._active.run.first_commit - 1 if self._active else self._last_commit
@@ -166,6 +172,11 @@ class Head:
         if self._active is not None:
             self._spares.append(self._memory.create(UNSORTED_BYTES))
             self.seal()
+
+    def seal_before(self, time: int) -> None:
+        """`seal_between` if the segment that is written to has a sample older than `time` (ms)."""
+        if self._active is not None and self._active.run.min_time < time:
+            self.seal_between()
 
     def snapshot(self) -> HeadSnapshot:
         self.settle()

@@ -16,6 +16,7 @@ from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.clean import Cleaned, perform_clean
 from streamgauge.store.columns import IndexSnapshot
 from streamgauge.store.compact import CompactionPlan, perform_compaction
+from streamgauge.store.downsample import ThinningPlan
 from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.head_view import head_series, rows_of
 from streamgauge.store.id_set import IdSet
@@ -24,6 +25,7 @@ from streamgauge.store.patience import Patience
 from streamgauge.store.ports import FIRST_TIME, LAST_TIME, BlockMeta, Tombstone, no_ids
 from streamgauge.store.runs import Run
 from streamgauge.store.snapshot import StoreSnapshot
+from streamgauge.store.thinning import perform_thinning
 from streamgauge.store.tombstones import applying, last_meant, would_lose
 from streamgauge.store.watermarks import Watermarks
 
@@ -66,6 +68,11 @@ def run_flush(order: FlushOrder) -> FlushResult:
 def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
     """Write the blocks of a compaction. They count for nothing until the catalog names them."""
     return perform_compaction(plan, LocalBlocks(data))
+
+
+def run_thinning(data: Path, plan: ThinningPlan) -> BlockMeta:
+    """Write a block of aggregates. It counts for nothing until the catalog names it."""
+    return perform_thinning(plan, LocalBlocks(data))
 
 
 @dataclass(frozen=True, slots=True)

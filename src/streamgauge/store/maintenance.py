@@ -22,6 +22,7 @@ from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.deletion import Deleted, Deletions
+from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
 from streamgauge.store.failpoints import hit
 from streamgauge.store.folder_snapshot import without_log
 from streamgauge.store.head import FlushInput
@@ -33,10 +34,12 @@ from streamgauge.store.jobs import (
     find_damage,
     run_compaction,
     run_flush,
+    run_thinning,
     series_without_data,
 )
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
+from streamgauge.store.resolutions import raw
 from streamgauge.store.retention import RetentionRule, beyond_size, expired
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
@@ -63,6 +66,8 @@ class Counts:
     flush_failures: int = 0
     compactions: int = 0
     compaction_failures: int = 0
+    expiry_failures: int = 0
+    days_thinned: int = 0
     blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
 
 
@@ -238,10 +243,11 @@ class Maintenance:
     async def _compact_and_expire(self) -> None:
         flushes = 0
         while True:
-            await self._try(self.expire)
-            for step in (self.clean, self.compact):
-                while await self._try(step):
-                    pass
+            worked = True
+            while worked:
+                worked = False
+                for step in (self.expire, self.clean, self.compact):
+                    worked = await self._try(step) or worked
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
@@ -252,7 +258,10 @@ class Maintenance:
         try:
             return await step()
         except Exception as error:
-            self.counts.compaction_failures += 1
+            if step == self.expire:
+                self.counts.expiry_failures += 1
+            else:
+                self.counts.compaction_failures += 1
             _reported(error, f"{step.__name__} failed and will be tried again; nothing is lost")
             return False
 
@@ -268,9 +277,9 @@ class Maintenance:
                 return False
             return self._is_clean(plan) and await self._perform(plan)
 
-    def _is_clean(self, plan: CompactionPlan) -> bool:
+    def _is_clean(self, plan: CompactionPlan | ThinningPlan) -> bool:
         """Whether no deletion waits for one of the plan's blocks, also one that came since it was made."""
-        return not any(self.deletions.waits_for(meta) for meta in plan.inputs)
+        return not any(self.deletions.waits_for(meta) for meta in plan.reads)
 
     async def _perform(self, plan: CompactionPlan) -> bool:
         """Carry a plan out. False when nothing came of it."""
@@ -351,22 +360,81 @@ class Maintenance:
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
 
     async def expire(self) -> bool:
-        """Drop the blocks that are wholly past retention, by age or by size, and then the series that have no data any
-        more. False when there were no such blocks."""
+        """One step with what is past retention, by age or by size: drop it, or put aggregates in its place; and then
+        prune the series that have no data any more. False when there was nothing to do."""
         settings, now = self._store.settings, self._clock.now_ms()
         trusted = self._clock_is_trusted(now)
         await self._changes.settle()
-        dropped = False
+        done = False
         if trusted:
-            dropped = await self._drop(expired(self._store.state.blocks, now, settings.retention), "age")
+            done = await self._expire_by_age(now)
             await self._expire_by_rules(now)
         if settings.retention_bytes:  # of which no clock has a say
             in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
             beyond = beyond_size(self._store.state.blocks, settings.retention_bytes - in_log)
-            dropped = await self._drop(beyond, "size") or dropped
+            done = await self._drop(beyond, "size") or done
         if self._may_prune:
             await self._prune_series()
-        return dropped
+        return done
+
+    async def _expire_by_age(self, now: int) -> bool:
+        settings = self._store.settings
+        if settings.tiers and not await self._write_before(expired_days_end(now, settings.retention)):
+            return False
+        async with self._rewriting:
+            step = next_step(self._store.state.blocks, now, settings.retention, settings.tiers)
+            return step is not None and await self._take(step)
+
+    async def _write_before(self, time: int) -> bool:
+        """Close the days before `time`, and write what memory holds of them. False when that has to wait."""
+        store = self._store
+        store.close_before(time)
+        if store.queued_before(time):
+            return False
+        store.head.seal_before(time)
+        while rows := store.head.rows_reaching_before(time):
+            if not await self.flush(rows):
+                return False
+        return True
+
+    async def _take(self, step: Step) -> bool:
+        if isinstance(step, Dropping):
+            return await self._drop(step.gone, "age")
+        if isinstance(step, CompactionPlan):
+            return self._is_clean(step) and await self._perform(step)
+        return self._is_clean(step) and await self._thin(step)
+
+    async def _thin(self, plan: ThinningPlan) -> bool:
+        """Put a block of aggregates in the place of others. False when nothing came of it."""
+        await self._changes.removals()
+        if self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
+            return False  # as in `compact`: a query keeps one of them
+        parents, read = [meta.id for meta in plan.inputs], [meta.id for meta in plan.reads]
+        release = self._store.leases.acquire(read)
+        try:
+            written = await self._compacter.run(run_thinning, self._store.data, plan)
+        except Corrupt as error:
+            LOG.error("downsampling met damaged data: %s", error.message)
+            return await self.look_for_damage(error.message) > 0
+        except StorageError:
+            await self._remove_written(plan.first_commit, plan.last_commit)
+            raise
+        finally:
+            release()
+        change = CatalogChange(add=[written], remove=parents)
+
+        def apply() -> None:
+            hit("thin.before_catalog")
+            self._catalog.apply(change)
+            hit("thin.after_catalog")
+
+        def visible() -> None:
+            self._store.swap([written], parents)
+            self.counts.days_thinned += plan.inputs[0].resolution == 0
+            self._changes.dispose(parents, lambda: hit("thin.after_remove"))
+
+        still = partial(self._is_clean, plan)
+        return await self._changes.make(Change(apply, visible, [written], read, still))
 
     async def _expire_by_rules(self, now: int) -> None:
         """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at
@@ -382,10 +450,10 @@ class Maintenance:
             kept_from[(*before, rule)] = first_day
         self._kept_from = kept_from
 
-    async def _drop(self, metas: list[BlockMeta], reason: str) -> bool:
+    async def _drop(self, metas: Sequence[BlockMeta], reason: str) -> bool:
         return bool(metas) and await self._changes.make(self._dropped(metas, reason))
 
-    def _dropped(self, metas: list[BlockMeta], reason: str) -> Change:
+    def _dropped(self, metas: Sequence[BlockMeta], reason: str) -> Change:
         gone = [meta.id for meta in metas]
         # Should a kill leave their files, the next start knows by the time that nobody misses them.
         change = CatalogChange(remove=gone, dropped_before=max(meta.max_time for meta in metas) + 1)
@@ -405,7 +473,7 @@ class Maintenance:
 
     def _all_expired(self) -> bool:
         """Whether retention would drop every block at once, as after a start with a wrong date."""
-        blocks, now = self._store.state.blocks, self._clock.now_ms()
+        blocks, now = raw(self._store.state.blocks), self._clock.now_ms()
         gone = expired(blocks, now, self._store.settings.retention)
         if not gone or len(gone) < len(blocks):
             return False

@@ -17,9 +17,9 @@ BACKUP_MARKER = "backup.json"
 """In a folder that holds backups, and in no data folder."""
 
 SAMPLES = "samples.parquet"
+AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
-BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -73,6 +73,26 @@ def block_dir(data: Path, block_id: str) -> Path:
 
 def samples_file(block: Path) -> Path:
     return block / SAMPLES
+
+
+def aggregates_file(block: Path) -> Path:
+    """What takes the place of the samples in a block of aggregates: other columns, which a tool that reads the samples
+    of all blocks would stumble over."""
+    return block / AGGREGATES
+
+
+def rows_name(resolution: int) -> str:
+    """The file of rows of a block with this resolution."""
+    return AGGREGATES if resolution else SAMPLES
+
+
+def rows_file(block: Path, resolution: int) -> Path:
+    return block / rows_name(resolution)
+
+
+def block_files(resolution: int) -> tuple[str, str, str]:
+    """Every file of a block with this resolution."""
+    return rows_name(resolution), SERIES, CHECKSUMS
 
 
 def series_file(block: Path) -> Path:

@@ -23,6 +23,7 @@ from streamgauge.store.log import SegmentLog
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import BlockMeta, CatalogState, Damage
 from streamgauge.store.recovery import recover, replay_samples
+from streamgauge.store.resolutions import thinned_through
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.store import StoreSettings
@@ -54,8 +55,8 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     try:
         left_out = index.restore(recovered.series.ids, recovered.series.keys)
         log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
-        last = recovered.state.flushed_through
-        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, recovered.damage):
+        last, closed = recovered.state.flushed_through, thinned_through(recovered.state.blocks)
+        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, closed, recovered.damage):
             head.append(commit, batch)
             last = commit
         blocks, tombstones = by_priority(recovered.state.blocks), recovered.state.tombstones

@@ -71,7 +71,8 @@ async def open_store(
         state = _state(recovered)
         store = Store(data, settings, clock, leases, index, head, log, state)
         maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
-        rows = replay_samples(log, state.flushed_through, recovered.series, left_out, state.damage)
+        after, closed = state.flushed_through, store.closed_through
+        rows = replay_samples(log, after, recovered.series, left_out, closed, state.damage)
         await _replay(store, rows, maintenance, progress)
         store.committer.start(max(log.last_commit, state.commit) + 1)
         for damage in state.damage:

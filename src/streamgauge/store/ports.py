@@ -9,13 +9,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
-from streamgauge.model.source import Meter
+from streamgauge.model.source import AggregateKind, Meter
 
 FIRST_TIME = int(np.iinfo(np.int64).min)
 LAST_TIME = int(np.iinfo(np.int64).max)
@@ -91,6 +92,9 @@ class BlockMeta:
 
     Blocks that are not `late` are disjoint in (series, time) from each other. A row of a late block wins over the same
     (series, time) of a block that is not; among late ones the higher `last_commit` wins.
+
+    With a `resolution` the block holds aggregates, of one or more whole days, and no other block any of these days:
+    its window is the start of the first.
     """
 
     id: str
@@ -121,6 +125,15 @@ class SortedRows:
     counts: Int64s
     times: Int64s
     values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in a block's order: counts[i] of the i-th series."""
+
+    counts: Int64s
+    times: Int64s
+    values: npt.NDArray[Any]  # Floats, or aggregates.AggregateRows
 
 
 SAMPLE_BYTES = 16
@@ -161,8 +174,12 @@ class BlockReader(Protocol):
     def time_bounds(self) -> tuple[Int64s, Int64s]:
         """First and last time of each series, in the block's order."""
 
-    def read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
-        """Samples of the series `ids` (ascending) with start <= time <= end. The part stays charged to the meter."""
+    def read(
+        self, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind = AggregateKind.LAST
+    ) -> Part:
+        """Samples of the series `ids` (ascending) with start <= time <= end. The part stays charged to the meter.
+
+        aggregate: which, where the block holds aggregates."""
 
     def close(self) -> None: ...
 

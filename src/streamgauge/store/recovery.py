@@ -105,12 +105,13 @@ def recover(data: Path, writable: bool = True, patience: Patience | None = None)
 
 
 def replay_samples(
-    log: SegmentLog, after: int, series: Series, left_out: UInt32s, damage: list[Damage]
+    log: SegmentLog, after: int, series: Series, left_out: UInt32s, closed: int, damage: list[Damage]
 ) -> Iterator[tuple[int, SampleBatch, int]]:
     """Commits that blocks do not hold yet, in order: number, rows, and how many rows it had. Reads the log to its end.
 
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
-    series `left_out`, whose key has another id by now: they are past their retention.
+    series `left_out`, whose key has another id by now: they are past their retention. So are samples older than
+    `closed` (ms), which are in aggregates already: the log still has some where the catalog was lost.
     """
     defined, usable = IdSet(), IdSet()
     defined.add(series.ids)
@@ -126,7 +127,7 @@ def replay_samples(
             damage.append(_unreadable(record, error))
             continue
         lost += int(np.count_nonzero(~defined.contains(batch.series)))
-        yield record.commit, _only(batch, usable.contains(batch.series)), len(batch)
+        yield record.commit, _only(batch, usable.contains(batch.series) & (batch.times >= closed)), len(batch)
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))

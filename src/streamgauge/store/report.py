@@ -31,6 +31,7 @@ def report(
                 "bytes": meta.bytes,
                 "level": meta.level,
                 "late": meta.late,
+                "resolution": meta.resolution,
             }
             for meta in sorted(blocks, key=lambda meta: (meta.min_time, meta.id))
         ],

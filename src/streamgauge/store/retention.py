@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from streamgauge.model.source import Matcher
 from streamgauge.store.ports import LAST_TIME, BlockMeta
+from streamgauge.store.resolutions import raw
 from streamgauge.store.snapshot import by_priority
 
 
@@ -20,8 +21,8 @@ class RetentionRule:
 
 
 def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockMeta]:
-    """Blocks all of whose samples are older than `retention` ms before `now` (ms). 0 keeps everything for ever."""
-    return older(metas, now - retention) if retention else []
+    """Blocks of samples, all of which are older than `retention` ms before `now` (ms). 0 keeps everything for ever."""
+    return older(raw(metas), now - retention) if retention else []
 
 
 def beyond_size(metas: Sequence[BlockMeta], limit: int) -> list[BlockMeta]:

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from streamgauge.errors import Corrupt, Unreadable
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.model.source import AggregateKind
+from streamgauge.store.aggregates import columns_of, values_of
 from streamgauge.store.block_format import Checksums
 from streamgauge.store.decimals import from_stored
 from streamgauge.store.disk_errors import storage_error
@@ -32,7 +34,8 @@ _FILE_IS_TO_BLAME = (None, errno.EIO, errno.ENOENT)
 class SamplesFile:
     """An open samples.parquet. One thread uses it at a time; decoding itself may use Arrow's."""
 
-    def __init__(self, path: Path, checksums: Checksums) -> None:
+    def __init__(self, path: Path, checksums: Checksums, resolution: int = 0) -> None:
+        self.of_aggregates = resolution > 0
         self.row_ends = checksums.row_ends
         self.row_starts = np.concatenate((np.zeros(1, np.int64), self.row_ends[:-1]))
         self._byte_ends = checksums.byte_ends
@@ -52,23 +55,27 @@ class SamplesFile:
         groups: Int64s = np.searchsorted(self.row_ends, rows, "right")
         return groups
 
-    def decode(self, first: int, stop: int) -> tuple[Int64s, Floats]:
-        """Times and values of the row groups first <= group < stop, as read-only arrays. Raises Corrupt."""
+    def decode(self, first: int, stop: int, aggregate: AggregateKind | None = None) -> tuple[Int64s, npt.NDArray[Any]]:
+        """Times and values of the row groups first <= group < stop, as read-only arrays. Raises Corrupt.
+
+        Where rows are aggregates, the values are one of them, or, without a choice, all: as AggregateRows.
+        """
         with reading(self._path):
             hit("fs.read")
             parquet = self._open()
             self._verify(first, stop)
             table = parquet.read_row_groups(
                 list(range(first, stop)),
-                columns=["time", *self._value_columns(parquet.metadata, first, stop)],
+                columns=["time", *self._columns(parquet.metadata, first, stop, aggregate)],
                 use_threads=stop - first >= _THREADS_FROM,
             )
             expected = int(self.row_ends[stop - 1] - self.row_starts[first])
             if table.num_rows != expected:
                 raise ValueError(f"it has {table.num_rows} rows in row groups {first} to {stop}, not {expected}")
-            return _numpy(table.column("time"), pa.int64()), _values(table)
+            values = values_of(table, aggregate) if self.of_aggregates else _values(table)
+            return _numpy(table.column("time"), pa.int64()), values
 
-    def rows(self, start: int, stop: int) -> tuple[Int64s, Floats]:
+    def rows(self, start: int, stop: int) -> tuple[Int64s, npt.NDArray[Any]]:
         """Times and values of the rows start <= row < stop; at least one. Raises Corrupt."""
         first, last = self.groups_of(np.array([start, stop - 1])).tolist()
         times, values = self.decode(first, last + 1)
@@ -95,6 +102,9 @@ class SamplesFile:
                 raise ValueError("its footer is damaged")
             self._parquet = pq.ParquetFile(self._file)
         return self._parquet
+
+    def _columns(self, metadata: pq.FileMetaData, first: int, stop: int, aggregate: AggregateKind | None) -> list[str]:
+        return columns_of(aggregate) if self.of_aggregates else self._value_columns(metadata, first, stop)
 
     def _value_columns(self, metadata: pq.FileMetaData, first: int, stop: int) -> list[str]:
         """Those of the columns that make up values that have any in these row groups."""

@@ -8,9 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from streamgauge.model.arrays import Int64s, UInt32s
+from streamgauge.model.arrays import Floats, Int64s, UInt32s, stale_mask
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Lifetimes, Matcher, Meter, Samples, Selection, Source, empty_selection
+from streamgauge.model.source import (
+    AggregateKind,
+    Horizon,
+    Lifetimes,
+    Matcher,
+    Meter,
+    Samples,
+    Selection,
+    Source,
+    empty_selection,
+)
+from streamgauge.store.aggregates import sample_increases
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
@@ -19,7 +30,8 @@ from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.lifetimes import BYTES_PER_ROW, BYTES_PER_SERIES, Bounds
 from streamgauge.store.merge import merge
-from streamgauge.store.ports import BlockMeta, Part, Tombstone
+from streamgauge.store.ports import SAMPLE_BYTES, BlockMeta, Part, Tombstone, part_bytes
+from streamgauge.store.resolutions import end_of, raw, thinned
 from streamgauge.store.runs import HeadSnapshot
 from streamgauge.store.tombstones import applying, undeleted, undeleted_bounds, without
 
@@ -70,36 +82,84 @@ def by_priority(metas: Sequence[BlockMeta]) -> tuple[BlockMeta, ...]:
     return tuple(sorted(metas, key=lambda meta: (meta.late, meta.last_commit, meta.first_commit)))
 
 
+def _overlapping(metas: Sequence[BlockMeta], start: int, end: int) -> list[BlockMeta]:
+    return [meta for meta in metas if meta.min_time <= end and meta.max_time >= start]
+
+
 class StoreSource:
     """Implements model.source.Source."""
 
     def __init__(self, snapshot: StoreSnapshot, cache: StoreCache) -> None:
         self._snapshot = snapshot
+        self._thinned = thinned(snapshot.blocks)
+        self._raw = raw(snapshot.blocks)
         self._blocks = cache.blocks
         self._view: IndexView = cache.views.open(snapshot.index)
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        """Where the resolution of neighbouring blocks of aggregates changes, and where aggregates end."""
+        later = [*self._thinned[1:], None]
+        return [
+            Horizon(end_of(meta), meta.resolution)
+            for meta, after in zip(self._thinned, later, strict=False)
+            if after is None or after.resolution != meta.resolution
+        ]
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         rows = self._matching([matchers], meter)
         if not len(rows):
             return empty_selection()
-        samples = self._read(self._view.ids(rows), start, end, meter)
+        samples = self._read(self._view.ids(rows), start, end, meter, aggregate)
         filled = np.flatnonzero(np.diff(samples.offsets))
         if len(filled) == len(rows):
             return Selection(self._view.frame(rows, meter=meter), samples)
         offsets = np.concatenate((samples.offsets[:1], samples.offsets[filled + 1]))
         return Selection(self._view.frame(rows[filled], meter=meter), Samples(offsets, samples.times, samples.values))
 
-    def _read(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Samples:
-        blocks = self._overlapping(start, end)
-        parts = [self._read_block(meta, ids, start, end, meter) for meta in blocks]
-        return merge(len(ids), parts + read_head(self._snapshot.head, ids, start, end, meter), meter)
+    def _read(self, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind) -> Samples:
+        aggregates = [
+            self._read_block(meta, ids, start, end, meter, aggregate)
+            for meta in _overlapping(self._thinned, start, end)
+        ]
+        blocks = _overlapping(self._raw, start, end)
+        parts = [self._read_block(meta, ids, start, end, meter, aggregate) for meta in blocks]
+        parts += read_head(self._snapshot.head, ids, start, end, meter)
+        if parts and aggregate in (AggregateKind.COUNT, AggregateKind.INCREASE):
+            samples = merge(len(ids), parts, meter)
+            meter.charge(0, part_bytes(len(ids), len(samples.times)))  # with what is made on the way
+            counts = np.diff(samples.offsets)
+            if aggregate is AggregateKind.COUNT:
+                values = np.where(stale_mask(samples.values), samples.values, 1.0)
+            else:
+                values = sample_increases(samples.values, counts, self._numbers_before(ids, start, end, meter))
+            parts = [Part(counts, samples.times, values)]
+            meter.release(0, SAMPLE_BYTES * len(samples.times))
+        return merge(len(ids), aggregates + parts, meter)
 
-    def _read_block(self, meta: BlockMeta, ids: UInt32s, start: int, end: int, meter: Meter) -> Part:
-        part = self._blocks.reader(meta.id).read(ids, start, end, meter)
+    def _numbers_before(self, ids: UInt32s, start: int, end: int, meter: Meter) -> Floats:
+        """The latest number in the range of each series, in the last block of aggregates; NaN where it has none."""
+        before = np.full(len(ids), np.nan)
+        for meta in _overlapping(self._thinned[-1:], start, end):
+            part = self._read_block(meta, ids, start, end, meter, AggregateKind.LAST_NUMBER)
+            series = np.repeat(np.arange(len(ids)), part.counts)
+            numbers = ~np.isnan(part.values)
+            before[series[numbers]] = part.values[numbers]  # of several the last stays
+            meter.release(len(part.times), part.size)
+        return before
+
+    def _read_block(
+        self, meta: BlockMeta, ids: UInt32s, start: int, end: int, meter: Meter, aggregate: AggregateKind
+    ) -> Part:
+        part = self._blocks.reader(meta.id).read(ids, start, end, meter, aggregate)
         return without(part, ids, applying(self._snapshot.tombstones, meta), meter)
-
-    def _overlapping(self, start: int, end: int) -> list[BlockMeta]:
-        return [meta for meta in self._snapshot.blocks if meta.min_time <= end and meta.max_time >= start]
 
     def series(
         self,
@@ -156,7 +216,7 @@ class StoreSource:
         size = _ROW_BYTES * self._view.rows + _ID_BYTES * sum(run.rows for run in self._snapshot.head.runs)
         meter.charge(0, size)
         present = IdSet()
-        for meta in self._overlapping(start, end):
+        for meta in _overlapping(self._snapshot.blocks, start, end):
             meter.charge(0, 0)  # a block's series may have to be read
             reader = self._blocks.reader(meta.id)
             ids = reader.series_ids()

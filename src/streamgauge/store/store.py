@@ -17,9 +17,10 @@ from streamgauge.store.committer import Commit, Committer, Pending
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, BlockMeta, Damage, Log, Tombstone
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Damage, Log, Tombstone
 from streamgauge.store.pruning import Pruner
 from streamgauge.store.refusals import Refusals
+from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.retention import RetentionRule
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
 from streamgauge.store.watermarks import Watermarks
@@ -45,12 +46,13 @@ MAX_HELP_CHARACTERS = 1024
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts.
-    retention_bytes: of blocks and log, 0 is no limit. head_samples: rows in memory that start a flush. Sizes in
-    bytes."""
+    retention_bytes: of blocks and log, 0 is no limit. tiers: aggregates that are kept of what is past retention,
+    ascending; empty for none. head_samples: rows in memory that start a flush. Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
     rules: tuple[RetentionRule, ...] = ()
     retention_bytes: int = 0
+    tiers: tuple[Tier, ...] = ()
     head_samples: int = 4_000_000
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
@@ -101,6 +103,8 @@ class Store:
         self._queued_rows = 0
         self._broken = False  # a commit is on disk and not in memory
         self._closing = False
+        self._closed_before = FIRST_TIME  # what is older is about to become aggregates
+        self._thinned_through = thinned_through(state.blocks)
         self._room = asyncio.Condition()
         self._bulk_waiting = 0  # who waits in `bulk_room`
         self.pruner = Pruner(index)
@@ -122,11 +126,34 @@ class Store:
 
     def admitted(self) -> tuple[int, int]:
         now = self._clock.now_ms()
-        return self.oldest_kept(now), now + MAX_AHEAD_MS
+        return max(self.oldest_kept(now), self.closed_through), now + MAX_AHEAD_MS
 
-    def keep_for(self, retention: int, rules: tuple[RetentionRule, ...] = (), retention_bytes: int = 0) -> None:
-        """Change the retention: ms, 0 keeps for ever; what is kept shorter; and bytes, 0 is no limit."""
-        self.settings = replace(self.settings, retention=retention, retention_bytes=retention_bytes, rules=rules)
+    @property
+    def closed_through(self) -> int:
+        """Of the days before this time, in ms, only aggregates are kept: they take no more samples, even if they are no
+        longer past retention."""
+        return max(self._closed_before, self._thinned_through)
+
+    def close_before(self, time: int) -> None:
+        """Take no more samples of the days before `time`, in ms. Those that were taken may be on their way."""
+        self._closed_before = max(self._closed_before, time)
+
+    def queued_before(self, time: int) -> bool:
+        """Whether a sample older than `time`, in ms, is on its way to the disk."""
+        return any((pending.batch.times < time).any() for pending in self._queued)
+
+    def keep_for(
+        self,
+        retention: int,
+        rules: tuple[RetentionRule, ...] = (),
+        retention_bytes: int = 0,
+        tiers: tuple[Tier, ...] = (),
+    ) -> None:
+        """Change the retention: ms, 0 keeps for ever; what is kept shorter; bytes, 0 is no limit; and which aggregates
+        are kept after it."""
+        self.settings = replace(
+            self.settings, retention=retention, rules=rules, retention_bytes=retention_bytes, tiers=tiers
+        )
 
     def limit_series(self, limits: SeriesLimits) -> None:
         """Change how many series there may be. Those there are stay, however many they are."""
@@ -143,7 +170,8 @@ class Store:
         if not len(batch) and not fresh:
             return
         await self._wait_for_room(len(batch))
-        self.pruner.admit(batch.series)  # from here to the queue nothing else gets a turn
+        self._refuse_closed(batch)  # from here to the queue nothing else gets a turn
+        self.pruner.admit(batch.series)
         self.head.reserve(self._queued_rows + len(batch))
         loop = asyncio.get_running_loop()
         waiting = []
@@ -155,6 +183,12 @@ class Store:
             self.committer.submit(pending)
             waiting.append(pending.done)
         await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
+
+    def _refuse_closed(self, batch: SampleBatch) -> None:
+        """Raises Overloaded for samples of days that were closed after they had been admitted. There are none when the
+        batch comes again."""
+        if self.closed_through > FIRST_TIME and (batch.times < self.closed_through).any():
+            raise Overloaded("a day of this batch has just been closed by downsampling; send it again", retry_after=1)
 
     async def bulk_room(self) -> None:
         self._refuse_if_must()
@@ -313,6 +347,7 @@ class Store:
         never in both and never in neither."""
         gone = set(remove)
         self.state.blocks = by_priority([*(meta for meta in self.state.blocks if meta.id not in gone), *add])
+        self._thinned_through = thinned_through(self.state.blocks)
         if flushed_through is not None:
             self.state.flushed_through = flushed_through
             self.head.drop(flushed_through)

@@ -25,12 +25,14 @@ from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
+from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.shm_names import store_prefix
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import Store, StoreSettings
 
 NOON = 1_700_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
 RETENTION = 2 * DAY_MS
+TIERS = (Tier(300_000, 3 * DAY_MS), Tier(3_600_000, 4 * DAY_MS))
 
 Row = tuple[bytes, int, int]
 """Key, time in ms, and the bits of the value."""
@@ -40,11 +42,16 @@ Rows = dict[tuple[bytes, int], int]
 
 @asynccontextmanager
 async def opened(
-    data: Path, clock: ManualClock, retention: int = 0, runner: Runner | None = None, retention_bytes: int = 0
+    data: Path,
+    clock: ManualClock,
+    retention: int = 0,
+    runner: Runner | None = None,
+    retention_bytes: int = 0,
+    tiers: tuple[Tier, ...] = (),
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """A store on its own, its folder locked."""
     runner = runner or InThread()
-    settings = StoreSettings(retention=retention, retention_bytes=retention_bytes, min_free_bytes=0)
+    settings = StoreSettings(retention=retention, retention_bytes=retention_bytes, tiers=tiers, min_free_bytes=0)
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both
@@ -68,9 +75,9 @@ def batch_of(store: Store, rows: Iterable[Row]) -> SampleBatch:
 
 
 def content_of(snapshot: StoreSnapshot, kept: MutableMapping[str, object] | None = None) -> Rows:
-    """Everything, as a query sees it. `kept` is what a query worker keeps from one query to the next."""
+    """All samples as they came, as a query sees them. `kept` is what a query worker keeps between queries."""
     source = snapshot.open({} if kept is None else kept)
-    selection = source.select([], FIRST_TIME, LAST_TIME, NoMeter())
+    selection = source.select([], thinned_through(snapshot.blocks), LAST_TIME, NoMeter())
     offsets, times, values = selection.samples.offsets, selection.samples.times, selection.samples.values
     found: Rows = {}
     for row in range(len(selection.labels)):
@@ -194,7 +201,7 @@ class Life:
             await self._append(store, maintenance, [(KEYS[0], NOON + 9000, 1)])
 
     async def _second(self, clock: ManualClock) -> None:
-        async with opened(self.data, clock, RETENTION, self.runner) as (store, maintenance):
+        async with opened(self.data, clock, RETENTION, self.runner, tiers=TIERS) as (store, maintenance):
             await self._append(store, maintenance, [(KEYS[1], NOON + 9000, 2)])
             await clock.advance(1.6 * DAY_MS / 1000)
             await self._delete(maintenance, KEYS[3:], NOON - 2 * DAY_MS, NOON)  # which empties a block
@@ -202,7 +209,10 @@ class Life:
             while await self._step(maintenance, maintenance.clean):
                 await maintenance.close()
             self.diary.expires(store.oldest_kept(clock.now_ms()))
-            await self._step(maintenance, maintenance.expire)
+            for tiers in (TIERS, TIERS[1:], ()):  # the first day is thinned, then more so, and then it goes
+                store.keep_for(RETENTION, tiers=tiers)
+                while await self._step(maintenance, maintenance.expire):
+                    await maintenance.close()
             await self._append(store, maintenance, [(key, clock.now_ms(), 7) for key in KEYS])
             store.head.seal()
             await self._step(maintenance, lambda: maintenance.flush(1 << 20))

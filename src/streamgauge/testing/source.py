@@ -8,7 +8,7 @@ import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Lifetimes, Matcher, Meter, Samples, Selection
+from streamgauge.model.source import AggregateKind, Horizon, Lifetimes, Matcher, Meter, Samples, Selection
 from streamgauge.query.promql.matchers import matching_rows
 
 Series = tuple[Mapping[str, str], Iterable[int], Iterable[float]]
@@ -30,7 +30,18 @@ class MemorySource:
         samples = Samples(offsets, np.concatenate([_NO_TIMES, *times]), np.concatenate([_NO_VALUES, *values]))
         return MemorySource(LabelFrame.of([labels for labels, _, _ in series]), samples)
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        return ()
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         rows = self._matching(matchers)
         low, high = self._bounds(start, end)
         rows = rows[high[rows] > low[rows]]

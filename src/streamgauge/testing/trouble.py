@@ -12,7 +12,16 @@ import numpy as np
 
 from streamgauge.errors import QueryFailed
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Lifetimes, Matcher, Meter, Selection, Source, empty_selection
+from streamgauge.model.source import (
+    AggregateKind,
+    Horizon,
+    Lifetimes,
+    Matcher,
+    Meter,
+    Selection,
+    Source,
+    empty_selection,
+)
 
 _held: list[object] = []
 
@@ -42,7 +51,18 @@ class _TroubledSource:
     def __init__(self, trouble: Trouble) -> None:
         self._trouble = trouble
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        return ()
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         return empty_selection()
 
     def series(

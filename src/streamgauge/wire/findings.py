@@ -27,7 +27,7 @@ class Reason(enum.StrEnum):
     """Why something was not stored. The value is the `reason` label of our own metrics."""
 
     LABELS = "invalid_labels"  # a series whose labels are not valid
-    TOO_OLD = "too_old"  # a sample before the oldest admitted time
+    TOO_OLD = "too_old"  # a sample before the oldest admitted time: past retention, or of a day that is downsampled
     TOO_NEW = "too_new"  # a sample after the newest admitted time
     SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
     METRIC_LIMIT = "metric_series_limit"  # a new series of a metric that has as many as it may

@@ -9,7 +9,7 @@ import pytest
 from streamgauge.errors import BadInput, QueryFailed, QueryTimeout
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import Matcher, Meter, Selection
+from streamgauge.model.source import AggregateKind, Horizon, Matcher, Meter, Selection
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql.engine import evaluate
 from streamgauge.query.promql.steps import Grid
@@ -26,7 +26,18 @@ class Recording:
         self.source = source
         self.asked: list[tuple[str, int, int]] = []
 
-    def select(self, matchers: Sequence[Matcher], start: int, end: int, meter: Meter) -> Selection:
+    @property
+    def horizons(self) -> Sequence[Horizon]:
+        return ()
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: int,
+        end: int,
+        meter: Meter,
+        aggregate: AggregateKind = AggregateKind.LAST,
+    ) -> Selection:
         self.asked.append((matchers[-1].value, start, end))
         return self.source.select(matchers, start, end, meter)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from streamgauge.durations import format_duration
+from streamgauge.model.arrays import Int64s
+from streamgauge.model.source import Horizon
 from streamgauge.query.promql.numbers import go_format
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
@@ -20,6 +24,9 @@ class Annotations:
     query: str
     warnings: dict[str, None] = field(default_factory=dict)
     infos: dict[str, None] = field(default_factory=dict)
+    _kept: dict[int, int] = field(default_factory=dict)  # resolution by the time (ms) before which it is that
+    _widened: int = 0  # ms, the longest range that a shorter one was widened to
+    _approximate: dict[str, None] = field(default_factory=dict)  # functions
 
     def _place(self, position: int) -> str:
         line = self.query.count("\n", 0, position) + 1
@@ -33,7 +40,42 @@ class Annotations:
 
     def told(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Warnings and infos, at most MOST of each and how many more there are."""
-        return _first(self.warnings, "warning"), _first(self.infos, "info")
+        infos = dict.fromkeys((*self._of_aggregates(), *self.infos))
+        return _first(self.warnings, "warning"), _first(infos, "info")
+
+    def aggregates(self, horizons: Sequence[Horizon], times: Int64s) -> None:
+        """The times are of samples, and of aggregates before the last of the horizons."""
+        oldest, newest = int(times.min()), int(times.max())
+        begin = oldest
+        for horizon in horizons:
+            if oldest < horizon.time and newest >= begin:
+                self._kept[horizon.time] = horizon.resolution
+            begin = max(horizon.time, begin)
+
+    def widened(self, range_ms: int) -> None:
+        """A range, or the lookback, was shorter than `range_ms`, and that was taken where only aggregates are kept."""
+        self._widened = max(self._widened, range_ms)
+
+    def approximate(self, function: str) -> None:
+        """What the function gives of aggregates is not what it would have given of the samples."""
+        self._approximate.setdefault(f"{function}()")
+
+    def _of_aggregates(self) -> Iterator[str]:
+        """One sentence on all that is different where only aggregates are kept; none where they were not touched."""
+        if not self._kept:
+            return
+        kept = ", ".join(
+            f"before {_moment(time)} only aggregates over {format_duration(resolution)} are kept"
+            for time, resolution in sorted(self._kept.items(), reverse=True)
+        )
+        text = f"PromQL info: {kept}"
+        if self._widened:
+            text += f"; ranges shorter than {format_duration(self._widened)} were widened to that there"
+        if self._approximate:
+            text += (
+                f"; {', '.join(self._approximate)} {'is' if len(self._approximate) == 1 else 'are'} approximate there"
+            )
+        yield text
 
     def invalid_quantile(self, value: float, position: int) -> None:
         self._warn(f"quantile value should be between 0 and 1, got {go_format(value)}", position)
@@ -62,13 +104,17 @@ class Annotations:
     ) -> None:
         """`times` are the first and the last in ms."""
         low, high = map(go_format, buckets)
-        first, last = (f"{datetime.fromtimestamp(t // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" for t in times)
+        first, last = map(_moment, times)
         self._inform(
             "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/"
             f"latest/querying/functions/#histogram_quantile), from buckets {low} to {high}, with a max diff of "
             f"{difference:.2g}, over {points} samples from {first} to {last}",
             position,
         )
+
+
+def _moment(time: int) -> str:
+    return f"{datetime.fromtimestamp(time // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _first(texts: dict[str, None], kind: str) -> tuple[str, ...]:

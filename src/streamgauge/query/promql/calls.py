@@ -12,6 +12,7 @@ from streamgauge.errors import QueryFailed
 from streamgauge.model.arrays import Floats
 from streamgauge.model.frame import LabelFrame, empty_frame
 from streamgauge.model.source import Matcher
+from streamgauge.query.promql import downsampled
 from streamgauge.query.promql.frames import METRIC_NAME, constant_column, constant_frame, with_columns
 from streamgauge.query.promql.histogram import HistogramResult, histogram_fraction, histogram_quantile
 from streamgauge.query.promql.info import info
@@ -60,16 +61,27 @@ def _range_function(ev: Evaluator, node: Call, grid: Grid, name: str = "") -> In
     name = name or node.function
     at = next(i for i, arg in enumerate(node.args) if arg.type is Type.MATRIX)
     args = [ev.scalar(arg, grid) for i, arg in enumerate(node.args) if i != at]
-    selected = ev.windows(node.args[at], grid)
-    ranged = apply_range(name, selected.samples, selected.ends, selected.range, args, ev.budget, grid)
-    nameless = selected.nameless if name in _KEEPING_NAMES else np.ones(len(selected.labels), np.bool_)
-    result = InstantVector(selected.labels, ranged.steps, nameless).present_only()
+    result = _ranged(ev, name, node.args[at], args, grid)
+    if name not in _KEEPING_NAMES:
+        result = result.renamed(result.steps)
+    result = result.present_only()
     if name in ("rate", "increase"):
         for metric in _metric_names(result.labels):
             ev.notes.possible_non_counter(metric, node.args[at].position)
     if name == "quantile_over_time":
         _note_quantiles(ev, args[0], result, node.args[0].position)
     return result
+
+
+def _ranged(ev: Evaluator, name: str, node: Node, args: list[Floats], grid: Grid) -> InstantVector:
+    """A function of a range selector or subquery, with the metric names that these have."""
+    if ends := ev.windows_of_aggregates(node, grid):
+        selector = bare(node)
+        assert isinstance(selector, MatrixSelector)
+        return downsampled.range_function(ev, name, selector, args, grid, ends)
+    selected = ev.windows(node, grid)
+    ranged = apply_range(name, selected.samples, selected.ends, selected.range, args, ev.budget, grid)
+    return InstantVector(selected.labels, ranged.steps, selected.nameless)
 
 
 def _note_quantiles(ev: Evaluator, quantiles: Floats, result: InstantVector, position: int) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.frame import empty_frame
-from streamgauge.model.source import Samples, Source, empty_samples
+from streamgauge.model.source import AggregateKind, Matcher, Samples, Selection, Source, empty_samples
 from streamgauge.query.budget import Budget
+from streamgauge.query.promql import downsampled
 from streamgauge.query.promql.aggregate import aggregate
 from streamgauge.query.promql.annotations import Annotations
 from streamgauge.query.promql.binary import binary
@@ -64,6 +65,7 @@ class Evaluator:
         instant: bool,
     ) -> None:
         self.source = source
+        self.horizons = source.horizons
         self.budget = budget
         self.notes = notes
         self.query: Grid = query
@@ -156,11 +158,16 @@ class Evaluator:
     def look(self, node: Selector, grid: Grid) -> tuple[InstantVector, Looked]:
         """What an instant selector sees: its series, all of them, and their latest samples at each step."""
         times = self._times(node.at, node.offset, grid)
-        first = times.first - self.lookback + 1
-        selection = self.source.select(node.matchers, first, times.last, self.budget)
+        if self._reaches_aggregates(times, self.lookback):
+            return downsampled.look(self, node, times)
+        return self.look_back(node, times, self.lookback)
+
+    def look_back(self, node: Selector, times: Grid, lookback_ms: int) -> tuple[InstantVector, Looked]:
+        """`look` at these times, and `lookback_ms` back from them."""
+        selection = self.select(node.matchers, times.first - lookback_ms + 1, times.last)
         points = len(selection.labels) * times.count
         self.budget.charge(points, (_POINT_BYTES + 8) * points)
-        looked = lookback(selection.samples, times, self.lookback, self.budget)
+        looked = lookback(selection.samples, times, lookback_ms, self.budget)
         return InstantVector(selection.labels, looked.steps, no_names(len(selection.labels))), looked
 
     def windows(self, node: Node, grid: Grid) -> RangeSelection:
@@ -169,7 +176,7 @@ class Evaluator:
         if isinstance(node, MatrixSelector):
             ends = self._times(node.selector.at, node.selector.offset, grid)
             first = ends.first - node.range + 1
-            selection = self.source.select(node.selector.matchers, first, ends.last, self.budget)
+            selection = self.select(node.selector.matchers, first, ends.last, AggregateKind.LAST_NUMBER)
             rows = len(selection.labels)
             return RangeSelection(selection.labels, drop_stale(selection.samples), no_names(rows), ends, node.range)
         assert isinstance(node, Subquery)
@@ -183,6 +190,27 @@ class Evaluator:
         vector = self.vector(node.expr, inner)
         self._charge(vector)
         return RangeSelection(vector.labels, _samples(vector.steps, inner), vector.nameless, ends, node.range)
+
+    def select(
+        self, matchers: tuple[Matcher, ...], start: int, end: int, aggregate: AggregateKind = AggregateKind.LAST
+    ) -> Selection:
+        """As `Source.select`. That there are aggregates among the samples is noted."""
+        selection = self.source.select(matchers, start, end, self.budget, aggregate)
+        if self.horizons and start < self.horizons[-1].time and len(selection.samples.times):
+            self.notes.aggregates(self.horizons, selection.samples.times)
+        return selection
+
+    def windows_of_aggregates(self, node: Node, grid: Grid) -> Grid | None:
+        """Where the windows end that a range selector sees on a grid, if they reach back to where only aggregates are
+        kept."""
+        node = bare(node)
+        if not self.horizons or not isinstance(node, MatrixSelector):
+            return None
+        ends = self._times(node.selector.at, node.selector.offset, grid)
+        return ends if self._reaches_aggregates(ends, node.range) else None
+
+    def _reaches_aggregates(self, times: Grid, back: int) -> bool:
+        return bool(self.horizons) and times.first - back + 1 < self.horizons[-1].time
 
     def _times(self, at: At, offset: int, grid: Grid) -> Grid:
         """The times that a selector with these modifiers looks at; a step of 0 where `@` pins them."""

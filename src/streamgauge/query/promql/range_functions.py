@@ -84,6 +84,11 @@ _FUNCTIONS: Mapping[str, _Function] = {
 RANGE_FUNCTIONS: frozenset[str] = frozenset(_FUNCTIONS)
 
 
+def samples_needed(name: str) -> int:
+    """How many samples a window must hold for the function to have a value."""
+    return _FUNCTIONS[name].needs
+
+
 def apply_range(
     name: str,
     samples: Samples,
