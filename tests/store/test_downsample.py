@@ -391,6 +391,31 @@ def test_a_day_that_a_deletion_waits_for_is_thinned_after_it(data: Path) -> None
     assert check_folder(data) == []
 
 
+def test_a_deletion_that_took_nothing_from_a_day_takes_nothing_from_its_aggregates(data: Path) -> None:
+    """It falls between two samples that one aggregate stands for: the day is thinned when it is done with."""
+
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        await clock.advance(DAY_MS / 1000)
+        await scrape(store, 0, lambda minute: 1.0)
+        await flush(store, maintenance)
+        between = DAY + MINUTE + 1, DAY + 2 * MINUTE - 1
+        await maintenance.delete([[Matcher("job", MatchOp.EQUAL, "a")]], *between)
+        await maintenance.clean()
+        assert len(store.state.tombstones) == 1, (
+            "the block is known to have lost nothing; the deletion is not forgotten"
+        )
+        await clock.advance(3 * DAY_MS / 1000)
+        assert await expire(maintenance) == 0
+        assert not await maintenance.clean()
+        assert store.state.tombstones == ()
+        assert await expire(maintenance) == 1
+        _, counts = column(store, AggregateKind.COUNT)
+        assert counts[:3].tolist() == [5.0, 5.0, 5.0]
+
+    run(data, live)
+    assert check_folder(data) == []
+
+
 def test_off_drops_and_retention_for_ever_keeps(data: Path) -> None:
     async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
         await days(store, maintenance, clock, 6)

@@ -22,7 +22,7 @@ from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_affected
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange, Tombstone
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, Tombstone
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST, LATEST, applies, applying
 
@@ -189,6 +189,18 @@ class Deletions:
     def waits_for(self, meta: BlockMeta) -> bool:
         """Whether a block has yet to be written without what was deleted from it: nothing else may be made of it."""
         return bool(self._needed(meta))
+
+    def waits_for_days_of(self, metas: Sequence[BlockMeta]) -> bool:
+        """Whether a deletion waits that means anything in the days of some blocks and is not listed by each: aggregates
+        made of them would be taken for what it means, be it that only samples beside them were."""
+        return any(
+            tombstone.commit >= meta.last_commit
+            and tombstone.start < (meta.max_time // DAY_MS + 1) * DAY_MS
+            and tombstone.end >= meta.min_time // DAY_MS * DAY_MS
+            and tombstone.id not in meta.tombstones
+            for tombstone in self._store.state.tombstones
+            for meta in metas
+        )
 
     def _needed(self, meta: BlockMeta) -> list[Tombstone]:
         mine = [tombstone for tombstone in self._store.state.tombstones if self._takes(tombstone, meta)]
