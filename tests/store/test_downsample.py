@@ -348,7 +348,7 @@ def test_an_increase_goes_on_over_midnight_and_over_the_end_of_a_series(data: Pa
     run(data, live)
 
 
-def test_a_deletion_takes_aggregates_whose_end_is_in_its_range(data: Path) -> None:
+def test_a_deletion_takes_aggregates_as_it_takes_samples(data: Path) -> None:
     async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
         await days(store, maintenance, clock, 6)
         first, end = DAY, DAY + DAY_MS + HALF_AN_HOUR
