@@ -90,7 +90,7 @@ class Deletions:
         self._remove_written = remove_written
         self._deleting = asyncio.Lock()
         self._spared: set[tuple[str, int]] = set()  # block and tombstone that takes nothing from it
-        self._emptied: set[str] = set()  # blocks that went with all their samples, and may still be on the disk
+        self._left_behind: set[str] = set()  # blocks from before a cleaning, which may still be on the disk
         self._last_id = 0  # of a tombstone made by this process
         self.counts = DeletionCounts()
 
@@ -247,18 +247,17 @@ class Deletions:
             self._store.swap(cleaned.written, [meta.id])
             self.counts.blocks_cleaned += 1
             self.counts.samples_deleted += cleaned.removed
-            if not cleaned.written:
-                self._emptied.add(meta.id)
+            self._left_behind.add(meta.id)
             self._changes.dispose([meta.id], lambda: hit("clean.after_remove"))
 
         return Change(apply, visible, cleaned.written, [meta.id])
 
     async def _forget(self) -> None:
-        """Drop the tombstones that nothing needs any more. No block does; but the file of a block without successor is
-        told from others by them, and may still be there."""
-        if self._changes.is_doomed(self._emptied):
+        """Drop the tombstones that nothing needs any more. No block does; but as long as one is there, not everything
+        is off the disk, and it tells a start after a kill what the file of a block without successor is."""
+        if self._changes.is_doomed(self._left_behind):
             return
-        self._emptied.clear()
+        self._left_behind.clear()
         state = self._store.state
         finished = [  # but for a deletion that came while others were carried out
             tombstone.id
