@@ -222,8 +222,9 @@ def _check_tombstone(tombstone: Tombstone, next_series_id: int) -> Iterator[str]
 def _check_applied(
     tombstone: Tombstone, meta: BlockMeta, open_block: Callable[[str], LocalBlockReader]
 ) -> Iterator[str]:
-    """A block that lists a tombstone has no sample that it means, unless it also has later commits."""
-    if tombstone.id not in meta.tombstones:
+    """A block that lists a tombstone has no sample that it means, unless it also has later commits. An aggregate may
+    stand where it means some: of those samples that were left when it was made."""
+    if tombstone.id not in meta.tombstones or meta.resolution:
         return
     if meta.first_commit > tombstone.commit:
         yield f"block {meta.id} lists it, and is of later commits"
