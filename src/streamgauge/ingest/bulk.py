@@ -38,7 +38,10 @@ _LOOKUPS = 4096
 """Texts of series looked up before other tasks get their turn: about 1 ms."""
 _NEW_SERIES = 64
 """New series before other tasks get their turn: 30 µs each, as they are parsed and the index takes them in."""
+_NEW_BYTES = 32 << 10
+"""Of their texts, the same: parsing takes time for each byte, and a text may have half a megabyte."""
 _REFUSED = -1
+_SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
 _SERIES_REASONS = (Reason.LABELS, Reason.SERIES_LIMIT, Reason.METRIC_LIMIT, Reason.LABEL_LIMIT)
 _LATE_OR_EARLY = {
@@ -46,6 +49,9 @@ _LATE_OR_EARLY = {
     "only aggregates are kept of that day any more",
     Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
 }
+
+
+"""Told of a series that is refused: its number, why, and that in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +251,14 @@ class BulkImport:
         """Find the ids of some series from number `at` on; the number of the next one."""
         stop = min(at + _LOOKUPS, len(texts))
         known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
-        new = 0
+        new = size = 0
         for number in range(at, stop) if None in known else ():
             if known[number - at] is None:
-                if new == _NEW_SERIES:
+                if new == _NEW_SERIES or size >= _NEW_BYTES:
                     stop = number
                     break
                 new += 1
+                size += len(texts[number])
                 known[number - at] = self._resolve(texts[number], number, refused)
         ids[at:stop] = known[: stop - at]
         return stop
@@ -301,4 +308,4 @@ def check_media(headers: Mapping[str, str]) -> None:
 
 
 def _shown(text: bytes) -> str:
-    return shorten(text.decode(errors="backslashreplace"), 150)
+    return shorten(text[: 4 * _SHOWN].decode(errors="backslashreplace"), _SHOWN)
