@@ -8,13 +8,16 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
+from streamgauge.errors import StorageError
 from streamgauge.model.labels import key_of
-from streamgauge.store import fs, names
+from streamgauge.store import failpoints, fs, names
 from streamgauge.store.ports import DAY_MS, BlockMeta
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import beyond_size, expired, older
 from streamgauge.store.snapshot import by_priority
 from streamgauge.store.verify import check_folder
@@ -196,6 +199,28 @@ def test_size_goes_by_no_clock(tmp_path: Path) -> None:
             assert not await maintenance.expire(), "the clock is not believed"
             store.keep_for(3 * DAY_MS, retention_bytes=1)
             assert await maintenance.expire()
+            assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1}
+
+    asyncio.run(life())
+
+
+def test_what_fails_for_want_of_room_does_not_keep_blocks_from_going_by_size(tmp_path: Path) -> None:
+    async def life() -> None:
+        clock, tiers = ManualClock(NOON), (Tier(300_000, 9 * DAY_MS),)
+        async with opened(tmp_path / "data", clock, DAY_MS, retention_bytes=1 << 30, tiers=tiers) as (
+            store,
+            maintenance,
+        ):
+            for day in (0, 1):
+                await store.append(batch_of(store, rows_of(day, day)))
+                await maintenance.flush_all()
+            await clock.advance(DAY_MS / 1000)
+            with failpoints.armed("thin.before_write", "enospc"), pytest.raises(StorageError):
+                await maintenance.expire()
+            assert len(store.state.blocks) == 2, "they are not too large"
+            store.keep_for(DAY_MS, retention_bytes=1, tiers=tiers)
+            with failpoints.armed("thin.before_write", "enospc"), pytest.raises(StorageError):
+                await maintenance.expire()
             assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1}
 
     asyncio.run(life())

@@ -9,10 +9,14 @@ from pathlib import Path
 from streamgauge.clock import ManualClock
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp
-from streamgauge.store.maintenance import Maintenance
+from streamgauge.store import names
+from streamgauge.store.helper import InThread
+from streamgauge.store.lock import acquire
+from streamgauge.store.maintenance import TRUST_SECONDS, Maintenance
+from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.retention import RetentionRule
-from streamgauge.store.store import Store
+from streamgauge.store.store import Store, StoreSettings
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, content, opened
 
@@ -111,3 +115,47 @@ def test_a_start_and_a_change_of_the_rules_take_effect_at_once(tmp_path: Path) -
 
     life(tmp_path / "data", clock, first)
     life(tmp_path / "data", clock, second)
+
+
+def test_a_start_with_a_wrong_date_is_not_believed(tmp_path: Path) -> None:
+    clock = ManualClock(START + 2 * DAY_MS)
+
+    async def first(store: Store, maintenance: Maintenance) -> None:
+        await write(store, 0, 2)
+        await maintenance.flush_all()
+
+    life(tmp_path / "data", clock, first)
+
+    async def second() -> None:
+        settings, runner = StoreSettings(retention=0, rules=(rule("debug", 2),), min_free_bytes=0), InThread()
+        ahead = ManualClock(START + 400 * DAY_MS)
+        with acquire(tmp_path / "data"):
+            async with open_store(tmp_path / "data", settings, ahead, runner, runner, Progress()) as (
+                store,
+                maintenance,
+            ):
+                await maintenance.expire()
+                assert days(store, DEBUG) == [0, 1]
+                await ahead.advance(TRUST_SECONDS + 1)
+                await maintenance.expire()
+                assert (days(store, DEBUG), days(store, OTHER)) == ([], [0, 1])
+
+    asyncio.run(second())
+
+
+def test_damage_that_a_rule_meets_is_taken_out_of_service_and_the_rest_goes(tmp_path: Path) -> None:
+    async def work(store: Store, maintenance: Maintenance) -> None:
+        store.keep_for(0, (rule("debug", 2),))
+        await write(store, 0, 2)
+        await maintenance.flush_all()
+        damaged = names.series_file(names.block_dir(tmp_path / "data", store.state.blocks[0].id))
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        running = asyncio.ensure_future(maintenance.run())
+        while not store.state.damage:
+            await asyncio.wait([running], timeout=0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        await maintenance.expire()
+        assert (days(store, DEBUG), days(store, OTHER)) == ([], [1])
+
+    life(tmp_path / "data", ManualClock(START + 6 * DAY_MS), work)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -39,8 +39,7 @@ from streamgauge.store.jobs import (
 )
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
-from streamgauge.store.resolutions import raw
-from streamgauge.store.retention import RetentionRule, beyond_size, expired
+from streamgauge.store.retention import RetentionRule, beyond_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
@@ -327,11 +326,8 @@ class Maintenance:
 
     async def delete(self, matcher_sets: Sequence[Sequence[Matcher]], start: int, end: int) -> Deleted:
         """See `Deletions.delete`."""
-        try:
+        with self._suspecting():
             return await self.deletions.delete(matcher_sets, start, end)
-        except Corrupt as error:
-            self.suspect(error.message)
-            raise
 
     async def clean(self) -> bool:
         """Carry deletions out in one block. False when there is nothing to do."""
@@ -366,20 +362,28 @@ class Maintenance:
     async def expire(self) -> bool:
         """One step with what is past retention, by age or by size: drop it, or put aggregates in its place; and then
         prune the series that have no data any more. False when there was nothing to do."""
-        settings, now = self._store.settings, self._clock.now_ms()
+        now = self._clock.now_ms()
         trusted = self._clock_is_trusted(now)
         await self._changes.settle()
         done = False
-        if trusted:
-            done = await self._expire_by_age(now)
-            await self._expire_by_rules(now)
-        if settings.retention_bytes:  # of which no clock has a say
-            in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
-            beyond = beyond_size(self._store.state.blocks, settings.retention_bytes - in_log)
-            done = await self._drop(beyond, "size") or done
+        try:
+            if trusted:
+                done = await self._expire_by_age(now)
+                await self._expire_by_rules(now)
+        except Exception:  # for want of room, it may be
+            await self._expire_by_size()
+            raise
+        done = await self._expire_by_size() or done
         if self._may_prune:
             await self._prune_series()
         return done
+
+    async def _expire_by_size(self) -> bool:
+        """Of size no clock has a say."""
+        if not (limit := self._store.settings.retention_bytes):
+            return False
+        in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
+        return await self._drop(beyond_size(self._store.state.blocks, limit - in_log), "size")
 
     async def _expire_by_age(self, now: int) -> bool:
         settings = self._store.settings
@@ -448,7 +452,9 @@ class Maintenance:
             before = rules[:place]
             if self._kept_from.get((*before, rule)) != first_day:
                 spared = [other.matchers for other in before]
-                await self.deletions.delete_from_blocks(DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared))
+                order = DeletionOrder([rule.matchers], EARLIEST, first_day - 1, spared)
+                with self._suspecting():
+                    await self.deletions.delete_from_blocks(order)
             kept_from[(*before, rule)] = first_day
         self._kept_from = kept_from
 
@@ -474,10 +480,12 @@ class Maintenance:
         return Change(apply, visible, needs=gone)
 
     def _all_expired(self) -> bool:
-        """Whether retention would drop every block at once, as after a start with a wrong date."""
-        blocks, now = raw(self._store.state.blocks), self._clock.now_ms()
-        gone = expired(blocks, now, self._store.settings.retention)
-        if not gone or len(gone) < len(blocks):
+        """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
+        wrong date."""
+        settings, blocks = self._store.settings, self._store.state.blocks
+        periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
+        newest = max((meta.max_time for meta in blocks), default=None)
+        if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True
@@ -499,7 +507,8 @@ class Maintenance:
             with store.pruner.watching(store.queued_series):
                 snapshot, release = store.snapshot()
                 try:
-                    dead = await self._compacter.run(series_without_data, snapshot)
+                    with self._suspecting():
+                        dead = await self._compacter.run(series_without_data, snapshot)
                 finally:
                     release()
                 await store.pruner.prune(dead)
@@ -523,6 +532,14 @@ class Maintenance:
         """A query met damaged data and said this: have the block that it names looked at, soon."""
         self._suspicions.add(said)
         self._suspected.set()
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        try:
+            yield
+        except Corrupt as error:
+            self.suspect(error.message)
+            raise
 
     async def _look_when_suspected(self) -> None:
         while True:
