@@ -59,6 +59,21 @@ def test_blocks_stay_while_pinned(tmp_path: Path) -> None:
     living(tmp_path, life)
 
 
+def test_what_comes_while_blocks_are_pinned_is_compacted_all_the_same(tmp_path: Path) -> None:
+    async def life(store: Store, maintenance: Maintenance, pins: Pins, clock: ManualClock) -> None:
+        for number in range(2, 18):
+            await store.append(batch_of(store, [(key, NOON + number, 1) for key in KEYS]))
+            await maintenance.flush_all()
+            if number == 3:
+                pin, _ = await pins.take()
+            await maintenance.compact()
+        assert len(store.state.blocks) < 8, "but for the one whose parents are pinned"
+        pins.end(pin)
+        assert len(content(store)) == 18 * len(KEYS)
+
+    living(tmp_path, life)
+
+
 def test_a_backup_has_what_retention_drops_while_it_is_made(tmp_path: Path) -> None:
     async def life(store: Store, maintenance: Maintenance, pins: Pins, clock: ManualClock) -> None:
         aside = tmp_path.with_name("aside")

@@ -13,7 +13,7 @@ What keeps it correct, given that a late block wins over a normal one and a late
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -77,8 +77,11 @@ class CompactionPlan:
 # ---- planning -------------------------------------------------------------------------------------------------------
 
 
-def plan_compaction(metas: Sequence[BlockMeta], now: int, idle: bool = False) -> CompactionPlan | None:
-    """The next compaction that is worth while, or None. `now` in ms. The cheapest comes first.
+def plan_compaction(
+    metas: Sequence[BlockMeta], now: int, idle: bool = False, held: Container[str] = ()
+) -> CompactionPlan | None:
+    """The next compaction that is worth while, or None. `now` in ms. The cheapest comes first. Blocks whose ids are
+    `held` stay as they are.
 
     What the last flush added to may get more from the next one, and waits for it, unless flushes are `idle`.
 
@@ -91,14 +94,14 @@ def plan_compaction(metas: Sequence[BlockMeta], now: int, idle: bool = False) ->
     wide = _wide(metas)
     if wide:
         quiet = idle or wide[-1].last_commit < newest_commit
-        plans += _plan_wide(metas, wide, quiet)
+        plans += _plan_wide(metas, _free(wide, held), quiet)
     for window, blocks in _by_window(metas).items():
         normal, late = _normal(blocks), _late(blocks)
         settled = window + DAY_MS <= now and (idle or max(meta.last_commit for meta in blocks) < newest_commit)
-        for run in (_worthwhile_run(normal), _worthwhile_run(late)):
+        for run in (_worthwhile_run(_free(normal, held)), _worthwhile_run(_free(late, held))):
             if run and _may_merge(run, metas):
                 plans.append(_merge(run))
-        if _touched(blocks, wide):
+        if _touched(blocks, wide) or len(_free(blocks, held)) < len(blocks):
             continue
         if _is_heavy(late, normal) or (settled and _is_scattered(blocks)):
             plans.append(towards_one(blocks, lasting=settled))
@@ -122,7 +125,7 @@ def _plan_wide(metas: Sequence[BlockMeta], wide: list[BlockMeta], quiet: bool) -
     run = wide[:MAX_INPUTS] if quiet else _worthwhile_run(wide)
     if len(run) > 1 and _may_merge(run, metas):
         return [_merge(run)]
-    if quiet or wide[0].level >= 2:
+    if wide and (quiet or wide[0].level >= 2):
         return [CompactionPlan((wide[0],), late=True, split=True)]
     return []
 
@@ -192,6 +195,10 @@ def _by_window(metas: Sequence[BlockMeta]) -> dict[int, list[BlockMeta]]:
 
 def _wide(metas: Sequence[BlockMeta]) -> list[BlockMeta]:
     return sorted((meta for meta in metas if meta.window == -1), key=lambda meta: meta.last_commit)
+
+
+def _free(blocks: list[BlockMeta], held: Container[str]) -> list[BlockMeta]:
+    return [meta for meta in blocks if meta.id not in held]
 
 
 def _normal(blocks: list[BlockMeta]) -> list[BlockMeta]:

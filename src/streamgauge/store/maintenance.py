@@ -269,7 +269,9 @@ class Maintenance:
         async with self._rewriting:
             await self._changes.settle()
             idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
-            plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
+            blocks = self._store.state.blocks
+            held = {meta.id for meta in blocks if self._changes.is_doomed(meta.parents)}  # as `_may_replace` says
+            plan = plan_compaction(blocks, self._clock.now_ms(), idle, held)
             return plan is not None and self._may_replace(plan) and await self._perform(plan)
 
     def _may_replace(self, plan: CompactionPlan | ThinningPlan) -> bool:
