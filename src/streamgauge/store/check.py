@@ -224,12 +224,11 @@ def _check_applied(
 ) -> Iterator[str]:
     """A block that lists a tombstone has no sample that it means, unless it also has later commits. An aggregate may
     stand where it means some: of those samples that were left when it was made."""
-    if tombstone.id not in meta.tombstones or meta.resolution:
+    if tombstone.id not in meta.tombstones:
         return
     if meta.first_commit > tombstone.commit:
         yield f"block {meta.id} lists it, and is of later commits"
         return
-    # It may have been carried out before the aggregates were made: then those stay that it meant in part.
     wholly_meant = replace(tombstone, start=tombstone.start + max(meta.resolution - 1, 0))
     if wholly_meant.start <= wholly_meant.end and applies(wholly_meant, replace(meta, tombstones=(), resolution=0)):
         try:
