@@ -26,7 +26,7 @@ from streamgauge.store.lock import alone
 from streamgauge.store.offline import compact_folder
 from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
 
-from .conftest import Tally, back_up, content, files_of, flip, grow
+from .conftest import Tally, back_up, content, files_of, flip, grow, thin
 
 COPY = Options(copy=True)
 
@@ -68,6 +68,16 @@ def test_the_next_one_copies_what_is_new(data: Path, place: FolderPlace, tmp_pat
     older, newer = backups(place)
     assert content(restored(place, tmp_path / "older", older)) == first
     assert content(restored(place, tmp_path / "newer", newer)) == content(data)
+
+
+def test_aggregates_come_back_too(data: Path, place: FolderPlace, tmp_path: Path) -> None:
+    thin(data)
+    assert {path.name for path in data.glob("blocks/*/*.parquet")} == {names.SAMPLES, names.AGGREGATES, names.SERIES}
+    back_up(data, place, COPY)
+    back = restored(place, tmp_path / "back")
+    assert content(back) == content(data)
+    assert files_of(back / "blocks") == files_of(data / "blocks")
+    assert list(problems(place, backups(place), Tally())) == []
 
 
 def test_what_compaction_replaced_stays_in_older_backups(data: Path, place: FolderPlace, tmp_path: Path) -> None:
@@ -143,7 +153,7 @@ def test_a_damaged_block_is_named_and_no_backup(data: Path, place: FolderPlace, 
     assert backups(place) == []
 
 
-@pytest.mark.parametrize("name", names.BLOCK_FILES)
+@pytest.mark.parametrize("name", names.block_files(0))
 @pytest.mark.parametrize("at", [0, 20, -1])
 def test_every_byte_of_the_source_is_checked(data: Path, place: FolderPlace, name: str, at: int) -> None:
     file = min(data.glob(f"blocks/*/{name}"))
@@ -159,7 +169,7 @@ def test_a_source_that_is_cut_is_known(data: Path, place: FolderPlace, cut: int)
 
 
 def test_a_source_that_has_gone_is_known(data: Path, place: FolderPlace) -> None:
-    for name in names.BLOCK_FILES:
+    for name in names.block_files(0):
         file = min(data.glob(f"blocks/*/{name}"))
         kept = file.read_bytes()
         for options in (Options(), COPY):
@@ -239,7 +249,7 @@ def test_no_server_takes_a_backup_for_its_data(data: Path, place: FolderPlace, t
 # ---- damage in the destination --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", names.BLOCK_FILES)
+@pytest.mark.parametrize("name", names.block_files(0))
 def test_a_flipped_bit_is_found_and_never_restored(data: Path, place: FolderPlace, tmp_path: Path, name: str) -> None:
     back_up(data, place, COPY)
     victim = sorted((tmp_path / "backups").glob(f"blocks/*/{name}"))[1]

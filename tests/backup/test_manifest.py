@@ -25,7 +25,7 @@ STATE = CatalogState(
     (Tombstone(7, 9, -(1 << 63), (1 << 63) - 1, bytes(range(16))),),
     dropped_before=1234,
 )
-FILES = {BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.BLOCK_FILES)}}
+FILES = {BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.block_files(BLOCK.resolution))}}
 MANIFEST = Manifest(1_700_000_000_000, STATE, FILES)
 
 
@@ -66,6 +66,7 @@ def rename_block(document: Any, name: str) -> None:
         lambda document: document["files"][BLOCK.id].update({"../x": [1, "00"]}),
         lambda document: document["files"].clear(),
         lambda document: document["files"][BLOCK.id].pop(names.SERIES),
+        lambda document: document["state"]["blocks"][0].update(resolution=0),
         lambda document: document.pop("state"),
         lambda document: document.update(files=[]),
         lambda document: document["state"].update(tombstones=[{"id": 1}]),

@@ -11,6 +11,7 @@ from streamgauge.backup.manifest import FileSum
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import fs, names
 from streamgauge.store.block_format import Checksums, decode_checksums
+from streamgauge.store.ports import BlockMeta
 
 Section = tuple[int, int]
 """Where a part of a file ends, and the CRC-32 of the bytes between it and the end of the part before."""
@@ -25,8 +26,8 @@ class BlockGone(StorageError):
 class BlockFolder:
     """A block in a data folder, while it is backed up. Raises BlockGone, Corrupt and StorageError."""
 
-    def __init__(self, data: Path, block_id: str) -> None:
-        self.folder = names.block_dir(data, block_id)
+    def __init__(self, data: Path, meta: BlockMeta) -> None:
+        self.folder = names.block_dir(data, meta.id)
         path = names.checksums_file(self.folder)
         with there(path):
             raw = b"".join(fs.pieces_of(path))
@@ -34,11 +35,13 @@ class BlockFolder:
             sums = decode_checksums(raw)
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"{path} is damaged: {error}") from None
-        self._sections: dict[str, Sequence[Section]] = {
-            names.SAMPLES: _of_samples(sums),
-            names.SERIES: _of_series(sums),
-            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
-        }
+        sections: list[Sequence[Section]] = [_of_rows(sums), _of_series(sums), [(len(raw), zlib.crc32(raw))]]
+        self._sections = dict(zip(names.block_files(meta.resolution), sections, strict=True))
+
+    @property
+    def files(self) -> Iterable[str]:
+        """Their names."""
+        return self._sections
 
     def size(self, name: str) -> int:
         """Bytes that a file must have."""
@@ -63,7 +66,7 @@ def there(path: Path) -> Iterator[None]:
         raise BlockGone(f"{path} is missing") from None
 
 
-def _of_samples(sums: Checksums) -> list[Section]:
+def _of_rows(sums: Checksums) -> list[Section]:
     groups = zip(sums.byte_ends.tolist(), sums.row_groups.tolist(), strict=True)
     return [*groups, (sums.samples_size, sums.samples_footer)]
 

@@ -77,7 +77,7 @@ def decode(raw: bytes, what: str) -> Manifest:
         state = decode_state(document["state"])
         if files.keys() != {meta.id for meta in state.blocks} or not all(map(_BLOCK_ID.fullmatch, files)):
             raise ValueError("its files are not those of its blocks")
-        if any(set(sums) != set(names.BLOCK_FILES) for sums in files.values()):
+        if any(files[meta.id].keys() != set(names.block_files(meta.resolution)) for meta in state.blocks):
             raise ValueError("a block has other files than a block has")
         return Manifest(int(document["made"]), state, files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

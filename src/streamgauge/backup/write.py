@@ -13,9 +13,8 @@ from streamgauge.backup.blocks import BlockFolder, Summing, sum_of, there
 from streamgauge.backup.manifest import BlockFiles, FileSum, Manifest
 from streamgauge.backup.place import Place, block_path
 from streamgauge.errors import Corrupt, StorageError
-from streamgauge.store import names
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import CatalogState
+from streamgauge.store.ports import BlockMeta, CatalogState
 
 VOUCHERS = 3
 """Earlier backups that are asked for what is there. The last knows nearly all, and a bucket may have a thousand."""
@@ -78,7 +77,7 @@ class BackupWriter:
         lacking = [meta for meta in self._state.blocks if meta.id not in files]
         self._progress.expect(sum(meta.bytes for meta in lacking))
         for meta in lacking:
-            files[meta.id] = self._block(meta.id)
+            files[meta.id] = self._block(meta)
         manifest = Manifest(now, self._state, {meta.id: files[meta.id] for meta in self._state.blocks})
         name = self._publish(manifest)
         return Made(name, len(files), manifest.size, len(lacking), self._bytes["copied"], self._bytes["linked"])
@@ -98,11 +97,11 @@ class BackupWriter:
             self._there.get(block_path(block, name)) == file.size for name, file in files.items()
         )
 
-    def _block(self, block_id: str) -> BlockFiles:
-        block = BlockFolder(self._data, block_id)
+    def _block(self, meta: BlockMeta) -> BlockFiles:
+        block = BlockFolder(self._data, meta)
         files = {}
-        for name in names.BLOCK_FILES:
-            files[name] = self._file(block, name, block_path(block_id, name))
+        for name in block.files:
+            files[name] = self._file(block, name, block_path(meta.id, name))
             hit("backup.after_file")
         return files
 

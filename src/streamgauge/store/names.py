@@ -20,7 +20,6 @@ SAMPLES = "samples.parquet"
 AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
-BLOCK_FILES = (SAMPLES, SERIES, CHECKSUMS)
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -85,6 +84,11 @@ def aggregates_file(block: Path) -> Path:
 def rows_file(block: Path, resolution: int) -> Path:
     """The file of rows of a block with this resolution."""
     return aggregates_file(block) if resolution else samples_file(block)
+
+
+def block_files(resolution: int) -> tuple[str, ...]:
+    """The names of all files of a block with this resolution."""
+    return (AGGREGATES if resolution else SAMPLES, SERIES, CHECKSUMS)
 
 
 def series_file(block: Path) -> Path:
