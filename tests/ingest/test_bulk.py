@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,10 @@ from streamgauge.stats import Stats
 from streamgauge.store.jobs import series_without_data
 from streamgauge.testing import MemorySink
 from streamgauge.testing.lives import NOON, batch_of, content, opened
+from streamgauge.wire.exposition_text import MAX_READ_LABELS
 from streamgauge.wire.findings import MAX_EXAMPLES, Reason
 from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, encode
+from streamgauge.wire.series_text import MAX_TEXT_BYTES
 
 HEADERS = {"content-type": CONTENT_TYPE}
 
@@ -96,6 +99,32 @@ def test_examples_are_few_of_each_reason() -> None:
     result = receiver.receive(encode(rows([*texts, "a"], [*range(50), 50], [*range(50), -1])))
     assert result.findings.refused == {Reason.LABELS: 50, Reason.TOO_OLD: 1}
     assert [example.row for example in result.examples] == [*range(MAX_EXAMPLES), 50]
+
+
+def test_a_text_that_is_too_long_to_parse_is_refused_and_the_rest_stored() -> None:
+    receiver = Receiver(MemorySink())
+    long = "{" + 'a="",' * (MAX_TEXT_BYTES // 4) + "}"
+    many = "{" + 'a="",' * (MAX_READ_LABELS + 2) + "}"
+    result = receiver.receive(encode(rows([long, many, "a"], [0, 1, 0, 2])))
+    assert (result.stored, result.findings.refused) == (1, {Reason.LABELS: 3})
+    assert f"the limit is {MAX_TEXT_BYTES}" in result.examples[0].text
+    assert f"more than {MAX_READ_LABELS} labels" in result.examples[1].text
+
+
+def test_long_texts_take_a_turn_each() -> None:
+    receiver = Receiver(MemorySink())
+    turns = 0
+
+    class Counted(Turns):
+        async def take(self, step: Callable[[], Any]) -> Any:
+            nonlocal turns
+            turns += 1
+            return await super().take(step)
+
+    receiver.bulk = BulkImport(receiver.sink, receiver.stats, ManualClock(), receiver.inflight, Counted())
+    value = "x" * 60_000
+    receiver.receive(encode(rows([f'a{{n="{number}",x="{value}"}}' for number in range(8)], list(range(8)))))
+    assert turns == 8
 
 
 def test_rows_keep_their_numbers_beyond_one_append() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,72 @@ def test_what_is_refused_and_why(body: bytes, part: str) -> None:
     with pytest.raises(BadInput, match=r".") as caught:
         decode(body, Findings())
     assert part in caught.value.message
+
+
+def edited(body: bytes, kind: str, change: Callable[[bytearray, int], None]) -> bytes:
+    """With a change made to the first message of a kind, whose table stands where `change` is told."""
+    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
+    while (message := reader.read_next_message()).type != kind:
+        pass
+    header = bytearray(message.metadata.to_pybytes())
+    (root,) = struct.unpack_from("<I", header, 0)
+    at = root + struct.unpack_from("<H", header, vtable_of(header, root) + 4 + 2 * 2)[0]
+    change(header, at + struct.unpack_from("<I", header, at)[0])
+    return body.replace(message.metadata.to_pybytes(), bytes(header))
+
+
+def vtable_of(header: bytearray, table: int) -> int:
+    return table - int(struct.unpack_from("<i", header, table)[0])
+
+
+def no_codec(header: bytearray, table: int) -> None:
+    """Take out of a RecordBatch how its buffers are compressed."""
+    struct.pack_into("<H", header, vtable_of(header, table) + 4 + 2 * 3, 0)
+
+
+def big_endian(header: bytearray, table: int) -> None:
+    """Let the endianness of a Schema, which is absent, be read where another of its fields stands."""
+    vtable = vtable_of(header, table)
+    struct.pack_into("<H", header, vtable + 4, struct.unpack_from("<H", header, vtable + 4 + 2)[0])
+
+
+def test_compression_as_it_was_said_before_v5_is_refused() -> None:
+    told = {"ARROW:experimental_compression": "zstd"}
+    options = pa.ipc.IpcWriteOptions(compression="zstd", metadata_version=pa.ipc.MetadataVersion.V4)
+    batch = pa.record_batch(columns(series=pa.array(["a"] * 3)))
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, batch.schema, options=options) as writer:
+        writer.write_batch(batch, custom_metadata=told)
+    body = edited(out.getvalue().to_pybytes(), "record batch", no_codec)
+    with pa.ipc.open_stream(body) as reader:
+        assert reader.read_all()["value"].to_pylist() == [1.0, 2.0, 3.0], "Arrow decompresses it"
+    with pytest.raises(BadInput, match="compressed"):
+        decode(body, Findings())
+
+
+def test_other_streams_of_v4_are_read() -> None:
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    assert series_of(decode(stream(columns(), options), Findings())) == [b"a", b"b", b"a"]
+
+
+def test_big_endian_buffers_are_refused() -> None:
+    body = edited(stream(columns()), "schema", big_endian)
+    with pytest.raises(BadInput, match="big-endian"):
+        decode(body, Findings())
+
+
+def test_a_text_that_many_batches_share_is_kept_once() -> None:
+    text = "x" * 10_000
+    first, *others = decode(stream(columns(series=pa.array([text] * 3).dictionary_encode()), batches=9), Findings())
+    assert all(part.texts[0] is first.texts[0] for part in others)
+
+
+def test_texts_come_in_the_order_in_which_they_appear() -> None:
+    series = pa.DictionaryArray.from_arrays(pa.array([3, 1, 3, 0]), pa.array(["a", "b", "c", "d"]))
+    table = columns(series=series, time=pa.array([1, 2, 3, 4]), value=pa.array([1.0] * 4))
+    (decoded,) = decode(stream(table), Findings())
+    assert list(decoded.texts) == [b"d", b"b", b"a"]
+    assert decoded.codes.tolist() == [0, 1, 0, 2]
 
 
 def test_codes_beyond_their_dictionary_are_refused() -> None:

@@ -7,7 +7,7 @@ A request may be repeated: the same samples again change nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -38,12 +38,19 @@ _LOOKUPS = 4096
 """Texts of series looked up before other tasks get their turn: about 1 ms."""
 _NEW_SERIES = 64
 """New series before other tasks get their turn: 30 µs each, as they are parsed and the index takes them in."""
+_NEW_BYTES = 32 << 10
+"""Of their texts, the same: parsing takes time for each byte, and a text may have half a megabyte."""
 _REFUSED = -1
+_SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
 _LATE_OR_EARLY = {
     Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention",
     Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
 }
+
+
+_Refuse = Callable[[int, Reason, str], None]
+"""Told of a series that is refused: its number, why, and that in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +183,17 @@ class BulkImport:
         """The id of each series of a table, _REFUSED where it has none; its first row has the number `first` in the
         request. Whatever they are once the sink is of another generation, they are not used."""
         ids = np.full(len(table.texts), _REFUSED, np.int64)
-        refusals: dict[int, tuple[Reason, str]] = {}
+        places = _Places(table, first)
         done = 0
 
+        def refuse(number: int, reason: Reason, text: str) -> None:
+            result.refuse(*places.of(number), reason, text)
+
         def step() -> int:
-            return self._identify(table.texts, done, ids, refusals)
+            return self._identify(table.texts, done, ids, refuse)
 
         while done < len(ids) and self._sink.generation == generation:
             done = await self._turns.take(step)
-        if refusals:
-            _refuse_series(table.codes, first, refusals, result)
         return ids
 
     def _admitted(
@@ -199,29 +207,30 @@ class BulkImport:
             return SampleBatch(series.astype(np.uint32), times, values)
         return SampleBatch(series[keep].astype(np.uint32), times[keep], values[keep])
 
-    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refusals: dict[int, tuple[Reason, str]]) -> int:
+    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refuse: _Refuse) -> int:
         """Find the ids of some series from number `at` on; the number of the next one."""
         stop = min(at + _LOOKUPS, len(texts))
         known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
-        new = 0
+        new = size = 0
         for number in range(at, stop) if None in known else ():
             if known[number - at] is None:
-                if new == _NEW_SERIES:
+                if new == _NEW_SERIES or size >= _NEW_BYTES:
                     stop = number
                     break
                 new += 1
-                known[number - at] = self._resolve(texts[number], number, refusals)
+                size += len(texts[number])
+                known[number - at] = self._resolve(texts[number], number, refuse)
         ids[at:stop] = known[: stop - at]
         return stop
 
-    def _resolve(self, text: bytes, number: int, refusals: dict[int, tuple[Reason, str]]) -> int:
+    def _resolve(self, text: bytes, number: int, refuse: _Refuse) -> int:
         try:
             series = self._sink.resolve(series_key(parse_series(text)))
         except BadInput as error:
-            refusals[number] = (Reason.LABELS, f"{_shown(text)}: {error.message}")
+            refuse(number, Reason.LABELS, f"{_shown(text)}: {error.message}")
             return _REFUSED
         except IndexFull as error:
-            refusals[number] = (no_room(error), f"{_shown(text)}: {error.message}")
+            refuse(number, no_room(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         self._cache[text] = series
         self._cache_size += len(text) + _ENTRY_BYTES
@@ -257,14 +266,24 @@ def check_media(headers: Mapping[str, str]) -> None:
         raise UnsupportedMedia(f'content encoding "{encoding[:100]}" is not spoken here; send none')
 
 
-def _refuse_series(codes: Int64s, first: int, refusals: Mapping[int, tuple[Reason, str]], result: BulkResult) -> None:
-    """Enter the rows of refused series, which are given by code, into the result."""
-    distinct, rows, counts = np.unique(codes, return_index=True, return_counts=True)
-    for at in np.argsort(rows).tolist():
-        refusal = refusals.get(int(distinct[at]))
-        if refusal is not None:
-            result.refuse(first + int(rows[at]), int(counts[at]), *refusal)
+class _Places:
+    """Where the series of a table stand in a request; looked for when the first is refused."""
+
+    def __init__(self, table: SeriesRows, first: int) -> None:
+        self._table = table
+        self._first = first
+        self._found: tuple[Int64s, Int64s] | None = None  # of each series its first row, and how many it has
+
+    def of(self, number: int) -> tuple[int, int]:
+        """The first row of a series, and how many rows it has."""
+        if self._found is None:
+            codes, series = self._table.codes, len(self._table.texts)
+            rows = np.empty(series, np.int64)
+            rows[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal codes the last assignment stays
+            self._found = rows, np.bincount(codes, minlength=series)
+        rows, counts = self._found
+        return self._first + int(rows[number]), int(counts[number])
 
 
 def _shown(text: bytes) -> str:
-    return shorten(text.decode(errors="backslashreplace"), 150)
+    return shorten(text[: 4 * _SHOWN].decode(errors="backslashreplace"), _SHOWN)

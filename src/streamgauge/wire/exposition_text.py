@@ -38,6 +38,10 @@ _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITY = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 _SHOWN = 80  # bytes of a line in a message
 
+MAX_READ_LABELS = 2048
+"""Of one series, as it is spelled: relabelling may drop most of them, and no more than 256 are stored. Reading as many
+takes some milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleLine:
@@ -103,6 +107,8 @@ def _labels(line: bytes, at: int, pairs: Pairs, text_of: Unescape) -> int:
         if found is None:
             raise BadInput(f"a label name was expected: {shown(line)}")
         plain, quoted, value = found.groups()
+        if len(pairs) > MAX_READ_LABELS:
+            raise BadInput(f"a series has more than {MAX_READ_LABELS} labels: {shown(line)}")
         at = found.end()
         comma = line.startswith(b",", at)
         if value is not None:

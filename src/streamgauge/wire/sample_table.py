@@ -6,7 +6,8 @@
 
 Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format. Types, help texts and units of metrics
 may stand in the schema's metadata under METADATA_KEY. A stream is self-contained, so the text of a series may be a key
-of a cache. Buffers may not be compressed: how much they become would be known only once the memory is taken.
+of a cache. Buffers may not be compressed: how much they become would be known only once the memory is taken. Nor may
+they be big-endian: each would be copied whole, and as they may overlap, the stream's bytes are no bound of that.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ MAX_ROWS = 4 << 20
 
 _COLUMNS = ("series", "time", "value")
 _MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
-_COMPRESSION, _DICTIONARY_DATA, _HEADER = 3, 1, 2  # numbers of fields in the format's own schema
+_HEADER, _CUSTOM, _ENDIANNESS, _COMPRESSION, _DICTIONARY_DATA = 2, 4, 0, 3, 1  # numbers of fields in its own schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesRows:
     """Some samples. texts: the series among them, as `wire.series_text` spells them. codes: which of these each sample
-    belongs to. times: ms."""
+    belongs to. times: ms. What was decoded has its texts in the order in which they first appear."""
 
     texts: Sequence[bytes]
     codes: Int64s
@@ -96,6 +97,7 @@ def decode(body: bytes, findings: Findings) -> list[SeriesRows]:
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[SeriesRows]:
     rows = 0
+    known: dict[bytes, bytes] = {}  # texts: of a dictionary that many batches share each is kept once
     for batch in reader:
         rows += len(batch)
         if rows > MAX_ROWS:
@@ -104,24 +106,26 @@ def _batches(reader: pa.RecordBatchReader) -> Iterator[SeriesRows]:
         for name in _COLUMNS:
             if batch.column(name).null_count:
                 raise BadInput(f"the column {name} has nulls")
-        yield _rows(batch)
+        yield _rows(batch, known)
 
 
-def _rows(batch: pa.RecordBatch) -> SeriesRows:
+def _rows(batch: pa.RecordBatch, known: dict[bytes, bytes]) -> SeriesRows:
     series: Any = batch.column("series")
     if not pa.types.is_dictionary(series.type):
         series = series.dictionary_encode()
     dictionary = series.dictionary
     codes = series.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    used = np.zeros(len(dictionary) + 1, np.bool_)
-    used[codes] = True
-    chosen = np.flatnonzero(used[:-1])
+    first = np.full(len(dictionary), len(codes))  # row of each text
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal codes the last assignment stays
+    chosen = np.flatnonzero(first < len(codes))
+    chosen = chosen[np.argsort(first[chosen])]
     texts: Any = dictionary.take(pa.array(chosen))
     if texts.null_count:
         raise BadInput("the column series has nulls")
-    numbers = np.cumsum(used) - 1
+    numbers = np.empty(len(dictionary), np.int64)
+    numbers[chosen] = np.arange(len(chosen))
     return SeriesRows(
-        texts.cast(pa.large_binary()).to_pylist(),
+        [known.setdefault(text, text) for text in texts.cast(pa.large_binary()).to_pylist()],
         numbers[codes],
         _times(batch.column("time")),
         batch.column("value").to_numpy(zero_copy_only=False),
@@ -165,21 +169,33 @@ def _check_messages(body: bytes) -> None:
             message = reader.read_next_message()
         except StopIteration:
             return
+        header = message.metadata.to_pybytes()
+        if message.type == "schema" and _is_big_endian(header):
+            raise BadInput("the stream's buffers are big-endian; write it on, or for, a little-endian machine")
         if message.type not in counts:
             continue
         counts[message.type] += 1
         if counts[message.type] > MAX_BATCHES:
             raise BadInput(f"the stream has more than {MAX_BATCHES} record batches or dictionaries, which is the limit")
-        if _is_compressed(message.metadata.to_pybytes(), message.type):
+        if _is_compressed(header, message):
             raise BadInput("the stream's buffers are compressed; write it without compression")
 
 
-def _is_compressed(header: bytes, kind: str) -> bool:
-    """Whether the RecordBatch in a Message, which is a verified flatbuffer, says how its buffers are compressed."""
-    table = _follow(header, _field(header, _follow(header, 0), _HEADER))
-    if kind == "dictionary":
+def _is_compressed(header: bytes, message: pa.Message) -> bool:
+    """Whether a Message, which is a verified flatbuffer, says how the buffers of its RecordBatch are compressed."""
+    root = _follow(header, 0)
+    if message.metadata_version != pa.ipc.MetadataVersion.V5 and _field(header, root, _CUSTOM) is not None:
+        return True  # before V5 that could stand in a message's metadata, where Arrow still looks for it
+    table = _follow(header, _field(header, root, _HEADER))
+    if message.type == "dictionary":
         table = _follow(header, _field(header, table, _DICTIONARY_DATA))
     return _field(header, table, _COMPRESSION) is not None
+
+
+def _is_big_endian(header: bytes) -> bool:
+    """Whether the Schema in a Message says so. The field is absent where it says nothing else than usual."""
+    at = _field(header, _follow(header, _field(header, _follow(header, 0), _HEADER)), _ENDIANNESS)
+    return at is not None and struct.unpack_from("<h", header, at)[0] != 0
 
 
 def _field(data: bytes, table: int, number: int) -> int | None:

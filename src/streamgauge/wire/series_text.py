@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from streamgauge.errors import BadInput
+from streamgauge.model.labels import MAX_SERIES_BYTES
 from streamgauge.wire.exposition_text import Pairs, Unescape, read_series, shown
 
 _WORD = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -28,6 +29,10 @@ _GO_LETTERS = {
 }
 
 
+MAX_TEXT_BYTES = 4 * MAX_SERIES_BYTES
+"""Of a series: twice what its labels may take when every byte is escaped, and to spare. More would only take time."""
+
+
 def series_text(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The text of a series, in the order of its pairs."""
     return b"{" + b",".join([_name(name) + b"=" + _quoted(value) for name, value in pairs]) + b"}"
@@ -35,6 +40,8 @@ def series_text(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 def parse_series(text: bytes, text_of: Unescape | None = None) -> Pairs:
     """The labels that a text spells, and nothing else in it. Raises BadInput."""
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadInput(f"the text of a series has {len(text)} bytes; the limit is {MAX_TEXT_BYTES}: {shown(text)}")
     pairs, end = read_series(text, text_of)
     if not pairs or text[end:].strip(b" \t"):
         raise BadInput(f'a series was expected, such as up{{job="node"}}: {shown(text)}')
