@@ -185,6 +185,7 @@ def test_help_fits_a_terminal(command: Sequence[str]) -> None:
         (["query", "up", "--start", "-5m", "--end", "-10m"], ["--end is before --start"]),
         (["query", "up", "--step", "inf"], ["inf"]),
         (["query", "up", "--step", "0"], ["--step"]),
+        (["query", "up", "--server", "http://me:hunter2@127.0.0.1:1"], ["no password"]),
         (["query", "up", "--server", "http://", "--time", "1"], ["not the URL of a server", "http://127.0.0.1:4318"]),
         (["query", "up", "--server", "x", "--data", "y"], ["--server or --data"]),
         (["delete"], ["SELECTOR", "streamgauge delete -h"]),

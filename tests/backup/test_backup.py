@@ -228,6 +228,12 @@ def test_a_place_with_other_things_is_left_alone(data: Path, tmp_path: Path) -> 
         assert {path: raw for path, raw in files_of(folder).items() if path in before} == before
 
 
+def test_a_first_backup_that_was_killed_at_its_first_file_can_be_made(data: Path, place: FolderPlace) -> None:
+    (Path(place.name) / "backup.json.tmp").parent.mkdir()
+    (Path(place.name) / "backup.json.tmp").write_text("{")
+    assert back_up(data, place).blocks == 4
+
+
 def test_a_place_of_a_later_layout_is_left_alone(data: Path, place: FolderPlace, tmp_path: Path) -> None:
     back_up(data, place)
     (tmp_path / "backups" / "backup.json").write_text('{"streamgauge backup": 2}')
@@ -338,6 +344,24 @@ def test_a_folder_that_holds_something_is_left_as_it_is(data: Path, place: Folde
         with pytest.raises(StorageError, match=r"holds something already|is a file"):
             restored(place, target)
         assert files_of(tmp_path) == before
+
+
+def test_a_link_is_refused_before_anything_is_copied(data: Path, place: FolderPlace, tmp_path: Path) -> None:
+    back_up(data, place)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    with pytest.raises(StorageError, match="is a symbolic link"):
+        restored(place, tmp_path / "link")
+    assert sorted(os.listdir(tmp_path)) == ["backups", "data", "disk", "link"]
+
+
+def test_a_file_without_end_does_not_fill_the_disk(data: Path, place: FolderPlace, tmp_path: Path) -> None:
+    back_up(data, place, COPY)
+    victim = min((tmp_path / "backups").glob("blocks/*/series.parquet"))
+    victim.unlink()
+    victim.symlink_to("/dev/zero")
+    with pytest.raises(Corrupt, match="is damaged, and nothing was restored"):
+        restored(place, tmp_path / "back")
 
 
 def test_an_empty_folder_may_be_there(data: Path, place: FolderPlace, tmp_path: Path) -> None:

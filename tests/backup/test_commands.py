@@ -74,6 +74,17 @@ def test_damage_is_told_by_a_check_and_refused_by_a_restore(data: Path, tmp_path
     assert not (tmp_path / "back").exists()
 
 
+def test_a_backup_is_told_of_even_if_old_ones_cannot_be_removed(data: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    run("backup", dest, "--data", data)
+    (first,) = dest.glob("backups/*.json")
+    first.write_text("damaged")
+    done = run("backup", dest, "--data", data, "--keep", "2", code=3)
+    says(done, first.name, "is damaged")
+    assert "4 blocks" in done.stdout
+    assert len(list(dest.glob("backups/*.json"))) == 2
+
+
 def test_errors_are_one_line(data: Path, tmp_path: Path) -> None:
     dest = tmp_path / "dest"
     run("backup", dest, "--data", data)

@@ -71,11 +71,18 @@ def rename_block(document: Any, name: str) -> None:
         lambda document: document.update(files=[]),
         lambda document: document["state"].update(tombstones=[{"id": 1}]),
         lambda document: document["state"].update(blocks=[{}]),
+        lambda document: document.update(made=float("inf")),
     ],
 )
 def test_names_lead_nowhere_else_and_nothing_may_lack(change: Callable[[Any], None]) -> None:
     with pytest.raises(Corrupt, match="x makes no sense"):
         decode(rewritten(change), "x")
+
+
+def test_one_that_is_nested_without_end_makes_no_sense() -> None:
+    line = b"[" * 1_000_000
+    with pytest.raises(Corrupt, match="x makes no sense"):
+        decode(line + b"\n%08x\n" % zlib.crc32(line), "x")
 
 
 def test_a_state_without_blocks_is_one() -> None:

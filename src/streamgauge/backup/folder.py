@@ -26,7 +26,8 @@ class FolderPlace:
         return alone(self._root, "backups in")
 
     def is_empty(self) -> bool:
-        return not [name for name in fs.list_dir(self._root) if name != names.LOCK and not name.startswith(".")]
+        ours = (names.LOCK, _half_written(names.BACKUP_MARKER))
+        return not [name for name in fs.list_dir(self._root) if name not in ours and not name.startswith(".")]
 
     def sizes(self, under: str) -> dict[str, int]:
         """What is half written does not count."""
@@ -47,7 +48,7 @@ class FolderPlace:
     def write(self, path: str, pieces: Iterable[bytes]) -> None:
         target = self._root / path
         fs.make_dir(target.parent)
-        temporary = target.with_name(f"{target.name}.tmp")
+        temporary = target.with_name(_half_written(target.name))
         fs.remove_file(temporary)
         try:
             fs.write_pieces(temporary, pieces)
@@ -71,3 +72,7 @@ class FolderPlace:
 
     def remove_folder(self, path: str) -> None:
         fs.remove_all(self._root / path)
+
+
+def _half_written(name: str) -> str:
+    return f"{name}.tmp"

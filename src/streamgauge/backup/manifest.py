@@ -80,7 +80,7 @@ def decode(raw: bytes, what: str) -> Manifest:
         if any(files[meta.id].keys() != set(names.block_files(meta.resolution)) for meta in state.blocks):
             raise ValueError("a block has other files than a block has")
         return Manifest(int(document["made"]), state, files)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Corrupt(f"{what} makes no sense: {error!r}") from None
 
 

@@ -62,6 +62,9 @@ def refuse_occupied(target: Path) -> None:
     """Raises StorageError when something is at `target` that a restore would replace or mix with."""
     if not os.path.lexists(target):
         return
+    if target.is_symlink() or os.path.ismount(target):
+        what = "a symbolic link" if target.is_symlink() else "a mount point"
+        raise StorageError(f"{target} is {what}, which cannot be replaced by a folder; name a folder in it")
     if not target.is_dir():
         raise StorageError(f"{target} is a file; name a folder that is not there yet")
     if held := fs.list_dir(target):
@@ -89,18 +92,27 @@ def _block(place: Place, manifest: Manifest, block: str, draft: Path, progress: 
     fs.make_dir(folder)
     for name, expected in manifest.files[block].items():
         path = places.block_path(block, name)
-        summing = Summing(_read(place, path), progress.copied)
+        summing = Summing(_read(place, path, expected.size), progress.copied)
         fs.write_pieces(folder / name, summing)
         if summing.sum() != expected:
-            raise Corrupt(
-                f"{path} in {place.name} is damaged, and nothing was restored; `streamgauge backup --verify-only` "
-                "tells what else is, and --backup chooses an older backup"
-            )
+            raise _damaged(place, path)
     fs.sync_dir(folder)
 
 
-def _read(place: Place, path: str) -> Iterator[bytes]:
+def _read(place: Place, path: str, size: int) -> Iterator[bytes]:
+    """A file, and no more than it may have: what has no end must not fill the disk."""
     try:
-        yield from place.read(path)
+        for piece in place.read(path):
+            size -= len(piece)
+            if size < 0:
+                raise _damaged(place, path)
+            yield piece
     except NotFound as error:
         raise Corrupt(f"{error.message}, and nothing was restored") from None
+
+
+def _damaged(place: Place, path: str) -> Corrupt:
+    return Corrupt(
+        f"{path} in {place.name} is damaged, and nothing was restored; `streamgauge backup --verify-only` tells what "
+        "else is, and --backup chooses an older backup"
+    )

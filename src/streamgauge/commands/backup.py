@@ -16,7 +16,7 @@ from streamgauge.backup.blocks import BlockGone
 from streamgauge.backup.manifest import decode_state
 from streamgauge.backup.open import open_place
 from streamgauge.backup.place import Place
-from streamgauge.backup.prune import prune
+from streamgauge.backup.prune import Pruned, prune
 from streamgauge.backup.restore import choose, refuse_occupied
 from streamgauge.backup.restore import restore as restored
 from streamgauge.backup.verify import problems
@@ -45,25 +45,22 @@ def run_backup(destination: str, data: str | None, endpoint: str | None, keep: i
     require_data_folder(folder)
     place = open_place(destination, endpoint, os.environ)
     places.prepare(place)  # before a lock is put there: it may be somebody else's folder
-    with progress("copying", 2 if options.verify else 1) as bar, place.alone():
+    with place.alone():
+        with progress("copying", 2 if options.verify else 1) as bar:
 
-        def write(state: CatalogState) -> Made:
-            return BackupWriter(folder, state, place, options, bar).run(SystemClock().now_ms())
+            def write(state: CatalogState) -> Made:
+                return BackupWriter(folder, state, place, options, bar).run(SystemClock().now_ms())
 
-        server = server_of(folder)
-        if server is None:
-            with pinned_folder(folder) as state:
-                made = write(state)
-        else:
-            made = _online(folder, server, write)
-        pruned = prune(place, keep) if keep is not None else None
-    _tell(place, made, bar)
-    _tell_of_damage(folder)
-    if pruned is not None:
-        click.echo(
-            f"kept {_count(keep or 0, 'backup')} at most: {_count(pruned.backups, 'backup')} and "
-            f"{_count(pruned.blocks, 'block')} that only they needed ({amount(pruned.size)}) are removed"
-        )
+            server = server_of(folder)
+            if server is None:
+                with pinned_folder(folder) as state:
+                    made = write(state)
+            else:
+                made = _online(folder, server, write)
+        _tell(place, made, bar)  # now: should what follows fail, this backup is made all the same
+        _tell_of_damage(folder)
+        if keep is not None:
+            _tell_of_pruned(keep, prune(place, keep))
 
 
 def _online(folder: Path, server: str, write: Callable[[CatalogState], Made]) -> Made:
@@ -114,6 +111,13 @@ def _tell(place: Place, made: Made, bar: Bar) -> None:
             f"  {amount(made.linked)} are hard links: second names for the same bytes, which fail with the same disk; "
             "--copy makes copies"
         )
+
+
+def _tell_of_pruned(keep: int, pruned: Pruned) -> None:
+    click.echo(
+        f"kept {_count(keep, 'backup')} at most: {_count(pruned.backups, 'backup')} and "
+        f"{_count(pruned.blocks, 'block')} that only they needed ({amount(pruned.size)}) are removed"
+    )
 
 
 def _tell_of_damage(folder: Path) -> None:

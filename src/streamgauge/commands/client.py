@@ -62,6 +62,8 @@ def server_url(server: str) -> str:
     """The URL of a server as somebody wrote it, without a slash at its end. Raises BadInput."""
     url = server if "://" in server else f"http://{server}"
     parts = urllib.parse.urlsplit(url)
+    if "@" in parts.netloc:
+        raise BadInput(f"the URL of a server holds no user and no password; write for example {DEFAULT_SERVER}")
     try:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
