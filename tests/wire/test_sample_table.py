@@ -17,7 +17,15 @@ from streamgauge.errors import BadInput
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.batch import Metadata
 from streamgauge.wire.findings import Findings
-from streamgauge.wire.sample_table import MAX_BATCHES, SeriesRows, decode, encode, part_of
+from streamgauge.wire.sample_table import (
+    MAX_BATCHES,
+    MAX_METADATA_BYTES,
+    SeriesRows,
+    decode,
+    encode,
+    part_of,
+    portions,
+)
 
 TEXTS = [b'{__name__="a"}', b'{__name__="b",x="\xc3\xa9"}', b'{__name__="c"}']
 
@@ -103,6 +111,7 @@ def test_series_need_no_dictionary_and_batches_may_be_several() -> None:
         (stream(columns(series=pa.array(["a"] * 3)), pa.ipc.IpcWriteOptions(compression="lz4")), "compressed"),
         (stream(columns(), batches=MAX_BATCHES + 1), f"more than {MAX_BATCHES} record batches"),
         (stream(columns(), metadata={b"metric_metadata": b"[1]"}), "metric_metadata"),
+        (stream(columns(), metadata={b"metric_metadata": b" " * (MAX_METADATA_BYTES + 1)}), "the limit is 1048576"),
         (stream(columns())[:-200], "Arrow IPC stream"),
     ],
 )
@@ -192,6 +201,17 @@ def test_metadata_that_is_too_long_is_left_out() -> None:
     assert list(findings.metadata) == ["b"]
     assert findings.metadata["b"].type == "unknown"
     assert findings.refused.total() == 1
+
+
+def test_metadata_that_does_not_fit_one_stream_goes_with_several() -> None:
+    entries = [Metadata(f"m{number}", "gauge", "\u00e9" * 1000, "") for number in range(500)]
+    several = list(portions(entries))
+    assert len(several) > 1
+    findings = Findings()
+    for portion in several:
+        decode(encode(rows([]), portion), findings)
+    assert list(findings.metadata.values()) == entries
+    assert list(portions([])) == [[]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-(1 << 62), 1 << 62), st.floats()), max_size=30))

@@ -44,7 +44,8 @@ _REFUSED = -1
 _SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
 _LATE_OR_EARLY = {
-    Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention",
+    Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention; "
+    "days that were downsampled take no more samples, though",
     Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
 }
 

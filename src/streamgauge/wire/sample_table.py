@@ -34,6 +34,9 @@ MAX_BATCHES = 64
 MAX_ROWS = 4 << 20
 """Of one stream. Buffers of a stream may overlap, so that its bytes alone are no bound."""
 
+MAX_METADATA_BYTES = 1 << 20
+"""Of the JSON of metadata: 5,000 metrics and more. It is read in one go that lets no other thread work: 3 to 17 ms."""
+
 _COLUMNS = ("series", "time", "value")
 _MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
 _HEADER, _CUSTOM, _ENDIANNESS, _COMPRESSION, _DICTIONARY_DATA = 2, 4, 0, 3, 1  # numbers of fields in its own schema
@@ -63,6 +66,20 @@ def part_of(rows: SeriesRows, start: int, stop: int) -> SeriesRows:
     return SeriesRows(texts, numbers[codes], rows.times[start:stop], rows.values[start:stop])
 
 
+def portions(metadata: Sequence[Metadata]) -> Iterator[list[Metadata]]:
+    """Metadata in as many parts as it takes for each to fit a stream; at least one, which may be empty."""
+    portion: list[Metadata] = []
+    size = 0
+    for entry in metadata:
+        more = len(_entry(entry)) + 2
+        if portion and size + more > MAX_METADATA_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(entry)
+        size += more
+    yield portion
+
+
 def encode(rows: SeriesRows, metadata: Sequence[Metadata] = ()) -> bytes:
     """A stream with one batch of rows. The texts are UTF-8."""
     texts: Any = pa.array(rows.texts, pa.binary()).cast(pa.utf8())
@@ -71,8 +88,7 @@ def encode(rows: SeriesRows, metadata: Sequence[Metadata] = ()) -> bytes:
     columns = [series, pa.array(rows.times), pa.array(rows.values)]
     about: Any = None
     if metadata:
-        entries = [[entry.metric, entry.type, entry.help, entry.unit] for entry in metadata]
-        about = {METADATA_KEY: json.dumps(entries).encode()}
+        about = {METADATA_KEY: f"[{','.join(map(_entry, metadata))}]".encode()}
     schema = pa.schema([(n, c.type) for n, c in zip(_COLUMNS, columns, strict=True)], about)
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, schema) as writer:
@@ -215,9 +231,18 @@ def _follow(data: bytes, at: int | None) -> int:
     return at + offset
 
 
+def _entry(metadata: Metadata) -> str:
+    return json.dumps([metadata.metric, metadata.type, metadata.help, metadata.unit], separators=(",", ":"))
+
+
 def _note_metadata(text: bytes | None, findings: Findings) -> None:
     if text is None:
         return
+    if len(text) > MAX_METADATA_BYTES:
+        raise BadInput(
+            f"{METADATA_KEY.decode()} has {len(text)} bytes; the limit is {MAX_METADATA_BYTES}: send the rest with "
+            "another stream, which needs no rows"
+        )
     try:
         entries = [[str(word).encode() for word in entry] for entry in json.loads(text)]
         for metric, kind, help_text, unit in entries:

@@ -96,7 +96,8 @@ def too_old(text: str, oldest: int | None, now: int) -> str:
     days = "" if oldest is None else f" {-(-(now - oldest) // DAY_MS)}d"
     return (
         f"{text}. The import ends here, before it refuses more: start the server with --retention{days} or longer and "
-        "run this again, or leave out what is too old with --skip-old"
+        "run this again, or leave out what is too old with --skip-old. If the server has downsampled these days, only "
+        "leaving them out helps"
     )
 
 

@@ -27,7 +27,7 @@ from streamgauge.model.arrays import Int64s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire.findings import Reason
 from streamgauge.wire.imported import Imported, Reader
-from streamgauge.wire.sample_table import SeriesRows, encode, part_of
+from streamgauge.wire.sample_table import SeriesRows, encode, part_of, portions
 
 REQUEST_ROWS = 262_144
 """Samples of one request: 5 MB and the series' texts, which each request has anew; the more samples share them, the
@@ -143,10 +143,14 @@ class Import:
         metadata = {entry.metric: entry for one in blocks for entry in one.imported.findings.metadata.values()}
         rows, places = _joined([one.imported for one in blocks])
         oldest = int(rows.times.min()) if len(rows) else None
+        *others, about = portions(list(metadata.values()))
+        for portion in others:
+            answer = sender.submit(self._send, part_of(rows, 0, 0), portion)
+            self._waiting.append(_Sent(answer, places[:0], None, []))
         for start in range(0, max(len(rows), 1), REQUEST_ROWS):
             stop = start + REQUEST_ROWS
             part = part_of(rows, start, stop)
-            answer = sender.submit(self._send, part, list(metadata.values()) if start == 0 else [])
+            answer = sender.submit(self._send, part, about if start == 0 else [])
             done = blocks if stop >= len(rows) else []
             self._waiting.append(_Sent(answer, places[start:stop], oldest, done))
             while len(self._waiting) > _REQUESTS_AHEAD:
