@@ -183,9 +183,40 @@ def test_a_disk_that_takes_nothing_fails_the_request() -> None:
 
 
 def test_more_than_may_be_in_memory_is_told_to_come_again() -> None:
-    receiver = Receiver(MemorySink(), replace(Limits(), inflight=2000))
+    receiver = Receiver(MemorySink(), replace(Limits(), inflight=2000, body=4000))
     with pytest.raises(Overloaded):
         receiver.receive(encode(rows(["a"], [0] * 100)))
+
+
+def test_imports_leave_half_of_the_memory_to_live_writes() -> None:
+    limit = 100_000
+    receiver = Receiver(MemorySink(), replace(Limits(), inflight=limit, body=limit // 4))
+
+    async def work() -> None:
+        stalled, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield bytes(limit // 4)
+            stalled.release()
+            await go_on.wait()
+
+        async def one_byte() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        waiting = [asyncio.create_task(receiver.bulk.receive(HEADERS, slow())) for _ in range(2)]
+        for _ in waiting:
+            await stalled.acquire()
+        with pytest.raises(Overloaded, match="the limit is 50000"):
+            await receiver.bulk.receive(HEADERS, one_byte())
+        with receiver.inflight.account() as live:
+            live.add(limit // 2)
+        go_on.set()
+        refused, read = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(refused, Overloaded), "decoded it takes as much again"
+        assert isinstance(read, BadInput), "which there is room for now"
+
+    asyncio.run(work())
+    assert receiver.count("streamgauge_ingest_inflight_bytes") == 0
 
 
 def test_series_that_were_pruned_are_looked_up_anew(tmp_path: Path) -> None:

@@ -26,11 +26,15 @@ class Limits:
 
 
 class InFlight:
-    """The memory that requests hold at this moment. Used on the event loop only."""
+    """The memory that requests hold at this moment. Used on the event loop only.
 
-    def __init__(self, limit: int, stats: Stats) -> None:
+    within: of what it is a part, and then counts there, too.
+    """
+
+    def __init__(self, limit: int, stats: Stats, within: InFlight | None = None) -> None:
         self._limit = limit
         self._held = 0
+        self._within = within
         self._gauge = stats.inflight_bytes
 
     @contextmanager
@@ -40,7 +44,7 @@ class InFlight:
         try:
             yield held
         finally:
-            self._change(-held.size)
+            self.give(held.size)
 
     def take(self, size: int) -> None:
         """Raises Overloaded when `size` more bytes are too many."""
@@ -48,11 +52,20 @@ class InFlight:
             raise Overloaded(
                 f"requests in flight already hold {self._held} bytes; the limit is {self._limit}", retry_after=1
             )
+        if self._within is not None:
+            self._within.take(size)
         self._change(size)
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        if self._within is not None:
+            self._within.give(size)
+        self._change(-size)
 
     def _change(self, size: int) -> None:
         self._held += size
-        self._gauge.set(self._held)
+        if self._within is None:
+            self._gauge.set(self._held)
 
 
 class Held:

@@ -92,9 +92,11 @@ class BulkImport:
         self._sink = sink
         self._stats = stats
         self._clock = clock
-        self._inflight = inflight
         self._turns = turns
         self._limits = limits or Limits()
+        # Requests that wait for room must leave some to those whom they wait for; one of them fits always.
+        share = max(self._limits.inflight // 2, 2 * self._limits.body)
+        self._inflight = InFlight(share, stats, inflight)
         self._cache: dict[bytes, int] = {}  # ids of series by their texts
         self._cache_size = 0  # bytes
         self._generation = sink.generation
