@@ -10,7 +10,7 @@ MINUTES ?= 5
 COMPILE := $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11
 
-.PHONY: serve test bench soak fuzz dist lock clean
+.PHONY: serve test bench soak agree fuzz dist lock clean
 
 serve: $(VENV)/run
 	$(BIN)/streamgauge serve --data $(DATA)
@@ -19,13 +19,16 @@ test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench
 
 soak: $(VENV)/dev
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
+
+agree: $(VENV)/dev
+	$(BIN)/python -m bench.agree --minutes $(MINUTES)
 
 fuzz: $(VENV)/dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -k "fuzz" --timeout 3600

@@ -18,13 +18,17 @@ from streamgauge.backup.verify import problems
 from streamgauge.backup.write import Options
 from streamgauge.clock import ManualClock
 from streamgauge.errors import Corrupt, FolderInUse, FormatTooNew, NotFound, ReadOnly, StorageError
-from streamgauge.model.source import Matcher, MatchOp
+from streamgauge.model.source import AggregateKind, Matcher, MatchOp, NoMeter
 from streamgauge.store import names
 from streamgauge.store.failpoints import armed
 from streamgauge.store.folder import refuse_foreign, require_data_folder
+from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.lock import alone
-from streamgauge.store.offline import compact_folder
-from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
+from streamgauge.store.offline import compact_folder, open_folder
+from streamgauge.store.ports import DAY_MS, FIRST_TIME
+from streamgauge.store.resolutions import thinned_through
+from streamgauge.store.verify import check_folder
+from streamgauge.testing.lives import KEYS, NOON, RETENTION, TIERS, batch_of, opened
 
 from .conftest import Tally, back_up, content, files_of, flip, grow, thin
 
@@ -51,6 +55,38 @@ def test_what_comes_back_is_what_was_there(data: Path, place: FolderPlace, tmp_p
     back = restored(place, tmp_path / "back")
     assert content(back) == content(data)
     assert [path.name for path in sorted(back.iterdir())] == ["blocks", "catalog.sqlite"]
+    assert list(problems(place, backups(place), Tally())) == []
+
+
+def aggregates_of(data: Path) -> tuple[list[int], list[float]]:
+    """Times and counts of the aggregates in a good folder."""
+    assert check_folder(data) == []
+    with open_folder(data) as (snapshot, _):
+        end = thinned_through(snapshot.blocks) - 1
+        found = snapshot.open({}).select([], FIRST_TIME, end, NoMeter(), AggregateKind.COUNT).samples
+        return found.times.tolist(), found.values.tolist()
+
+
+def test_aggregates_and_a_snapshot_of_them_come_back(tmp_path: Path, place: FolderPlace) -> None:
+    data = tmp_path / "thinned"
+
+    async def life() -> Path:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, RETENTION, tiers=TIERS) as (store, maintenance):
+            await store.append(batch_of(store, [(key, NOON + at, at) for key in KEYS for at in range(200)]))
+            await clock.advance(3 * DAY_MS / 1000)
+            await store.append(batch_of(store, [(KEYS[0], clock.now_ms(), 1)]))
+            assert await maintenance.expire()
+            await maintenance.flush_all()
+            name = await FolderSnapshots(maintenance, data, clock).take(skip_head=False)
+            return names.snapshot_dir(data, name)
+
+    snapshot = asyncio.run(life())
+    expected = aggregates_of(data)
+    assert expected[1] == [200.0] * len(KEYS)
+    assert aggregates_of(snapshot) == expected
+    assert back_up(data, place, COPY).new_blocks == 2
+    assert aggregates_of(restored(place, tmp_path / "back")) == expected
     assert list(problems(place, backups(place), Tally())) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,14 +13,20 @@ from pathlib import Path
 import pytest
 
 from streamgauge.backup.folder import FolderPlace
-from streamgauge.backup.place import backups
+from streamgauge.backup.open import open_place
+from streamgauge.backup.place import backups, manifest
+from streamgauge.backup.restore import restore
 from streamgauge.backup.verify import problems
+from streamgauge.backup.write import Options
 from streamgauge.clock import ManualClock
-from streamgauge.commands.progress import Bar, amount
+from streamgauge.commands.progress import Bar
+from streamgauge.errors import BadInput
 from streamgauge.store import failpoints, names
-from streamgauge.testing.server import run_command
+from streamgauge.testing.server import launch_command, run_command
 
-from .conftest import Tally, content, flip, grow
+from .conftest import Tally, back_up, content, flip, grow
+
+COPY = Options(copy=True)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
 
@@ -85,25 +92,31 @@ def test_a_backup_is_told_of_even_if_old_ones_cannot_be_removed(data: Path, tmp_
     assert len(list(dest.glob("backups/*.json"))) == 2
 
 
-def test_errors_are_one_line(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("backup {data} --data {data}", 3, "holds other things"),
+        ("backup s3://key:hunter2@bucket --data {data}", 2, "holds no credentials"),
+        ("backup {dest} --data {data} --endpoint http://127.0.0.1:1", 2, "--endpoint is for s3:// URLs"),
+        ("backup {dest} --backup x", 2, "--verify-only"),
+        ("restore {dest}", 2, "--list"),
+        ("restore {dest} {data}", 3, "holds something already"),
+        ("restore {dest} {data}2 --backup yesterday", 3, "restore --list shows"),
+        ("serve --data {dest}", 3, "holds backups"),
+    ],
+)
+def test_errors_are_one_line(data: Path, tmp_path: Path, line: str, code: int, said: str) -> None:
     dest = tmp_path / "dest"
-    run("backup", dest, "--data", data)
-    says(run("backup", dest, "--data", tmp_path / "nowhere", code=3), "there is no folder")
-    says(run("backup", data, "--data", data, code=3), "holds other things")
-    says(run("backup", "ftp://x/y", "--data", data, code=2), "neither a folder nor a bucket")
-    says(run("backup", "s3://", "--data", data, code=2), "is not the URL of a bucket")
-    secret = run("backup", "s3://key:hunter2@bucket", "--data", data, code=2)
-    says(secret, "holds no credentials")
-    assert "hunter2" not in secret.stderr
-    says(
-        run("backup", dest, "--data", data, "--endpoint", "http://127.0.0.1:1", code=2), "--endpoint is for s3:// URLs"
-    )
-    says(run("backup", dest, "--backup", "x", code=2), "--verify-only")
-    says(run("restore", dest, code=2), "--list")
-    says(run("restore", dest, data, code=3), "holds something already")
-    says(run("restore", tmp_path / "nowhere", tmp_path / "x", code=3), "there is no backup in")
-    says(run("restore", dest, tmp_path / "x", "--backup", "yesterday", code=3), '"yesterday"', "--list")
-    says(run("serve", "--data", dest, code=3), "holds backups")
+    back_up(data, FolderPlace(dest))
+    done = run(*line.format(data=data, dest=dest).split(), code=code)
+    says(done, said)
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["ftp://x/y", "S3://bucket"])
+def test_what_is_neither_a_folder_nor_a_bucket(text: str) -> None:
+    with pytest.raises(BadInput, match="neither a folder nor a bucket"):
+        open_place(text, None, {})
 
 
 def test_what_was_set_aside_is_told_of(data: Path, tmp_path: Path) -> None:
@@ -120,43 +133,41 @@ BACKUP_POINTS = [
     "backup.after_file=kill@5",
     "backup.before_manifest=kill",
     "backup.after_manifest=kill",
-    *(f"{call}=kill@{time}" for call in ("fs.write", "fs.sync", "fs.rename", "fs.open") for time in (45, 65)),
+    *(f"{call}=kill@{time}" for call in ("fs.write", "fs.sync", "fs.rename") for time in (5, 9)),
 ]
+
+
+def killed(point: str, *words: str | Path) -> None:
+    with launch_command(list(map(str, words)), {failpoints.VARIABLE: point}) as process:
+        process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("point", BACKUP_POINTS)
 def test_a_backup_that_is_killed_is_none_and_the_next_goes_on(data: Path, tmp_path: Path, point: str) -> None:
     dest = tmp_path / "dest"
     place = FolderPlace(dest)
-    run("backup", dest, "--data", data, "--copy")
-    (first,) = backups(place)
+    first = back_up(data, place, COPY).name
+    before = content(data)
     grow(data, 3, 4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(failpoints.VARIABLE, point)
-        killed = run_command("backup", str(dest), "--data", str(data), "--copy")
-    assert killed.returncode in (-signal.SIGKILL, 0)
-    if point.startswith("backup"):
-        assert killed.returncode == -signal.SIGKILL
-        assert len(backups(place)) == (2 if "after_manifest" in point else 1)
+    killed(point, "backup", dest, "--data", data, "--copy")
+    assert len(backups(place)) == (2 if point.startswith("backup.after_manifest") else 1)
     assert list(problems(place, backups(place), Tally())) == []
-    run("backup", dest, "--data", data, "--copy")
-    run("restore", dest, tmp_path / "back")
-    assert content(tmp_path / "back") == content(data)
-    run("restore", dest, tmp_path / "first", "--backup", first)
-    assert len(content(tmp_path / "first")) < len(content(data))
+    again = back_up(data, place, COPY)
     assert not list(dest.rglob("*.tmp"))
+    for name, expected in ((again.name, content(data)), (first, before)):
+        restore(place, manifest(place, name), tmp_path / name, Tally())
+        assert content(tmp_path / name) == expected
 
 
 @pytest.mark.parametrize("point", ["restore.after_block=kill@2", "restore.before_rename=kill", "fs.rename=kill@2"])
 def test_a_restore_that_is_killed_leaves_nothing_of_the_name(data: Path, tmp_path: Path, point: str) -> None:
-    dest, back = tmp_path / "dest", tmp_path / "back"
-    run("backup", dest, "--data", data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(failpoints.VARIABLE, point)
-        assert run_command("restore", str(dest), str(back)).returncode == -signal.SIGKILL
+    place, back = FolderPlace(tmp_path / "dest"), tmp_path / "back"
+    name = back_up(data, place).name
+    killed(point, "restore", tmp_path / "dest", back)
     assert not back.exists()
     assert names.restore_draft(back).exists()
-    run("restore", dest, back)
+    restore(place, manifest(place, name), back, Tally())
     assert not names.restore_draft(back).exists()
     assert content(back) == content(data)
 
@@ -181,43 +192,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_told_and_the_next_run_goes_on(small_disk: Path, data: Path, tmp_path: Path) -> None:
-    ballast = small_disk / "ballast"
+def test_a_full_disk_is_told_and_the_next_run_goes_on(small_disk: Path, data: Path) -> None:
+    ballast, dest = small_disk / "ballast", small_disk / "dest"
+    place = FolderPlace(dest)
     ballast.write_bytes(bytes(DISK - (20 << 10)))
-    dest = small_disk / "dest"
     says(run("backup", dest, "--data", data, code=3), "No space left on device")
     assert not list(dest.rglob("*.tmp"))
-    assert backups(FolderPlace(dest)) == []
+    assert backups(place) == []
     ballast.unlink()
-    done = run("backup", dest, "--data", data)
-    assert "hard links" not in done.stdout, "it is another file system"
-    says(run("restore", dest, small_disk / "dest2" / ("x" * 300), code=3), "name too long")
+    made = back_up(data, place)
+    assert made.linked == 0, "it is another file system"
+    assert 0 < made.copied < made.size
     ballast.write_bytes(bytes(DISK - (60 << 10)))
     says(run("restore", dest, small_disk / "back", code=3), "No space left on device")
     assert sorted(os.listdir(small_disk)) == ["ballast", "dest"]
     ballast.unlink()
-    run("restore", dest, small_disk / "back")
+    restore(place, manifest(place, made.name), small_disk / "back", Tally())
     assert content(small_disk / "back") == content(data)
 
 
 # ---- the bar --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_bar_shows_bytes_and_rate() -> None:
+def test_the_bar_shows_bytes_and_rate() -> None:
     clock = ManualClock()
     bar = Bar("copying", 2, clock, shown=False)
-    bar.expect(4 << 20)
-    bar.copied(1 << 20)
-    await clock.advance(2.0)
-    bar.verified(1 << 20)
+    bar.expect(4_000_000)
+    bar.copied(1_000_000)
+    asyncio.run(clock.advance(2.0))
+    bar.verified(1_000_000)
     assert bar.line() == "copying  [" + "#" * 7 + "-" * 23 + "]  25%  1.0 MB of 4.0 MB, 1.0 MB/s"
-    bar.copied(10 << 20)
+    bar.copied(10_000_000)
     assert "] 100%  4.0 MB of 4.0 MB" in bar.line()
-    assert bar.bytes_copied == 11 << 20
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KB"), (300 << 20, "300 MB"), (5 << 40, "5.0 TB")]
-)
-def test_amounts(size: int, text: str) -> None:
-    assert amount(size) == text
+    assert bar.bytes_copied == 11_000_000

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from pathlib import Path
 import pytest
 
 import streamgauge
+from streamgauge.commands.importer.blocks import BLOCK_BYTES, MAX_LINE_BYTES
+from streamgauge.commands.importer.formats import FORMATS
 from streamgauge.model.labels import key_of
 from streamgauge.store.lock import acquire
 from streamgauge.store.offline import open_folder
@@ -28,6 +31,8 @@ from streamgauge.testing import requests
 from streamgauge.testing.lives import content_of
 from streamgauge.testing.requests import Series
 from streamgauge.testing.server import SECONDS, ServerProcess, eventually
+from streamgauge.wire.findings import Reason
+from streamgauge.wire.sample_table import MAX_BATCHES, MAX_ROWS
 
 NOW = int(time.time()) // 60 * 60
 """Seconds."""
@@ -282,6 +287,32 @@ def test_what_cannot_be_meant(importer: Importer, tmp_path: Path) -> None:
         assert part in done.stderr
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "import.md").read_text(encoding="utf-8")
+
+
+def test_the_program_of_the_documentation_works(server: ServerProcess) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:4318" in program
+    program = program.replace("http://127.0.0.1:4318", server.url).replace("up{job", "up_documented{job")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=True)
+    (example,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    answer = json.loads(done.stdout.removeprefix("b'").removesuffix("'\n"))
+    assert answer == {"status": "success", "data": {"stored": 2, "refused": {}, "examples": []}}
+    assert answer["data"].keys() == json.loads(example)["data"].keys()
+    assert len(server.query("up_documented", 1_795_262_816)) == 2
+
+
+def test_the_documentation_has_the_limits_and_reasons_of_the_code() -> None:
+    text = " ".join(PAGE.split())
+    assert f"at most {MAX_BATCHES} record batches and {MAX_ROWS:,} rows" in text
+    assert f"in blocks of {BLOCK_BYTES >> 20} MiB" in text
+    assert f"A JSON line may have {MAX_LINE_BYTES >> 20} MiB" in text
+    for reason in set(Reason) - {Reason.DUPLICATE}:
+        assert f"`{reason.value}`" in text
+    for form in FORMATS:
+        assert f"| `{form}` |" in text
+
+
 @pytest.fixture
 def blocks_of_prometheus(tmp_path: Path) -> Iterator[Path]:
     """A data folder with blocks that promtool has made."""
@@ -348,7 +379,7 @@ def test_an_export_of_victoria_metrics(
     ms = NOW * 1000
     text = "".join(
         f'exported{{n="{n % 3}",q="a \\"b\\" é"}} {value} {ms - 1000 * n}\n'
-        for n, value in enumerate(["1.5", "+Inf", "-Inf", "0", "1e-7", "12345678901", "-0.25"])
+        for n, value in enumerate(["1.5", "+Inf", "-Inf", "0", "5e-1", "12345678901", "-0.25"])
     )
     assert answers(f"{victoria}/api/v1/import/prometheus", text.encode())
     query = urllib.parse.urlencode({"match[]": "exported", "start": NOW - 3600, "end": NOW + 60})
@@ -364,5 +395,5 @@ def test_an_export_of_victoria_metrics(
     assert "importing as jsonl" in done.stderr
     found = {n: dict(server.samples(f'exported{{n="{n}"}}', NOW)) for n in range(3)}
     assert found[0] == {ms: "1.5", ms - 3000: "0", ms - 6000: "-0.25"}
-    assert found[1] == {ms - 1000: "+Inf", ms - 4000: "0.0000001"}
+    assert found[1] == {ms - 1000: "+Inf", ms - 4000: "0.5"}
     assert found[2] == {ms - 2000: "-Inf", ms - 5000: "12345678901"}

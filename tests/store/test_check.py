@@ -191,6 +191,20 @@ def test_a_block_that_lists_a_deletion_and_has_its_samples(blocks: LocalBlocks) 
     assert problem == "deletion 3: block b lists it, and still has 2 of its samples"
 
 
+def test_aggregates_of_what_was_left_may_stand_for_times_that_a_deletion_meant(blocks: LocalBlocks) -> None:
+    """That of ten ms which ends at 9 stays where some of them were deleted before it was made, not where all were."""
+    meta = replace(META, resolution=10, tombstones=(3,), level=1, parents=("a",))
+    write(blocks, replace(META, tombstones=(3,)), times=((9,), (9,), (9,)))
+    meta = replace(meta, min_time=DAY + 9, max_time=DAY + 9, samples=3, series=3)
+
+    def problems_of(start: int, end: int) -> list[str]:
+        return check_tombstones([tombstone((1,), DAY + start, DAY + end)], [meta], 3, blocks.open)
+
+    assert problems_of(2, 9) == []
+    assert problems_of(0, 8) == []
+    assert "still has 1 of its samples" in problems_of(0, 9)[0]
+
+
 def test_a_block_that_lists_a_deletion_from_before_it(blocks: LocalBlocks) -> None:
     meta = replace(META, first_commit=21, last_commit=30, tombstones=(3,))
     [problem] = check_tombstones([tombstone()], [meta], 3, open_nothing)

@@ -293,10 +293,11 @@ def test_a_second_deletion_waits_while_a_query_keeps_the_block_from_before_the_f
         _, release = store.snapshot()
         await maintenance.delete(of("alice"), NOON, NOON + 1)
         await maintenance.clean_tombstones()
-        assert (len(store.state.tombstones), len(list(names.blocks_dir(store.data).iterdir()))) == (0, 2)
+        assert len(list(names.blocks_dir(store.data).iterdir())) == 2
+        assert len(store.state.tombstones) == 1, "for as long as not everything is off the disk"
         await maintenance.delete(of("alice"), *ALWAYS)
         await maintenance.clean_tombstones()
-        assert len(store.state.tombstones) == 1
+        assert len(list(names.blocks_dir(store.data).iterdir())) == 2
         assert content(store) == {(BOB, NOON + 1): 1}
         if not kill:
             release()

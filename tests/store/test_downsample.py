@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -346,7 +348,7 @@ def test_an_increase_goes_on_over_midnight_and_over_the_end_of_a_series(data: Pa
     run(data, live)
 
 
-def test_a_deletion_takes_aggregates_whose_end_is_in_its_range(data: Path) -> None:
+def test_a_deletion_takes_aggregates_as_it_takes_samples(data: Path) -> None:
     async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
         await days(store, maintenance, clock, 6)
         first, end = DAY, DAY + DAY_MS + HALF_AN_HOUR
@@ -386,6 +388,31 @@ def test_a_day_that_a_deletion_waits_for_is_thinned_after_it(data: Path) -> None
         assert await expire(maintenance) == 1
         _, counts = column(store, AggregateKind.COUNT)
         assert counts[:3].tolist() == [2.0, 5.0, 5.0]
+
+    run(data, live)
+    assert check_folder(data) == []
+
+
+def test_a_deletion_that_took_nothing_from_a_day_takes_nothing_from_its_aggregates(data: Path) -> None:
+    """It falls between two samples that one aggregate stands for: the day is thinned when it is done with."""
+
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        await clock.advance(DAY_MS / 1000)
+        await scrape(store, 0, lambda minute: 1.0)
+        await flush(store, maintenance)
+        between = DAY + MINUTE + 1, DAY + 2 * MINUTE - 1
+        await maintenance.delete([[Matcher("job", MatchOp.EQUAL, "a")]], *between)
+        await maintenance.clean()
+        assert len(store.state.tombstones) == 1, (
+            "the block is known to have lost nothing; the deletion is not forgotten"
+        )
+        await clock.advance(3 * DAY_MS / 1000)
+        assert await expire(maintenance) == 0
+        assert not await maintenance.clean()
+        assert store.state.tombstones == ()
+        assert await expire(maintenance) == 1
+        _, counts = column(store, AggregateKind.COUNT)
+        assert counts[:3].tolist() == [5.0, 5.0, 5.0]
 
     run(data, live)
     assert check_folder(data) == []
@@ -478,3 +505,40 @@ def test_pyarrow_polars_and_duckdb_read_aggregates_without_us(data: Path) -> Non
     assert found == [(0.0, 1439 * 2.0 + 1, 1439.5)]
     everything = duckdb.sql(f"SELECT count(*) FROM '{data}/blocks/*/samples.parquet'").fetchall()
     assert everything == [(3 * 1440 * 2,)], "files of samples can be read all together, whatever stands beside them"
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from streamgauge.model.labels import key_of
+from streamgauge.store.blocks import LocalBlocks
+from streamgauge.store.downsample import ThinningPlan
+from streamgauge.store.ports import BlockMeta, SortedRows
+from streamgauge.store.thinning import perform_thinning
+
+DAY, SERIES, STEPS = 20_000 * 86_400_000, 2000, 600
+blocks = LocalBlocks(Path(sys.argv[1]))
+keys = pa.array(sorted(key_of({"__name__": "m", "host": str(i)}) for i in range(SERIES)), pa.large_binary())
+ids, counts = np.arange(SERIES, dtype=np.uint32), np.full(SERIES, STEPS)
+values = np.tile(np.arange(STEPS, dtype=np.float64), SERIES)
+metas = []
+for number in range(int(sys.argv[2])):
+    times = np.tile(DAY + 15_000 * (number * STEPS + np.arange(STEPS)), SERIES)
+    meta = BlockMeta(f"block-{number}", number, number, 0, 0, DAY, False, 0, 0, 0, 0)
+    metas.append(blocks.write(meta, SortedRows(ids, keys, counts, times, values)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+written = perform_thinning(ThinningPlan(tuple(metas), 300_000), blocks)
+assert written.samples == len(metas) * SERIES * STEPS // 20
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="needs resource.getrusage")
+def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
+    unit = 1 if sys.platform == "darwin" else 1024
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    output = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path), "8"], check=True, capture_output=True, text=True, env=environment
+    ).stdout
+    assert int(output) * unit < 100e6 < 8 * 2000 * 600 * 16

@@ -124,6 +124,7 @@ def test_a_helper_that_is_killed_is_replaced(folder: Path, point: str, monkeypat
                 store.head.seal()
                 await flush_and_compact(maintenance)
                 assert Diary(folder / "diary").allows(content(store)) == []
+                await maintenance.close()  # what is being removed goes by way of tmp
                 assert not list((folder / "data" / "tmp").iterdir())
         finally:
             await helper.stop()

@@ -114,3 +114,28 @@ def test_somebody_who_only_looks_does_not_keep_a_server_out(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     with armed("fs.open", "erofs"), pytest.raises(ReadOnly, match="create"):
         lock.acquire(tmp_path / "new")
+
+
+def test_the_key_is_another_at_each_start_and_is_read_by_who_may_read_the_file(tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        with lock.acquire(tmp_path) as held:
+            found = lock.holder(tmp_path)
+            assert found is not None
+            assert found.key == held.key
+            held.announce("there:22")
+            assert held.key not in repr(lock.holder(tmp_path))
+            keys.append(held.key)
+    assert len(set(keys)) == 2
+    assert all(len(key) == 32 for key in keys)
+
+
+def test_one_at_a_time_in_a_folder_of_another_kind(tmp_path: Path) -> None:
+    with (
+        lock.alone(tmp_path / "new", "backups in"),
+        pytest.raises(FolderInUse, match=f"backups in {tmp_path / 'new'}"),
+        lock.alone(tmp_path / "new", "backups in"),
+    ):
+        pass
+    with lock.alone(tmp_path / "new", "backups in"):
+        pass

@@ -35,13 +35,11 @@ class BlockFolder:
             sums = decode_checksums(raw)
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"{path} is damaged: {error}") from None
-        sections: list[Sequence[Section]] = [_of_rows(sums), _of_series(sums), [(len(raw), zlib.crc32(raw))]]
-        self._sections = dict(zip(names.block_files(meta.resolution), sections, strict=True))
-
-    @property
-    def files(self) -> Iterable[str]:
-        """Their names."""
-        return self._sections
+        self._sections: dict[str, Sequence[Section]] = {
+            names.rows_name(meta.resolution): _of_rows(sums),
+            names.SERIES: _of_series(sums),
+            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
+        }
 
     def size(self, name: str) -> int:
         """Bytes that a file must have."""

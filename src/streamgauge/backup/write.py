@@ -13,6 +13,7 @@ from streamgauge.backup.blocks import BlockFolder, Summing, sum_of, there
 from streamgauge.backup.manifest import BlockFiles, FileSum, Manifest
 from streamgauge.backup.place import Place, block_path
 from streamgauge.errors import Corrupt, StorageError
+from streamgauge.store import names
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import BlockMeta, CatalogState
 
@@ -100,7 +101,7 @@ class BackupWriter:
     def _block(self, meta: BlockMeta) -> BlockFiles:
         block = BlockFolder(self._data, meta)
         files = {}
-        for name in block.files:
+        for name in names.block_files(meta.resolution):
             files[name] = self._file(block, name, block_path(meta.id, name))
             hit("backup.after_file")
         return files

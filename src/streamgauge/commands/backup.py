@@ -23,7 +23,8 @@ from streamgauge.backup.verify import problems
 from streamgauge.backup.write import BackupWriter, Made, Options
 from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ask, server_of
-from streamgauge.commands.progress import Bar, amount, progress
+from streamgauge.commands.importer.progress import size_text
+from streamgauge.commands.progress import Bar, progress
 from streamgauge.commands.table import printable, table
 from streamgauge.errors import StorageError, StreamgaugeError
 from streamgauge.serve.pins_api import KEY_HEADER
@@ -103,20 +104,22 @@ def _renewed(server: str, path: str, headers: dict[str, str]) -> Iterator[None]:
 
 
 def _tell(place: Place, made: Made, bar: Bar) -> None:
-    click.echo(f"{made.name}: {_count(made.blocks, 'block')}, {amount(made.size)}, in {printable(place.name)}")
-    rate = amount(bar.bytes_copied / max(bar.seconds, 1e-9))
-    click.echo(f"  {_count(made.new_blocks, 'new block')}: {amount(made.copied)} copied, {bar.seconds:.1f} s, {rate}/s")
+    click.echo(f"{made.name}: {_count(made.blocks, 'block')}, {size_text(made.size)}, in {printable(place.name)}")
+    rate = size_text(round(bar.bytes_copied / max(bar.seconds, 1e-3)))
+    click.echo(
+        f"  {_count(made.new_blocks, 'new block')}: {size_text(made.copied)} copied, {bar.seconds:.1f} s, {rate}/s"
+    )
     if made.linked:
         click.echo(
-            f"  {amount(made.linked)} are hard links: second names for the same bytes, which fail with the same disk; "
-            "--copy makes copies"
+            f"  {size_text(made.linked)} are hard links: second names for the same bytes, which fail with the same "
+            "disk; --copy makes copies"
         )
 
 
 def _tell_of_pruned(keep: int, pruned: Pruned) -> None:
     click.echo(
         f"kept {_count(keep, 'backup')} at most: {_count(pruned.backups, 'backup')} and "
-        f"{_count(pruned.blocks, 'block')} that only they needed ({amount(pruned.size)}) are removed"
+        f"{_count(pruned.blocks, 'block')} that only they needed ({size_text(pruned.size)}) are removed"
     )
 
 
@@ -179,9 +182,9 @@ def run_restore(source: str, folder: str, endpoint: str | None, backup: str | No
     manifest = places.manifest(place, name)
     with progress("restoring", 1) as bar:
         restored(place, manifest, target, bar)
-    rate = amount(bar.bytes_copied / max(bar.seconds, 1e-9))
+    rate = size_text(round(bar.bytes_copied / max(bar.seconds, 1e-3)))
     click.echo(
-        f"{printable(folder)}: {name}, {_count(len(manifest.files), 'block')}, {amount(manifest.size)}, "
+        f"{printable(folder)}: {name}, {_count(len(manifest.files), 'block')}, {size_text(manifest.size)}, "
         f"{bar.seconds:.1f} s, {rate}/s"
     )
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from streamgauge.clock import Clock, SystemClock
+from streamgauge.commands.importer.progress import size_text
 
 _REDRAW_SECONDS = 0.1
 _WIDTH = 30
@@ -30,6 +31,7 @@ class Bar:
 
     def expect(self, size: int) -> None:
         self._expected = size * self._steps
+        self._started = self._clock.monotonic()
 
     def copied(self, size: int) -> None:
         self.bytes_copied += size
@@ -40,7 +42,7 @@ class Bar:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Since it was known what is to come."""
         return self._clock.monotonic() - self._started
 
     def _advance(self, size: int) -> None:
@@ -54,8 +56,8 @@ class Bar:
         part = min(1.0, self._done / self._expected) if self._expected else 1.0
         done, total = self._done // self._steps, self._expected // self._steps
         bar = ("#" * int(part * _WIDTH)).ljust(_WIDTH, "-")
-        rate = amount(self._done / max(self.seconds, 1e-9))
-        return f"{self._what}  [{bar}] {part:4.0%}  {amount(min(done, total))} of {amount(total)}, {rate}/s"
+        rate = size_text(round(self._done / max(self.seconds, 1e-3)))
+        return f"{self._what}  [{bar}] {part:4.0%}  {size_text(min(done, total))} of {size_text(total)}, {rate}/s"
 
     def clear(self) -> None:
         if self._shown and self._drawn >= 0:
@@ -70,12 +72,3 @@ def progress(what: str, steps: int) -> Iterator[Bar]:
         yield bar
     finally:
         bar.clear()
-
-
-def amount(size: float) -> str:
-    """Bytes for people, in powers of 1024 as sizes are written in settings."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"

@@ -7,7 +7,7 @@ A request may be repeated: the same samples again change nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -29,7 +29,7 @@ from streamgauge.wire.series_text import parse_series
 SOURCE = "import"
 
 APPEND_ROWS = 65_536
-"""Rows stored at once: 1.3 MB, so that a small write beside them waits for some milliseconds of disk."""
+"""Rows handed to the store at once: about a millisecond of work on the event loop."""
 _CACHE_BYTES = 64 << 20
 """Of texts of series: 200,000 of nine labels. When there are more, it begins anew; one that is not in it costs as much
 as a hundred that are."""
@@ -43,15 +43,12 @@ _NEW_BYTES = 32 << 10
 _REFUSED = -1
 _SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
+_SERIES_REASONS = (Reason.LABELS, Reason.SERIES_LIMIT, Reason.METRIC_LIMIT, Reason.LABEL_LIMIT)
 _LATE_OR_EARLY = {
-    Reason.TOO_OLD: "is older than the oldest that is kept, {} ms: start the server with a longer --retention; "
-    "days that were downsampled take no more samples, though",
+    Reason.TOO_OLD: "is older than the oldest that is taken, {} ms: start the server with a longer --retention, unless "
+    "only aggregates are kept of that day any more",
     Reason.TOO_NEW: "is too far ahead of the server's clock: the newest that is taken is {} ms",
 }
-
-
-_Refuse = Callable[[int, Reason, str], None]
-"""Told of a series that is refused: its number, why, and that in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +68,8 @@ class BulkResult:
     findings: Findings = field(default_factory=Findings)
     examples: list[Refusal] = field(default_factory=list)
 
-    def refuse(self, row: int, count: int, reason: Reason, text: str) -> None:
-        """Count refused rows, of which `row` is the first, and keep it if there is still room for an example."""
-        self.findings.refused[reason] += count
+    def example(self, row: int, reason: Reason, text: str) -> None:
+        """Keep it if there is still room for one of its reason."""
         if sum(example.reason is reason for example in self.examples) < MAX_EXAMPLES:
             self.examples.append(Refusal(row, reason, shorten(text)))
 
@@ -81,6 +77,30 @@ class BulkResult:
         refused = {reason.value: number for reason, number in sorted(self.findings.refused.items())}
         examples = [{"row": one.row, "reason": one.reason.value, "text": one.text} for one in self.examples]
         return {"stored": self.stored, "refused": refused, "examples": examples}
+
+
+class _RefusedSeries:
+    """Which series of a table are refused. As many as a hostile table has cost a byte each."""
+
+    def __init__(self, series: int) -> None:
+        self._reasons = np.zeros(series, np.uint8)  # 0, or one more than the number of the reason in _SERIES_REASONS
+        self._examples: list[tuple[int, Reason, str]] = []
+
+    def add(self, number: int, reason: Reason, text: str) -> None:
+        self._reasons[number] = 1 + _SERIES_REASONS.index(reason)
+        if sum(known is reason for _, known, _ in self._examples) < MAX_EXAMPLES:
+            self._examples.append((number, reason, text))
+
+    def enter(self, codes: Int64s, first: int, result: BulkResult) -> None:
+        """Enter the rows of these series into the result; the first row has the number `first`."""
+        if not self._examples:
+            return
+        counts = np.bincount(self._reasons[codes], minlength=1 + len(_SERIES_REASONS))
+        for reason, rows in zip(_SERIES_REASONS, counts[1:].tolist(), strict=True):
+            if rows:
+                result.findings.refused[reason] += rows
+        for number, reason, text in self._examples:
+            result.example(first + int(np.argmax(codes == number)), reason, text)
 
 
 class BulkImport:
@@ -157,22 +177,40 @@ class BulkImport:
             await self._sink.append(empty_batch(), metadata)
         first = 0
         for table in tables:
-            generation = self._renewed()
-            ids = await self._identified(table, first, generation, result)
-            for start in range(0, len(table), APPEND_ROWS):
-                await self._sink.bulk_room()
-                if self._sink.generation != generation:
-                    return False
-                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
-                try:
-                    await self._sink.append(batch)
-                except Overloaded:
-                    if self._sink.generation != generation:
-                        return False
-                    raise
+            if not await self._append_table(table, first, result):
+                return False
+            first += len(table)
+        return True
+
+    async def _append_table(self, table: SeriesRows, first: int, result: BulkResult) -> bool:
+        """Append a table, some rows at a time, which are synced together; as `_attempt`."""
+        sink, generation = self._sink, self._renewed()
+        ids = await self._identified(table, first, generation, result)
+        failures: list[StreamgaugeError] = []
+
+        async def append(batch: SampleBatch) -> None:
+            try:
+                await sink.append(batch)
                 result.stored += len(batch)
                 self._stats.ingested_samples.labels(SOURCE).inc(len(batch))
-            first += len(table)
+            except StreamgaugeError as error:
+                failures.append(error)
+
+        async with asyncio.TaskGroup() as appends:
+            for start in range(0, len(table), APPEND_ROWS):
+                try:
+                    await sink.bulk_room()
+                except StreamgaugeError as error:
+                    failures.append(error)
+                if failures or sink.generation != generation:
+                    break
+                batch = self._admitted(table, slice(start, start + APPEND_ROWS), ids, first, result)
+                appends.create_task(append(batch))
+                await asyncio.sleep(0)  # it is on its way to the disk before the next one, and others get their turn
+        if sink.generation != generation:
+            return False
+        if failures:
+            raise failures[0]
         return True
 
     def _renewed(self) -> int:
@@ -186,17 +224,15 @@ class BulkImport:
         """The id of each series of a table, _REFUSED where it has none; its first row has the number `first` in the
         request. Whatever they are once the sink is of another generation, they are not used."""
         ids = np.full(len(table.texts), _REFUSED, np.int64)
-        places = _Places(table, first)
+        refused = _RefusedSeries(len(ids))
         done = 0
 
-        def refuse(number: int, reason: Reason, text: str) -> None:
-            result.refuse(*places.of(number), reason, text)
-
         def step() -> int:
-            return self._identify(table.texts, done, ids, refuse)
+            return self._identify(table.texts, done, ids, refused)
 
         while done < len(ids) and self._sink.generation == generation:
             done = await self._turns.take(step)
+        refused.enter(table.codes, first, result)
         return ids
 
     def _admitted(
@@ -210,7 +246,7 @@ class BulkImport:
             return SampleBatch(series.astype(np.uint32), times, values)
         return SampleBatch(series[keep].astype(np.uint32), times[keep], values[keep])
 
-    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refuse: _Refuse) -> int:
+    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refused: _RefusedSeries) -> int:
         """Find the ids of some series from number `at` on; the number of the next one."""
         stop = min(at + _LOOKUPS, len(texts))
         known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
@@ -222,18 +258,18 @@ class BulkImport:
                     break
                 new += 1
                 size += len(texts[number])
-                known[number - at] = self._resolve(texts[number], number, refuse)
+                known[number - at] = self._resolve(texts[number], number, refused)
         ids[at:stop] = known[: stop - at]
         return stop
 
-    def _resolve(self, text: bytes, number: int, refuse: _Refuse) -> int:
+    def _resolve(self, text: bytes, number: int, refused: _RefusedSeries) -> int:
         try:
             series = self._sink.resolve(series_key(parse_series(text)))
         except BadInput as error:
-            refuse(number, Reason.LABELS, f"{_shown(text)}: {error.message}")
+            refused.add(number, Reason.LABELS, f"{_shown(text)}: {error.message}")
             return _REFUSED
         except IndexFull as error:
-            refuse(number, no_room(error), f"{_shown(text)}: {error.message}")
+            refused.add(number, no_room(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         self._cache[text] = series
         self._cache_size += len(text) + _ENTRY_BYTES
@@ -255,7 +291,8 @@ class BulkImport:
                 row = start + int(rows[0])
                 name = _shown(table.texts[table.codes[row]])
                 text = f"{name}: time {table.times[row]} ms {_LATE_OR_EARLY[reason].format(bound)}"
-                result.refuse(first + row, len(rows), reason, text)
+                result.findings.refused[reason] += len(rows)
+                result.example(first + row, reason, text)
                 keep[rows] = False
 
 
@@ -267,25 +304,6 @@ def check_media(headers: Mapping[str, str]) -> None:
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMedia(f'content encoding "{encoding[:100]}" is not spoken here; send none')
-
-
-class _Places:
-    """Where the series of a table stand in a request; looked for when the first is refused."""
-
-    def __init__(self, table: SeriesRows, first: int) -> None:
-        self._table = table
-        self._first = first
-        self._found: tuple[Int64s, Int64s] | None = None  # of each series its first row, and how many it has
-
-    def of(self, number: int) -> tuple[int, int]:
-        """The first row of a series, and how many rows it has."""
-        if self._found is None:
-            codes, series = self._table.codes, len(self._table.texts)
-            rows = np.empty(series, np.int64)
-            rows[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal codes the last assignment stays
-            self._found = rows, np.bincount(codes, minlength=series)
-        rows, counts = self._found
-        return self._first + int(rows[number]), int(counts[number])
 
 
 def _shown(text: bytes) -> str:

@@ -19,7 +19,7 @@ from streamgauge.store.clean import samples_left
 from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
 from streamgauge.store.ranges import starts_of
 from streamgauge.store.resolutions import end_of, raw, thinned, thinned_through
-from streamgauge.store.tombstones import applying, series_of
+from streamgauge.store.tombstones import applies, series_of
 
 
 def check_block(reader: LocalBlockReader) -> list[str]:
@@ -222,15 +222,19 @@ def _check_tombstone(tombstone: Tombstone, next_series_id: int) -> Iterator[str]
 def _check_applied(
     tombstone: Tombstone, meta: BlockMeta, open_block: Callable[[str], LocalBlockReader]
 ) -> Iterator[str]:
-    """A block that lists a tombstone has no sample that it means, unless it also has later commits."""
-    if tombstone.id not in meta.tombstones:
+    """A block that lists a tombstone has no sample that it means, unless it also has later commits. An aggregate may
+    stand where it means some: of those samples that were left when it was made."""
+    if tombstone.id not in meta.tombstones or meta.resolution:
         return
     if meta.first_commit > tombstone.commit:
         yield f"block {meta.id} lists it, and is of later commits"
-    elif applicable := applying([tombstone], replace(meta, tombstones=())):
+        return
+    # It may have been carried out before the aggregates were made: then those stay that it meant in part.
+    wholly_meant = replace(tombstone, start=tombstone.start + max(meta.resolution - 1, 0))
+    if wholly_meant.start <= wholly_meant.end and applies(wholly_meant, replace(meta, tombstones=(), resolution=0)):
         try:
             with open_block(meta.id) as reader:
-                left = samples_left(reader, applicable)
+                left = samples_left(reader, [wholly_meant])
         except StorageError as error:
             yield error.message
             return

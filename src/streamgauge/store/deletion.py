@@ -22,7 +22,7 @@ from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_affected
 from streamgauge.store.log import SegmentLog
-from streamgauge.store.ports import BlockMeta, CatalogChange, Tombstone
+from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, Tombstone
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST, LATEST, applies, applying
 
@@ -90,7 +90,7 @@ class Deletions:
         self._remove_written = remove_written
         self._deleting = asyncio.Lock()
         self._spared: set[tuple[str, int]] = set()  # block and tombstone that takes nothing from it
-        self._emptied: set[str] = set()  # blocks that went with all their samples, and may still be on the disk
+        self._left_behind: set[str] = set()  # blocks from before a cleaning, which may still be on the disk
         self._last_id = 0  # of a tombstone made by this process
         self.counts = DeletionCounts()
 
@@ -190,6 +190,18 @@ class Deletions:
         """Whether a block has yet to be written without what was deleted from it: nothing else may be made of it."""
         return bool(self._needed(meta))
 
+    def waits_for_days_of(self, metas: Sequence[BlockMeta]) -> bool:
+        """Whether a deletion waits that means anything in the days of some blocks and is not listed by each: aggregates
+        made of them would be taken for what it means, be it that only samples beside them were."""
+        return any(
+            tombstone.commit >= meta.last_commit
+            and tombstone.start < (meta.max_time // DAY_MS + 1) * DAY_MS
+            and tombstone.end >= meta.min_time // DAY_MS * DAY_MS
+            and tombstone.id not in meta.tombstones
+            for tombstone in self._store.state.tombstones
+            for meta in metas
+        )
+
     def _needed(self, meta: BlockMeta) -> list[Tombstone]:
         mine = [tombstone for tombstone in self._store.state.tombstones if self._takes(tombstone, meta)]
         return applying(mine, meta)
@@ -247,18 +259,17 @@ class Deletions:
             self._store.swap(cleaned.written, [meta.id])
             self.counts.blocks_cleaned += 1
             self.counts.samples_deleted += cleaned.removed
-            if not cleaned.written:
-                self._emptied.add(meta.id)
+            self._left_behind.add(meta.id)
             self._changes.dispose([meta.id], lambda: hit("clean.after_remove"))
 
         return Change(apply, visible, cleaned.written, [meta.id])
 
     async def _forget(self) -> None:
-        """Drop the tombstones that nothing needs any more. No block does; but the file of a block without successor is
-        told from others by them, and may still be there."""
-        if self._changes.is_doomed(self._emptied):
+        """Drop the tombstones that nothing needs any more. No block does; but as long as one is there, not everything
+        is off the disk, and it tells a start after a kill what the file of a block without successor is."""
+        if self._changes.is_doomed(self._left_behind):
             return
-        self._emptied.clear()
+        self._left_behind.clear()
         state = self._store.state
         finished = [  # but for a deletion that came while others were carried out
             tombstone.id

@@ -18,7 +18,7 @@ from streamgauge.model.batch import Metadata
 from streamgauge.store import fs, names
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import BlockMeta, CatalogState
+from streamgauge.store.ports import CatalogState
 from streamgauge.store.tombstones import series_of
 
 
@@ -53,7 +53,9 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
     try:
         fs.make_dir(draft)
         for meta in state.blocks:
-            _take_block(meta, data, draft)
+            _take_block(
+                names.block_dir(data, meta.id), names.block_dir(draft, meta.id), names.block_files(meta.resolution)
+            )
             hit("snapshot.after_block")
         SqliteCatalog.create(draft, state).close()
         fs.make_dir(final.parent)
@@ -67,15 +69,14 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
         raise
 
 
-def _take_block(meta: BlockMeta, data: Path, draft: Path) -> None:
-    block, target = names.block_dir(data, meta.id), names.block_dir(draft, meta.id)
+def _take_block(block: Path, target: Path, files: Sequence[str]) -> None:
     fs.make_dir(target)
     try:
-        for name in names.block_files(meta.resolution):
+        for name in files:
             if not fs.link(block / name, target / name):
                 fs.copy_durably(block / name, target / name)
     except FileNotFoundError as error:
-        raise Corrupt(f"block {meta.id} is not whole: {error.filename} is missing") from None
+        raise Corrupt(f"block {block.name} is not whole: {error.filename} is missing") from None
     fs.sync_dir(target)
 
 

@@ -38,7 +38,7 @@ class Holder:
     pid: int
     address: str  # where it listens, as host:port; empty before it does
     started: int  # ms since the Unix epoch
-    key: str = field(default="", repr=False)  # drawn at random: who knows it may read the folder
+    key: str = field(default="", repr=False, compare=False)  # drawn at random: who knows it may read the folder
 
 
 class FolderLock:
@@ -161,8 +161,8 @@ def _read_holder(fd: int) -> Holder:
     try:
         os.lseek(fd, 0, os.SEEK_SET)
         fields = json.loads(os.read(fd, 4096))
-        key = str(fields.get("key", ""))
-        return Holder(int(fields["pid"]), str(fields["address"]), int(fields["started"]), key)
+        pid, address, started = int(fields["pid"]), str(fields["address"]), int(fields["started"])
+        return Holder(pid, address, started, str(fields.get("key", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return Holder(0, "", 0)
 

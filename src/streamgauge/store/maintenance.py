@@ -279,6 +279,8 @@ class Maintenance:
 
     def _is_clean(self, plan: CompactionPlan | ThinningPlan) -> bool:
         """Whether no deletion waits for one of the plan's blocks, also one that came since it was made."""
+        if isinstance(plan, ThinningPlan) and self.deletions.waits_for_days_of(plan.inputs):
+            return False
         return not any(self.deletions.waits_for(meta) for meta in plan.reads)
 
     async def _perform(self, plan: CompactionPlan) -> bool:

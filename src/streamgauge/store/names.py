@@ -81,14 +81,18 @@ def aggregates_file(block: Path) -> Path:
     return block / AGGREGATES
 
 
-def rows_file(block: Path, resolution: int) -> Path:
+def rows_name(resolution: int) -> str:
     """The file of rows of a block with this resolution."""
-    return aggregates_file(block) if resolution else samples_file(block)
+    return AGGREGATES if resolution else SAMPLES
 
 
-def block_files(resolution: int) -> tuple[str, ...]:
-    """The names of all files of a block with this resolution."""
-    return (AGGREGATES if resolution else SAMPLES, SERIES, CHECKSUMS)
+def rows_file(block: Path, resolution: int) -> Path:
+    return block / rows_name(resolution)
+
+
+def block_files(resolution: int) -> tuple[str, str, str]:
+    """Every file of a block with this resolution."""
+    return rows_name(resolution), SERIES, CHECKSUMS
 
 
 def series_file(block: Path) -> Path:
