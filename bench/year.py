@@ -76,7 +76,9 @@ def _thinned(server: Server) -> float:
     """Wait until all days that are past retention are aggregates, in as few blocks as they come into. How many."""
     before: tuple[float, ...] = ()
     while True:
-        now = tuple(_numbers(server, f"streamgauge_{name}") for name in ("days_thinned_total", "downsampled_blocks"))
+        now = tuple(
+            _numbers(server, f"streamgauge_{name}") for name in ("downsampling_runs_total", "downsampled_blocks")
+        )
         if now == before and now[0] >= DAYS - RETENTION_DAYS - 2:
             return now[0]
         before = now

@@ -76,7 +76,7 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         ("compactions", "Compactions."),
         ("compaction_failures", "Compactions that failed; they are tried again."),
         ("expiry_failures", "Steps of retention and downsampling that failed; they are tried again."),
-        ("days_thinned", "Days whose samples were replaced by aggregates."),
+        ("downsampling_runs", "Days whose samples were replaced by aggregates."),
     ):
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(counts, name))
     dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in counts.blocks_dropped.items()}

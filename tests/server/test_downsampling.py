@@ -34,7 +34,7 @@ def test_every_way_of_reading_sees_the_aggregates(start_server: StartServer) -> 
     write(first)
     assert first.stop() == 0
     server = start_server("--retention", "1d", "--downsampling", "5m:90d,1h:2y", data=first.data)
-    eventually(lambda: server.metric("streamgauge_days_thinned_total") == 1)
+    eventually(lambda: server.metric("streamgauge_downsampling_runs_total") == 1)
     assert server.metric_sum("streamgauge_downsampled_blocks") == 1
     assert server.metric_sum("streamgauge_downsampled_bytes") > 0
     assert server.metric("streamgauge_expiry_failures_total") == 0

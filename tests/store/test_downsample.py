@@ -213,7 +213,7 @@ def test_days_go_from_samples_to_aggregates_to_coarser_ones(data: Path) -> None:
         source, release = opened_source(store)
         assert source.horizons == [Horizon(DAY + 7 * DAY_MS, COARSE), Horizon(DAY + 9 * DAY_MS, FINE)]
         release()
-        assert maintenance.counts.days_thinned == 9
+        assert maintenance.counts.downsampling_runs == 9
 
         times, last = column(store, AggregateKind.LAST)
         hours, fives = 4 * 24, 2 * 24 * 12

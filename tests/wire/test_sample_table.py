@@ -179,6 +179,14 @@ def test_a_text_that_many_batches_share_is_kept_once() -> None:
     assert all(part.texts[0] is first.texts[0] for part in others)
 
 
+def test_texts_come_in_the_order_in_which_they_appear() -> None:
+    series = pa.DictionaryArray.from_arrays(pa.array([3, 1, 3, 0]), pa.array(["a", "b", "c", "d"]))
+    table = columns(series=series, time=pa.array([1, 2, 3, 4]), value=pa.array([1.0] * 4))
+    (decoded,) = decode(stream(table), Findings())
+    assert list(decoded.texts) == [b"d", b"b", b"a"]
+    assert decoded.codes.tolist() == [0, 1, 0, 2]
+
+
 def test_codes_beyond_their_dictionary_are_refused() -> None:
     codes: Any = pa.array([0, 5, 0], pa.int32())
     series = pa.DictionaryArray.from_arrays(codes, pa.array(["a", "b"]), safe=False)

@@ -67,7 +67,7 @@ class Counts:
     compactions: int = 0
     compaction_failures: int = 0
     expiry_failures: int = 0
-    days_thinned: int = 0
+    downsampling_runs: int = 0
     blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
 
 
@@ -432,7 +432,7 @@ class Maintenance:
 
         def visible() -> None:
             self._store.swap([written], parents)
-            self.counts.days_thinned += plan.inputs[0].resolution == 0
+            self.counts.downsampling_runs += plan.inputs[0].resolution == 0
             self._changes.dispose(parents, lambda: hit("thin.after_remove"))
 
         still = partial(self._is_clean, plan)

@@ -47,7 +47,7 @@ _HEADER, _CUSTOM, _ENDIANNESS, _COMPRESSION, _DICTIONARY_DATA = 2, 4, 0, 3, 1  #
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesRows:
     """Some samples. texts: the series among them, as `wire.series_text` spells them. codes: which of these each sample
-    belongs to. times: ms."""
+    belongs to. times: ms. What was decoded has its texts in the order in which they first appear."""
 
     texts: Sequence[bytes]
     codes: Int64s
@@ -133,26 +133,28 @@ def _rows(batch: pa.RecordBatch, known: dict[bytes, bytes]) -> SeriesRows:
         series = series.dictionary_encode()
     dictionary = series.dictionary
     codes = series.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    used = np.zeros(len(dictionary) + 1, np.bool_)
-    used[codes] = True
-    chosen = np.flatnonzero(used[:-1])
+    first = np.full(len(dictionary), len(codes))  # row of each text
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal codes the last assignment stays
+    chosen = np.flatnonzero(first < len(codes))
+    chosen = chosen[np.argsort(first[chosen])]
     texts: Any = dictionary.take(pa.array(chosen))
     if texts.null_count:
         raise BadInput("the column series has nulls")
-    numbers = np.cumsum(used) - 1
+    numbers = np.empty(len(dictionary), np.int64)
+    numbers[chosen] = np.arange(len(chosen))
     return SeriesRows(
-        _bytes_of(texts.cast(pa.large_binary()), known),
+        [known.setdefault(text, text) for text in _bytes_of(texts.cast(pa.large_binary()))],
         numbers[codes],
         _times(batch.column("time")),
         batch.column("value").to_numpy(zero_copy_only=False),
     )
 
 
-def _bytes_of(texts: Any, known: dict[bytes, bytes]) -> list[bytes]:
-    """Some at a time: the conversion lets no other thread run before its end. Those that are known are not new ones."""
+def _bytes_of(texts: Any) -> list[bytes]:
+    """Some at a time: the conversion lets no other thread run before its end."""
     found: list[bytes] = []
     for start in range(0, len(texts), _AT_ONCE):
-        found += [known.setdefault(text, text) for text in texts.slice(start, _AT_ONCE).to_pylist()]
+        found += texts.slice(start, _AT_ONCE).to_pylist()
     return found
 
 
