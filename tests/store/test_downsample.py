@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -307,6 +308,37 @@ def test_a_backfill_over_many_days_is_thinned_day_by_day(data: Path) -> None:
         assert spans == sorted(spans)
 
     run(data, live)
+    assert check_folder(data) == []
+
+
+def test_what_a_query_keeps_of_a_compaction_is_known_by_a_start_after_a_kill(data: Path, tmp_path: Path) -> None:
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        store.keep_for(40 * DAY_MS, tiers=TIERS)
+        await clock.advance(20 * DAY_MS / 1000)
+        for time in range(4):
+            rows = [(KEYS[0], DAY + day * DAY_MS + time, bits(1.0)) for day in range(20) if time < 3]
+            await store.append(batch_of(store, [(KEYS[0], clock.now_ms() + time, bits(1.0)), *rows]))
+            await flush(store, maintenance)
+        wide = [meta for meta in store.state.blocks if meta.window == -1]
+        release = store.leases.acquire([wide[0].id])
+        while await maintenance.compact():
+            await maintenance.close()
+        (merged,) = [meta for meta in store.state.blocks if meta.window == -1]
+        assert merged.parents == tuple(meta.id for meta in wide)
+        store.keep_for(RETENTION, tiers=(Tier(COARSE, 100 * DAY_MS),))
+        await expire(maintenance)
+        shutil.copytree(data, tmp_path / "killed")
+        release()
+        await maintenance.close()
+        assert await expire(maintenance) > 0
+        assert len(column(store, AggregateKind.LAST)[0]) == 17 + 3 * 3 + 4
+
+    async def look() -> None:
+        async with opened(tmp_path / "killed", ManualClock(DAY + 20 * DAY_MS)) as (store, _):
+            assert store.state.damage == []
+
+    run(data, live)
+    asyncio.run(look())
     assert check_folder(data) == []
 
 

@@ -271,11 +271,13 @@ class Maintenance:
             await self._changes.settle()
             idle = self._clock.monotonic() - self._last_flush >= IDLE_SECONDS
             plan = plan_compaction(self._store.state.blocks, self._clock.now_ms(), idle)
-            if plan is None or self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
-                # What stands on the disk beside its compaction is told from other blocks by the compaction's list of
-                # parents, so that must not be replaced in turn while a query keeps one of them.
-                return False
-            return self._is_clean(plan) and await self._perform(plan)
+            return plan is not None and self._may_replace(plan) and await self._perform(plan)
+
+    def _may_replace(self, plan: CompactionPlan | ThinningPlan) -> bool:
+        """False while a deletion waits for one of the blocks, or a query keeps what one was made of: that is told
+        from other blocks by its successor's list of parents, so the successor must not be replaced in turn."""
+        parents = (parent for meta in plan.inputs for parent in meta.parents)
+        return self._is_clean(plan) and not self._changes.is_doomed(parents)
 
     def _is_clean(self, plan: CompactionPlan | ThinningPlan) -> bool:
         """Whether no deletion waits for one of the plan's blocks, also one that came since it was made."""
@@ -402,15 +404,13 @@ class Maintenance:
     async def _take(self, step: Step) -> bool:
         if isinstance(step, Dropping):
             return await self._drop(step.gone, "age")
-        if isinstance(step, CompactionPlan):
-            return self._is_clean(step) and await self._perform(step)
-        return self._is_clean(step) and await self._thin(step)
+        await self._changes.removals()
+        if not self._may_replace(step):
+            return False
+        return await (self._perform(step) if isinstance(step, CompactionPlan) else self._thin(step))
 
     async def _thin(self, plan: ThinningPlan) -> bool:
         """Put a block of aggregates in the place of others. False when nothing came of it."""
-        await self._changes.removals()
-        if self._changes.is_doomed(parent for meta in plan.inputs for parent in meta.parents):
-            return False  # as in `compact`: a query keeps one of them
         parents, read = [meta.id for meta in plan.inputs], [meta.id for meta in plan.reads]
         release = self._store.leases.acquire(read)
         try:

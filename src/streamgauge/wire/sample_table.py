@@ -39,6 +39,9 @@ MAX_METADATA_BYTES = 1 << 20
 
 _AT_ONCE = 8192
 """Texts made into Python objects in one go: about 1 ms."""
+MAX_METADATA_BYTES = 1 << 20
+"""Of the JSON of metadata: 5,000 metrics and more. It is read in one go that lets no other thread work: 3 to 17 ms."""
+
 _COLUMNS = ("series", "time", "value")
 _MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
 _HEADER, _CUSTOM, _ENDIANNESS, _COMPRESSION, _DICTIONARY_DATA = 2, 4, 0, 3, 1  # numbers of fields in its own schema

@@ -168,10 +168,25 @@ def test_an_increase_over_everything_crosses_both_horizons(thinned: Source) -> N
     last = DAYS * 1440 - 1
     steps = [(counter(number - 1), counter(number)) for number in range(1, last + 1)]
     gained = sum(new - old if new >= old else new for old, new in steps)
-    end = DAY + last * MINUTE
+    end = DAY + DAYS * DAY_MS - 1
     window = (DAYS * 24 + 24) * HOUR
     found = values(thinned, f"increase(requests_total[{window}ms])", end, end, 1)
     np.testing.assert_allclose(np.array(found, float), [gained], rtol=1e-13)
+
+
+@pytest.mark.parametrize("span", [5, 7, 60, 90])
+@pytest.mark.parametrize("horizon", [COARSE_UNTIL, FINE_UNTIL], ids=["1h", "5m"])
+def test_what_grows_with_a_range_does_not_jump_at_a_horizon(thinned: Source, horizon: int, span: int) -> None:
+    """Of a sample a minute there is one for each minute, whatever a window takes its minutes from."""
+    start, end = horizon - 2 * HOUR + 30_000, horizon + 3 * HOUR
+    counts = np.array(values(thinned, f"count_over_time(temperature[{span}m])", start, end, 77_000), float)
+    np.testing.assert_allclose(counts, span, atol=1.01)
+    reset = any(
+        counter(number) < counter(number - 1) for number in range((start - DAY) // MINUTE - 90, (end - DAY) // MINUTE)
+    )
+    assert not reset
+    rates = np.array(values(thinned, f"rate(requests_total[{span}m])", start, end, 77_000), float)
+    np.testing.assert_allclose(rates, 3 / 60, rtol=1.01 / span)
 
 
 def test_a_plain_selector_gives_the_last_sample_of_the_bucket_before(thinned: Source) -> None:

@@ -49,8 +49,8 @@ _EXACT: Mapping[str, _Reading] = {
 bucket, as if there were no other."""
 
 _IN_PROPORTION = frozenset({"count_over_time", "increase", "rate", "sum_over_time"})
-"""What they give grows with the range: of a range that is no multiple of the resolution they give a share of the next
-one that is."""
+"""What they give grows with the range: they give a share of what is in the buckets and samples that a window has, by
+the time that these cover. That is the next multiple of the resolution or, over a horizon, up to a bucket more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +156,18 @@ def _of_aggregates(call: _Call, name: str, resolution: int) -> InstantVector:
     if covered != asked:
         notes.approximate(name)
     vector = call.apply(reading.function, reading.aggregate, covered)
-    if name == "rate":
-        vector.steps.values[...] /= covered / 1000
-    elif covered != asked:
-        vector.steps.values[...] *= asked / covered
+    times = call.ends.times()
+    spans = _bucket_starts(times + 1, call.ev.horizons) - _bucket_starts(times + 1 - covered, call.ev.horizons)
+    vector.steps.values[...] *= (1000 if name == "rate" else asked) / spans
     return vector
+
+
+def _bucket_starts(times: Int64s, horizons: Sequence[Horizon]) -> Int64s:
+    """For each time (ms) where the bucket begins that it lies in; the time itself where samples are kept."""
+    at = np.searchsorted([horizon.time for horizon in horizons], times, "right")
+    resolutions = np.array([*(horizon.resolution for horizon in horizons), 1])[at]
+    starts: Int64s = times - times % resolutions
+    return starts
 
 
 def _side_by_side(
