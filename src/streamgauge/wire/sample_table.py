@@ -34,9 +34,6 @@ MAX_BATCHES = 64
 MAX_ROWS = 1 << 20
 """Of one stream. Buffers of a stream may overlap, so that its bytes alone are no bound."""
 
-MAX_METADATA_BYTES = 1 << 20
-"""Of the JSON of metadata: 5,000 metrics and more. It is read in one go that lets no other thread work: 3 to 17 ms."""
-
 _AT_ONCE = 8192
 """Texts made into Python objects in one go: about 1 ms."""
 MAX_METADATA_BYTES = 1 << 20
