@@ -16,6 +16,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.model.batch import Metadata
 from streamgauge.store.offline import open_folder, pinned_folder
 from streamgauge.store.ports import DAY_MS
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, Rows, batch_of, content_of, opened
 
@@ -49,6 +50,19 @@ def grow(data: Path, *days: int) -> None:
                 await store.append(batch_of(store, rows), [UP])
                 await maintenance.flush_all()
             await store.append(batch_of(store, [(key, NOON + 1 + max(days), 5) for key in KEYS]))
+
+    asyncio.run(life())
+
+
+def thin(data: Path) -> None:
+    """Let all but the last day become aggregates."""
+
+    async def life() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock, DAY_MS, tiers=(Tier(300_000, 90 * DAY_MS),)) as (_, maintenance):
+            await clock.advance(DAY_MS / 1000)
+            while await maintenance.expire():
+                await maintenance.close()
 
     asyncio.run(life())
 

@@ -30,7 +30,7 @@ from streamgauge.store.resolutions import thinned_through
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, RETENTION, TIERS, batch_of, opened
 
-from .conftest import Tally, back_up, content, files_of, flip, grow
+from .conftest import Tally, back_up, content, files_of, flip, grow, thin
 
 COPY = Options(copy=True)
 
@@ -104,6 +104,16 @@ def test_the_next_one_copies_what_is_new(data: Path, place: FolderPlace, tmp_pat
     older, newer = backups(place)
     assert content(restored(place, tmp_path / "older", older)) == first
     assert content(restored(place, tmp_path / "newer", newer)) == content(data)
+
+
+def test_aggregates_come_back_too(data: Path, place: FolderPlace, tmp_path: Path) -> None:
+    thin(data)
+    assert {path.name for path in data.glob("blocks/*/*.parquet")} == {names.SAMPLES, names.AGGREGATES, names.SERIES}
+    back_up(data, place, COPY)
+    back = restored(place, tmp_path / "back")
+    assert content(back) == content(data)
+    assert files_of(back / "blocks") == files_of(data / "blocks")
+    assert list(problems(place, backups(place), Tally())) == []
 
 
 def test_what_compaction_replaced_stays_in_older_backups(data: Path, place: FolderPlace, tmp_path: Path) -> None:

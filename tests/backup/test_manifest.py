@@ -66,6 +66,7 @@ def rename_block(document: Any, name: str) -> None:
         lambda document: document["files"][BLOCK.id].update({"../x": [1, "00"]}),
         lambda document: document["files"].clear(),
         lambda document: document["files"][BLOCK.id].pop(names.SERIES),
+        lambda document: document["state"]["blocks"][0].update(resolution=0),
         lambda document: document.pop("state"),
         lambda document: document.update(files=[]),
         lambda document: document["state"].update(tombstones=[{"id": 1}]),

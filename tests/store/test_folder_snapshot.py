@@ -21,7 +21,8 @@ from streamgauge.store.failpoints import armed
 from streamgauge.store.folder_snapshot import FolderSnapshots, without_log, write_snapshot
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.offline import open_folder
-from streamgauge.store.ports import CatalogState, Tombstone
+from streamgauge.store.ports import DAY_MS, CatalogState, Tombstone
+from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, Row, Rows, batch_of, content, content_of, opened
@@ -53,6 +54,23 @@ async def in_snapshot(data: Path, skip_head: bool = False, while_taken: Callable
         while_taken()
         snapshots = FolderSnapshots(maintenance, data, ManualClock(NOON))
         return names.snapshot_dir(data, await snapshots.take(skip_head))
+
+
+def test_it_has_aggregates(tmp_path: Path) -> None:
+    async def live() -> Path:
+        clock, data = ManualClock(NOON), tmp_path / "data"
+        async with opened(data, clock, DAY_MS, tiers=(Tier(300_000, 90 * DAY_MS),)) as (store, maintenance):
+            await written(store, maintenance)
+            await clock.advance(2 * DAY_MS / 1000)
+            await store.append(batch_of(store, [(key, clock.now_ms(), 3) for key in KEYS]))
+            while await maintenance.expire():
+                await maintenance.close()
+            snapshots = FolderSnapshots(maintenance, data, clock)
+            return names.snapshot_dir(data, await snapshots.take())
+
+    snapshot = asyncio.run(live())
+    assert len(list(snapshot.glob(f"blocks/*/{names.AGGREGATES}"))) == 1
+    assert folder_content(snapshot) == folder_content(tmp_path / "data")
 
 
 def test_it_has_all_that_was_acknowledged(tmp_path: Path) -> None:

@@ -51,9 +51,6 @@ _LATE_OR_EARLY = {
 }
 
 
-"""Told of a series that is refused: its number, why, and that in words."""
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An example of what was refused. row: its number in the request, from 0."""
