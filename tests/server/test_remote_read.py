@@ -89,6 +89,7 @@ def test_nothing_is_found(server: ServerProcess) -> None:
         (request(query(0, NOW), query(0, NOW, ("i", "!~", "*")), accept=[1]), 400, "invalid regular expression '*'"),
         (b"\x0a\xff", 400, "protobuf: a number is cut off at byte 2"),
     ],
+    ids=["regex", "second", "protobuf"],  # the bytes hold the time
 )
 def test_what_is_wrong_is_told_in_text(server: ServerProcess, body: bytes, status: int, message: str) -> None:
     answer = read(server, body)
