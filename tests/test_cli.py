@@ -32,7 +32,8 @@ from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
 
 PROGRAM = [sys.executable, "-m", "streamgauge"]
 SOURCE = Path(streamgauge.__file__).resolve().parents[1]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("STREAMGAUGE_")} | {
+_FOREIGN = ("STREAMGAUGE_", "COLUMNS", "LINES")  # pytest-xdist sets the size of a terminal
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | {
     "PYTHONPATH": str(SOURCE),
     "PYTHONUTF8": "1",
 }
