@@ -285,7 +285,7 @@ class Deletions:
         def visible() -> None:
             state.tombstones = tuple(each for each in state.tombstones if each.id not in finished)
             self._spared = {(block, number) for block, number in self._spared if number not in finished}
-            LOG.info("%d deletions are carried out: what they meant is gone from the disk", len(finished))
+            LOG.info("deletions carried out: %d; what they meant is gone from the disk", len(finished))
 
         if finished:
             await self._changes.make(Change(apply, visible))
