@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from streamgauge.errors import Overloaded
+from streamgauge.errors import Overloaded, TooLarge
 from streamgauge.stats import Stats
 from streamgauge.wire.findings import Findings
 
@@ -78,6 +78,23 @@ class Held:
     def add(self, size: int) -> None:
         self._inflight.take(size)
         self.size += size
+
+
+async def read_body(headers: Mapping[str, str], body: AsyncIterator[bytes], limit: int, held: Held) -> bytes:
+    """The body of a request, of `limit` bytes at most, on its account. Raises TooLarge and Overloaded, and what `body`
+    raises."""
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise TooLarge(f"the body has {announced} bytes; the limit is {limit}")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
+        held.add(len(chunk))
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def count(stats: Stats, source: str, stored: int, findings: Findings) -> None:

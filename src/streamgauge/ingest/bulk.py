@@ -14,8 +14,8 @@ from typing import cast
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, IndexFull, Overloaded, StreamgaugeError, TooLarge, UnsupportedMedia
-from streamgauge.ingest.admission import Held, InFlight, Limits, count
+from streamgauge.errors import BadInput, IndexFull, Overloaded, StreamgaugeError, UnsupportedMedia
+from streamgauge.ingest.admission import InFlight, Limits, count, read_body
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
@@ -131,7 +131,8 @@ class BulkImport:
         try:
             with self._inflight.account() as held:
                 check_media(headers)
-                data = await self._read(headers, body, held)
+                data = await read_body(headers, body, self._limits.body, held)
+                self._stats.ingest_request_bytes.labels(SOURCE).inc(len(data))
                 started = self._clock.monotonic()
                 held.add(len(data))  # what is decoded takes as much again
                 result = await self._store(data)
@@ -143,22 +144,6 @@ class BulkImport:
             self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
         count(self._stats, SOURCE, 0, result.findings)
         return result
-
-    async def _read(self, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held) -> bytes:
-        limit = self._limits.body
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise TooLarge(f"the body has {announced} bytes; the limit is {limit}")
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in body:
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
-            held.add(len(chunk))
-            chunks.append(chunk)
-        self._stats.ingest_request_bytes.labels(SOURCE).inc(size)
-        return b"".join(chunks)
 
     async def _store(self, data: bytes) -> BulkResult:
         """Decode and append a request, from the beginning again when series ids became invalid."""

@@ -18,10 +18,9 @@ from streamgauge.errors import (
     Overloaded,
     StorageError,
     StreamgaugeError,
-    TooLarge,
     UnsupportedMedia,
 )
-from streamgauge.ingest.admission import Held, InFlight, Limits, count, refusal_text
+from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.sink import Sink
@@ -95,7 +94,8 @@ class RemoteWrite:
         try:
             with self._inflight.account() as held:
                 protocol = negotiate(headers)
-                block = await self._read(headers, body, held)
+                block = await read_body(headers, body, self._limits.body, held)
+                self._stats.ingest_request_bytes.labels(SOURCE).inc(len(block))
                 started = self._clock.monotonic()
                 data = await self._decompress(block, held)
                 outcome = await self._store(data, DECODERS[protocol])
@@ -107,22 +107,6 @@ class RemoteWrite:
         self._stats.ingest_requests.labels(SOURCE, str(reply.status)).inc()
         self._stats.series_cache_bytes.set(self._cache.size)
         return reply
-
-    async def _read(self, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held) -> bytes:
-        limit = self._limits.body
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise TooLarge(f"the body has {announced} bytes; the limit is {limit}")
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in body:
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
-            held.add(len(chunk))
-            chunks.append(chunk)
-        self._stats.ingest_request_bytes.labels(SOURCE).inc(size)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _decompress(self, block: bytes, held: Held) -> bytes:
         length = snappy.decompressed_length(block)
