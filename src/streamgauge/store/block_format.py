@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,6 +60,37 @@ def new_block_id(window: int, first_commit: int, last_commit: int) -> str:
 def commits_in_id(first_commit: int, last_commit: int) -> str:
     """What the ids of all blocks of these commits have in them."""
     return f"-{first_commit}-{last_commit}-"
+
+
+def commits_of(metas: Sequence[BlockMeta]) -> tuple[int, int]:
+    """The first and the last commit of which some blocks have rows."""
+    return min(meta.first_commit for meta in metas), max(meta.last_commit for meta in metas)
+
+
+def successor(
+    parents: Sequence[BlockMeta], window: int, late: bool, resolution: int = 0, carried_out: Iterable[int] = ()
+) -> BlockMeta:
+    """What takes the place of some blocks; its times and sizes are the writer's to fill in.
+
+    carried_out: ids of tombstones whose samples the parents have and it has not."""
+    first_commit, last_commit = commits_of(parents)
+    applied = {number for meta in parents for number in meta.tombstones}
+    return BlockMeta(
+        id=new_block_id(window, first_commit, last_commit),
+        first_commit=first_commit,
+        last_commit=last_commit,
+        min_time=0,
+        max_time=0,
+        window=window,
+        late=late,
+        level=1 + max(meta.level for meta in parents),
+        series=0,
+        samples=0,
+        bytes=0,
+        parents=tuple(meta.id for meta in parents),
+        tombstones=tuple(sorted({*applied, *carried_out})),
+        resolution=resolution,
+    )
 
 
 def _day_name(window: int) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
-from streamgauge.store.block_format import new_block_id
+from streamgauge.store.block_format import successor
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING
@@ -80,29 +80,12 @@ def _write(
     series = merge_series([reader])
     present = np.zeros(len(series.ids), np.bool_)
     encoding = FLUSH_ENCODING if meta.resolution else best_encoding([reader], series, lasting=meta.level > 0)
-    with blocks.writer(_output(meta, tombstones), encoding) as writer:
+    carried_out = [tombstone.id for tombstone in tombstones]
+    output = successor([meta], meta.window, meta.late, meta.resolution, carried_out)
+    with blocks.writer(output, encoding) as writer:
         for which, rows, keep in _rows(reader, series, tombstones):
             counts = counts_of(keep, rows.counts)
             some = counts > 0
             present[which] |= some
             writer.append(series.ids[which][some], counts[some], rows.times[keep], rows.values[keep])
         return writer.finish(series.keys.filter(pa.array(present)))
-
-
-def _output(meta: BlockMeta, tombstones: Sequence[Tombstone]) -> BlockMeta:
-    return BlockMeta(
-        id=new_block_id(meta.window, meta.first_commit, meta.last_commit),
-        first_commit=meta.first_commit,
-        last_commit=meta.last_commit,
-        min_time=0,  # filled in by the writer, as are the sizes
-        max_time=0,
-        window=meta.window,
-        late=meta.late,
-        level=meta.level + 1,
-        series=0,
-        samples=0,
-        bytes=0,
-        parents=(meta.id,),
-        tombstones=tuple(sorted({*meta.tombstones, *(tombstone.id for tombstone in tombstones)})),
-        resolution=meta.resolution,
-    )

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
-from streamgauge.store.block_format import new_block_id
+from streamgauge.store.block_format import successor
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series, sample_rows
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding, EncodingTrial
@@ -64,14 +64,6 @@ class CompactionPlan:
     @property
     def samples(self) -> int:
         return sum(meta.samples for meta in self.inputs)
-
-    @property
-    def first_commit(self) -> int:
-        return min(meta.first_commit for meta in self.inputs)
-
-    @property
-    def last_commit(self) -> int:
-        return max(meta.last_commit for meta in self.inputs)
 
 
 # ---- planning -------------------------------------------------------------------------------------------------------
@@ -306,18 +298,4 @@ def _append_day(day: int, writer: BlockWriter, which: slice, rows: Rows, series:
 
 
 def _output(plan: CompactionPlan, window: int) -> BlockMeta:
-    return BlockMeta(
-        id=new_block_id(window, plan.first_commit, plan.last_commit),
-        first_commit=plan.first_commit,
-        last_commit=plan.last_commit,
-        min_time=0,  # filled in by the writer, as are the sizes
-        max_time=0,
-        window=window,
-        late=plan.late,
-        level=1 + max(meta.level for meta in plan.inputs),
-        series=0,
-        samples=0,
-        bytes=0,
-        parents=tuple(meta.id for meta in plan.inputs),
-        tombstones=tuple(sorted({applied for meta in plan.inputs for applied in meta.tombstones})),
-    )
+    return successor(plan.inputs, window, plan.late)

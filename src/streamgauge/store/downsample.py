@@ -44,14 +44,6 @@ class ThinningPlan:
     def window(self) -> int:
         return min(meta.window for meta in self.inputs)
 
-    @property
-    def first_commit(self) -> int:
-        return min(meta.first_commit for meta in self.inputs)
-
-    @property
-    def last_commit(self) -> int:
-        return max(meta.last_commit for meta in self.inputs)
-
 
 Step = Dropping | ThinningPlan | CompactionPlan
 

@@ -65,14 +65,11 @@ def run_flush(order: FlushOrder) -> FlushResult:
     return FlushResult(tuple(written), order.watermarks.raised(series, times[ends]))
 
 
-def run_compaction(data: Path, plan: CompactionPlan) -> Sequence[BlockMeta]:
-    """Write the blocks of a compaction. They count for nothing until the catalog names them."""
+def run_plan(data: Path, plan: CompactionPlan | ThinningPlan) -> Sequence[BlockMeta]:
+    """Write what takes the place of the plan's blocks. It counts for nothing until the catalog names it."""
+    if isinstance(plan, ThinningPlan):
+        return [perform_thinning(plan, LocalBlocks(data))]
     return perform_compaction(plan, LocalBlocks(data))
-
-
-def run_thinning(data: Path, plan: ThinningPlan) -> BlockMeta:
-    """Write a block of aggregates. It counts for nothing until the catalog names it."""
-    return perform_thinning(plan, LocalBlocks(data))
 
 
 @dataclass(frozen=True, slots=True)

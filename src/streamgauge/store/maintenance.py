@@ -17,6 +17,7 @@ from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, Overloaded, ReadOnly, StorageError
 from streamgauge.model.source import Matcher
 from streamgauge.store import fs, names
+from streamgauge.store.block_format import commits_of
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
@@ -32,9 +33,8 @@ from streamgauge.store.jobs import (
     FlushOrder,
     FlushResult,
     find_damage,
-    run_compaction,
     run_flush,
-    run_thinning,
+    run_plan,
     series_without_data,
 )
 from streamgauge.store.log import SegmentLog
@@ -68,6 +68,30 @@ class Counts:
     expiry_failures: int = 0
     downsampling_runs: int = 0
     blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """What replaces blocks, in words, and its failpoints."""
+
+    what: str
+    before_catalog: Callable[[], None]
+    after_catalog: Callable[[], None]
+    after_remove: Callable[[], None]
+
+
+_COMPACTION = _Points(
+    "a compaction",
+    lambda: hit("compact.before_catalog"),
+    lambda: hit("compact.after_catalog"),
+    lambda: hit("compact.after_remove"),
+)
+_THINNING = _Points(
+    "downsampling",
+    lambda: hit("thin.before_catalog"),
+    lambda: hit("thin.after_catalog"),
+    lambda: hit("thin.after_remove"),
+)
 
 
 class Maintenance:
@@ -286,34 +310,39 @@ class Maintenance:
             return False
         return not any(self.deletions.waits_for(meta) for meta in plan.reads)
 
-    async def _perform(self, plan: CompactionPlan) -> bool:
-        """Carry a plan out. False when nothing came of it."""
-        parents = [meta.id for meta in plan.inputs]
-        release = self._store.leases.acquire(parents)
+    async def _perform(self, plan: CompactionPlan | ThinningPlan) -> bool:
+        """Put what a plan says in the place of its blocks. False when nothing came of it."""
+        thins = isinstance(plan, ThinningPlan)
+        points = _THINNING if thins else _COMPACTION
+        parents, read = [meta.id for meta in plan.inputs], [meta.id for meta in plan.reads]
+        release = self._store.leases.acquire(read)
         try:
-            written = await self._compacter.run(run_compaction, self._store.data, plan)
+            written = await self._compacter.run(run_plan, self._store.data, plan)
         except Corrupt as error:
-            LOG.error("a compaction met damaged data: %s", error.message)
+            LOG.error("%s met damaged data: %s", points.what, error.message)
             return await self.look_for_damage(error.message) > 0
         except StorageError:
-            await self._remove_written(plan.first_commit, plan.last_commit)
+            await self._remove_written(*commits_of(plan.inputs))
             raise
         finally:
             release()
         change = CatalogChange(add=written, remove=parents)
 
         def apply() -> None:
-            hit("compact.before_catalog")
+            points.before_catalog()
             self._catalog.apply(change)
-            hit("compact.after_catalog")
+            points.after_catalog()
 
         def visible() -> None:
             self._store.swap(written, parents)
-            self.counts.compactions += 1
-            self._changes.dispose(parents, lambda: hit("compact.after_remove"))
+            if not thins:
+                self.counts.compactions += 1
+            elif plan.inputs[0].resolution == 0:
+                self.counts.downsampling_runs += 1
+            self._changes.dispose(parents, points.after_remove)
 
         still = partial(self._is_clean, plan)
-        return await self._changes.make(Change(apply, visible, written, parents, still))
+        return await self._changes.make(Change(apply, visible, written, read, still))
 
     async def compact_fully(self) -> None:
         """Write the whole head, carry out deletions and compact everything into one block a day. For a store that
@@ -411,38 +440,7 @@ class Maintenance:
         if isinstance(step, Dropping):
             return await self._drop(step.gone, "age")
         await self._changes.removals()
-        if not self._may_replace(step):
-            return False
-        return await (self._perform(step) if isinstance(step, CompactionPlan) else self._thin(step))
-
-    async def _thin(self, plan: ThinningPlan) -> bool:
-        """Put a block of aggregates in the place of others. False when nothing came of it."""
-        parents, read = [meta.id for meta in plan.inputs], [meta.id for meta in plan.reads]
-        release = self._store.leases.acquire(read)
-        try:
-            written = await self._compacter.run(run_thinning, self._store.data, plan)
-        except Corrupt as error:
-            LOG.error("downsampling met damaged data: %s", error.message)
-            return await self.look_for_damage(error.message) > 0
-        except StorageError:
-            await self._remove_written(plan.first_commit, plan.last_commit)
-            raise
-        finally:
-            release()
-        change = CatalogChange(add=[written], remove=parents)
-
-        def apply() -> None:
-            hit("thin.before_catalog")
-            self._catalog.apply(change)
-            hit("thin.after_catalog")
-
-        def visible() -> None:
-            self._store.swap([written], parents)
-            self.counts.downsampling_runs += plan.inputs[0].resolution == 0
-            self._changes.dispose(parents, lambda: hit("thin.after_remove"))
-
-        still = partial(self._is_clean, plan)
-        return await self._changes.make(Change(apply, visible, [written], read, still))
+        return self._may_replace(step) and await self._perform(step)
 
     async def _expire_by_rules(self, now: int) -> None:
         """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at

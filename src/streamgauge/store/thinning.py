@@ -9,7 +9,7 @@ import numpy as np
 
 from streamgauge.model.arrays import Floats
 from streamgauge.store.aggregates import aggregated, coarser
-from streamgauge.store.block_format import new_block_id
+from streamgauge.store.block_format import successor
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING
@@ -33,7 +33,8 @@ def perform_thinning(plan: ThinningPlan, blocks: LocalBlocks) -> BlockMeta:
             pieces = _whole_series(merge_rows(readers, series), lambda which, rows: coarser(rows, plan.resolution))
         else:
             pieces = _of_samples(readers, series, plan.resolution, _numbers_before(plan, series, blocks))
-        writer = stack.enter_context(blocks.writer(_output(plan), FLUSH_ENCODING))
+        output = successor(plan.inputs, plan.window, late=False, resolution=plan.resolution)
+        writer = stack.enter_context(blocks.writer(output, FLUSH_ENCODING))
         for which, rows in pieces:
             writer.append(series.ids[which], rows.counts, rows.times, rows.values)
         written = writer.finish(series.keys)
@@ -93,22 +94,3 @@ def _numbers_before(plan: ThinningPlan, series: MergedSeries, blocks: LocalBlock
     known = known[ids[order[at[known]]] == series.ids[known]]
     before[known] = numbers[order[at[known]]]
     return before
-
-
-def _output(plan: ThinningPlan) -> BlockMeta:
-    return BlockMeta(
-        id=new_block_id(plan.window, plan.first_commit, plan.last_commit),
-        first_commit=plan.first_commit,
-        last_commit=plan.last_commit,
-        min_time=0,  # filled in by the writer, as are the sizes
-        max_time=0,
-        window=plan.window,
-        late=False,
-        level=1 + max(meta.level for meta in plan.inputs),
-        series=0,
-        samples=0,
-        bytes=0,
-        parents=tuple(meta.id for meta in plan.inputs),
-        tombstones=tuple(sorted({applied for meta in plan.inputs for applied in meta.tombstones})),
-        resolution=plan.resolution,
-    )
