@@ -22,7 +22,9 @@ ALLOWED = {
     "query": LEAVES,
     "backup": LEAVES | {"store"},
     "ingest": LEAVES | {"wire"},
-    "serve": LEAVES | {"wire", "query", "ingest"},
+    "live": LEAVES | {"wire"},
+    "client": {"wire"},
+    "serve": LEAVES | {"wire", "query", "ingest", "live"},
 }
 """`main`, `cli`, `commands` and the like, which are not listed, may see everything."""
 
@@ -33,6 +35,9 @@ ENGINES = {
     "prometheus_client": {"stats.py"},
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
     "httptools": {"serve/protocol.py", "ingest/http_client.py"},
+    "duckdb": {"query/sql/"},
+    "msgspec": {"wire/json_values.py"},
+    "websockets": {"serve/websocket.py", "client/"},
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
     "pydantic": {"config.py", "prometheus_config.py", "scrape_config.py"},

@@ -6,6 +6,7 @@
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
+    │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
@@ -70,6 +71,17 @@ class Forbidden(ClientError):
 class NotFound(ClientError):
     status = 404
     kind = "not_found"
+
+
+class IndexConflict(ClientError):
+    """`expected` is the index that the stream's next event must have."""
+
+    status = 409
+    kind = "conflict"
+
+    def __init__(self, message: str, expected: int) -> None:
+        super().__init__(message)
+        self.expected = expected
 
 
 class TooLarge(ClientError):

@@ -1,0 +1,104 @@
+"""Where queries read events: parts that hold payloads in columns, as far as they could be divided into columns.
+
+A part describes its payloads by a tree of nodes, each an object that a payload has or is. What of an object is in no
+column, because too few payloads have it or because its value is of another type than most, is JSON text in the node's
+`rest`. So a payload is, at each level, the members with a column that are not null, and the members of `rest`; no
+member is in both. A part that has not been divided at all is one node without columns: its rest is the whole payload.
+A payload that is no object (a number, a list, a text) is in the root's rest as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+Path = tuple[str, ...]
+"""Names of members, from the payload's root down."""
+
+
+class LeafType(enum.Enum):
+    """What the values of a column are, as JSON knows them."""
+
+    BOOL = "bool"
+    INT = "int64"
+    DOUBLE = "double"
+    TEXT = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An object, or what stands in its place."""
+
+    leaves: Mapping[str, LeafType] = field(default_factory=dict)
+    children: Mapping[str, Node] = field(default_factory=dict)
+    rest: bool = True  # whether there is a text column with what is in no other
+
+
+class Fixed(enum.Enum):
+    """The columns that every part has; all int64 and never null."""
+
+    STREAM = "stream_id"
+    INDEX = "stream_event_index"
+    RECEIVED = "received"  # ns since the Unix epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """The column of a member that has one: of the leaf's type, null where it is absent or in the rest."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """For an object that has a node: bool, whether a payload has it as an object."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The rest of the node at `path`: JSON text, null where nothing is left."""
+
+    path: Path
+
+
+Column = Fixed | Leaf | Present | Rest
+
+
+@dataclass(frozen=True, slots=True)
+class EventRange:
+    """Which events are wanted, all ends inclusive. A part may give more than these, never fewer."""
+
+    first_received: int = -(1 << 63)  # ns
+    last_received: int = (1 << 63) - 1
+    first_stream: int = 0
+    last_stream: int = (1 << 63) - 1
+
+
+class EventPart(Protocol):
+    """Events from one place. No event is in two parts of a source."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def node(self) -> Node: ...
+
+    def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """The columns, in the order asked for and named "0", "1", …, in batches of some ten thousand rows."""
+
+
+class EventSource(Protocol):
+    """One consistent state of all events."""
+
+    def parts(self) -> Sequence[EventPart]:
+        """In order of time, as far as that goes."""
+
+    def streams(self) -> pa.Table:
+        """Each stream once: `stream_id` int64, `started` int64 (ns), `transport`, `headers` (JSON text) and `name`.
+        Streams whose events retention took may be gone too."""
