@@ -80,6 +80,16 @@ class EventRange:
     last_stream: int = (1 << 63) - 1
 
 
+_STREAM_COLUMNS: Mapping[str, pa.DataType] = {
+    "stream_id": pa.int64(),
+    "started": pa.int64(),  # ns
+    "transport": pa.string(),
+    "headers": pa.string(),  # JSON
+    "name": pa.string(),
+}
+STREAM_COLUMNS = pa.schema(_STREAM_COLUMNS)
+
+
 class EventPart(Protocol):
     """Events from one place. No event is in two parts of a source."""
 
@@ -100,5 +110,14 @@ class EventSource(Protocol):
         """In order of time, as far as that goes."""
 
     def streams(self) -> pa.Table:
-        """Each stream once: `stream_id` int64, `started` int64 (ns), `transport`, `headers` (JSON text) and `name`.
-        Streams whose events retention took may be gone too."""
+        """Each stream once, with the columns STREAM_COLUMNS. Streams whose events retention took may be gone too."""
+
+
+class NoEvents:
+    """Implements EventSource where there are none."""
+
+    def parts(self) -> Sequence[EventPart]:
+        return ()
+
+    def streams(self) -> pa.Table:
+        return STREAM_COLUMNS.empty_table()

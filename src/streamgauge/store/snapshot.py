@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s, stale_mask
+from streamgauge.model.event_source import EventSource, NoEvents
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import (
     AggregateKind,
@@ -194,6 +195,9 @@ class StoreSource:
         known = np.flatnonzero(bounds.known())
         meter.release(0, size + BYTES_PER_SERIES * (len(rows) - len(known)))
         return Lifetimes(self._view.frame(rows[known], meter=meter), bounds.first[known], bounds.last[known])
+
+    def events(self) -> EventSource:
+        return NoEvents()
 
     def _matching(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Int64s:
         """The rows that match any of the sets, ascending. Memory does not grow with the number of sets."""

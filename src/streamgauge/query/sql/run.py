@@ -1,0 +1,26 @@
+"""One SQL query, from its text to the bytes of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+from streamgauge.model.source import Source
+from streamgauge.query.budget import Budget
+from streamgauge.query.requests import SqlQuery
+from streamgauge.query.sql.allowed import check
+from streamgauge.query.sql.answers import encoded
+from streamgauge.query.sql.database import session
+from streamgauge.query.sql.syntax import parsed, written
+from streamgauge.query.sql.views import Views
+
+
+def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMapping[str, object]) -> Iterator[bytes]:
+    """The answer, which is computed while it is read.
+
+    Raises BadInput for what is no query, or none that is answered; QueryFailed and the budget's errors.
+    """
+    with session(kept, budget) as opened:
+        tree = parsed(opened, query.query)
+        check(tree)
+        Views(opened, source, budget).put_in(tree)
+        yield from encoded(opened, written(opened, tree), query.format)
