@@ -10,7 +10,7 @@ A payload that is no object (a number, a list, a text) is in the root's rest as 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +36,20 @@ class Node:
     leaves: Mapping[str, LeafType] = field(default_factory=dict)
     children: Mapping[str, Node] = field(default_factory=dict)
     rest: bool = True  # whether there is a text column with what is in no other
+    mixed: Collection[str] | None = None
+    """Of the members that have a column, those that some payloads have in the rest, with a value other than null. None
+    when that is not known: all of them may be there."""
+
+    def may_be_in_rest(self, member: str | None) -> bool:
+        """Whether a member, or an element of what stands in the object's place (None), may be in the rest."""
+        if (
+            not self.rest
+            or member is None
+            or self.mixed is None
+            or not (member in self.leaves or member in self.children)
+        ):
+            return self.rest
+        return member in self.mixed
 
 
 class Fixed(enum.Enum):

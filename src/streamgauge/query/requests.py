@@ -170,6 +170,7 @@ class SqlQuery:
     query: str
     format: SqlFormat = SqlFormat.JSON
     parameters: tuple[tuple[str, SqlValue], ...] = ()
+    lookback: int = DEFAULT_LOOKBACK_MS  # ms, of promql(…)
 
 
 Query = (

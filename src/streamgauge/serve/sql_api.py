@@ -46,8 +46,8 @@ class SqlApi:
         form = accepted_format(request.headers.get("accept", ""))
         body = await read_body(request, MAX_REQUEST_BYTES, "request")
         text, parameters = _asked(request.headers.get("content-type", ""), body)
-        job = Job(SqlQuery(text, form, parameters), self._options.limits, accepted_encoding(request))
-        return QueryAnswer(self._services.workers, job)
+        query = SqlQuery(text, form, parameters, self._options.lookback)
+        return QueryAnswer(self._services.workers, Job(query, self._options.limits, accepted_encoding(request)))
 
 
 def accepted_format(accept: str) -> SqlFormat:

@@ -14,11 +14,13 @@ from streamgauge.model.event_source import STREAM_COLUMNS, Column, EventPart, Ev
 
 @dataclass(frozen=True, slots=True)
 class MemoryPart:
-    """Implements model.event_source.EventPart. `read_columns` is what was asked of it, for tests to look at."""
+    """Implements model.event_source.EventPart. What was asked of it, and how many rows it gave, is for tests to look
+    at."""
 
     node: Node
     columns: Mapping[Column, pa.Array[Any]]
     read_columns: list[Column] = field(default_factory=list)
+    read_rows: list[int] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -30,6 +32,7 @@ class MemoryPart:
         inside = (received >= wanted.first_received) & (received <= wanted.last_received)
         inside &= (stream >= wanted.first_stream) & (stream <= wanted.last_stream)
         arrays = [self.columns[column].filter(inside) for column in columns]
+        self.read_rows.append(int(inside.sum()))
         names = [str(number) for number in range(len(columns))]
         yield pa.record_batch(arrays, names)
 

@@ -7,9 +7,8 @@ nobody sees the names which a query's own views have inside.
 from __future__ import annotations
 
 from streamgauge.errors import BadInput
+from streamgauge.query.sql.schema import SCHEMA
 from streamgauge.query.sql.syntax import Tree, nodes
-
-VIEWS = ("events", "logs", "spans", "streams", "series", "samples", "metrics")
 
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "json_each", "json_tree", "repeat", "promql"})
 
@@ -57,6 +56,7 @@ _CLASSES = frozenset(
         "LAMBDA",
         "LAMBDA_REF",
         "OPERATOR",
+        "PARAMETER",
         "POSITIONAL_REFERENCE",
         "STAR",
         "SUBQUERY",
@@ -127,11 +127,11 @@ def _check_node(node: Tree) -> None:
         name = str(node["function"]["function_name"]).lower()
         if name not in TABLE_FUNCTIONS:
             raise BadInput(
-                f"the table function {name} is not answered here: a query reads the views {', '.join(VIEWS)}, and "
+                f"the table function {name} is not answered here: a query reads the views {', '.join(SCHEMA)}, and "
                 f"{', '.join(sorted(TABLE_FUNCTIONS))}"
             )
     if kind == "SHOW_REF" and node["query"] is None:
-        raise BadInput(f"SHOW is not answered here: the views are {', '.join(VIEWS)}; DESCRIBE shows one")
+        raise BadInput(f"SHOW is not answered here: the views are {', '.join(SCHEMA)}; DESCRIBE shows one")
 
 
 def _spoken(name: str) -> str:

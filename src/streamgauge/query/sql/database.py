@@ -6,8 +6,9 @@ query makes, views over streams of Arrow batches, is temporary, and goes with it
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ _WATCH_SECONDS = 0.05
 """How often it is seen whether the query's time is over."""
 
 _KEPT = "sql"
+_HIDDEN = re.compile(r', "_path_\d+"|"_path_\d+", ')
+"""Columns that a query's views have beside their own; DuckDB proposes them for names that are not there."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -143,6 +146,16 @@ class Session:
         [(value,)] = self._connection.execute(f"SELECT {function}(?)", [text]).fetchall()
         return str(value)
 
+    def numbers(self, expressions: Sequence[str]) -> list[int] | None:
+        """What constant expressions are; None when one of them is null or cannot be computed."""
+        try:
+            rows = self._connection.execute(f"SELECT {', '.join(expressions)}").fetchall()
+        except duckdb.Error:
+            self._budget.check()
+            return None
+        numbers = list(rows[0])
+        return None if None in numbers else [int(number) for number in numbers]
+
     def reader(self, sql: str) -> pa.RecordBatchReader:
         """The answer, which is computed while it is read."""
         reader: pa.RecordBatchReader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
@@ -155,7 +168,7 @@ class Session:
         self._budget.check()
         if isinstance(error, duckdb.InternalError | duckdb.FatalException):
             return error
-        message = str(error).partition("\n\nLINE ")[0].strip()
+        message = _HIDDEN.sub("", str(error).partition("\n\nLINE ")[0]).strip()
         if isinstance(error, duckdb.OutOfMemoryException) or message.startswith("Out of Memory"):
             limit = self._budget.limits.bytes
             return QueryFailed(f"query needs more than {limit} bytes of memory (--query-max-bytes); narrow it")
