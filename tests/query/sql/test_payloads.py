@@ -188,7 +188,7 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
     source = MemorySource.of([], MemoryEvents([first, second]))
     for where, given in (
         ("insert_datetime >= TIMESTAMPTZ '1970-01-01 00:16:40Z'", ()),
-        ("insert_datetime > ?::TIMESTAMPTZ - INTERVAL '1 hour'", ("1970-01-01 01:16:40Z",)),
+        ("insert_datetime >= ?::TIMESTAMPTZ - INTERVAL '1 hour'", ("1970-01-01 01:16:40Z",)),
         ("stream_id BETWEEN 2 AND 3", ()),
         ("2 = stream_id", ()),
         ("1 < stream_id AND payload = '2'", ()),
