@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -75,15 +76,29 @@ class EventViews:
         return {path: event_columns.natural(found_types) for path, found_types in types.items()}
 
     def _add(self, name: str, part: EventPart, columns: PartColumns, wanted: EventRange) -> None:
-        schema, needed = columns.schema(), columns.needed
-        self._session.add_rows(name, schema, lambda: self._read(part, needed, schema, wanted))
+        rows = _Rows(part, columns, wanted, self._budget)
+        self._session.add_rows(name, rows.schema, rows.read)
 
-    def _read(
-        self, part: EventPart, columns: Sequence[Column], schema: pa.Schema, wanted: EventRange
-    ) -> Iterator[pa.RecordBatch]:
-        for batch in part.read(columns, wanted):
+
+class _Rows:
+    """Columns of a part, to be read as often as the database scans them."""
+
+    def __init__(self, part: EventPart, columns: PartColumns, wanted: EventRange, budget: Budget) -> None:
+        self._part = part
+        self._columns = columns.needed
+        self._wanted = wanted
+        self._budget = budget
+        batches = part.read(self._columns, wanted)
+        first = next(batches, None)
+        self.schema = columns.schema() if first is None else _as_given(columns.schema(), first.schema)
+        self._begun: Iterator[pa.RecordBatch] | None = itertools.chain([] if first is None else [first], batches)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        batches = self._begun or self._part.read(self._columns, self._wanted)
+        self._begun = None
+        for batch in batches:
             self._budget.check()
-            yield batch if batch.schema.equals(schema) else batch.cast(schema)
+            yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
 
 
 def _path(columns: PartColumns, path: Path, use: Use, kinds: Mapping[Path, str]) -> str:
@@ -93,6 +108,12 @@ def _path(columns: PartColumns, path: Path, use: Use, kinds: Mapping[Path, str])
     if use is Use.NUMERIC and kind not in NUMBERS:
         return columns.value(path, Use.NUMBER)
     return columns.natural(path, kind)
+
+
+def _as_given(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
+    """The columns as a part gives them where these are texts by number: such are compared once a text."""
+    fields = zip(schema, given, strict=True)
+    return pa.schema([theirs if pa.types.is_dictionary(theirs.type) else ours for ours, theirs in fields])
 
 
 class _NoRows:
