@@ -149,7 +149,7 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
     inbox.begin(query_id, budget)
     begun = time.perf_counter()
     source = snapshot.open(kept)
-    response = execute(job, source, budget, waited, time.perf_counter() - begun)
+    response = execute(job, source, budget, waited, time.perf_counter() - begun, kept)
     frames = framed(compressed(response.body, job.encoding), CHUNK_BYTES)
     frame = next(frames, b"")  # what fails up to here has an answer of its own
     head = {"content_type": response.content_type, "encoding": job.encoding}

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.model.event_source import Column, EventPart, EventRange, Fixed, Node, Rest
+from streamgauge.model.event_source import STREAM_COLUMNS, Column, EventPart, EventRange, Fixed, Node, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.ports import EventBlockMeta
@@ -106,12 +106,7 @@ def head_streams(runs: Sequence[EventRun]) -> list[Stream]:
 
 def streams_table(streams: Sequence[Stream]) -> pa.Table:
     """As model.event_source.EventSource gives them."""
-    return pa.table(
-        {
-            "stream_id": pa.array([stream.id for stream in streams], pa.int64()),
-            "started": pa.array([stream.started for stream in streams], pa.int64()),
-            "transport": pa.array([stream.transport for stream in streams], pa.string()),
-            "headers": pa.array([stream.headers for stream in streams], pa.string()),
-            "name": pa.array([stream.name for stream in streams], pa.string()),
-        }
-    )
+    rows = [(stream.id, stream.started, stream.transport, stream.headers, stream.name) for stream in streams]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(STREAM_COLUMNS)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, STREAM_COLUMNS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=STREAM_COLUMNS)
