@@ -30,7 +30,7 @@ from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
-from streamgauge.readings import pin_readings, store_readings, worker_readings
+from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
@@ -218,6 +218,7 @@ class _Server:
         services = self._services
         settings = StoreSettings(
             retention=self._settings.retention,
+            event_retention=self._settings.event_retention,
             tiers=tiers_of(self._settings),
             retention_bytes=self._settings.retention_size,
             rules=parse_rules(self._settings.retention_rules, self._settings.retention),
@@ -257,6 +258,7 @@ class _Server:
         start(pins.run())
         services.opened = Opened(store, maintenance, receiver, bulk, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
+        self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
         self._stats.watch(lambda: worker_readings(services.workers))
 

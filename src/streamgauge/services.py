@@ -178,6 +178,7 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
+            self.opened.store.keep_events_for(settings.event_retention)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
