@@ -520,12 +520,13 @@ class Maintenance:
     def _all_expired(self) -> bool:
         """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
         wrong date."""
-        settings, blocks, events = self._store.settings, self._store.state.blocks, self._store.events.state.blocks
-        rules = (rule.retention for rule in settings.rules)
-        periods = [period for period in (settings.retention, settings.event_retention, *rules) if period]
-        times = [meta.max_time for meta in blocks] + [meta.max_time // NS for meta in events]
-        newest = max(times, default=None)
-        if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
+        settings, now = self._store.settings, self._clock.now_ms()
+        periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
+        samples = [meta.max_time for meta in self._store.state.blocks] if periods else []
+        events = [meta.max_time // NS for meta in self._store.events.state.blocks] if settings.event_retention else []
+        old = [max(samples) < now - min(periods)] if samples else []
+        old += [max(events) < now - settings.event_retention] if events else []
+        if not old or not all(old):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True
