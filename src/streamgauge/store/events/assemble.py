@@ -8,7 +8,7 @@ from typing import cast
 import pyarrow as pa
 
 from streamgauge.store.arrow import compute as pc
-from streamgauge.store.events.texts import Texts, inside, member_of, member_texts, objects_of
+from streamgauge.store.events.texts import Texts, inside, member_of, member_texts, objects_of, some_objects_of
 from streamgauge.store.events.tree import REST
 
 
@@ -27,6 +27,16 @@ def payload_texts(payloads: pa.StructArray) -> Texts:
         elif values.null_count < len(values):
             members.append(member_texts(column.name, values))
     return _only(payloads, _objects(members, rest, len(payloads)))
+
+
+def with_rest(members: list[Texts], rest: Texts) -> Texts:
+    """What is left of objects, null where nothing is: parts of them, and what was left before."""
+    if not members:
+        return rest
+    some = some_objects_of(members, len(rest))
+    if rest.null_count == len(rest):
+        return some
+    return cast("Texts", pc.if_else(pc.is_null(some), rest, _objects(members, rest, len(rest))))
 
 
 def _objects(members: list[Texts], rest: Texts | None, rows: int) -> Texts:

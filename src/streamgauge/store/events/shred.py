@@ -93,7 +93,7 @@ class Shredder:
         whole = found.finish()
         if not left:
             return whole
-        divided: Any = pa.concat_arrays([whole, _divide([text for _, text in left], self.node)])
+        divided: Any = pa.concat_arrays([whole, divide([text for _, text in left], self.node)])
         order = np.argsort(np.concatenate([*places, [at for at, _ in left]]))
         return cast("pa.StructArray", divided.take(pa.array(order)))
 
@@ -249,15 +249,18 @@ def _expand(some: pa.StructArray, present: Bools) -> pa.StructArray:
     return cast("pa.StructArray", pc.take(some, places))
 
 
-def struct_of(node: Node, columns: dict[str, pa.Array[Any]], rest: Texts) -> pa.StructArray:
+def struct_of(
+    node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: pa.BooleanArray | None = None
+) -> pa.StructArray:
+    """The column of a node. `absent` marks rows without such an object."""
     arrays = [columns[name] for name in (*node.leaves, *node.children)]
-    return pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)))
+    return pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)), mask=absent)
 
 
 # ---- the long way ---------------------------------------------------------------------------------------------------
 
 
-def _divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
+def divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
     """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are."""
     split = [_members(text) for text in texts]
     made: dict[str, pa.Array[Any]] = {}
@@ -302,7 +305,7 @@ def _objects_of(raws: Sequence[Any], node: Node) -> tuple[pa.Array[Any], Texts]:
     """The columns of what is an object, and the texts of what is not."""
     texts = [None if raw is None else bytes(raw) for raw in raws]
     present = np.array([text is not None and text.startswith(b"{") for text in texts], np.bool_)
-    objects = _divide([text for text in texts if text is not None and text.startswith(b"{")], node)
+    objects = divide([text for text in texts if text is not None and text.startswith(b"{")], node)
     others = [None if is_object else text for text, is_object in zip(texts, present.tolist(), strict=True)]
     return _expand(objects, present), _texts(others)
 

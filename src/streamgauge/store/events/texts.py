@@ -101,11 +101,22 @@ _PARSERS = {LeafType.BOOL: _bools, LeafType.INT: _ints, LeafType.DOUBLE: _double
 # ---- and back -------------------------------------------------------------------------------------------------------
 
 
+def leaf_texts(values: pa.Array[Any]) -> Texts:
+    """The values of a leaf as JSON."""
+    if values.type != ARROW_TYPES[LeafType.TEXT]:
+        return cast("Texts", pc.cast(values, pa.string()))
+    return _quoted(values, "")
+
+
 def member_texts(name: str, values: pa.Array[Any]) -> Texts:
     """The values of a leaf as parts of an object that has more before it: `,"name":value`."""
     if values.type != ARROW_TYPES[LeafType.TEXT]:
-        return member_of(name, pc.cast(values, pa.string()))
-    start = f",{name_text(name)}"
+        return member_of(name, leaf_texts(values))
+    return _quoted(values, f",{name_text(name)}")
+
+
+def _quoted(values: pa.Array[Any], start: str) -> Texts:
+    """Strings as JSON, each behind `start`."""
     plain = pc.binary_join_element_wise(f'{start}"', values, '"', "")
     if not _may_be_special(values):
         return cast("Texts", plain)
