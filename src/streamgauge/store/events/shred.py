@@ -32,7 +32,7 @@ from streamgauge.store.events.tree import (
 
 MAX_DIVIDED_BYTES = 1 << 20
 """A larger payload is kept as it is: dividing it would take ten times its size in memory."""
-SAMPLE_EVENTS = 4_096
+SAMPLE_EVENTS = 2_048
 SAMPLE_BYTES = 8 << 20
 """Payloads that are looked at to choose columns, which takes some 15 µs each."""
 
