@@ -155,12 +155,24 @@ class EventBlockReader:
         table = self._read_group(group, self._leaf_paths)
         payloads = cast("pa.StructArray", table.column(PAYLOAD).combine_chunks())
         streams, indexes, times = (_extract(table, column).to_numpy() for column in Fixed)
-        return RowGroup(streams, indexes, times, payloads)
+        return RowGroup(streams, indexes, times, payloads, self.text_bytes[group])
 
     @property
     def group_rows(self) -> Int64s:
         """Rows of each row group."""
         return self._groups.rows
+
+    @property
+    def text_bytes(self) -> Sequence[int]:
+        """What the payloads of each row group take as JSON, about."""
+        return self._checksums.text_bytes
+
+    def values_of(self, path: Path) -> int:
+        """How many values a leaf or, with REST behind its path, a rest has in all rows."""
+        number = self._numbers[(PAYLOAD, *path)]
+        footer = self._parquet.metadata
+        chunks: list[Any] = [footer.row_group(group).column(number) for group in range(footer.num_row_groups)]
+        return sum(chunk.num_values - (chunk.statistics.null_count if chunk.statistics else 0) for chunk in chunks)
 
     def close(self) -> None:
         self._parquet.close()
