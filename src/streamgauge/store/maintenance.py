@@ -44,7 +44,7 @@ from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogSta
 from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
-from streamgauge.store.verify import check_live_blocks
+from streamgauge.store.verify import check_live_blocks, check_live_event_blocks
 
 LOG = logging.getLogger(__name__)
 
@@ -412,11 +412,13 @@ class Maintenance:
     async def check(self) -> list[str]:
         """What is wrong with the live blocks, and with the deletions that wait."""
         metas, tombstones = self._store.state.blocks, self._store.state.tombstones
-        release = self._store.leases.acquire([meta.id for meta in metas])
+        events = self._store.events.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas] + [meta.id for meta in events])
         try:
             problems = await self._compacter.run(
                 check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
             )
+            problems += await self._compacter.run(check_live_event_blocks, self._store.data, events)
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
