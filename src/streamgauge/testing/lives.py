@@ -278,7 +278,7 @@ class Life:
         raise AssertionError("the store does not recover")
 
     async def _append_events(self, store: Store, maintenance: Maintenance, count: int) -> None:
-        """Of a stream with a name, so that one that failed may have happened or not, and coming again changes nothing."""
+        """Of a stream with a name: one that failed may have happened or not, and coming again changes nothing."""
         stream, first = store.events.resume_stream("life", "http", "{}")
         texts = [json.dumps({"n": index, "even": [None, "yes"][index % 2]}) for index in range(first, first + count)]
         self.diary.tries(_row_of(index, text) for index, text in enumerate(texts, first))
