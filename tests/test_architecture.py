@@ -36,7 +36,7 @@ ENGINES = {
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
     "httptools": {"serve/protocol.py", "ingest/http_client.py"},
     "duckdb": {"query/sql/"},
-    "msgspec": {"wire/json_values.py"},
+    "msgspec": {"wire/json_values.py", "store/events/"},
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},

@@ -137,7 +137,7 @@ def cli() -> None:
 )
 def serve(config: str | None, **flags: Any) -> int:
     """Run the server until SIGTERM or Ctrl-C, which let requests finish; a second one hurries."""
-    from streamgauge.main import run_server
+    from streamgauge.start import run_server
 
     return run_server(config, flags)
 

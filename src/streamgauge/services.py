@@ -19,6 +19,7 @@ from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
+from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
@@ -33,10 +34,6 @@ from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
-
-SNAPSHOTS = "streamgauge.store.snapshot"
-READ_ANSWERS = "streamgauge.wire.read_answers"
-"""Imported by query workers before their first query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def tiers_of(settings: Settings) -> tuple[Tier, ...]:
 class ServerServices:
     """Implements serve.services.Services. `opened` is set once the folder is open; until then what needs it is refused.
 
-    reread: reads the configuration anew. metrics: the server's own metrics as text.
+    reread: reads the configuration anew. metrics: the server's own metrics as text. starter: of the query workers.
     """
 
     def __init__(
@@ -70,6 +67,7 @@ class ServerServices:
         config: Config,
         reread: Callable[[], tuple[Config, Settings]],
         metrics: Callable[[], bytes],
+        starter: WorkerStarter | None = None,
     ) -> None:
         self._clock = clock
         self._started_at = clock.now_ms()
@@ -87,7 +85,7 @@ class ServerServices:
             clock=clock,
             concurrency=settings.query_concurrency,
             max_waiting=settings.query_queue,
-            preload=(SNAPSHOTS, READ_ANSWERS),
+            starter=starter,
             failed=self._query_failed,
         )
 
@@ -178,6 +176,7 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
+            self.opened.store.keep_events_for(settings.event_retention)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)

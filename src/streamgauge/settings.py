@@ -57,6 +57,7 @@ class Settings:
     listen: str
     retention: int
     downsampling: tuple[tuple[int, int], ...]
+    event_retention: int
     retention_size: int
     retention_rules: tuple[str, ...]
     self_monitoring: bool
@@ -203,6 +204,14 @@ TABLE: tuple[Setting, ...] = (
         parse_tiers,
         "RESOLUTION:DURATION,…",
         "Aggregates that are kept of samples past their retention, and up to which age; off keeps none.",
+        True,
+    ),
+    Setting(
+        "event_retention",
+        15 * _DAY,
+        parse_duration,
+        "DURATION",
+        "How long events are kept; 0 keeps them for ever.",
         True,
     ),
     Setting(

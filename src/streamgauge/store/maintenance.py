@@ -24,6 +24,8 @@ from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
+from streamgauge.store.events.maintenance import EventMaintenance
+from streamgauge.store.events.ports import EventChange
 from streamgauge.store.failpoints import hit
 from streamgauge.store.folder_snapshot import without_log
 from streamgauge.store.head import FlushInput
@@ -39,7 +41,7 @@ from streamgauge.store.jobs import (
 )
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
-from streamgauge.store.retention import RetentionRule, beyond_size
+from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
 from streamgauge.store.verify import check_live_blocks
@@ -47,6 +49,8 @@ from streamgauge.store.verify import check_live_blocks
 LOG = logging.getLogger(__name__)
 
 COMPACT_EVERY_SECONDS = 60.0
+MAX_LOG_BYTES = 256 << 20
+"""Of closed segments, before everything in memory is flushed so that they can go."""
 IDLE_SECONDS = 3600.0
 """Without a flush for so long, what the last one wrote is compacted as if another had followed it."""
 DISK_CHECK_SECONDS = 2.0
@@ -129,6 +133,7 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
+        self.events = EventMaintenance(store, catalog, self._changes, flusher, compacter, clock, self._trim_log)
         self.deletions = Deletions(
             store,
             catalog,
@@ -157,21 +162,34 @@ class Maintenance:
     # ---- flush ------------------------------------------------------------------------------------------------------
 
     async def _flush_when_full(self) -> None:
-        store = self._store
         while True:
-            await store.work.wait()
-            store.work.clear()
-            while store.head.rows >= store.settings.head_samples:
-                try:
-                    if not await self.flush(store.head.rows - store.settings.head_samples // 2):
-                        break  # not one segment is full
-                except Exception as error:
-                    self.counts.flush_failures += 1
-                    what = "a flush failed and will be tried again; the log keeps everything"
-                    self._flush_error = _reported(error, what)
-                    await self._clock.sleep(RETRY_SECONDS)
-                else:
-                    self._flush_error = None
+            await self._store.work.wait()
+            self._store.work.clear()
+            try:
+                while await self._flush_what_is_due():
+                    pass
+            except Exception as error:
+                self.counts.flush_failures += 1
+                what = "a flush failed and will be tried again; the log keeps everything"
+                self._flush_error = _reported(error, what)
+                await self._clock.sleep(RETRY_SECONDS)
+                self._store.work.set()
+            else:
+                self._flush_error = None
+
+    async def _flush_what_is_due(self) -> bool:
+        """False when nothing is, or not one segment is full."""
+        store = self._store
+        if store.head.rows >= store.settings.head_samples:
+            return await self.flush(store.head.rows - store.settings.head_samples // 2)
+        if store.events.flush_is_due:
+            return await self.events.flush()
+        if self._log.closed_bytes > MAX_LOG_BYTES:
+            # What comes seldom must not keep the log of what comes often.
+            before = self.counts.flushes, self.events.counts.flushes
+            await self.flush_all()
+            return before != (self.counts.flushes, self.events.counts.flushes)
+        return False
 
     async def flush(self, rows: int) -> bool:
         """Write about the `rows` oldest rows of the head as blocks. False when there was nothing to write."""
@@ -179,7 +197,7 @@ class Maintenance:
             return await self._flush(rows)
 
     async def flush_all(self) -> None:
-        """Write everything that is visible now as blocks. What is written meanwhile may stay in the head.
+        """Write everything that is visible now as blocks. What is written meanwhile may stay in memory.
 
         Raises StorageError and Overloaded."""
         store = self._store
@@ -187,6 +205,7 @@ class Maintenance:
         store.head.seal_between()
         while store.state.flushed_through < commit and await self.flush(store.head.rows):
             pass
+        await self.events.flush_all()
 
     async def pin(self, skip_head: bool = False) -> tuple[CatalogState, Callable[[], None]]:
         """What the store holds now, as the catalog of a folder with the same blocks and no log would say it, under a
@@ -201,7 +220,8 @@ class Maintenance:
 
     def _pinned(self) -> tuple[CatalogState, Callable[[], None]]:
         state = without_log(self._catalog.load(), self._store.metadata())
-        return state, self._store.leases.acquire([meta.id for meta in state.blocks])
+        blocks = [meta.id for meta in state.blocks] + [meta.id for meta in state.events.blocks]
+        return state, self._store.leases.acquire(blocks)
 
     async def _flush(self, rows: int) -> bool:
         store = self._store
@@ -240,6 +260,7 @@ class Maintenance:
             flushed_through=taken.through,
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
+            events=EventChange(flushed_through=self.events.through(taken.through)),
         )
 
         def apply() -> None:
@@ -251,11 +272,18 @@ class Maintenance:
             store.swap(result.blocks, (), taken.through)
             store.state.watermarks = result.watermarks
             store.metadata_saved(metadata)
+            store.events.swap((), (), change.events.flushed_through)
             self.counts.flushes += 1
             self._last_flush = self._clock.monotonic()
-            store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
+            self._trim_log()
 
         return Change(apply, visible, result.blocks)
+
+    def _trim_log(self) -> None:
+        """Remove from the log what blocks hold, by what the catalog says."""
+        state = self._store.state
+        through = min(state.flushed_through, state.events.flushed_through)
+        self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -269,12 +297,13 @@ class Maintenance:
             worked = True
             while worked:
                 worked = False
-                for step in (self.expire, self.clean, self.compact):
+                for step in (self.expire, self.clean, self.compact, self.events.compact):
                     worked = await self._try(step) or worked
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
             flushes = self.counts.flushes
+            self._store.work.set()  # the log may have grown long
             await self._clock.sleep(COMPACT_EVERY_SECONDS)
 
     async def _try(self, step: Callable[[], Awaitable[bool]]) -> bool:
@@ -352,6 +381,8 @@ class Maintenance:
         async with self._rewriting:
             while (plan := full_plan(self._store.state.blocks)) is not None and await self._perform(plan):
                 await self._changes.removals()
+        await self.events.compact_fully()
+        await self._changes.removals()
 
     # ---- deletion ---------------------------------------------------------------------------------------------------
 
@@ -401,6 +432,8 @@ class Maintenance:
             if trusted:
                 done = await self._expire_by_age(now)
                 await self._expire_by_rules(now)
+                if self._store.settings.event_retention:
+                    done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
@@ -414,7 +447,12 @@ class Maintenance:
         if not (limit := self._store.settings.retention_bytes):
             return False
         in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
-        return await self._drop(beyond_size(self._store.state.blocks, limit - in_log), "size")
+        blocks, events = self._store.state.blocks, self._store.events.state.blocks
+        before = too_old_for_size(blocks, events, limit - in_log)
+        if before is None:
+            return False
+        dropped = await self.events.expire(before * NS)
+        return await self._drop(older(blocks, before), "size") or dropped
 
     async def _expire_by_age(self, now: int) -> bool:
         settings = self._store.settings
@@ -482,9 +520,11 @@ class Maintenance:
     def _all_expired(self) -> bool:
         """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
         wrong date."""
-        settings, blocks = self._store.settings, self._store.state.blocks
-        periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
-        newest = max((meta.max_time for meta in blocks), default=None)
+        settings, blocks, events = self._store.settings, self._store.state.blocks, self._store.events.state.blocks
+        rules = (rule.retention for rule in settings.rules)
+        periods = [period for period in (settings.retention, settings.event_retention, *rules) if period]
+        times = [meta.max_time for meta in blocks] + [meta.max_time // NS for meta in events]
+        newest = max(times, default=None)
         if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
@@ -602,7 +642,7 @@ class Maintenance:
                     "kept free (--min-free-bytes); what is stored can be read, and writes go on when there is room"
                 )
             )
-        elif self._flush_error is not None and store.head.full:
+        elif self._flush_error is not None and (store.head.full or store.events.head.full):
             store.refuse(ReadOnly(f"memory is full and cannot be written as a block: {self._flush_error.message}"))
         elif store.refusal is not None:
             try:

@@ -9,6 +9,7 @@ LOCK = "lock"
 CATALOG = "catalog.sqlite"
 LOG = "log"
 BLOCKS = "blocks"
+EVENT_BLOCKS = "events"
 TMP = "tmp"
 SET_ASIDE = "set-aside"
 SNAPSHOTS = "snapshots"
@@ -20,6 +21,8 @@ SAMPLES = "samples.parquet"
 AGGREGATES = "aggregates.parquet"
 SERIES = "series.parquet"
 CHECKSUMS = "checksums.json"
+EVENTS = "events.parquet"
+STREAMS = "streams.parquet"
 
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -102,6 +105,28 @@ def series_file(block: Path) -> Path:
 def checksums_file(block: Path) -> Path:
     """Checksums of the other two files of the block."""
     return block / CHECKSUMS
+
+
+def event_blocks_dir(data: Path) -> Path:
+    return data / EVENT_BLOCKS
+
+
+def event_block_dir(data: Path, block_id: str) -> Path:
+    return data / EVENT_BLOCKS / block_id
+
+
+def events_file(block: Path) -> Path:
+    return block / EVENTS
+
+
+def streams_file(block: Path) -> Path:
+    """The streams of a block's events."""
+    return block / STREAMS
+
+
+def event_block_files() -> tuple[str, str, str]:
+    """Every file of a block of events."""
+    return EVENTS, STREAMS, CHECKSUMS
 
 
 def tmp_dir(data: Path) -> Path:

@@ -48,10 +48,18 @@ async def opened(
     runner: Runner | None = None,
     retention_bytes: int = 0,
     tiers: tuple[Tier, ...] = (),
+    head_events: int = 131_072,
 ) -> AsyncIterator[tuple[Store, Maintenance]]:
     """A store on its own, its folder locked."""
     runner = runner or InThread()
-    settings = StoreSettings(retention=retention, retention_bytes=retention_bytes, tiers=tiers, min_free_bytes=0)
+    settings = StoreSettings(
+        retention=retention,
+        event_retention=retention,
+        retention_bytes=retention_bytes,
+        tiers=tiers,
+        head_events=head_events,
+        min_free_bytes=0,
+    )
     with acquire(data):
         async with open_store(data, settings, clock, runner, runner, Progress()) as both:
             yield both

@@ -54,3 +54,35 @@ class EventFlush:
     last_commit: int
     rows: EventRows
     streams: Sequence[Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedStream:
+    """A stream that a client may go on with."""
+
+    stream: Stream
+    next_index: int  # of the next event, after all that is on disk
+    last_used: int  # ns
+
+
+@dataclass(frozen=True, slots=True)
+class EventCatalog:
+    """What the catalog says of events."""
+
+    flushed_through: int = 0  # every commit up to here that has events is in blocks
+    next_stream: int = 1  # no stream in a block has this number or one above it; the log may define higher ones
+    blocks: tuple[EventBlockMeta, ...] = ()  # by id
+    named: tuple[NamedStream, ...] = ()  # by name; what the log says comes on top
+    dropped_before: int = 0  # what retention let go was received before this time, ns
+
+
+@dataclass(frozen=True, slots=True)
+class EventChange:
+    """The part of a change of the catalog that is about events. None leaves a value as it is."""
+
+    add: Sequence[EventBlockMeta] = ()
+    remove: Sequence[str] = ()
+    flushed_through: int | None = None
+    next_stream: int | None = None
+    named: Sequence[NamedStream] | None = None  # all of them
+    dropped_before: int = 0  # raises the catalog's, if it is higher

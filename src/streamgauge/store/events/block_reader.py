@@ -1,0 +1,248 @@
+"""Reading one block of events: of its columns those that are asked for, each checked before it is decoded."""
+
+from __future__ import annotations
+
+import pathlib
+import zlib
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamgauge.errors import Corrupt
+from streamgauge.model.arrays import Int64s
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest
+from streamgauge.model.events import Stream
+from streamgauge.store import names
+from streamgauge.store.arrow import compute as pc
+from streamgauge.store.events.block_writer import chunk_range
+from streamgauge.store.events.format import (
+    FOOTER_KEY,
+    PAYLOAD,
+    Checksums,
+    RowGroup,
+    decode_checksums,
+    decode_meta,
+    streams_of,
+)
+from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.tree import REST, node_of
+from streamgauge.store.failpoints import hit
+from streamgauge.store.samples_file import reading
+
+_FIXED = {Fixed.STREAM: 0, Fixed.INDEX: 1, Fixed.RECEIVED: 2}
+"""Where they stand in the file."""
+
+
+def checked_sections(directory: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
+    """For each file of a block, by its name: its bytes in stretches, each as where it ends and its CRC-32. Raises
+    Corrupt."""
+    with EventBlockReader(directory) as reader:
+        checksums, at = reader.checksums, 4
+        events = [(at, zlib.crc32(b"PAR1"))]
+        footer = reader.parquet_metadata
+        for group, sums in enumerate(checksums.columns):
+            for column, crc in enumerate(sums):
+                start, stop = chunk_range(footer.row_group(group).column(column))
+                if start != at:
+                    raise Corrupt(f"{directory / names.EVENTS} has bytes {at} to {start} that nothing checks")
+                events.append((stop, crc))
+                at = stop
+        raw = checksums.encode()
+        return {
+            names.EVENTS: [*events, (checksums.events_size, checksums.footer)],
+            names.STREAMS: [(checksums.streams_size, checksums.streams)],
+            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
+        }
+
+
+def read_meta(directory: pathlib.Path) -> EventBlockMeta:
+    """What a block's footer says, without reading its rows. Raises Corrupt and FormatTooNew.
+
+    Sizes, footers and streams are checked.
+    """
+    with EventBlockReader(directory) as reader:
+        reader.streams()
+        return reader.meta
+
+
+class EventBlockReader:
+    """A block on the local disk; `event_source.EventPart`. One thread uses it at a time.
+
+    Every method raises Corrupt for bytes that are not what was written.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._path = names.events_file(directory)
+        self._checksums = _read_checksums(directory)
+        with reading(self._path):
+            hit("fs.open")
+            self._file = pa.OSFile(str(self._path), "r")
+        try:
+            with reading(self._path):
+                self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        checksums = self._checksums
+        if self._file.size() != checksums.events_size:
+            raise ValueError(f"it has {self._file.size()} bytes, not {checksums.events_size}")
+        if zlib.crc32(self._bytes(checksums.footer_start, checksums.events_size)) != checksums.footer:
+            raise ValueError("its footer is damaged")
+        self._parquet = pq.ParquetFile(self._file)
+        footer = self._parquet.metadata
+        size = checksums.events_size + checksums.streams_size + names.checksums_file(self._directory).stat().st_size
+        self.meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY.encode()), size)
+        if self.meta.id != self._directory.name:
+            raise ValueError(f"its footer names block {self.meta.id}")
+        self._payload_type = self._parquet.schema_arrow.field(PAYLOAD).type
+        self._leaf_paths: list[Path] = [(name,) for name in self._parquet.schema_arrow.names[:-1]]
+        self._leaf_paths += [(PAYLOAD, *path) for path in _leaf_paths(self._payload_type)]
+        self._numbers = {path: number for number, path in enumerate(self._leaf_paths)}
+        self._node = node_of(self._payload_type)
+        self._groups = _Groups(footer)
+
+    def __enter__(self) -> EventBlockReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def checksums(self) -> Checksums:
+        return self._checksums
+
+    @property
+    def parquet_metadata(self) -> pq.FileMetaData:
+        return self._parquet.metadata
+
+    @property
+    def rows(self) -> int:
+        return int(self._groups.rows.sum())
+
+    @property
+    def node(self) -> Node:
+        return self._node
+
+    def streams(self) -> list[Stream]:
+        """In order of their ids."""
+        path = names.streams_file(self._directory)
+        with reading(path):
+            hit("fs.read")
+            content = path.read_bytes()
+            if len(content) != self._checksums.streams_size or zlib.crc32(content) != self._checksums.streams:
+                raise ValueError("it is damaged")
+            return streams_of(pq.read_table(pa.BufferReader(content)))
+
+    def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """A batch for each row group that may have such events."""
+        leaves = [self._leaf_of(column) for column in columns]
+        for group in self._groups.chosen(wanted):
+            table = self._read_group(group, leaves)
+            arrays = [_extract(table, column) for column in columns]
+            yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
+
+    def row_group(self, group: int) -> RowGroup:
+        """All columns of a row group."""
+        table = self._read_group(group, self._leaf_paths)
+        payloads = cast("pa.StructArray", table.column(PAYLOAD).combine_chunks())
+        streams, indexes, times = (_extract(table, column).to_numpy() for column in Fixed)
+        return RowGroup(streams, indexes, times, payloads)
+
+    @property
+    def group_rows(self) -> Int64s:
+        """Rows of each row group."""
+        return self._groups.rows
+
+    def close(self) -> None:
+        self._parquet.close()
+        self._file.close()
+
+    def _leaf_of(self, column: Column) -> Path:
+        """What of the file has to be read for a column."""
+        if isinstance(column, Fixed):
+            return self._leaf_paths[_FIXED[column]]
+        if isinstance(column, Leaf):
+            return (PAYLOAD, *column.path)
+        path = (PAYLOAD, *column.path)
+        if isinstance(column, Rest) or (*path, REST) in self._numbers:
+            return (*path, REST)
+        return next(leaf for leaf in self._leaf_paths if leaf[: len(path)] == path)
+
+    def _read_group(self, group: int, leaves: Sequence[Path]) -> pa.Table:
+        with reading(self._path):
+            hit("fs.read")
+            for leaf in set(leaves):
+                self._verify(group, self._numbers[leaf])
+            table = self._parquet.read_row_group(group, columns=[".".join(leaf) for leaf in leaves], use_threads=False)
+            if table.num_rows != self._groups.rows[group]:
+                raise ValueError(f"row group {group} has {table.num_rows} rows, not {self._groups.rows[group]}")
+            return table
+
+    def _verify(self, group: int, column: int) -> None:
+        start, stop = chunk_range(self._parquet.metadata.row_group(group).column(column))
+        if zlib.crc32(self._bytes(start, stop)) != self._checksums.columns[group][column]:
+            raise ValueError(f"column {'.'.join(self._leaf_paths[column])} of row group {group} is damaged")
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        content: bytes = self._file.read(stop - start)
+        return content
+
+
+class _Groups:
+    """What the footer says about row groups."""
+
+    def __init__(self, footer: pq.FileMetaData) -> None:
+        groups: list[Any] = [footer.row_group(group) for group in range(footer.num_row_groups)]
+        streams = [group.column(0).statistics for group in groups]
+        times = [group.column(2).statistics for group in groups]
+        self.rows = np.array([group.num_rows for group in groups], np.int64)
+        self._first_stream = np.array([found.min_raw for found in streams], np.int64)
+        self._last_stream = np.array([found.max_raw for found in streams], np.int64)
+        self._first_time = np.array([found.min_raw for found in times], np.int64)
+        self._last_time = np.array([found.max_raw for found in times], np.int64)
+
+    def chosen(self, wanted: EventRange) -> list[int]:
+        found = (
+            (self._first_stream <= wanted.last_stream)
+            & (self._last_stream >= wanted.first_stream)
+            & (self._first_time <= wanted.last_received)
+            & (self._last_time >= wanted.first_received)
+        )
+        return np.flatnonzero(found).tolist()
+
+
+def _read_checksums(directory: pathlib.Path) -> Checksums:
+    path = names.checksums_file(directory)
+    with reading(path):
+        hit("fs.read")
+        return decode_checksums(path.read_bytes())
+
+
+def _leaf_paths(type_: pa.StructType) -> Iterator[Path]:
+    """Of all columns below a struct, in the order in which Parquet stores them."""
+    for column in type_:
+        if isinstance(column.type, pa.StructType):
+            for path in _leaf_paths(column.type):
+                yield (column.name, *path)
+        else:
+            yield (column.name,)
+
+
+def _extract(table: pa.Table, column: Column) -> pa.Array[Any]:
+    """A column out of what was read for it and for others."""
+    if isinstance(column, Fixed):
+        return cast("pa.Array[Any]", table.column(column.value).combine_chunks().view(pa.int64()))
+    values: Any = table.column(PAYLOAD).combine_chunks()
+    for name in (*column.path, REST) if isinstance(column, Rest) else column.path:
+        values = pc.struct_field(values, values.type.get_field_index(name))
+    return cast("pa.Array[Any]", values.is_valid() if isinstance(column, Present) else values)

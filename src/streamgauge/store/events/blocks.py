@@ -1,0 +1,139 @@
+"""Blocks of events on a local folder: one directory a block, published by a rename and never changed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from streamgauge.errors import Corrupt, FormatTooNew, StorageError
+from streamgauge.model.event_source import Node
+from streamgauge.model.events import Stream
+from streamgauge.store import fs, names
+from streamgauge.store.events.block_reader import EventBlockReader, read_meta
+from streamgauge.store.events.block_writer import EventBlockWriter, shred_rows
+from streamgauge.store.events.encodings import FLUSH_LEVEL, Encodings, choose_encodings
+from streamgauge.store.events.format import RowGroup, commits_in_id, new_block_id
+from streamgauge.store.events.ports import EventBlockMeta, EventFlush
+from streamgauge.store.patience import Patience
+from streamgauge.store.ports import Damage
+
+
+class LocalEventBlocks:
+    """Holds no state: any number of processes may read, one writes.
+
+    Where `read_only`, a scan removes and moves nothing; it is for a folder that is looked at without a server. What
+    `patience` a scan has with a disk that gives nothing back.
+    """
+
+    def __init__(self, data: Path, read_only: bool = False, patience: Patience | None = None) -> None:
+        self._data = data
+        self._read_only = read_only
+        self._patience = patience or Patience()
+
+    def scan(self) -> tuple[list[EventBlockMeta], list[Damage]]:
+        """Every whole block there is, ordered by id, from the footers; what cannot be read is set aside.
+
+        For the start, while nobody uses the folder: what was half written is removed. Raises FormatTooNew for a block
+        of a later version.
+        """
+        if not self._read_only:
+            fs.clear_tmp(self._data)
+        found: list[EventBlockMeta] = []
+        damage: list[Damage] = []
+        for block_id in self.names():
+            directory = names.event_block_dir(self._data, block_id)
+            try:
+                found.append(self._patience.read(partial(read_meta, directory)))
+            except FormatTooNew:
+                raise
+            except Corrupt as error:
+                if self._read_only:
+                    damage.append(Damage(str(directory), f"{error.message}; it is not used"))
+                else:
+                    damage.append(self.set_aside(block_id, error.message))
+        return found, damage
+
+    def names(self) -> list[str]:
+        """The ids of the blocks that are there, readable or not."""
+        folder = names.event_blocks_dir(self._data)
+        return [name for name in fs.list_dir(folder) if (folder / name).is_dir()]
+
+    def write(
+        self, flush: EventFlush, level: int = 0, parents: tuple[str, ...] = (), pruned: tuple[str, ...] = ()
+    ) -> EventBlockMeta:
+        """Write a block of these events. It counts for nothing until the catalog names it."""
+        times = flush.rows.times if len(flush.rows) else [stream.started for stream in flush.streams]
+        meta = EventBlockMeta(
+            id=new_block_id(int(min(times)), flush.first_commit, flush.last_commit),
+            first_commit=flush.first_commit,
+            last_commit=flush.last_commit,
+            min_time=0,
+            max_time=0,
+            min_stream=0,
+            max_stream=0,
+            level=level,
+            events=0,
+            streams=0,
+            bytes=0,
+            parents=parents,
+            pruned=pruned,
+        )
+        node, groups = shred_rows(flush.rows)
+        return self.write_groups(meta, node, groups, flush.streams, FLUSH_LEVEL)
+
+    def write_groups(
+        self, meta: EventBlockMeta, node: Node, groups: Iterator[RowGroup], streams: Sequence[Stream], level: int
+    ) -> EventBlockMeta:
+        """Write a block out of its row groups, in order, and their streams. `level` is zstd's."""
+        first = next(groups, None)
+        encodings = choose_encodings(first.payloads, level) if first else Encodings({}, level)
+        with self.writer(meta, node, encodings) as writer:
+            while first is not None:
+                writer.write_row_group(first)
+                first = next(groups, None)
+            return writer.finish(streams)
+
+    @contextmanager
+    def writer(self, meta: EventBlockMeta, node: Node, encodings: Encodings) -> Iterator[EventBlockWriter]:
+        """A writer whose block is published when the `with` ends without an error, and is gone if it does not."""
+        temporary = fs.free_name(names.tmp_dir(self._data), meta.id)
+        fs.make_dir(names.event_blocks_dir(self._data))
+        fs.make_dir(temporary)
+        try:
+            writer = EventBlockWriter(temporary, meta, node, encodings)
+            try:
+                yield writer
+            finally:
+                writer.close()
+            assert writer.finished
+            fs.publish_dir(temporary, names.event_block_dir(self._data, meta.id))
+        except BaseException:
+            # A publication whose last sync failed has moved the block to its name, where nobody may find it.
+            left = temporary if temporary.exists() else names.event_block_dir(self._data, meta.id)
+            with suppress(StorageError):  # what stays all the same is no part of the catalog
+                fs.remove_tree(left, names.tmp_dir(self._data))
+            raise
+
+    def open(self, block_id: str) -> EventBlockReader:
+        """Raises Corrupt when its footer cannot be read; its columns are checked as they are read."""
+        return EventBlockReader(names.event_block_dir(self._data, block_id))
+
+    def remove(self, block_id: str) -> None:
+        fs.remove_tree(names.event_block_dir(self._data, block_id), names.tmp_dir(self._data))
+
+    def remove_written(self, first_commit: int, last_commit: int, keep: Callable[[str], bool]) -> None:
+        """Remove the blocks of exactly these commits, finished or not, except those to `keep`, by id: for a writer that
+        ended without a word."""
+        written = commits_in_id(first_commit, last_commit)
+        for block_id in self.names():
+            if written in block_id and not keep(block_id):
+                self.remove(block_id)
+        tmp = names.tmp_dir(self._data)
+        for name in fs.list_dir(tmp):
+            if written in name:
+                fs.remove_tree(tmp / name, tmp)
+
+    def set_aside(self, block_id: str, why: str) -> Damage:
+        return fs.set_aside(names.event_block_dir(self._data, block_id), self._data, why)

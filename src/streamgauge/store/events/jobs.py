@@ -1,0 +1,76 @@
+"""What the helper process does for the event store, as functions of picklable arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from streamgauge.errors import Corrupt
+from streamgauge.model.events import Stream
+from streamgauge.store.events.assemble import payload_texts
+from streamgauge.store.events.blocks import LocalEventBlocks
+from streamgauge.store.events.format import RowGroup
+from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
+from streamgauge.store.events.runs import EventRun, events_of
+from streamgauge.store.events.snapshot import head_streams
+from streamgauge.store.patience import Patience
+
+
+def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta | None:
+    """Write the runs as a block, which counts for nothing until the catalog names it. None when they hold no event."""
+    events = _joined([events_of(run.attached().rows(run)) for run in runs])
+    if not len(events):
+        return None
+    flush = EventFlush(runs[0].first_commit, runs[-1].last_commit, events, head_streams(runs))
+    return LocalEventBlocks(data).write(flush)
+
+
+def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta:
+    """Write one block that takes the place of neighbours."""
+    blocks = LocalEventBlocks(data)
+    rows: list[EventRows] = []
+    streams: list[Stream] = []
+    for meta in metas:
+        with blocks.open(meta.id) as reader:
+            rows += (_texts_of(reader.row_group(group)) for group in range(len(reader.group_rows)))
+            streams += reader.streams()
+    flush = EventFlush(metas[0].first_commit, metas[-1].last_commit, _joined(rows), streams)
+    return blocks.write(flush, 1 + max(meta.level for meta in metas), tuple(meta.id for meta in metas))
+
+
+def _texts_of(group: RowGroup) -> EventRows:
+    texts = payload_texts(group.payloads).cast(pa.large_binary())
+    return EventRows(group.streams, group.indexes, group.times, cast("pa.LargeBinaryArray", texts))
+
+
+def _joined(parts: Sequence[EventRows]) -> EventRows:
+    return EventRows(
+        np.concatenate([part.streams for part in parts]),
+        np.concatenate([part.indexes for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        pa.concat_arrays([part.payloads for part in parts]),
+    )
+
+
+def find_event_damage(data: Path, metas: Sequence[EventBlockMeta]) -> list[tuple[EventBlockMeta, str]]:
+    """The blocks that are not what was written, each with what is wrong."""
+    blocks = LocalEventBlocks(data)
+    found = []
+    for meta in metas:
+        try:
+            Patience().read(partial(_read_all, blocks, meta.id))
+        except Corrupt as error:
+            found.append((meta, error.message))
+    return found
+
+
+def _read_all(blocks: LocalEventBlocks, block_id: str) -> None:
+    with blocks.open(block_id) as reader:
+        reader.streams()
+        for group in range(len(reader.group_rows)):
+            reader.row_group(group)
