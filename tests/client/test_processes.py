@@ -218,7 +218,14 @@ def test_what_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"when_full": "spill"}, {"spill_folder": "x"}, {"when_full": "never"}, {"headers": {"a": "b\r\nc: d"}}]
+    "options",
+    [
+        {"when_full": "spill"},
+        {"spill_folder": "x"},
+        {"when_full": "never"},
+        {"headers": {"a": "b\r\nc: d"}},
+        {"headers": {"a": "…"}},
+    ],
 )
 def test_arguments_that_do_not_fit_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError):

@@ -116,7 +116,7 @@ class EventServer:
     def expected(self, position: Position) -> dict[str, str]:
         with self.store.lock:
             known = self.store.next_index.get(position.name)
-            return {} if known is None else {"X-Stream-Index": str(known)}
+            return {} if known is None else {"X-Stream-Next": str(known)}
 
     def insert(self, position: Position, event: bytes) -> None:
         """Raises ValueError for what is no JSON, OverflowError for what is too large, ConnectionError as a fault."""
