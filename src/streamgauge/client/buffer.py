@@ -121,6 +121,7 @@ class Buffer:
         self._accepted = self._acknowledged = self._lost = self._refused = 0
         self._sleeping = True  # the sending thread found nothing more to send
         self.window = min(WINDOW_EVENTS, max(1, bounds.events // 2))  # so many events may have an index
+        self._window_bytes = min(WINDOW_BYTES, max(1, bounds.bytes // 2))  # but for a single event
         self._sender = 0  # the thread that sends, which must not wait for itself
         self._sealed = False  # nothing more is taken
         self._closed = False  # nothing more is handed out
@@ -286,8 +287,11 @@ class Buffer:
     # ---- with the lock held ----
 
     def _has_room(self, size: int) -> bool:
-        held = self._held_bytes + size
-        return self._held_events < self._bounds.events and (held <= self._bounds.bytes or not self._held_events)
+        events, held = self._held_events, self._held_bytes
+        if self._when_full == "spill":  # apart from what waits, there are a window of events and at most one file
+            events = len(self._waiting) + self.window if self._waiting else 0
+            held += self._window_bytes - self._run.size
+        return not events or (events < self._bounds.events and held + size <= self._bounds.bytes)
 
     def _make_room(self, size: int) -> bool:
         if self._when_full == "drop-oldest":
@@ -325,7 +329,7 @@ class Buffer:
     def _extend_run(self, events: int) -> None:
         """Number what follows on the run, up to so many events, as far as the window goes."""
         run, limit = self._run, min(events, self.window)
-        while len(run.events) < limit and run.size < WINDOW_BYTES:
+        while len(run.events) < limit and run.size < self._window_bytes:
             if self._spill:
                 if self._spill.next_stream() != (run.stream, run.end):
                     return
