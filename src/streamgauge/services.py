@@ -11,6 +11,7 @@ from typing import Any
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
+from streamgauge.event_rules import parse_event_rules
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -176,7 +177,8 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
-            self.opened.store.keep_events_for(settings.event_retention)
+            event_rules = parse_event_rules(settings.event_retention_rules, settings.event_retention)
+            self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)

@@ -133,7 +133,9 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
-        self.events = EventMaintenance(store, catalog, self._changes, flusher, compacter, clock, self._trim_log)
+        self.events = EventMaintenance(
+            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self._rotate_log
+        )
         self.deletions = Deletions(
             store,
             catalog,
@@ -284,6 +286,9 @@ class Maintenance:
         state = self._store.state
         through = min(state.flushed_through, state.events.flushed_through)
         self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
+
+    def _rotate_log(self) -> None:
+        self._log.rotate()
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -436,6 +441,7 @@ class Maintenance:
                 await self._expire_by_rules(now)
                 if self._store.settings.event_retention:
                     done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
+                await self.events.prune(self._store.settings.event_rules, now * NS)
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
