@@ -196,6 +196,8 @@ class ServerServices:
             state.damage,
             await self._cardinality(limit),
             state.tombstones,
+            opened.store.events.state.blocks,
+            opened.store.events.head.rows,
         )
 
     async def _cardinality(self, limit: int) -> dict[str, Any]:
@@ -250,6 +252,9 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         answer = await self._workers.read(Job(SelectorsQuery(tuple(matches)), limits))
         return [[Matcher(name, MatchOp(op), value) for name, op, value in each] for each in json.loads(answer)["data"]]
+
+    async def delete_events(self, condition: str) -> int:
+        return await self._open().maintenance.events.delete(condition)
 
     async def clean_tombstones(self) -> None:
         await self._open().maintenance.clean_tombstones()
