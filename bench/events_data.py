@@ -50,8 +50,7 @@ def _query(n: Numbers) -> str:
 def _failure(n: Numbers) -> str:
     return (
         f'"logger":"upstream","msg":"{_MESSAGES[2 + n.below(3)]}","peer":"10.0.{n.below(4)}.{n.below(200)}:8443",'
-        f'"attempt":{1 + n.below(5)},"error":{{"kind":"timeout","code":{110 + n.below(3)}}},'
-        f'"request":"{n.hexadecimal(8)}"'
+        f'"attempt":{1 + n.below(5)},"error":{{"kind":"late","code":{110 + n.below(3)}}},"user":"{n.hexadecimal(8)}"'
     )
 
 

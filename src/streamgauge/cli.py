@@ -175,6 +175,36 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     run_query(expression, format_, time_, **options)
 
 
+@cli.command(
+    short_help="Answer a SELECT over events and samples.",
+    epilog="""\b
+Views: events, logs, spans, streams, series, samples, metrics; DESCRIBE events
+shows the columns of one. QUERY is - to read it from standard input.
+""",
+)
+@click.argument("query", metavar="QUERY")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option(
+    "--param", "parameters", multiple=True, metavar="VALUE", help="Value of $1; given again of $2, and so on."
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "ndjson", "csv", "arrow", "parquet"]),
+    help="Form of the answer. Default: table, or ndjson where the output is no terminal.",
+)
+@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
+def sql(query: str, format_: str | None, **options: Any) -> None:
+    """Answer the SELECT that QUERY is, from a server, or straight from a data folder that no server holds.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.sql import run_sql
+
+    run_sql(query, format_, **options)
+
+
 @cli.command(short_help="Show which series there are, and which are new.")
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")

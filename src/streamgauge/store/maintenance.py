@@ -44,7 +44,7 @@ from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogSta
 from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
-from streamgauge.store.verify import check_live_blocks
+from streamgauge.store.verify import check_live_blocks, check_live_event_blocks
 
 LOG = logging.getLogger(__name__)
 
@@ -412,11 +412,13 @@ class Maintenance:
     async def check(self) -> list[str]:
         """What is wrong with the live blocks, and with the deletions that wait."""
         metas, tombstones = self._store.state.blocks, self._store.state.tombstones
-        release = self._store.leases.acquire([meta.id for meta in metas])
+        events = self._store.events.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas] + [meta.id for meta in events])
         try:
             problems = await self._compacter.run(
                 check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
             )
+            problems += await self._compacter.run(check_live_event_blocks, self._store.data, events)
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
@@ -520,12 +522,13 @@ class Maintenance:
     def _all_expired(self) -> bool:
         """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
         wrong date."""
-        settings, blocks, events = self._store.settings, self._store.state.blocks, self._store.events.state.blocks
-        rules = (rule.retention for rule in settings.rules)
-        periods = [period for period in (settings.retention, settings.event_retention, *rules) if period]
-        times = [meta.max_time for meta in blocks] + [meta.max_time // NS for meta in events]
-        newest = max(times, default=None)
-        if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
+        settings, now = self._store.settings, self._clock.now_ms()
+        periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
+        samples = [meta.max_time for meta in self._store.state.blocks] if periods else []
+        events = [meta.max_time // NS for meta in self._store.events.state.blocks] if settings.event_retention else []
+        old = [max(samples) < now - min(periods)] if samples else []
+        old += [max(events) < now - settings.event_retention] if events else []
+        if not old or not all(old):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True

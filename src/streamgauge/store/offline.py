@@ -85,7 +85,7 @@ async def delete_in_folder(
     Raises BadInput, FolderInUse and StorageError. Killed half way, the deletion has happened or not; if it has, the
     next start carries it out.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
@@ -99,7 +99,7 @@ async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[Block
 
     Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (store, maintenance):
@@ -115,7 +115,7 @@ def pinned_folder(data: Path) -> Iterator[CatalogState]:
 
     Raises FolderInUse and StorageError.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
 
     async def opened(stack: AsyncExitStack) -> CatalogState:

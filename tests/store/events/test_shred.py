@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,33 +14,11 @@ from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.shred import MAX_DIVIDED_BYTES, Shredder, sample
 from streamgauge.store.events.texts import leaf_of
 from streamgauge.store.events.tree import MAX_COLUMNS, MAX_DEPTH, node_of, struct_type
+from streamgauge.testing.json_texts import SCALARS, VALUES, meaning
 
 
 def payloads(*texts: str | bytes) -> pa.LargeBinaryArray:
     return pa.array([text.encode() if isinstance(text, str) else text for text in texts], pa.large_binary())
-
-
-def meaning(text: str | bytes) -> Any:
-    """What a JSON text says. Numbers are decimal ones if they have more digits than a double tells, or are beyond it;
-    values of different types are never equal, as True and 1 are in Python."""
-    return _typed(json.loads(text, parse_int=_number, parse_float=_number))
-
-
-def _number(text: str) -> Any:
-    digits = text.lower().partition("e")[0].lstrip("-").replace(".", "").lstrip("0")
-    exact = Decimal(text)
-    integral = text.lstrip("-").isdigit()
-    if integral or len(digits) > 17 or abs(exact) > Decimal("1.7e308") or (exact and abs(exact) < Decimal("1e-307")):
-        return ("number", exact.normalize() if exact else Decimal(0))
-    return ("number", Decimal(repr(float(text))).normalize() if exact else Decimal(0))
-
-
-def _typed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _typed(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return ["list", *map(_typed, value)]
-    return (type(value).__name__, value)
 
 
 def log_line(number: int) -> str:
@@ -70,45 +46,6 @@ def assert_kept(texts: pa.LargeBinaryArray, shredder: Shredder | None = None) ->
 
 
 # ---- any JSON -------------------------------------------------------------------------------------------------------
-
-NAMES = st.one_of(
-    st.sampled_from(
-        ["a", "b", "A", "level", "http", "a.b", "", "$rest", "$REST", 'q"', "back\\slash", "ü", "x y", "\0"]
-    ),
-    st.text(max_size=5),
-)
-_NASTY_NUMBERS = """
-0 -0 -0.0 0.0 1 1.0 1e400 -1e400 1e-400 1000000000000000000000000000000 9223372036854775807 -9223372036854775808
-9223372036854775808 -9223372036854775809 9007199254740993 9007199254740993.0 0.1 0.30000000000000004 1E5 1e+2 5e-324
-0.1000000000000000055511151231257827 123456789012345678 123456789012345678e1 0.000000000000000001 12345678901234567
-1.7976931348623157e308 0e999
-"""
-NUMBERS = st.one_of(
-    st.sampled_from(_NASTY_NUMBERS.split()),
-    st.integers(-(10**25), 10**25).map(str),
-    st.floats(allow_nan=False, allow_infinity=False).map(repr),
-    st.decimals(allow_nan=False, allow_infinity=False, places=12).map(lambda number: f"{number:f}"),
-)
-STRINGS = st.one_of(
-    st.text(max_size=8).map(json.dumps),
-    st.text(max_size=8).map(lambda text: json.dumps(text, ensure_ascii=False)),
-    st.sampled_from([r'"\ud800"', r'"\udc00x"', r'"\ud83d\ude00"', r'"\/"', '""', '"null"', r'"\u0000"']),
-)
-SCALARS = st.one_of(NUMBERS, STRINGS, st.sampled_from(["null", "true", "false", "{}", "[]", "{ }", "[ {} ]"]))
-
-
-def _join(members: list[tuple[str, str]], blank: str) -> str:
-    return "{" + ",".join(f"{blank}{json.dumps(name)}{blank}:{blank}{value}" for name, value in members) + blank + "}"
-
-
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(lambda items: "[" + ", ".join(items) + "]"),
-        st.builds(_join, st.lists(st.tuples(NAMES, inner), max_size=5), st.sampled_from(["", " ", "\n\t"])),
-    ),
-    max_leaves=15,
-)
 
 
 @settings(max_examples=100, deadline=None)

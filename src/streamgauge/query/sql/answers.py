@@ -27,6 +27,9 @@ CONTENT_TYPES = {
     SqlFormat.ARROW: "application/vnd.apache.arrow.stream",
     SqlFormat.PARQUET: "application/vnd.apache.parquet",
 }
+_NUMBERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"}
+)
 _GROUP_BYTES = 8 << 20
 """Of the rows that become one row group of a Parquet file, in memory. They are written together."""
 
@@ -58,10 +61,10 @@ def _ndjson(session: Session, sql: str) -> Iterator[bytes]:
 
 def _csv(session: Session, sql: str) -> Iterator[bytes]:
     columns = session.columns(sql)
-    names = ",".join(_csv_name(column.name) for column in columns)
-    yield names.encode() + b"\n"
+    rows = session.reader(_of_columns(sql, columns, _listed(_csv_value, columns)))
+    yield ",".join(_csv_name(column.name) for column in columns).encode() + b"\n"
     options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
-    for batch in session.reader(_of_columns(sql, columns, _listed(_text_value, columns))):
+    for batch in rows:
         out = io.BytesIO()
         pa.csv.write_csv(batch.rename_columns([str(n) for n in range(len(columns))]), out, options)
         yield out.getvalue()
@@ -119,8 +122,12 @@ def _json_value(name: str, column: Column) -> str:
     return _time_text(name, column) or name
 
 
-def _text_value(name: str, column: Column) -> str:
-    return _time_text(name, column) or f"{name}::VARCHAR"
+def _csv_value(name: str, column: Column) -> str:
+    """Numbers stay what they are, so that they are written without quotes; lists and the like are JSON."""
+    if column.type in _NUMBERS or column.type.startswith("DECIMAL"):
+        return name
+    nested = column.type.endswith("]") or column.type.startswith(("STRUCT", "MAP", "UNION"))
+    return _time_text(name, column) or (f"to_json({name})::VARCHAR" if nested else f"{name}::VARCHAR")
 
 
 def _time_text(name: str, column: Column) -> str:

@@ -25,8 +25,8 @@ _WATCH_SECONDS = 0.05
 """How often it is seen whether the query's time is over."""
 
 _KEPT = "sql"
-_HIDDEN = re.compile(r', "_path_\d+"|"_path_\d+", ')
-"""Columns that a query's views have beside their own; DuckDB proposes them for names that are not there."""
+_NOT_OURS = re.compile(r', "_path_\d+"|"_path_\d+", | Use "SET .*')
+"""What DuckDB proposes in errors and is not to be had here: hidden columns, and its settings."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -168,7 +168,7 @@ class Session:
         self._budget.check()
         if isinstance(error, duckdb.InternalError | duckdb.FatalException):
             return error
-        message = _HIDDEN.sub("", str(error).partition("\n\nLINE ")[0]).strip()
+        message = _NOT_OURS.sub("", str(error).partition("\n\nLINE ")[0]).strip()
         if isinstance(error, duckdb.OutOfMemoryException) or message.startswith("Out of Memory"):
             limit = self._budget.limits.bytes
             return QueryFailed(f"query needs more than {limit} bytes of memory (--query-max-bytes); narrow it")

@@ -91,7 +91,7 @@ def _refusal(answer: Tree, raw: bytes) -> str:
         keyword = re.match(rb"[A-Za-z]+", raw[next(words, 0) :])
         named = keyword[0].decode().upper() if keyword else "this"
         return f"{named} is not answered here: a request is one SELECT"
-    message = str(answer["error_message"]).replace(ARROW, "->")
+    message = str(answer["error_message"]).replace(ARROW, "->").partition(' Use "SET')[0]
     position = str(answer.get("position", ""))
     if not position.isdecimal():
         return message

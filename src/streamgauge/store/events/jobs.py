@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.events import Stream
-from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.blocks import LocalEventBlocks
-from streamgauge.store.events.format import RowGroup
+from streamgauge.store.events.merge import merge_blocks
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
 from streamgauge.store.events.runs import EventRun, events_of
 from streamgauge.store.events.snapshot import head_streams
@@ -30,22 +27,9 @@ def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta | No
     return LocalEventBlocks(data).write(flush)
 
 
-def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta:
-    """Write one block that takes the place of neighbours."""
-    blocks = LocalEventBlocks(data)
-    rows: list[EventRows] = []
-    streams: list[Stream] = []
-    for meta in metas:
-        with blocks.open(meta.id) as reader:
-            rows += (_texts_of(reader.row_group(group)) for group in range(len(reader.group_rows)))
-            streams += reader.streams()
-    flush = EventFlush(metas[0].first_commit, metas[-1].last_commit, _joined(rows), streams)
-    return blocks.write(flush, 1 + max(meta.level for meta in metas), tuple(meta.id for meta in metas))
-
-
-def _texts_of(group: RowGroup) -> EventRows:
-    texts = payload_texts(group.payloads).cast(pa.large_binary())
-    return EventRows(group.streams, group.indexes, group.times, cast("pa.LargeBinaryArray", texts))
+def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta | None:
+    """Write one block that takes the place of neighbours. None when nothing is in them."""
+    return merge_blocks(LocalEventBlocks(data), metas)
 
 
 def _joined(parts: Sequence[EventRows]) -> EventRows:

@@ -146,7 +146,7 @@ class EventMaintenance:
                 raise
             finally:
                 release()
-            done = await self.replace(inputs, [written])
+            done = await self.replace(inputs, [written] if written is not None else [])
             self.counts.compactions += done
             return done
 

@@ -8,7 +8,7 @@ Texts that are not sure to fit their column are sorted out by `texts`, a whole a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.model.arrays import Int64s
+from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.event_source import LeafType, Node
 from streamgauge.store.arrow import compute as pc
 from streamgauge.store.arrow import lengths, take_keys
-from streamgauge.store.events.texts import Texts, leaf_of, member_of, name_text, nulls, object_of
+from streamgauge.store.events.texts import Texts, leaf_of, member_of, name_text, some_objects_of
 from streamgauge.store.events.tree import (
     ARROW_TYPES,
     Profile,
@@ -32,7 +32,7 @@ from streamgauge.store.events.tree import (
 
 MAX_DIVIDED_BYTES = 1 << 20
 """A larger payload is kept as it is: dividing it would take ten times its size in memory."""
-SAMPLE_EVENTS = 4_096
+SAMPLE_EVENTS = 2_048
 SAMPLE_BYTES = 8 << 20
 """Payloads that are looked at to choose columns, which takes some 15 µs each."""
 
@@ -80,22 +80,20 @@ class Shredder:
     def shred(self, payloads: pa.LargeBinaryArray) -> pa.StructArray:
         """The column of these payloads, which are valid JSON: of `struct_type(node)`, never null. Together they take
         less than 2 GiB."""
-        found: list[pa.Array[Any]] = []
+        found = _Found(self._level)
         places: list[Int64s] = []
         left: list[tuple[int, bytes]] = []
         for start, texts in _chunks(payloads):
             objects, refused = self._decode_some(texts)
-            if objects:
-                found.append(self._level.columns(objects))
+            found.add(objects)
             kept = np.ones(len(texts), np.bool_)
             kept[refused] = False
             places.append(start + np.flatnonzero(kept))
             left += [(start + at, texts[at]) for at in refused]
-        found.append(pa.array([], self._level.found_type))
-        whole = self._level.finish(cast("pa.StructArray", pa.concat_arrays(found)))
+        whole = found.finish()
         if not left:
             return whole
-        divided: Any = pa.concat_arrays([whole, _divide([text for _, text in left], self.node)])
+        divided: Any = pa.concat_arrays([whole, divide([text for _, text in left], self.node)])
         order = np.argsort(np.concatenate([*places, [at for at, _ in left]]))
         return cast("pa.StructArray", divided.take(pa.array(order)))
 
@@ -146,15 +144,7 @@ class _Member:
 
     @property
     def found_type(self) -> pa.DataType:
-        if self.level:
-            return self.level.found_type
-        return ARROW_TYPES[self.sure or LeafType.TEXT]
-
-    def column(self, values: Sequence[Any]) -> pa.Array[Any]:
-        """Of decoded values, None in the place of those that are absent."""
-        if self.level:
-            return _spread(values, self.level.columns, self.level.found_type)
-        return pa.array(values, ARROW_TYPES[self.sure]) if self.sure else _texts(values)
+        return ARROW_TYPES[self.sure] if self.sure else pa.binary()
 
 
 class _Level:
@@ -169,39 +159,58 @@ class _Level:
             for number, member in enumerate(self.members)
         ]
         self.struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, gc=False)
-        self.found_type = pa.struct([pa.field(member.name, member.found_type) for member in self.members])
 
-    def columns(self, objects: Sequence[Any]) -> pa.StructArray:
-        """What the decoder found, of `found_type`."""
-        if not self.members:
-            return cast("pa.StructArray", pa.array([{}] * len(objects), self.found_type))
-        attributes: Any = zip(*map(msgspec.structs.astuple, objects), strict=True)
-        arrays = [member.column(values) for member, values in zip(self.members, attributes, strict=True)]
-        return pa.StructArray.from_arrays(arrays, fields=list(self.found_type))
 
-    def finish(self, found: pa.StructArray) -> pa.StructArray:
+class _Found:
+    """What the decoder found for a level. Absent members are None in it, or null."""
+
+    def __init__(self, level: _Level) -> None:
+        self._level = level
+        self._rows = 0
+        self._arrays: list[list[pa.Array[Any]]] = [[] for _ in level.members]  # of values
+        self._present: list[list[bool]] = [[] for _ in level.members]  # whether a row has an object
+        self._objects = [_Found(member.level) if member.level else None for member in level.members]
+
+    def add(self, decoded: Sequence[Any]) -> None:
+        self._rows += len(decoded)
+        columns: Any = zip(*map(msgspec.structs.astuple, decoded), strict=True)
+        for number, (member, values) in enumerate(zip(self._level.members, columns, strict=bool(decoded))):
+            objects = self._objects[number]
+            if objects:
+                some = [value for value in values if value is not None]
+                self._present[number] += [value is not None for value in values]
+                objects.add(some)
+            elif member.sure:
+                self._arrays[number].append(pa.array(values, member.found_type))
+            else:
+                self._arrays[number].append(_raw_array(values))
+
+    def finish(self) -> pa.StructArray:
         """The columns of the node: what may not fit is looked at now, in arrays that are worth it."""
+        node = self._level.node
         made: dict[str, pa.Array[Any]] = {}
         rests: list[Texts] = []
-        for number, member in enumerate(self.members):
-            values, rest = self._settle(member, found.field(number))
+        for number, member in enumerate(self._level.members):
+            values, rest = self._column(number, member)
             if values is not None:
                 made[member.name] = values
             if rest is not None and rest.null_count < len(rest):
                 rests.append(member_of(member.name, rest))
-        return struct_of(self.node, made, object_of(rests, len(found)), pc.is_null(found))
+        return struct_of(node, made, some_objects_of(rests, self._rows))
 
-    def _settle(self, member: _Member, values: Any) -> tuple[pa.Array[Any] | None, Texts | None]:
+    def _column(self, number: int, member: _Member) -> tuple[pa.Array[Any] | None, Texts | None]:
         """The column of a member, if it has one, and what of the values goes to the rest."""
-        if member.level:
-            return member.level.finish(values), None
+        node, objects = self._level.node, self._objects[number]
+        if objects:
+            return _expand(objects.finish(), np.array(self._present[number], np.bool_)), None
+        values: Any = pa.concat_arrays([*self._arrays[number], pa.array([], member.found_type)])
         if member.sure:
             return values, None
-        if member.name in self.node.leaves:
-            return leaf_of(values, self.node.leaves[member.name])
-        if member.name in self.node.children:
-            return _objects_of(values.cast(pa.binary()).to_pylist(), self.node.children[member.name])
-        return None, values
+        if member.name in node.leaves:
+            return leaf_of(values.cast(pa.string()), node.leaves[member.name])
+        if member.name in node.children:
+            return _objects_of(values.to_pylist(), node.children[member.name])
+        return None, values.cast(pa.string())
 
 
 def _leaves(node: Node, profile: Profile) -> Iterator[_Member]:
@@ -228,36 +237,30 @@ def _known(node: Node, profile: Profile, total: int) -> list[_Member]:
     return [_Member(name) for _, name in sorted(found, reverse=True)[:_MAX_KNOWN]]
 
 
-def _texts(values: Sequence[Any]) -> Texts:
-    found = pa.array([None if raw is None else bytes(raw) for raw in values], pa.binary())
-    return cast("Texts", found.cast(pa.string()))
+def _raw_array(values: Sequence[Any]) -> pa.BinaryArray:
+    return pa.array([None if raw is None else bytes(raw) for raw in values], pa.binary())
 
 
-def _spread(
-    values: Sequence[Any], make: Callable[[Sequence[Any]], pa.StructArray], type_: pa.DataType
-) -> pa.Array[Any]:
-    """What `make` gives for the values that are there, null in the place of the others."""
-    some = [value for value in values if value is not None]
-    if not some:
-        return nulls(len(values), type_)
-    if len(some) == len(values):
-        return make(some)
-    present = np.fromiter((value is not None for value in values), np.bool_, len(values))
+def _expand(some: pa.StructArray, present: Bools) -> pa.StructArray:
+    """With nulls in the rows that are not present."""
+    if len(some) == len(present):
+        return some
     places = pa.array(np.cumsum(present) - 1, mask=~present)
-    return make(some).take(places)
+    return cast("pa.StructArray", pc.take(some, places))
 
 
-def struct_of(node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: Any = None) -> pa.StructArray:
-    """`absent` marks the rows that have no such object."""
+def struct_of(
+    node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: pa.BooleanArray | None = None
+) -> pa.StructArray:
+    """The column of a node. `absent` marks rows without such an object."""
     arrays = [columns[name] for name in (*node.leaves, *node.children)]
-    made: Any = pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)), mask=absent)
-    return cast("pa.StructArray", made)
+    return pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)), mask=absent)
 
 
 # ---- the long way ---------------------------------------------------------------------------------------------------
 
 
-def _divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
+def divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
     """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are."""
     split = [_members(text) for text in texts]
     made: dict[str, pa.Array[Any]] = {}
@@ -301,6 +304,11 @@ def _rest_of(text: bytes, members: dict[str, Any], parts: list[str]) -> str | No
 def _objects_of(raws: Sequence[Any], node: Node) -> tuple[pa.Array[Any], Texts]:
     """The columns of what is an object, and the texts of what is not."""
     texts = [None if raw is None else bytes(raw) for raw in raws]
-    objects = [text if text and text.startswith(b"{") else None for text in texts]
-    others = [text if text and not text.startswith(b"{") else None for text in texts]
-    return _spread(objects, lambda some: _divide(some, node), struct_type(node)), _texts(others)
+    present = np.array([text is not None and text.startswith(b"{") for text in texts], np.bool_)
+    objects = divide([text for text in texts if text is not None and text.startswith(b"{")], node)
+    others = [None if is_object else text for text, is_object in zip(texts, present.tolist(), strict=True)]
+    return _expand(objects, present), _texts(others)
+
+
+def _texts(values: Sequence[Any]) -> Texts:
+    return cast("Texts", _raw_array(values).cast(pa.string()))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeAlias, cast
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
+from streamgauge.model.arrays import Bools
 from streamgauge.model.event_source import LeafType
+from streamgauge.store.arrow import bounds_and_data, string_array
 from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.tree import ARROW_TYPES
 
@@ -98,17 +101,34 @@ _PARSERS = {LeafType.BOOL: _bools, LeafType.INT: _ints, LeafType.DOUBLE: _double
 # ---- and back -------------------------------------------------------------------------------------------------------
 
 
-def texts_of(values: pa.Array[Any]) -> Texts:
+def leaf_texts(values: pa.Array[Any]) -> Texts:
     """The values of a leaf as JSON."""
     if values.type != ARROW_TYPES[LeafType.TEXT]:
         return cast("Texts", pc.cast(values, pa.string()))
-    special = pc.match_substring_regex(values, _SPECIAL)
-    plain = pc.binary_join_element_wise('"', values, '"', "")
-    if not pc.any(special).as_py():
+    return _quoted(values, "")
+
+
+def member_texts(name: str, values: pa.Array[Any]) -> Texts:
+    """The values of a leaf as parts of an object that has more before it: `,"name":value`."""
+    if values.type != ARROW_TYPES[LeafType.TEXT]:
+        return member_of(name, leaf_texts(values))
+    return _quoted(values, f",{name_text(name)}")
+
+
+def _quoted(values: pa.Array[Any], start: str) -> Texts:
+    """Strings as JSON, each behind `start`."""
+    plain = pc.binary_join_element_wise(f'{start}"', values, '"', "")
+    if not _may_be_special(values):
         return cast("Texts", plain)
-    mask = pc.fill_null(special, False)
-    encoded = [msgspec.json.encode(value).decode() for value in values.filter(mask).to_pylist()]
-    return cast("Texts", pc.replace_with_mask(plain, mask, pa.array(encoded, pa.string())))
+    special = pc.fill_null(pc.match_substring_regex(values, _SPECIAL), False)
+    encoded = [start + msgspec.json.encode(value).decode() for value in values.filter(special).to_pylist()]
+    return cast("Texts", pc.replace_with_mask(plain, special, pa.array(encoded, pa.string())))
+
+
+def _may_be_special(values: Any) -> bool:
+    """Whether any byte of any value may have to be escaped."""
+    _, data = bounds_and_data(values)
+    return bool(((data < ord(" ")) | (data == ord('"')) | (data == ord("\\"))).any())
 
 
 def name_text(name: str) -> str:
@@ -117,25 +137,27 @@ def name_text(name: str) -> str:
 
 
 def member_of(name: str, texts: Texts) -> Texts:
-    """Texts of a member's values as parts of an object that has more before it: `,"name":value`."""
+    """The same for values that are JSON."""
     return cast("Texts", pc.binary_join_element_wise("," + name_text(name), texts, ""))
 
 
-def join_members(members: list[Texts]) -> Texts:
-    """Parts of objects one behind the other; empty where all are null."""
-    joined: Any = pc.binary_join_element_wise(*members, "", null_handling="replace", null_replacement="")
-    return cast("Texts", joined)
+def objects_of(members: list[Texts], rows: int) -> tuple[Texts, Bools]:
+    """Objects of these parts, and which of them have none."""
+    if not members:
+        return pa.array(["{}"] * rows, pa.string()), np.ones(rows, np.bool_)
+    joined = pc.binary_join_element_wise(*members, "}", "", null_handling="replace", null_replacement="")
+    bounds, data = bounds_and_data(joined)
+    data = data.copy()
+    data[bounds[:-1]] = ord("{")  # in place of the first comma
+    objects, empty = string_array(bounds, data), np.diff(bounds) == 1
+    if empty.any():
+        objects = pc.if_else(pa.array(empty), "{}", objects)
+    return objects, empty
 
 
-def braces(members: Texts) -> Texts:
-    """Parts of an object as an object."""
-    inner = pc.ascii_ltrim(members, ",")
-    return cast("Texts", pc.binary_join_element_wise("{", inner, "}", ""))
-
-
-def object_of(members: list[Texts], rows: int) -> Texts:
-    """Objects of these members; null where there is none."""
+def some_objects_of(members: list[Texts], rows: int) -> Texts:
+    """The same, null where there is no part."""
     if not members:
         return pa.nulls(rows, pa.string())
-    joined = join_members(members)
-    return cast("Texts", pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), braces(joined)))
+    objects, empty = objects_of(members, rows)
+    return cast("Texts", pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), objects))
