@@ -46,11 +46,9 @@ class Bounds:
 class Counts:
     """Of events since the writer was made. What is in none of the others was acknowledged or is held."""
 
-    accepted: int = 0  # taken from callers, or from an earlier program's files
+    accepted: int = 0  # taken from callers or from an earlier program's files, and notices in place of others
     acknowledged: int = 0
-    lost: int = (
-        0  # there was no room, or it was too late; lost events are not among the accepted unless they were dropped
-    )
+    lost: int = 0  # for want of room, or too late; accepted before only where the oldest are dropped
     refused: int = 0  # too large, or the server does not want them
     held: int = 0  # in memory
     spilled_bytes: int = 0  # on disk
@@ -264,6 +262,7 @@ class Buffer:
             self._run.size += len(notice) - len(self._run.events[0])
             self._run.events[0] = notice
             self._join(lambda _: None, notice)
+            self._accepted += 1
             self._refused += 1
 
     def rename(self) -> None:
@@ -338,6 +337,7 @@ class Buffer:
                 if self._dropped:
                     reason = "the buffer of the sender was full; these were its oldest events"
                     self._join(run.append, _notice(self._dropped, reason))
+                    self._accepted += 1
                     self._dropped = 0
                 else:
                     run.append(self._waiting.popleft())
@@ -394,6 +394,7 @@ class Buffer:
     def _tell_missed(self) -> None:
         notice = _notice(self._missed, "the buffer of the sender was full; these were its newest events")
         self._join(self._waiting.append, notice)
+        self._accepted += 1
         self._missed = 0
 
     def _join(self, put: Callable[[bytes], object], event: bytes) -> None:

@@ -39,7 +39,7 @@ class Link(Protocol):
         was given, are acknowledged; a failure comes after what was acknowledged before it."""
 
     def finish(self) -> None:
-        """Say goodbye, when all is acknowledged."""
+        """Say goodbye, when all is acknowledged. How the server takes it does not matter."""
 
     def close(self) -> None:
         """At once. Does not raise."""

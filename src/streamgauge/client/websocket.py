@@ -7,6 +7,7 @@ to send.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import socket
@@ -84,8 +85,9 @@ class WebSocketLink:
             self._collect()
             self._write()
         self._socket.settimeout(_GOODBYE_SECONDS)
-        while self._socket.recv(_READ_BYTES):  # until the server has hung up
-            pass
+        with contextlib.suppress(OSError):  # nothing depends on how the server hangs up
+            while self._socket.recv(_READ_BYTES):
+                pass
 
     def close(self) -> None:
         self._selector.close()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -64,11 +65,19 @@ class Conflict(Exception):
 class EventServer:
     """Listens on loopback, on a free port unless told one, until it is stopped; or use it in a `with`."""
 
-    def __init__(self, store: Store | None = None, port: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None = None,
+        port: int = 0,
+        faults: Faults | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.store = store or Store()
         self.faults = faults or Faults()
         self._open: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", port), _handler(self))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
