@@ -87,13 +87,14 @@ def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
     from streamgauge.store.report import report
 
     with open_folder(path) as (snapshot, damage):
+        commits = [meta.last_commit for meta in snapshot.blocks] + [meta.last_commit for meta in snapshot.events.blocks]
         series = snapshot.open({}).series([], -(1 << 62), 1 << 62, NoMeter())
         return report(
             snapshot.blocks,
             snapshot.head.rows,
             len(series),
             snapshot.commit,
-            max((meta.last_commit for meta in snapshot.blocks), default=0),
+            max(commits, default=0),
             damage,
             cardinality(series, limit),
             snapshot.tombstones,
