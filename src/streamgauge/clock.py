@@ -11,6 +11,9 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Wall clock, milliseconds since the Unix epoch. May jump."""
 
+    def now_ns(self) -> int:
+        """The same in nanoseconds."""
+
     def monotonic(self) -> float:
         """Seconds that never go back; only differences mean anything."""
 
@@ -20,6 +23,9 @@ class Clock(Protocol):
 class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def now_ns(self) -> int:
+        return time.time_ns()
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -38,6 +44,9 @@ class ManualClock:
 
     def now_ms(self) -> int:
         return self._now_ms
+
+    def now_ns(self) -> int:
+        return self._now_ms * 1_000_000
 
     def monotonic(self) -> float:
         return self._elapsed

@@ -91,6 +91,27 @@ def store_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
         yield Reading.of(f"streamgauge_{name}_total", "counter", text, getattr(deletions, name))
 
 
+def event_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
+    """Sizes and totals of the events in the store."""
+    events, counts = store.events, maintenance.events.counts
+    blocks = events.state.blocks
+    for name, text, value in (
+        ("head_events", "Events in memory, and definitions of their streams.", events.head.rows),
+        ("head_event_bytes", "Bytes of text of the events in memory.", events.head.bytes),
+        ("event_blocks", "Blocks of events on disk.", len(blocks)),
+        ("event_blocks_bytes", "Bytes of all blocks of events.", sum(meta.bytes for meta in blocks)),
+        ("event_blocks_events", "Events in all blocks.", sum(meta.events for meta in blocks)),
+    ):
+        yield Reading.of(f"streamgauge_{name}", "gauge", text, value)
+    for name, text, value in (
+        ("events_appended", "Events made durable since the start.", events.events_appended),
+        ("event_flushes", "Flushes of events into a block.", counts.flushes),
+        ("event_compactions", "Compactions of blocks of events.", counts.compactions),
+        ("event_blocks_dropped", "Blocks of events dropped by retention.", counts.blocks_dropped),
+    ):
+        yield Reading.of(f"streamgauge_{name}_total", "counter", text, value)
+
+
 def _by_resolution(blocks: Sequence[BlockMeta]) -> Iterator[Reading]:
     """Of blocks of aggregates. There may be none."""
     count: Counter[tuple[str, ...]] = Counter()

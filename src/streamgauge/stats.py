@@ -80,6 +80,23 @@ class Stats:
             ("source",),
             registry=registry,
         )
+        self.ingested_events = Counter(
+            "streamgauge_ingested_events_total",
+            "Events stored, by the way they came in.",
+            ("source",),
+            registry=registry,
+        )
+        self.ingested_event_bytes = Counter(
+            "streamgauge_ingested_event_bytes_total",
+            "Bytes of the events stored, as JSON, by the way they came in.",
+            ("source",),
+            registry=registry,
+        )
+        self.event_streams = Gauge(
+            "streamgauge_event_streams",
+            "Requests and connections that bring events at this moment.",
+            registry=registry,
+        )
         self.refused = Counter(
             "streamgauge_refused_total",
             "Samples, and whatever else, not stored, by the way they came in and why.",

@@ -21,8 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import streamgauge
 from streamgauge.errors import FormatTooNew, ReadOnly, StorageError
+from streamgauge.model.events import Stream
 from streamgauge.store import failpoints, names
 from streamgauge.store.catalog import UPGRADES, CatalogLost, SqliteCatalog
+from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange, NamedStream
 from streamgauge.store.failpoints import armed
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Tombstone
 
@@ -55,6 +57,29 @@ def tombstone(number: int) -> Tombstone:
     return Tombstone(number, number + 9, -(1 << 63), (1 << 63) - 1 - number, bytes(range(4 * number)))
 
 
+def event_block(number: int) -> EventBlockMeta:
+    return EventBlockMeta(
+        id=f"event-{number:04}",
+        first_commit=number,
+        last_commit=number + 9,
+        min_time=-(1 << 62) + number,
+        max_time=(1 << 62) + number,
+        min_stream=number,
+        max_stream=(1 << 62) + number,
+        level=number % 3,
+        events=number * 1000,
+        streams=number,
+        bytes=number * 16_000,
+        parents=tuple(f"event-{parent:04}" for parent in range(number % 3)),
+        pruned=tuple(f"rule {rule}" for rule in range(number % 2)),
+    )
+
+
+def named_stream(number: int) -> NamedStream:
+    stream = Stream(number, 1 << 60, "http", '{"ä":"b"}', f"näme {number}")
+    return NamedStream(stream, number * 7, (1 << 60) + number)
+
+
 FULL = CatalogState(
     STORE,
     99,
@@ -62,8 +87,12 @@ FULL = CatalogState(
     tuple(map(block, range(1, 5))),
     (("né", "gauge", "what\nit is", "bytes"), ("up", "", "", "")),
     (tombstone(1), tombstone(2)),
+    events=EventCatalog(98, 17, (event_block(1), event_block(2)), (named_stream(1), named_stream(2)), 5),
 )
-FULL_V1 = replace(FULL, blocks=tuple(replace(meta, tombstones=(), resolution=0) for meta in FULL.blocks), tombstones=())
+FULL_V2 = replace(FULL, events=EventCatalog(99))
+FULL_V1 = replace(
+    FULL_V2, blocks=tuple(replace(meta, tombstones=(), resolution=0) for meta in FULL.blocks), tombstones=()
+)
 CHANGE = CatalogChange(
     add=[block(7), block(8)],
     remove=["block-0001", "none"],
@@ -72,6 +101,7 @@ CHANGE = CatalogChange(
     add_tombstones=[tombstone(3)],
     remove_tombstones=[1, 9],
     dropped_before=1234,
+    events=EventChange([event_block(3)], ["event-0002", "none"], 119, 20, [named_stream(3)], 4321),
 )
 CHANGED = CatalogState(
     STORE,
@@ -81,6 +111,7 @@ CHANGED = CatalogState(
     (("né", "gauge", "what\nit is", "bytes"), ("up", "gauge", "h", "")),
     (tombstone(2), tombstone(3)),
     dropped_before=1234,
+    events=EventCatalog(119, 20, (event_block(1), event_block(3)), (named_stream(3),), 4321),
 )
 
 
@@ -166,7 +197,7 @@ def test_the_document_shows_the_tables_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_catalog_of_each_released_format_opens(tmp_path: Path, fixture: Path, writable: bool) -> None:
     shutil.copy(fixture, names.catalog_file(tmp_path))
-    assert load(tmp_path, writable) == (FULL_V1 if fixture.stem == "catalog-v1" else FULL)
+    assert load(tmp_path, writable) == {"catalog-v1": FULL_V1, "catalog-v2": FULL_V2, "catalog-v3": FULL}[fixture.stem]
 
 
 def test_there_is_a_fixture_of_the_current_format(tmp_path: Path) -> None:
@@ -183,7 +214,7 @@ def test_a_later_format_is_refused_and_left_alone(tmp_path: Path, writable: bool
     make(tmp_path)
     SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants]).close()
     before = content_of(tmp_path)
-    with pytest.raises(FormatTooNew, match="is of format 3 and this streamgauge knows formats up to 2"):
+    with pytest.raises(FormatTooNew, match="is of format 4 and this streamgauge knows formats up to 3"):
         SqliteCatalog.open(tmp_path, writable=writable)
     assert content_of(tmp_path) == before
 
@@ -206,8 +237,8 @@ def test_an_earlier_format_is_upgraded_after_a_copy(tmp_path: Path) -> None:
         upgraded = SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants])
         assert upgraded.load() == FULL
         upgraded.close()
-        assert names.catalog_copy(tmp_path, 2).read_bytes() == before
-    assert load_copy(names.catalog_copy(tmp_path, 2), tmp_path / "old") == FULL
+        assert names.catalog_copy(tmp_path, 3).read_bytes() == before
+    assert load_copy(names.catalog_copy(tmp_path, 3), tmp_path / "old") == FULL
 
 
 def load_copy(copy: Path, data: Path) -> CatalogState:

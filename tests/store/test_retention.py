@@ -18,12 +18,17 @@ from streamgauge.model.labels import key_of
 from streamgauge.store import failpoints, fs, names
 from streamgauge.store.ports import DAY_MS, BlockMeta
 from streamgauge.store.resolutions import Tier
-from streamgauge.store.retention import beyond_size, expired, older
+from streamgauge.store.retention import expired, older, too_old_for_size
 from streamgauge.store.snapshot import by_priority
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, Row, batch_of, content, opened
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+def beyond_size(metas: list[BlockMeta], limit: int) -> list[BlockMeta]:
+    before = too_old_for_size(metas, (), limit)
+    return [] if before is None else older(metas, before)
 
 
 def block(name: str, min_time: int, max_time: int) -> BlockMeta:

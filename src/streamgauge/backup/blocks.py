@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from streamgauge.backup.manifest import FileSum
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import fs, names
 from streamgauge.store.block_format import Checksums, decode_checksums
+from streamgauge.store.events.block_reader import checked_sections
+from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.ports import BlockMeta
 
 Section = tuple[int, int]
@@ -26,20 +28,23 @@ class BlockGone(StorageError):
 class BlockFolder:
     """A block in a data folder, while it is backed up. Raises BlockGone, Corrupt and StorageError."""
 
-    def __init__(self, data: Path, meta: BlockMeta) -> None:
-        self.folder = names.block_dir(data, meta.id)
-        path = names.checksums_file(self.folder)
-        with there(path):
-            raw = b"".join(fs.pieces_of(path))
-        try:
-            sums = decode_checksums(raw)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(f"{path} is damaged: {error}") from None
-        self._sections: dict[str, Sequence[Section]] = {
-            names.rows_name(meta.resolution): _of_rows(sums),
-            names.SERIES: _of_series(sums),
-            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
-        }
+    def __init__(self, data: Path, meta: BlockMeta | EventBlockMeta) -> None:
+        self.folder: Path
+        self._sections: Mapping[str, Sequence[Section]]
+        if isinstance(meta, EventBlockMeta):
+            self.folder = names.event_block_dir(data, meta.id)
+            for name in names.event_block_files():
+                with there(self.folder / name):
+                    fs.size_of(self.folder / name)
+            self._sections = checked_sections(self.folder)
+        else:
+            self.folder = names.block_dir(data, meta.id)
+            self._sections = _sections(self.folder, meta)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._sections)
 
     def size(self, name: str) -> int:
         """Bytes that a file must have."""
@@ -53,6 +58,21 @@ class BlockFolder:
         path = self.path(name)
         with there(path):
             yield from _checked(fs.pieces_of(path), self._sections[name], path)
+
+
+def _sections(folder: Path, meta: BlockMeta) -> dict[str, Sequence[Section]]:
+    path = names.checksums_file(folder)
+    with there(path):
+        raw = b"".join(fs.pieces_of(path))
+    try:
+        sums = decode_checksums(raw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path} is damaged: {error}") from None
+    return {
+        names.rows_name(meta.resolution): _of_rows(sums),
+        names.SERIES: _of_series(sums),
+        names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
+    }
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from streamgauge.errors import Corrupt, FormatTooNew
+from streamgauge.model.events import Stream
 from streamgauge.store import names
+from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, NamedStream
 from streamgauge.store.ports import BlockMeta, CatalogState, Tombstone
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _BLOCK_ID = re.compile(r"[\w-]+", re.ASCII)
 """It becomes the name of a folder, and a bucket may be somebody else's."""
 
@@ -75,9 +77,13 @@ def decode(raw: bytes, what: str) -> Manifest:
             for block, sums in document["files"].items()
         }
         state = decode_state(document["state"])
-        if files.keys() != {meta.id for meta in state.blocks} or not all(map(_BLOCK_ID.fullmatch, files)):
+        expected = {meta.id: set(names.block_files(meta.resolution)) for meta in state.blocks}
+        expected |= {meta.id: set(names.event_block_files()) for meta in state.events.blocks}
+        if len(expected) != len(state.blocks) + len(state.events.blocks):
+            raise ValueError("two blocks have one id")
+        if files.keys() != expected.keys() or not all(map(_BLOCK_ID.fullmatch, files)):
             raise ValueError("its files are not those of its blocks")
-        if any(files[meta.id].keys() != set(names.block_files(meta.resolution)) for meta in state.blocks):
+        if any(sums.keys() != expected[block] for block, sums in files.items()):
             raise ValueError("a block has other files than a block has")
         return Manifest(int(document["made"]), state, files)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -94,6 +100,7 @@ def encode_state(state: CatalogState) -> dict[str, Any]:
         "metadata": [list(entry) for entry in state.metadata],
         "tombstones": [{**asdict(each), "series": base64.b64encode(each.series).decode()} for each in state.tombstones],
         "blocks": [asdict(meta) for meta in state.blocks],
+        "events": asdict(state.events),
     }
 
 
@@ -112,5 +119,22 @@ def decode_state(document: Mapping[str, Any]) -> CatalogState:
         blocks=tuple(
             BlockMeta(**{**each, "parents": tuple(each["parents"]), "tombstones": tuple(each["tombstones"])})
             for each in document["blocks"]
+        ),
+        events=_decode_events(document["events"]) if "events" in document else EventCatalog(),
+    )
+
+
+def _decode_events(document: Mapping[str, Any]) -> EventCatalog:
+    return EventCatalog(
+        flushed_through=int(document["flushed_through"]),
+        next_stream=int(document["next_stream"]),
+        dropped_before=int(document["dropped_before"]),
+        blocks=tuple(
+            EventBlockMeta(**{**each, "parents": tuple(each["parents"]), "pruned": tuple(each["pruned"])})
+            for each in document["blocks"]
+        ),
+        named=tuple(
+            NamedStream(Stream(**each["stream"]), int(each["next_index"]), int(each["last_used"]))
+            for each in document["named"]
         ),
     )

@@ -88,7 +88,8 @@ def _discard(draft: Path) -> None:
 
 
 def _block(place: Place, manifest: Manifest, block: str, draft: Path, progress: Progress) -> None:
-    folder = names.block_dir(draft, block)
+    of_events = names.EVENTS in manifest.files[block]
+    folder = names.event_block_dir(draft, block) if of_events else names.block_dir(draft, block)
     fs.make_dir(folder)
     for name, expected in manifest.files[block].items():
         path = places.block_path(block, name)

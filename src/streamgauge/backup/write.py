@@ -13,7 +13,7 @@ from streamgauge.backup.blocks import BlockFolder, Summing, sum_of, there
 from streamgauge.backup.manifest import BlockFiles, FileSum, Manifest
 from streamgauge.backup.place import Place, block_path
 from streamgauge.errors import Corrupt, StorageError
-from streamgauge.store import names
+from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import BlockMeta, CatalogState
 
@@ -72,14 +72,15 @@ class BackupWriter:
         places.prepare(self._place)
         known = self._vouched_for()
         self._there = self._place.sizes(places.BLOCKS)
+        blocks: list[BlockMeta | EventBlockMeta] = [*self._state.blocks, *self._state.events.blocks]
         files: dict[str, BlockFiles] = {
-            meta.id: known[meta.id] for meta in self._state.blocks if self._is_there(meta.id, known.get(meta.id, {}))
+            meta.id: known[meta.id] for meta in blocks if self._is_there(meta.id, known.get(meta.id, {}))
         }
-        lacking = [meta for meta in self._state.blocks if meta.id not in files]
+        lacking = [meta for meta in blocks if meta.id not in files]
         self._progress.expect(sum(meta.bytes for meta in lacking))
         for meta in lacking:
             files[meta.id] = self._block(meta)
-        manifest = Manifest(now, self._state, {meta.id: files[meta.id] for meta in self._state.blocks})
+        manifest = Manifest(now, self._state, {meta.id: files[meta.id] for meta in blocks})
         name = self._publish(manifest)
         return Made(name, len(files), manifest.size, len(lacking), self._bytes["copied"], self._bytes["linked"])
 
@@ -98,10 +99,10 @@ class BackupWriter:
             self._there.get(block_path(block, name)) == file.size for name, file in files.items()
         )
 
-    def _block(self, meta: BlockMeta) -> BlockFiles:
+    def _block(self, meta: BlockMeta | EventBlockMeta) -> BlockFiles:
         block = BlockFolder(self._data, meta)
         files = {}
-        for name in names.block_files(meta.resolution):
+        for name in block.files:
             files[name] = self._file(block, name, block_path(meta.id, name))
             hit("backup.after_file")
         return files

@@ -159,16 +159,19 @@ def list_backups(source: str, endpoint: str | None) -> None:
         try:
             manifest = places.manifest(place, name)
         except StorageError as error:
-            rows.append((name, "", "", "", error.message))
+            rows.append((name, "", "", "", "", error.message))
             continue
-        metas = manifest.state.blocks
+        metas, events = manifest.state.blocks, manifest.state.events.blocks
         newest = _clock(max((meta.max_time for meta in metas), default=None))
-        samples = sum(meta.samples for meta in metas)
-        rows.append((name, f"{len(metas):,}", f"{samples:,}", f"{manifest.size:,}", newest))
+        samples, count = sum(meta.samples for meta in metas), sum(meta.events for meta in events)
+        blocks = len(metas) + len(events)
+        rows.append((name, f"{blocks:,}", f"{samples:,}", f"{count:,}", f"{manifest.size:,}", newest))
     if not rows:
         click.echo(f"there is no backup in {printable(place.name)}", err=True)
         return
-    for line in table(("backup", "blocks", "samples", "bytes", "newest sample (UTC)"), rows, numbers=(1, 2, 3)):
+    for line in table(
+        ("backup", "blocks", "samples", "events", "bytes", "newest sample (UTC)"), rows, numbers=(1, 2, 3, 4)
+    ):
         click.echo(line)
 
 

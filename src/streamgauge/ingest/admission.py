@@ -76,6 +76,7 @@ class Held:
         self.size = 0
 
     def add(self, size: int) -> None:
+        """Hold so many bytes more, or fewer. Raises Overloaded when they are too many."""
         self._inflight.take(size)
         self.size += size
 

@@ -24,7 +24,7 @@ from streamgauge.store.sqlite_errors import translated
 Upgrade = Callable[[sqlite3.Connection], None]
 """Changes the tables of format n to those of n + 1, within a transaction."""
 
-UPGRADES: Sequence[Upgrade] = (catalog_rows.add_tombstones,)
+UPGRADES: Sequence[Upgrade] = (catalog_rows.add_tombstones, catalog_rows.add_events)
 """UPGRADES[n - 1] leads from format n to n + 1."""
 
 _BUSY_SECONDS = 10.0

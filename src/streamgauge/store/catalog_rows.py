@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from streamgauge.errors import Corrupt
+from streamgauge.model.events import Stream
+from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange, NamedStream
 from streamgauge.store.ports import FIRST_TIME, BlockMeta, CatalogChange, CatalogState, Tombstone
 
 # Without row ids a table is one tree: there is no index beside it that could disagree unseen.
@@ -19,6 +21,32 @@ CREATE TABLE tombstones (
     min_time INTEGER NOT NULL,
     max_time INTEGER NOT NULL,
     series BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+_EVENT_TABLES = """
+CREATE TABLE event_blocks (
+    id TEXT PRIMARY KEY,
+    first_commit INTEGER NOT NULL,
+    last_commit INTEGER NOT NULL,
+    min_time INTEGER NOT NULL,
+    max_time INTEGER NOT NULL,
+    min_stream INTEGER NOT NULL,
+    max_stream INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    streams INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    parents TEXT NOT NULL,
+    pruned TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE named_streams (
+    name TEXT PRIMARY KEY,
+    id INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    transport TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    next_index INTEGER NOT NULL,
+    last_used INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 _TABLES = f"""
@@ -49,6 +77,7 @@ CREATE TABLE metadata (
     unit TEXT NOT NULL
 ) WITHOUT ROWID;
 {_TOMBSTONES_TABLE}
+{_EVENT_TABLES}
 """
 
 _BLOCK = (
@@ -58,19 +87,38 @@ _BLOCK = (
 _METADATA = "metric, type, help, unit"
 _DROPPED_BEFORE = "dropped_before"
 _TOMBSTONE = "id, last_commit, min_time, max_time, series"
+_EVENT_BLOCK = (
+    "id, first_commit, last_commit, min_time, max_time, min_stream, max_stream, level, events, streams, bytes, "
+    "parents, pruned"
+)
+_NAMED_STREAM = "name, id, started, transport, headers, next_index, last_used"
+_EVENTS_FLUSHED_THROUGH = "events_flushed_through"
+_NEXT_STREAM = "next_stream"
+_EVENTS_DROPPED_BEFORE = "events_dropped_before"
 
 
 def create(connection: sqlite3.Connection, state: CatalogState, version: int) -> None:
     """Make the tables of an empty database and fill them."""
-    for statement in filter(str.strip, _TABLES.split(";")):
-        connection.execute(statement)
+    _execute_all(connection, _TABLES)
     _set(connection, "store_id", state.store_id)
     _set(connection, "format", str(version))
     _set(connection, _DROPPED_BEFORE, str(state.dropped_before))
+    _set(connection, _EVENTS_DROPPED_BEFORE, str(state.events.dropped_before))
     connection.execute(f"PRAGMA user_version = {version}")
+    events = state.events
     write(
         connection,
-        CatalogChange(state.blocks, (), state.flushed_through, state.next_series_id, state.metadata, state.tombstones),
+        CatalogChange(
+            state.blocks,
+            (),
+            state.flushed_through,
+            state.next_series_id,
+            state.metadata,
+            state.tombstones,
+            events=EventChange(
+                events.blocks, (), events.flushed_through, events.next_stream, events.named, events.dropped_before
+            ),
+        ),
     )
 
 
@@ -79,6 +127,19 @@ def add_tombstones(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE blocks ADD COLUMN tombstones TEXT NOT NULL DEFAULT '[]'")
     connection.execute("ALTER TABLE blocks ADD COLUMN resolution INTEGER NOT NULL DEFAULT 0")
     connection.execute(_TOMBSTONES_TABLE)
+
+
+def add_events(connection: sqlite3.Connection) -> None:
+    """Upgrade format 2, which knew no events."""
+    _execute_all(connection, _EVENT_TABLES)
+    _set(connection, _EVENTS_FLUSHED_THROUGH, _meta(connection)["flushed_through"])
+    _set(connection, _NEXT_STREAM, "1")
+    _set(connection, _EVENTS_DROPPED_BEFORE, "0")
+
+
+def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in filter(str.strip, statements.split(";")):
+        connection.execute(statement)
 
 
 def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
@@ -93,12 +154,34 @@ def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
         f"INSERT OR REPLACE INTO tombstones ({_TOMBSTONE}) VALUES (?, ?, ?, ?, ?)",
         [(each.id, each.commit, each.start, each.end, each.series) for each in change.add_tombstones],
     )
-    for key, value in (("flushed_through", change.flushed_through), ("next_series_id", change.next_series_id)):
+    _write_events(connection, change.events)
+    for key, value in (
+        ("flushed_through", change.flushed_through),
+        ("next_series_id", change.next_series_id),
+        (_EVENTS_FLUSHED_THROUGH, change.events.flushed_through),
+        (_NEXT_STREAM, change.events.next_stream),
+    ):
         if value is not None:
             _set(connection, key, str(value))
     if change.dropped_before > _dropped_before(_meta(connection)):
         _set(connection, _DROPPED_BEFORE, str(change.dropped_before))
     seal(connection)
+
+
+def _write_events(connection: sqlite3.Connection, change: EventChange) -> None:
+    connection.executemany("DELETE FROM event_blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
+    connection.executemany(
+        f"INSERT OR REPLACE INTO event_blocks ({_EVENT_BLOCK}) VALUES ({', '.join('?' * 13)})",
+        map(_event_block_row, change.add),
+    )
+    if change.dropped_before > int(_meta(connection)[_EVENTS_DROPPED_BEFORE]):
+        _set(connection, _EVENTS_DROPPED_BEFORE, str(change.dropped_before))
+    if change.named is not None:
+        connection.execute("DELETE FROM named_streams")
+        connection.executemany(
+            f"INSERT INTO named_streams ({_NAMED_STREAM}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            map(_named_stream_row, change.named),
+        )
 
 
 def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
@@ -122,6 +205,22 @@ def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
         tuple(metadata[metric] for metric in sorted(metadata)),
         tuple(tombstones[number] for number in sorted(tombstones)),
         max(state.dropped_before, change.dropped_before),
+        _events_changed(state.events, change.events),
+    )
+
+
+def _events_changed(state: EventCatalog, change: EventChange) -> EventCatalog:
+    blocks = {block.id: block for block in state.blocks}
+    for block_id in change.remove:
+        blocks.pop(block_id, None)
+    blocks.update((block.id, block) for block in change.add)
+    named = state.named if change.named is None else sorted(change.named, key=lambda each: each.stream.name)
+    return EventCatalog(
+        state.flushed_through if change.flushed_through is None else change.flushed_through,
+        state.next_stream if change.next_stream is None else change.next_stream,
+        tuple(blocks[block_id] for block_id in sorted(blocks)),
+        tuple(named),
+        max(state.dropped_before, change.dropped_before),
     )
 
 
@@ -136,6 +235,15 @@ def read(connection: sqlite3.Connection) -> CatalogState:
         tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),
         tuple(Tombstone(*row) for row in connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")),
         _dropped_before(meta),
+        EventCatalog(
+            int(meta[_EVENTS_FLUSHED_THROUGH]),
+            int(meta[_NEXT_STREAM]),
+            tuple(map(_event_block_of, connection.execute(f"SELECT {_EVENT_BLOCK} FROM event_blocks ORDER BY id"))),
+            tuple(
+                map(_named_stream_of, connection.execute(f"SELECT {_NAMED_STREAM} FROM named_streams ORDER BY name"))
+            ),
+            int(meta[_EVENTS_DROPPED_BEFORE]),
+        ),
     )
 
 
@@ -218,3 +326,31 @@ def _block_of(row: tuple[Any, ...]) -> BlockMeta:
     block = BlockMeta(*row)
     parents, tombstones = (tuple(json.loads(text)) for text in row[-3:-1])
     return replace(block, late=bool(block.late), parents=parents, tombstones=tombstones)
+
+
+def _event_block_row(block: EventBlockMeta) -> tuple[str | int, ...]:
+    *fields, parents, pruned = astuple(block)
+    return (*fields, json.dumps(parents), json.dumps(pruned))
+
+
+def _event_block_of(row: tuple[Any, ...]) -> EventBlockMeta:
+    block = EventBlockMeta(*row)
+    return replace(block, parents=tuple(json.loads(row[-2])), pruned=tuple(json.loads(row[-1])))
+
+
+def _named_stream_row(named: NamedStream) -> tuple[str | int, ...]:
+    stream = named.stream
+    return (
+        stream.name,
+        stream.id,
+        stream.started,
+        stream.transport,
+        stream.headers,
+        named.next_index,
+        named.last_used,
+    )
+
+
+def _named_stream_of(row: tuple[Any, ...]) -> NamedStream:
+    name, number, started, transport, headers, next_index, last_used = row
+    return NamedStream(Stream(number, started, transport, headers, name), next_index, last_used)

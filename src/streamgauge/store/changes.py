@@ -98,15 +98,19 @@ class Changes:
     def dispose(self, ids: Iterable[str], removed: Callable[[], None]) -> None:
         """Remove blocks as soon as no query reads them. `removed` is called in a thread after each."""
         for block_id in ids:
-            self._doomed.add(block_id)
-            self._store.leases.retire(block_id, partial(self._remove_soon, block_id, removed))
+            self.dispose_with(block_id, partial(self._remove, block_id, removed))
+
+    def dispose_with(self, block_id: str, remove: Callable[[], None]) -> None:
+        """Call `remove` in a thread as soon as no query reads the block."""
+        self._doomed.add(block_id)
+        self._store.leases.retire(block_id, partial(self._remove_soon, block_id, remove))
 
     def is_doomed(self, ids: Iterable[str]) -> bool:
         """Whether one of the blocks has been disposed of and is still on the disk."""
         return not self._doomed.isdisjoint(ids)
 
-    def _remove_soon(self, block_id: str, removed: Callable[[], None]) -> None:
-        task = asyncio.get_running_loop().run_in_executor(None, self._remove, block_id, removed)
+    def _remove_soon(self, block_id: str, remove: Callable[[], None]) -> None:
+        task = asyncio.get_running_loop().run_in_executor(None, remove)
         self._removals.add(task)
         task.add_done_callback(partial(self._removed, block_id))
 

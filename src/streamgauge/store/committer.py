@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ import numpy as np
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch, joined
+from streamgauge.model.events import EventBatch
+from streamgauge.store.events.head import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS, size_of
+from streamgauge.store.events.records import encode_events, encode_streams
 from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.ports import Log, Record, RecordKind
@@ -23,6 +26,8 @@ from streamgauge.store.records import encode_definitions, encode_metadata, encod
 
 MAX_GROUP_ROWS = 32 * MAX_COMMIT_ROWS
 """Rows synced together: about 10 MB, so that the first of a crowd does not wait for all of it."""
+MAX_GROUP_BYTES = 16 << 20
+"""The same for the text of events."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,14 +37,16 @@ class Pending:
     batch: SampleBatch  # at most MAX_COMMIT_ROWS rows
     metadata: tuple[Metadata, ...]
     done: asyncio.Future[None]
+    events: tuple[EventBatch, ...] = ()  # at most one, which fits a commit or is one event
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Rows that are on disk under one commit number."""
+    """Samples or events that are on disk under one commit number."""
 
     number: int
     batch: SampleBatch
+    events: tuple[EventBatch, ...] = ()
 
 
 Published = Callable[[Sequence[Commit], Sequence[Pending]], None]
@@ -66,7 +73,8 @@ class Committer:
         self._queue: list[Pending] = []  # protected by _wake
         self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []  # protected by _wake
         self._closing = False  # protected by _wake
-        self._defined = IdSet()  # in the open segment; the thread's own
+        self._defined = IdSet()  # series in the open segment; the thread's own, as is the next
+        self._defined_streams: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self, next_commit: int) -> None:
@@ -115,9 +123,10 @@ class Committer:
                 self._perform(task, done)
 
     def _take_group(self) -> list[Pending]:
-        rows = count = 0
-        while count < len(self._queue) and rows < MAX_GROUP_ROWS:
+        rows = size = count = 0
+        while count < len(self._queue) and rows < MAX_GROUP_ROWS and size < MAX_GROUP_BYTES:
             rows += len(self._queue[count].batch)
+            size += sum(map(size_of, self._queue[count].events))
             count += 1
         group, self._queue = self._queue[:count], self._queue[count:]
         return group
@@ -152,54 +161,87 @@ class Committer:
 
     def _write(self, group: list[Pending]) -> list[Commit]:
         """Write and sync a group, in commits of at most MAX_COMMIT_ROWS rows."""
-        commits: list[Commit] = []
-        samples: list[Record] = []
-        metadata: list[Metadata] = []
-        for batch in _in_commits([pending.batch for pending in group]):
-            number = self._next_commit
-            self._next_commit += 1
-            commits.append(Commit(number, batch))
-            samples.append(Record(number, RecordKind.SAMPLES, encode_samples(batch)))
-        for pending in group:
-            metadata += pending.metadata
-        if not commits:
-            if not metadata:
-                return []
-            self._next_commit += 1
-        first = commits[0].number if commits else self._next_commit - 1
-        head: list[Record] = []
+        metadata = [entry for pending in group for entry in pending.metadata]
+        commits = [
+            *(Commit(self._number(), batch) for batch in _in_commits([pending.batch for pending in group])),
+            *(Commit(self._number(), _NO_SAMPLES, events) for events in _events_in_commits(group)),
+        ]
+        if not commits and not metadata:
+            return []
+        first = commits[0].number if commits else self._number()
+        body = [_record_of(commit) for commit in commits]
         if metadata:
-            head.append(Record(first, RecordKind.METADATA, encode_metadata(metadata)))
-        definitions = self._definitions(commits, first)
-        records = definitions + head + samples
+            body.insert(0, Record(first, RecordKind.METADATA, encode_metadata(metadata)))
+        records = self._definitions(commits, first) + body
         if self._log.reserve(sum(len(record.payload) for record in records)):
-            self._defined = IdSet()
-            records = self._definitions(commits, first) + head + samples
+            self._forget_definitions()
+            records = self._definitions(commits, first) + body
         self._log.append(records)
-        if records[0].kind is RecordKind.SERIES:
-            for commit in commits:
+        for commit in commits:
+            if records[0].kind is RecordKind.SERIES:
                 self._defined.add(commit.batch.series)
+            self._defined_streams.update(batch.stream.id for batch in commit.events)
         return commits
+
+    def _number(self) -> int:
+        self._next_commit += 1
+        return self._next_commit - 1
+
+    def _forget_definitions(self) -> None:
+        self._defined = IdSet()
+        self._defined_streams = set()
 
     def _write_nothing(self) -> None:
         """Sync a record without content."""
-        record = Record(self._next_commit, RecordKind.METADATA, encode_metadata([]))
-        self._next_commit += 1
+        record = Record(self._number(), RecordKind.METADATA, encode_metadata([]))
         if self._log.reserve(len(record.payload)):
-            self._defined = IdSet()
+            self._forget_definitions()
         self._log.append([record])
 
     def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
-        """The records that define every series of `commits` that the open segment does not define yet."""
-        if not commits:
-            return []
-        ids = np.concatenate([commit.batch.series for commit in commits])
+        """The records that define every series and stream of `commits` that the open segment does not define yet."""
+        records = []
+        ids = np.concatenate([_NO_SAMPLES.series, *(commit.batch.series for commit in commits)])
         missing = ids[~self._defined.contains(ids)]
-        if not len(missing):
-            return []
-        missing = np.unique(missing)
-        payloads = encode_definitions(missing, self._keys_of(missing))
-        return [Record(number, RecordKind.SERIES, payload) for payload in payloads]
+        if len(missing):
+            missing = np.unique(missing)
+            payloads = encode_definitions(missing, self._keys_of(missing))
+            records += [Record(number, RecordKind.SERIES, payload) for payload in payloads]
+        streams = {batch.stream.id: batch.stream for commit in commits for batch in commit.events}
+        fresh = [stream for key, stream in streams.items() if key not in self._defined_streams]
+        if fresh:
+            records.append(Record(number, RecordKind.STREAMS, encode_streams(fresh)))
+        return records
+
+
+_NO_SAMPLES = SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+def pending_events(batch: EventBatch, done: asyncio.Future[None]) -> Pending:
+    """An append of events alone."""
+    return Pending(_NO_SAMPLES, (), done, (batch,))
+
+
+def _record_of(commit: Commit) -> Record:
+    if commit.events:
+        return Record(commit.number, RecordKind.EVENTS, encode_events(commit.events))
+    return Record(commit.number, RecordKind.SAMPLES, encode_samples(commit.batch))
+
+
+def _events_in_commits(group: Sequence[Pending]) -> Iterator[tuple[EventBatch, ...]]:
+    """The events of a group in order, put together as far as a commit may go."""
+    gathered: list[EventBatch] = []
+    events = size = 0
+    for batch in (batch for pending in group for batch in pending.events):
+        more = size_of(batch)
+        if gathered and (events + len(batch) > MAX_COMMIT_EVENTS or size + more > MAX_COMMIT_BYTES):
+            yield tuple(gathered)
+            gathered, events, size = [], 0, 0
+        gathered.append(batch)
+        events += len(batch)
+        size += more
+    if gathered:
+        yield tuple(gathered)
 
 
 def _in_commits(batches: Sequence[SampleBatch]) -> list[SampleBatch]:

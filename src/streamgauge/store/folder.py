@@ -54,6 +54,9 @@ def is_data_folder(data: Path) -> bool:
         if any(names.segment_sequence(name) is not None for name in _names_in(names.log_dir(data))):
             return True
         blocks = (names.block_dir(data, name) for name in _names_in(names.blocks_dir(data)))
+        events = (names.event_block_dir(data, name) for name in _names_in(names.event_blocks_dir(data)))
+        if any(names.events_file(block).exists() for block in events):
+            return True
         return any(
             file.exists() for block in blocks for file in (names.samples_file(block), names.aggregates_file(block))
         )

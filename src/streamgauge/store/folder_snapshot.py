@@ -33,12 +33,19 @@ def without_log(state: CatalogState, metadata: Sequence[Metadata]) -> CatalogSta
     Its next commit comes after those of its blocks and after each deletion: what will be written there is none of what
     was deleted here.
     """
-    commits = (*(meta.last_commit for meta in state.blocks), *(each.commit for each in state.tombstones))
+    commits = (
+        *(meta.last_commit for meta in state.blocks),
+        *(meta.last_commit for meta in state.events.blocks),
+        *(each.commit for each in state.tombstones),
+        state.events.flushed_through,
+    )
     deleted = (int(series_of(each).max(initial=0)) + 1 for each in state.tombstones)
+    through = max((state.flushed_through, *commits))
     return replace(
         state,
         next_series_id=max((state.next_series_id, *deleted)),
-        flushed_through=max((state.flushed_through, *commits)),
+        flushed_through=through,
+        events=replace(state.events, flushed_through=through),
         metadata=tuple(sorted((entry.metric, entry.type, entry.help, entry.unit) for entry in metadata)),
     )
 
@@ -55,6 +62,13 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
         for meta in state.blocks:
             _take_block(
                 names.block_dir(data, meta.id), names.block_dir(draft, meta.id), names.block_files(meta.resolution)
+            )
+            hit("snapshot.after_block")
+        for events in state.events.blocks:
+            _take_block(
+                names.event_block_dir(data, events.id),
+                names.event_block_dir(draft, events.id),
+                names.event_block_files(),
             )
             hit("snapshot.after_block")
         SqliteCatalog.create(draft, state).close()

@@ -63,6 +63,11 @@ class SegmentLog:
         """The highest commit ever given, as far as the log knows; 0 where there is none."""
         return self._last_commit
 
+    @property
+    def closed_bytes(self) -> int:
+        """Of segments that trimming can remove. May be asked on any thread."""
+        return sum(segment.end for segment in tuple(self._segments[:-1]))
+
     def reserve(self, size: int) -> bool:
         """See `ports.Log`. True also for a segment that is open and holds no record yet."""
         assert self._replayed, "the log must be replayed before it is written to"

@@ -24,6 +24,8 @@ from streamgauge.store.changes import Change, Changes
 from streamgauge.store.compact import CompactionPlan, full_plan, plan_compaction
 from streamgauge.store.deletion import Deleted, Deletions
 from streamgauge.store.downsample import Dropping, Step, ThinningPlan, expired_days_end, next_step
+from streamgauge.store.events.maintenance import EventMaintenance
+from streamgauge.store.events.ports import EventChange
 from streamgauge.store.failpoints import hit
 from streamgauge.store.folder_snapshot import without_log
 from streamgauge.store.head import FlushInput
@@ -39,14 +41,16 @@ from streamgauge.store.jobs import (
 )
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
-from streamgauge.store.retention import RetentionRule, beyond_size
+from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
-from streamgauge.store.verify import check_live_blocks
+from streamgauge.store.verify import check_live_blocks, check_live_event_blocks
 
 LOG = logging.getLogger(__name__)
 
 COMPACT_EVERY_SECONDS = 60.0
+MAX_LOG_BYTES = 256 << 20
+"""Of closed segments, before everything in memory is flushed so that they can go."""
 IDLE_SECONDS = 3600.0
 """Without a flush for so long, what the last one wrote is compacted as if another had followed it."""
 DISK_CHECK_SECONDS = 2.0
@@ -129,6 +133,9 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
+        self.events = EventMaintenance(
+            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self._rotate_log
+        )
         self.deletions = Deletions(
             store,
             catalog,
@@ -157,21 +164,34 @@ class Maintenance:
     # ---- flush ------------------------------------------------------------------------------------------------------
 
     async def _flush_when_full(self) -> None:
-        store = self._store
         while True:
-            await store.work.wait()
-            store.work.clear()
-            while store.head.rows >= store.settings.head_samples:
-                try:
-                    if not await self.flush(store.head.rows - store.settings.head_samples // 2):
-                        break  # not one segment is full
-                except Exception as error:
-                    self.counts.flush_failures += 1
-                    what = "a flush failed and will be tried again; the log keeps everything"
-                    self._flush_error = _reported(error, what)
-                    await self._clock.sleep(RETRY_SECONDS)
-                else:
-                    self._flush_error = None
+            await self._store.work.wait()
+            self._store.work.clear()
+            try:
+                while await self._flush_what_is_due():
+                    pass
+            except Exception as error:
+                self.counts.flush_failures += 1
+                what = "a flush failed and will be tried again; the log keeps everything"
+                self._flush_error = _reported(error, what)
+                await self._clock.sleep(RETRY_SECONDS)
+                self._store.work.set()
+            else:
+                self._flush_error = None
+
+    async def _flush_what_is_due(self) -> bool:
+        """False when nothing is, or not one segment is full."""
+        store = self._store
+        if store.head.rows >= store.settings.head_samples:
+            return await self.flush(store.head.rows - store.settings.head_samples // 2)
+        if store.events.flush_is_due:
+            return await self.events.flush()
+        if self._log.closed_bytes > MAX_LOG_BYTES:
+            # What comes seldom must not keep the log of what comes often.
+            before = self.counts.flushes, self.events.counts.flushes
+            await self.flush_all()
+            return before != (self.counts.flushes, self.events.counts.flushes)
+        return False
 
     async def flush(self, rows: int) -> bool:
         """Write about the `rows` oldest rows of the head as blocks. False when there was nothing to write."""
@@ -179,7 +199,7 @@ class Maintenance:
             return await self._flush(rows)
 
     async def flush_all(self) -> None:
-        """Write everything that is visible now as blocks. What is written meanwhile may stay in the head.
+        """Write everything that is visible now as blocks. What is written meanwhile may stay in memory.
 
         Raises StorageError and Overloaded."""
         store = self._store
@@ -187,6 +207,7 @@ class Maintenance:
         store.head.seal_between()
         while store.state.flushed_through < commit and await self.flush(store.head.rows):
             pass
+        await self.events.flush_all()
 
     async def pin(self, skip_head: bool = False) -> tuple[CatalogState, Callable[[], None]]:
         """What the store holds now, as the catalog of a folder with the same blocks and no log would say it, under a
@@ -201,7 +222,8 @@ class Maintenance:
 
     def _pinned(self) -> tuple[CatalogState, Callable[[], None]]:
         state = without_log(self._catalog.load(), self._store.metadata())
-        return state, self._store.leases.acquire([meta.id for meta in state.blocks])
+        blocks = [meta.id for meta in state.blocks] + [meta.id for meta in state.events.blocks]
+        return state, self._store.leases.acquire(blocks)
 
     async def _flush(self, rows: int) -> bool:
         store = self._store
@@ -240,6 +262,7 @@ class Maintenance:
             flushed_through=taken.through,
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
+            events=EventChange(flushed_through=self.events.through(taken.through)),
         )
 
         def apply() -> None:
@@ -251,11 +274,21 @@ class Maintenance:
             store.swap(result.blocks, (), taken.through)
             store.state.watermarks = result.watermarks
             store.metadata_saved(metadata)
+            store.events.swap((), (), change.events.flushed_through)
             self.counts.flushes += 1
             self._last_flush = self._clock.monotonic()
-            store.committer.run(lambda: self._trim(taken.through)).add_done_callback(_report_trim)
+            self._trim_log()
 
         return Change(apply, visible, result.blocks)
+
+    def _trim_log(self) -> None:
+        """Remove from the log what blocks hold, by what the catalog says."""
+        state = self._store.state
+        through = min(state.flushed_through, state.events.flushed_through)
+        self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
+
+    def _rotate_log(self) -> None:
+        self._log.rotate()
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -269,12 +302,13 @@ class Maintenance:
             worked = True
             while worked:
                 worked = False
-                for step in (self.expire, self.clean, self.compact):
+                for step in (self.expire, self.clean, self.compact, self.events.compact):
                     worked = await self._try(step) or worked
             await self._compacter.close()
             if self.counts.flushes == flushes:  # its process would only hold memory
                 await self._flusher.close()
             flushes = self.counts.flushes
+            self._store.work.set()  # the log may have grown long
             await self._clock.sleep(COMPACT_EVERY_SECONDS)
 
     async def _try(self, step: Callable[[], Awaitable[bool]]) -> bool:
@@ -352,6 +386,8 @@ class Maintenance:
         async with self._rewriting:
             while (plan := full_plan(self._store.state.blocks)) is not None and await self._perform(plan):
                 await self._changes.removals()
+        await self.events.compact_fully()
+        await self._changes.removals()
 
     # ---- deletion ---------------------------------------------------------------------------------------------------
 
@@ -381,11 +417,13 @@ class Maintenance:
     async def check(self) -> list[str]:
         """What is wrong with the live blocks, and with the deletions that wait."""
         metas, tombstones = self._store.state.blocks, self._store.state.tombstones
-        release = self._store.leases.acquire([meta.id for meta in metas])
+        events = self._store.events.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas] + [meta.id for meta in events])
         try:
             problems = await self._compacter.run(
                 check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
             )
+            problems += await self._compacter.run(check_live_event_blocks, self._store.data, events)
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
@@ -401,6 +439,9 @@ class Maintenance:
             if trusted:
                 done = await self._expire_by_age(now)
                 await self._expire_by_rules(now)
+                if self._store.settings.event_retention:
+                    done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
+                await self.events.prune(self._store.settings.event_rules, now * NS)
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
@@ -414,7 +455,12 @@ class Maintenance:
         if not (limit := self._store.settings.retention_bytes):
             return False
         in_log = await asyncio.to_thread(fs.size_of_files, names.log_dir(self._store.data))
-        return await self._drop(beyond_size(self._store.state.blocks, limit - in_log), "size")
+        blocks, events = self._store.state.blocks, self._store.events.state.blocks
+        before = too_old_for_size(blocks, events, limit - in_log)
+        if before is None:
+            return False
+        dropped = await self.events.expire(before * NS)
+        return await self._drop(older(blocks, before), "size") or dropped
 
     async def _expire_by_age(self, now: int) -> bool:
         settings = self._store.settings
@@ -482,10 +528,13 @@ class Maintenance:
     def _all_expired(self) -> bool:
         """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
         wrong date."""
-        settings, blocks = self._store.settings, self._store.state.blocks
+        settings, now = self._store.settings, self._clock.now_ms()
         periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
-        newest = max((meta.max_time for meta in blocks), default=None)
-        if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
+        samples = [meta.max_time for meta in self._store.state.blocks] if periods else []
+        events = [meta.max_time // NS for meta in self._store.events.state.blocks] if settings.event_retention else []
+        old = [max(samples) < now - min(periods)] if samples else []
+        old += [max(events) < now - settings.event_retention] if events else []
+        if not old or not all(old):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True
@@ -602,7 +651,7 @@ class Maintenance:
                     "kept free (--min-free-bytes); what is stored can be read, and writes go on when there is room"
                 )
             )
-        elif self._flush_error is not None and store.head.full:
+        elif self._flush_error is not None and (store.head.full or store.events.head.full):
             store.refuse(ReadOnly(f"memory is full and cannot be written as a block: {self._flush_error.message}"))
         elif store.refusal is not None:
             try:

@@ -13,6 +13,9 @@ from streamgauge.errors import Corrupt, FolderInUse
 from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
 from streamgauge.store.deletion import Deleted
+from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.ports import Conditions
+from streamgauge.store.events.snapshot import EventSnapshot
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
 from streamgauge.store.helper import InThread
@@ -22,7 +25,7 @@ from streamgauge.store.lock import acquire, holder
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import BlockMeta, CatalogState, Damage
-from streamgauge.store.recovery import recover, replay_samples
+from streamgauge.store.recovery import in_blocks_through, recover, replay
 from streamgauge.store.resolutions import thinned_through
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.snapshot import StoreSnapshot, by_priority
@@ -52,15 +55,20 @@ def open_folder(data: Path) -> Iterator[tuple[StoreSnapshot, list[Damage]]]:
     index = SeriesIndex(memory, leases, next_id=recovered.next_series_id, budget=UNBOUNDED)
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=UNBOUNDED)
+    event_head = EventHead(memory, leases, max_rows=UNBOUNDED, max_bytes=UNBOUNDED)
     try:
         left_out = index.restore(recovered.series.ids, recovered.series.keys)
-        log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through, writable=False)
-        last, closed = recovered.state.flushed_through, thinned_through(recovered.state.blocks)
-        for commit, batch, _ in replay_samples(log, last, recovered.series, left_out, closed, recovered.damage):
-            head.append(commit, batch)
-            last = commit
-        blocks, tombstones = by_priority(recovered.state.blocks), recovered.state.tombstones
-        snapshot = StoreSnapshot(data, last, blocks, head.snapshot(), index.snapshot(), tombstones)
+        state = recovered.state
+        log = SegmentLog(data, state.store_id, in_blocks_through(state), writable=False)
+        last, closed = state.flushed_through, thinned_through(state.blocks)
+        for commit in replay(log, state, recovered.series, left_out, closed, recovered.damage):
+            last = commit.number
+            if commit.events:
+                event_head.append(last, commit.events)
+            else:
+                head.append(last, commit.samples)
+        blocks, events = by_priority(state.blocks), EventSnapshot(state.events.blocks, event_head.snapshot())
+        snapshot = StoreSnapshot(data, last, blocks, head.snapshot(), index.snapshot(), state.tombstones, events)
         yield snapshot, recovered.damage
     finally:
         head.close()
@@ -78,7 +86,7 @@ async def delete_in_folder(
     Raises BadInput, FolderInUse and StorageError. Killed half way, the deletion has happened or not; if it has, the
     next start carries it out.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
@@ -87,12 +95,24 @@ async def delete_in_folder(
             return deleted, maintenance.deletions.counts.samples_deleted
 
 
+async def delete_events_in_folder(data: Path, condition: str, conditions: Conditions) -> int:
+    """Take the events that fulfil a condition off the disk; how many there were.
+
+    Raises BadInput, FolderInUse and StorageError. Killed half way, some are gone."""
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
+            maintenance.events.conditions = conditions
+            return await maintenance.events.delete(condition)
+
+
 async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:
     """Write the log into blocks, carry out deletions and compact everything; the blocks before and after.
 
     Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (store, maintenance):
@@ -108,7 +128,7 @@ def pinned_folder(data: Path) -> Iterator[CatalogState]:
 
     Raises FolderInUse and StorageError.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
 
     async def opened(stack: AsyncExitStack) -> CatalogState:

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from streamgauge.clock import Clock
 from streamgauge.errors import StorageError
-from streamgauge.model.batch import SampleBatch
 from streamgauge.store import fs
+from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.store import EventState
 from streamgauge.store.head import Head
 from streamgauge.store.helper import Runner
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.maintenance import Maintenance
-from streamgauge.store.recovery import Recovered, recover, replay_samples
+from streamgauge.store.recovery import Recovered, Replayed, in_blocks_through, recover, replay
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.shm_names import remove_leftovers
 from streamgauge.store.snapshot import by_priority
@@ -30,6 +31,8 @@ LOG = logging.getLogger(__name__)
 
 _ROWS_BETWEEN_BREATHS = 200_000
 """Rows replayed before the event loop may answer a health check: about 10 ms."""
+_ROWS_FOR_AN_EVENT = 8
+"""What one takes, as so many samples."""
 
 
 REPLAYED_SAMPLES = 16_000_000
@@ -65,15 +68,15 @@ async def open_store(
     )
     pool = ThreadPoolExecutor(1, "head")
     head = Head(memory, leases, pool, max_rows=2 * settings.head_samples)
+    event_head = EventHead(memory, leases, max_rows=2 * settings.head_events, max_bytes=2 * settings.head_event_bytes)
     try:
         left_out = await asyncio.to_thread(index.restore, recovered.series.ids, recovered.series.keys)
-        log = SegmentLog(data, recovered.state.store_id, recovered.state.flushed_through)
+        log = SegmentLog(data, recovered.state.store_id, in_blocks_through(recovered.state))
         state = _state(recovered)
-        store = Store(data, settings, clock, leases, index, head, log, state)
+        store = Store(data, settings, clock, leases, index, head, event_head, log, state)
         maintenance = Maintenance(store, recovered.catalog, recovered.blocks, log, flusher, compacter, clock)
-        after, closed = state.flushed_through, store.closed_through
-        rows = replay_samples(log, after, recovered.series, left_out, closed, state.damage)
-        await _replay(store, rows, maintenance, progress)
+        commits = replay(log, recovered.state, recovered.series, left_out, store.closed_through, state.damage)
+        await _replay(store, commits, maintenance, progress)
         store.committer.start(max(log.last_commit, state.commit) + 1)
         for damage in state.damage:
             LOG.warning("%s: %s", damage.path, damage.what)
@@ -92,29 +95,39 @@ async def open_store(
 
 def _state(recovered: Recovered) -> StoreState:
     # A catalog that was rebuilt knows of no flush, and the log may be gone as well: numbers must not go back even so.
-    last = max((meta.last_commit for meta in recovered.state.blocks), default=0)
+    events = recovered.state.events
+    commits = [meta.last_commit for meta in recovered.state.blocks] + [meta.last_commit for meta in events.blocks]
+    last = max(commits, default=0)
     return StoreState(
         blocks=by_priority(recovered.state.blocks),
         flushed_through=recovered.state.flushed_through,
-        commit=max(recovered.state.flushed_through, last),
+        commit=max(recovered.state.flushed_through, events.flushed_through, last),
         watermarks=recovered.watermarks,
         metadata=recovered.metadata,
         unsaved_metadata=recovered.unsaved_metadata,
         damage=recovered.damage,
         tombstones=recovered.state.tombstones,
+        events=EventState(
+            tuple(sorted(events.blocks, key=lambda meta: (meta.first_commit, meta.last_commit))),
+            events.flushed_through,
+            max([events.next_stream, *(meta.max_stream + 1 for meta in events.blocks)]),
+            events.named,
+        ),
     )
 
 
-async def _replay(
-    store: Store, rows: Iterable[tuple[int, SampleBatch, int]], maintenance: Maintenance, progress: Progress
-) -> None:
+async def _replay(store: Store, commits: Iterable[Replayed], maintenance: Maintenance, progress: Progress) -> None:
     """Fill the head with what blocks do not hold, flushing on the way when it is more than the head may hold."""
     since_breath = 0
-    for commit, batch, read in rows:
-        store.head.append(commit, batch)
-        store.state.commit = max(store.state.commit, commit)
-        progress.current += read
-        since_breath += len(batch)
+    for commit in commits:
+        if commit.events:
+            store.events.replayed(commit.number, commit.events)
+            since_breath += _ROWS_FOR_AN_EVENT * sum(map(len, commit.events))
+        else:
+            store.head.append(commit.number, commit.samples)
+            since_breath += len(commit.samples)
+        store.state.commit = max(store.state.commit, commit.number)
+        progress.current += commit.read
         if since_breath > _ROWS_BETWEEN_BREATHS:
             since_breath = 0
             await asyncio.sleep(0)
@@ -126,6 +139,8 @@ async def _make_room(store: Store, maintenance: Maintenance) -> None:
     bound = max(REPLAYED_SAMPLES, 2 * store.settings.head_samples)
     try:
         while store.head.rows > bound and await maintenance.flush(store.head.rows // 2):
+            pass
+        while store.events.head.full and await maintenance.events.flush():
             pass
     except StorageError as error:  # a full disk, most likely: what is stored can be read all the same
         LOG.error("a flush failed and will be tried again; the log keeps everything: %s", error.message)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.source import AggregateKind, Meter
+from streamgauge.store.events.ports import EventCatalog, EventChange
 
 FIRST_TIME = int(np.iinfo(np.int64).min)
 LAST_TIME = int(np.iinfo(np.int64).max)
@@ -29,6 +30,8 @@ class RecordKind(enum.IntEnum):
     SERIES = 1  # definitions: series id and key
     SAMPLES = 2
     METADATA = 3
+    EVENTS = 4
+    STREAMS = 5  # definitions of what events are of
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,7 @@ class CatalogState:
     metadata: tuple[tuple[str, str, str, str], ...] = ()  # metric, type, help, unit
     tombstones: tuple[Tombstone, ...] = ()  # by id
     dropped_before: int = FIRST_TIME  # what retention let go was older than this time, ms
+    events: EventCatalog = field(default_factory=EventCatalog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +242,7 @@ class CatalogChange:
     add_tombstones: Sequence[Tombstone] = ()
     remove_tombstones: Sequence[int] = ()
     dropped_before: int = FIRST_TIME  # raises the state's, if it is higher
+    events: EventChange = field(default_factory=EventChange)
 
 
 class Catalog(Protocol):

@@ -18,10 +18,14 @@ import pyarrow as pa
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.model.arrays import Bools, UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.events import EventBatch
 from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.clean import samples_left
+from streamgauge.store.events.blocks import LocalEventBlocks
+from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange
+from streamgauge.store.events.recovery import LoggedStreams
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.patience import Patience
@@ -85,29 +89,53 @@ def recover(data: Path, writable: bool = True, patience: Patience | None = None)
     live = [meta for meta in state.blocks if _read_series(blocks, meta, found, writable, damage, patience)]
     if len(live) < len(state.blocks):
         if writable:
-            _drop_from_catalog(catalog, [meta.id for meta in state.blocks if meta not in live])
+            _drop_from_catalog(catalog, CatalogChange(remove=[meta.id for meta in state.blocks if meta not in live]))
         state = replace(state, blocks=tuple(live))
+    event_blocks = LocalEventBlocks(data)
+    events = state.events
+    live_events = [meta for meta in events.blocks if _can_read(event_blocks, meta, writable, damage, patience)]
+    if len(live_events) < len(events.blocks):
+        if writable:
+            gone = [meta.id for meta in events.blocks if meta not in live_events]
+            _drop_from_catalog(catalog, CatalogChange(events=EventChange(remove=gone)))
+        state = replace(state, events=replace(events, blocks=tuple(live_events)))
     if writable:
         _remove_orphans(blocks, state, damage)
+        _remove_orphaned_events(event_blocks, state, damage)
     metadata = {entry[0]: Metadata(*entry) for entry in state.metadata}
-    log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    log = SegmentLog(data, state.store_id, in_blocks_through(state), writable=False)
     samples = 0
     for record in log.replay():
         try:
             held = _definition(record, found, metadata)
             samples += held if record.commit > state.flushed_through else 0
         except Corrupt as error:
-            if record.kind != RecordKind.SAMPLES:  # of which `replay_samples` will speak
+            if record.kind in (RecordKind.SERIES, RecordKind.METADATA):  # of the others `replay` will speak
                 damage.append(_unreadable(record, error))
     series = found.series()
     next_id = max(state.next_series_id, found.next_id)
     return Recovered(catalog, blocks, state, series, next_id, found.watermarks, metadata, samples, damage)
 
 
-def replay_samples(
-    log: SegmentLog, after: int, series: Series, left_out: UInt32s, closed: int, damage: list[Damage]
-) -> Iterator[tuple[int, SampleBatch, int]]:
-    """Commits that blocks do not hold yet, in order: number, rows, and how many rows it had. Reads the log to its end.
+def in_blocks_through(state: CatalogState) -> int:
+    """The commit up to which blocks hold everything, and the log may hold nothing."""
+    return min(state.flushed_through, state.events.flushed_through)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A commit that blocks do not hold: samples, of which there were `read` before some were left out, or events."""
+
+    number: int
+    samples: SampleBatch
+    read: int
+    events: tuple[EventBatch, ...] = ()
+
+
+def replay(
+    log: SegmentLog, state: CatalogState, series: Series, left_out: UInt32s, closed: int, damage: list[Damage]
+) -> Iterator[Replayed]:
+    """Commits that blocks do not hold yet, in order. Reads the log to its end.
 
     Left out, and noted in `damage`, are samples of series that nothing defines any more; without a word those of the
     series `left_out`, whose key has another id by now: they are past their retention. So are samples older than
@@ -117,21 +145,28 @@ def replay_samples(
     defined.add(series.ids)
     usable.add(series.ids)
     usable.discard(left_out)
+    streams = LoggedStreams()
     lost = 0
     for record in log.replay():
-        if record.kind != RecordKind.SAMPLES or record.commit <= after:
-            continue
         try:
+            if (events := streams.commit_of(record)) and record.commit > state.events.flushed_through:
+                yield Replayed(record.commit, _NO_SAMPLES, 0, events)
+            if record.kind != RecordKind.SAMPLES or record.commit <= state.flushed_through:
+                continue
             batch = decode_samples(record.payload)
         except Corrupt as error:
             damage.append(_unreadable(record, error))
             continue
         lost += int(np.count_nonzero(~defined.contains(batch.series)))
-        yield record.commit, _only(batch, usable.contains(batch.series) & (batch.times >= closed)), len(batch)
+        kept = usable.contains(batch.series) & (batch.times >= closed)
+        yield Replayed(record.commit, _only(batch, kept), len(batch))
     if lost:
         what = f"{lost} samples in the log are not served: the record with the labels of their series is damaged"
         damage.append(Damage("log", what))
     damage += log.damage
+
+
+_NO_SAMPLES = SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))
 
 
 def _only(batch: SampleBatch, wanted: Bools) -> SampleBatch:
@@ -194,15 +229,31 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
     live, superseded = live_blocks(found)
     for meta in superseded:
         blocks.remove(meta.id)
-    if live:
+    events = _events_of_blocks(LocalEventBlocks(data), damage)
+    if live or events.blocks:
         LOG.warning(
             "the catalog is rebuilt from the footers of %d blocks, and the whole log is replayed; %s",
-            len(live),
+            len(live) + len(events.blocks),
             _LOST_DELETIONS,
         )
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
     store_id = log_store_id(data) or uuid.uuid4().hex
-    return SqliteCatalog.create(data, CatalogState(store_id, _held_by_blocks(data, store_id, live), 0, tuple(live)))
+    held = _held_by_blocks(data, store_id, live)
+    return SqliteCatalog.create(data, CatalogState(store_id, held, 0, tuple(live), events=events))
+
+
+def _events_of_blocks(blocks: LocalEventBlocks, damage: list[Damage]) -> EventCatalog:
+    """What the blocks of events that are there tell of them. Those that were merged into another go."""
+    found, broken = blocks.scan()
+    damage += broken
+    replaced = {parent for meta in found for parent in meta.parents}
+    live = [meta for meta in found if meta.id not in replaced]
+    for meta in found:
+        if meta.id in replaced:
+            blocks.remove(meta.id)
+    through = max((meta.last_commit for meta in live), default=0)
+    following = max((meta.max_stream + 1 for meta in live), default=1)
+    return EventCatalog(through, following, tuple(sorted(live, key=lambda meta: meta.id)))
 
 
 def _held_by_blocks(data: Path, store_id: str, live: Sequence[BlockMeta]) -> int:
@@ -213,9 +264,9 @@ def _held_by_blocks(data: Path, store_id: str, live: Sequence[BlockMeta]) -> int
     return min(last, first - 1)
 
 
-def _drop_from_catalog(catalog: SqliteCatalog, gone: list[str]) -> None:
+def _drop_from_catalog(catalog: SqliteCatalog, change: CatalogChange) -> None:
     try:
-        catalog.apply(CatalogChange(remove=gone))
+        catalog.apply(change)
     except StorageError as error:  # a full disk must not keep the server from starting; the next start tries again
         LOG.error("blocks that cannot be read stay in the catalog: %s", error.message)
 
@@ -257,6 +308,38 @@ def _remove_orphans(blocks: LocalBlocks, state: CatalogState, damage: list[Damag
         unfinished = meta.first_commit > state.flushed_through or any(parent in live for parent in meta.parents)
         past = meta.max_time < state.dropped_before
         if unfinished or meta.id in replaced or past or _is_deleted(blocks, meta, state.tombstones):
+            blocks.remove(meta.id)
+        else:
+            damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))
+
+
+def _can_read(
+    blocks: LocalEventBlocks, meta: EventBlockMeta, writable: bool, damage: list[Damage], patience: Patience
+) -> bool:
+    """False when a block of events cannot be read, not even after some tries, and is set aside."""
+    try:
+        patience.read(lambda: blocks.open(meta.id).close())
+    except Corrupt as error:
+        if meta.id not in blocks.names():
+            damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.events} events are lost with it"))
+            return False
+        what = f"{error.message}; {meta.events} events are not served"
+        damage.append(blocks.set_aside(meta.id, what) if writable else Damage(meta.id, what))
+        return False
+    return True
+
+
+def _remove_orphaned_events(blocks: LocalEventBlocks, state: CatalogState, damage: list[Damage]) -> None:
+    """`_remove_orphans` of blocks of events."""
+    live = {meta.id for meta in state.events.blocks}
+    replaced = {parent for meta in state.events.blocks for parent in meta.parents}
+    found, broken = blocks.scan()
+    damage += broken
+    for meta in found:
+        unfinished = meta.first_commit > state.events.flushed_through or not live.isdisjoint(meta.parents)
+        if meta.id in live:
+            continue
+        if unfinished or meta.id in replaced or meta.max_time < state.events.dropped_before:
             blocks.remove(meta.id)
         else:
             damage.append(blocks.set_aside(meta.id, f"block {meta.id} is not in the catalog and nothing tells why"))

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamgauge.model.source import Matcher
+from streamgauge.store.events.plan import past_age
+from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.ports import LAST_TIME, BlockMeta
 from streamgauge.store.resolutions import raw
 from streamgauge.store.snapshot import by_priority
+
+NS = 1_000_000
+"""Nanoseconds in a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +30,25 @@ def expired(metas: Sequence[BlockMeta], now: int, retention: int) -> list[BlockM
     return older(raw(metas), now - retention) if retention else []
 
 
-def beyond_size(metas: Sequence[BlockMeta], limit: int) -> list[BlockMeta]:
-    """The oldest blocks, as few as make the others take `limit` bytes or less.
+def too_old_for_size(metas: Sequence[BlockMeta], events: Sequence[EventBlockMeta], limit: int) -> int | None:
+    """The youngest age that must go, so that the rest takes `limit` bytes or less: what is older than this time (ms).
+    None when nothing must.
 
-    An age is looked for at which the rest fits, so that blocks go as they would by age. The newest block stays, however
-    large it is, and with it the late blocks that hold later values of its samples.
+    An age is looked for at which the rest fits, so that blocks go as they would by age, whatever they hold. The newest
+    block stays, however large it is, and with it the late blocks that hold later values of its samples.
     """
-    total = sum(meta.bytes for meta in metas)
-    if total <= limit or not metas:
-        return []
+    total = sum(meta.bytes for meta in metas) + sum(meta.bytes for meta in events)
+    ages = sorted({meta.max_time for meta in metas} | {meta.max_time // NS for meta in events})
+    if total <= limit or not ages:
+        return None
 
     def fits(before: int) -> bool:
-        return total - sum(meta.bytes for meta in older(metas, before)) <= limit
+        gone = sum(meta.bytes for meta in older(metas, before))
+        gone += sum(meta.bytes for meta in past_age(events, before * NS))
+        return total - gone <= limit
 
-    ages = sorted({meta.max_time for meta in metas})
     first = bisect_left(ages, True, key=fits)
-    return older(metas, ages[min(first, len(ages) - 1)])
+    return ages[min(first, len(ages) - 1)]
 
 
 def older(metas: Sequence[BlockMeta], before: int) -> list[BlockMeta]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s, stale_mask
+from streamgauge.model.event_source import EventSource
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import (
     AggregateKind,
@@ -18,13 +19,14 @@ from streamgauge.model.source import (
     Meter,
     Samples,
     Selection,
-    Source,
     empty_selection,
 )
 from streamgauge.store.aggregates import sample_increases
 from streamgauge.store.block_reader import BlockCache
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.columns import IndexSnapshot
+from streamgauge.store.events.blocks import LocalEventBlocks
+from streamgauge.store.events.snapshot import EventBlockCache, EventSnapshot, StoredEvents
 from streamgauge.store.head_view import head_bounds, head_series, read_head
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.index_view import IndexView, ViewCache
@@ -46,12 +48,13 @@ class StoreSnapshot:
     head: HeadSnapshot
     index: IndexSnapshot
     tombstones: tuple[Tombstone, ...] = ()  # what they mean is not seen
+    events: EventSnapshot = field(default_factory=EventSnapshot)
 
     def names(self) -> list[str]:
         """What the snapshot needs a lease on."""
-        return [*(meta.id for meta in self.blocks), *self.head.names, *self.index.names]
+        return [*(meta.id for meta in self.blocks), *self.head.names, *self.index.names, *self.events.names]
 
-    def open(self, kept: MutableMapping[str, object]) -> Source:
+    def open(self, kept: MutableMapping[str, object]) -> StoreSource:
         """The state itself. `kept` belongs to the reading process: attached memory, mirrored labels and open blocks
         stay in it from one query to the next. One query uses it at a time."""
         cache = kept.get(_CACHE)
@@ -59,6 +62,7 @@ class StoreSnapshot:
             cache = kept[_CACHE] = StoreCache(self.data)
         # An open file of a block that is gone keeps its space on the disk.
         cache.blocks.keep_only(meta.id for meta in self.blocks)
+        cache.event_blocks.keep_only({meta.id for meta in self.events.blocks})
         return StoreSource(self, cache)
 
 
@@ -75,6 +79,7 @@ class StoreCache:
         self.data = data
         self.views = ViewCache()
         self.blocks = BlockCache(LocalBlocks(data).open)
+        self.event_blocks = EventBlockCache(LocalEventBlocks(data).open)
 
 
 def by_priority(metas: Sequence[BlockMeta]) -> tuple[BlockMeta, ...]:
@@ -87,7 +92,7 @@ def _overlapping(metas: Sequence[BlockMeta], start: int, end: int) -> list[Block
 
 
 class StoreSource:
-    """Implements model.source.Source."""
+    """Implements model.source.Source, and gives the events beside the samples."""
 
     def __init__(self, snapshot: StoreSnapshot, cache: StoreCache) -> None:
         self._snapshot = snapshot
@@ -95,6 +100,10 @@ class StoreSource:
         self._raw = raw(snapshot.blocks)
         self._blocks = cache.blocks
         self._view: IndexView = cache.views.open(snapshot.index)
+        self._event_blocks = cache.event_blocks
+
+    def events(self) -> EventSource:
+        return StoredEvents(self._snapshot.events, self._event_blocks.reader)
 
     @property
     def horizons(self) -> Sequence[Horizon]:

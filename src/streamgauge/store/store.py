@@ -12,8 +12,12 @@ from streamgauge.clock import Clock
 from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.events import EventBatch
 from streamgauge.model.series_limits import SeriesLimits
-from streamgauge.store.committer import Commit, Committer, Pending
+from streamgauge.store.committer import Commit, Committer, Pending, pending_events
+from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.ports import EventRule
+from streamgauge.store.events.store import EventState, EventStore, Gate
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
@@ -45,15 +49,20 @@ MAX_HELP_CHARACTERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first counts.
-    retention_bytes: of blocks and log, 0 is no limit. tiers: aggregates that are kept of what is past retention,
-    ascending; empty for none. head_samples: rows in memory that start a flush. Sizes in bytes."""
+    """retention, event_retention: ms, 0 keeps for ever. rules: what is kept shorter; of several that match the first
+    counts. retention_bytes: of blocks and log, 0 is no limit. tiers: aggregates that are kept of what is past
+    retention, ascending; empty for none. head_samples, head_events, head_event_bytes: what in memory starts a flush.
+    Sizes in bytes."""
 
     retention: int = 15 * DAY_MS
+    event_retention: int = 15 * DAY_MS
+    event_rules: tuple[EventRule, ...] = ()
     rules: tuple[RetentionRule, ...] = ()
     retention_bytes: int = 0
     tiers: tuple[Tier, ...] = ()
     head_samples: int = 4_000_000
+    head_events: int = 131_072
+    head_event_bytes: int = 64 << 20
     index_bytes: int = 1 << 30
     min_free_bytes: int = 64 << 20
     limits: SeriesLimits = field(default_factory=SeriesLimits)
@@ -71,6 +80,7 @@ class StoreState:
     unsaved_metadata: dict[str, Metadata]  # what of it is in the log and not yet in the catalog
     damage: list[Damage]
     tombstones: tuple[Tombstone, ...] = ()  # deletions that wait to be carried out, by id
+    events: EventState = field(default_factory=EventState)
 
 
 class Store:
@@ -84,6 +94,7 @@ class Store:
         leases: Leases,
         index: SeriesIndex,
         head: Head,
+        event_head: EventHead,
         log: Log,
         state: StoreState,
     ) -> None:
@@ -110,6 +121,8 @@ class Store:
         self.pruner = Pruner(index)
         self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
+        gate = Gate(self._refuse_if_must, self._wait_until, self._submit_events)
+        self.events = EventStore(event_head, state.events, clock, gate, settings.head_events, settings.head_event_bytes)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -154,6 +167,10 @@ class Store:
         self.settings = replace(
             self.settings, retention=retention, rules=rules, retention_bytes=retention_bytes, tiers=tiers
         )
+
+    def keep_events_for(self, retention: int, rules: tuple[EventRule, ...] = ()) -> None:
+        """Change how long events are kept: ms, 0 keeps for ever; and which of them shorter."""
+        self.settings = replace(self.settings, event_retention=retention, event_rules=rules)
 
     def limit_series(self, limits: SeriesLimits) -> None:
         """Change how many series there may be. Those there are stay, however many they are."""
@@ -209,11 +226,18 @@ class Store:
 
     async def _wait_for_room(self, rows: int) -> None:
         """Back-pressure: hold the writer while the queue or the head is full."""
-        if self._has_room(rows):
-            return
+        if not self._has_room(rows):
+            await self._wait_until(lambda: self._has_room(rows))
+
+    async def _wait_until(self, has_room: Callable[[], bool]) -> None:
         async with self._room:
-            await self._room.wait_for(lambda: self._has_room(rows) or self.refusal is not None or self._closing)
+            await self._room.wait_for(lambda: has_room() or self.refusal is not None or self._closing)
         self._refuse_if_must()
+
+    def _submit_events(self, batch: EventBatch) -> asyncio.Future[None]:
+        pending = pending_events(batch, asyncio.get_running_loop().create_future())
+        self.committer.submit(pending)
+        return pending.done
 
     def _refuse_if_must(self) -> None:
         if self.refusal is not None:
@@ -259,18 +283,22 @@ class Store:
             if not pending.done.done():
                 pending.done.set_result(None)
         self._left_queue(group)
-        if self.head.rows >= self.settings.head_samples:
+        if self.head.rows >= self.settings.head_samples or self.events.flush_is_due:
             self.work.set()
 
     def _make_visible(self, commits: Sequence[Commit]) -> None:
         for commit in commits:
-            self.head.append(commit.number, commit.batch)
+            if commit.events:
+                self.events.published(commit.number, commit.events)
+            else:
+                self.head.append(commit.number, commit.batch)
             self.state.commit = commit.number
             self.samples_appended += len(commit.batch)
 
     def _failed(self, group: Sequence[Pending], error: StorageError) -> None:
         self.refuse(error)
         for pending in group:
+            self.events.failed(pending.events)
             if not pending.done.done():
                 pending.done.set_exception(error)
         self._left_queue(group)
@@ -279,7 +307,8 @@ class Store:
         before = self._queued_rows
         self._queued.difference_update(group)
         self._queued_rows -= sum(len(pending.batch) for pending in group)
-        if before > MAX_QUEUED_ROWS // 2 or self._bulk_waiting:
+        crowded = self.events.left_queue([batch for pending in group for batch in pending.events])
+        if before > MAX_QUEUED_ROWS // 2 or crowded or self._bulk_waiting:
             self._wake_soon()
 
     def _wake_soon(self) -> None:
@@ -314,6 +343,7 @@ class Store:
             self.head.snapshot(),
             self.index.snapshot(),
             self.state.tombstones,
+            self.events.snapshot(),
         )
         return snapshot, self.leases.acquire(snapshot.names())
 

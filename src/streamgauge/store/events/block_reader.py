@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest, batch_of_events
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.arrow import compute as pc
+from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_writer import chunk_range
 from streamgauge.store.events.format import (
     FOOTER_KEY,
@@ -34,6 +36,28 @@ from streamgauge.store.samples_file import reading
 
 _FIXED = {Fixed.STREAM: 0, Fixed.INDEX: 1, Fixed.RECEIVED: 2}
 """Where they stand in the file."""
+
+
+def checked_sections(directory: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
+    """For each file of a block, by its name: its bytes in stretches, each as where it ends and its CRC-32. Raises
+    Corrupt."""
+    with EventBlockReader(directory) as reader:
+        checksums, at = reader.checksums, 4
+        events = [(at, zlib.crc32(b"PAR1"))]
+        footer = reader.parquet_metadata
+        for group, sums in enumerate(checksums.columns):
+            for column, crc in enumerate(sums):
+                start, stop = chunk_range(footer.row_group(group).column(column))
+                if start != at:
+                    raise Corrupt(f"{directory / names.EVENTS} has bytes {at} to {start} that nothing checks")
+                events.append((stop, crc))
+                at = stop
+        raw = checksums.encode()
+        return {
+            names.EVENTS: [*events, (checksums.events_size, checksums.footer)],
+            names.STREAMS: [(checksums.streams_size, checksums.streams)],
+            names.CHECKSUMS: [(len(raw), zlib.crc32(raw))],
+        }
 
 
 def read_meta(directory: pathlib.Path) -> EventBlockMeta:
@@ -94,6 +118,14 @@ class EventBlockReader:
         self.close()
 
     @property
+    def checksums(self) -> Checksums:
+        return self._checksums
+
+    @property
+    def parquet_metadata(self) -> pq.FileMetaData:
+        return self._parquet.metadata
+
+    @property
     def rows(self) -> int:
         return int(self._groups.rows.sum())
 
@@ -118,6 +150,13 @@ class EventBlockReader:
             table = self._read_group(group, leaves)
             arrays = [_extract(table, column) for column in columns]
             yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
+
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
+        for group in self._groups.chosen(wanted):
+            rows = self.row_group(group)
+            fixed = (pa.array(rows.streams), pa.array(rows.indexes), pa.array(rows.times))
+            yield batch_of_events(*fixed, payload_texts(rows.payloads))
 
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""

@@ -1,0 +1,247 @@
+"""The event side of a store that is open for writing: implements model.events.EventSink. Used on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from streamgauge.clock import Clock
+from streamgauge.errors import IndexConflict, Overloaded, TooLarge
+from streamgauge.model.events import EventBatch, Stream
+from streamgauge.store.events.head import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS, EventHead, size_of
+from streamgauge.store.events.ports import EventBlockMeta, NamedStream
+from streamgauge.store.events.records import payload_bytes
+from streamgauge.store.events.snapshot import EventSnapshot
+
+MAX_EVENT_BYTES = 256 << 20
+"""Of one event: a record of the log is read back whole, and its segment has at most 1 GiB."""
+MAX_QUEUED_BYTES = 64 << 20
+"""Text on its way to the disk before writers are held back: a second or less of the fastest ingest."""
+MAX_NAMED_STREAMS = 100_000
+"""Each takes about a kilobyte of memory and a row of the catalog."""
+NAMED_STREAM_NS = 30 * 86_400 * 10**9
+"""How long a named stream is known after its last event: a client that comes back later begins another."""
+
+
+@dataclass(slots=True)
+class _Named:
+    """A stream that can be resumed."""
+
+    stream: Stream
+    next_index: int  # of what is on disk
+    queued_next: int  # of what is on disk or on its way there
+    last_used: int  # ns
+
+
+@dataclass(slots=True)
+class EventState:
+    """What recovery hands over, and what maintenance changes."""
+
+    blocks: tuple[EventBlockMeta, ...] = ()  # in order of commit
+    flushed_through: int = 0
+    next_stream: int = 1
+    named: tuple[NamedStream, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the store as a whole says to those who write.
+
+    refuse: raises ReadOnly or Overloaded while nothing is taken. wait: waits until the condition holds, or raises as
+    `refuse` does. submit: hands a batch to the committer; the future is done once it is on disk and visible.
+    """
+
+    refuse: Callable[[], None]
+    wait: Callable[[Callable[[], bool]], Awaitable[None]]
+    submit: Callable[[EventBatch], asyncio.Future[None]]
+
+
+class EventStore:
+    """flush_rows, flush_bytes: how much in the head starts a flush."""
+
+    def __init__(
+        self, head: EventHead, state: EventState, clock: Clock, gate: Gate, flush_rows: int, flush_bytes: int
+    ) -> None:
+        self.head = head
+        self._flush_rows = flush_rows
+        self._flush_bytes = flush_bytes
+        self.state = state
+        self.events_appended = 0  # since the start
+        self._clock = clock
+        self._gate = gate
+        self._queued_events = 0  # on their way to the disk
+        self._queued_bytes = 0
+        self._named = {
+            each.stream.name: _Named(each.stream, each.next_index, each.next_index, each.last_used)
+            for each in state.named
+        }
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def open_stream(self, transport: str, headers: str) -> Stream:
+        return self._new_stream(transport, headers, "")
+
+    def resume_stream(self, name: str, transport: str, headers: str) -> tuple[Stream, int]:
+        named = self._named.get(name)
+        if named is None:
+            if len(self._named) >= MAX_NAMED_STREAMS:
+                self._forget_idle()
+            if len(self._named) >= MAX_NAMED_STREAMS:
+                raise Overloaded(f"{MAX_NAMED_STREAMS} streams with names are known, and there is no room for another")
+            stream = self._new_stream(transport, headers, name)
+            named = self._named[name] = _Named(stream, 1, 1, stream.started)
+        return named.stream, named.queued_next
+
+    def _new_stream(self, transport: str, headers: str, name: str) -> Stream:
+        number = self.state.next_stream
+        self.state.next_stream += 1
+        return Stream(number, self._now(), transport, headers, name)
+
+    def _now(self) -> int:
+        return self._clock.now_ns()
+
+    async def append_events(self, stream: Stream, first: int, payloads: pa.BinaryArray) -> int:
+        self._gate.refuse()
+        parts = list(_parts(EventBatch(stream, first, self._now(), payloads)))
+        size = sum(map(size_of, parts))
+        if not self._has_room(size):
+            await self._gate.wait(lambda: self._has_room(size))
+        # From here to the queue nothing else gets a turn.
+        batches = self._not_yet_stored(parts)
+        if not batches:
+            return self._expected(stream, first)
+        self._reserve(batches)
+        following = batches[-1].first + len(batches[-1])
+        if (named := self._named.get(stream.name)) is not None:
+            named.queued_next = following
+        self._queued_events += sum(map(len, batches))
+        self._queued_bytes += sum(map(size_of, batches))
+        await asyncio.gather(*map(self._gate.submit, batches))
+        return following
+
+    def _expected(self, stream: Stream, first: int) -> int:
+        named = self._named.get(stream.name)
+        return first if named is None else named.queued_next
+
+    def _not_yet_stored(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
+        """Of a stream with a name, what is not on the disk or on its way there. Raises IndexConflict for a gap."""
+        stream = batches[0].stream
+        named = self._named.get(stream.name) if stream.name else None
+        if named is None:
+            return list(batches)
+        expected = named.queued_next
+        if batches[0].first > expected:
+            raise IndexConflict(
+                f"event {batches[0].first} of stream {stream.name} does not follow on what is stored of it; the next "
+                f"one is {expected}",
+                expected,
+            )
+        fresh: list[EventBatch] = []
+        for batch in batches:
+            if (known := min(expected - batch.first, len(batch))) > 0:
+                batch = replace(batch, first=batch.first + known, payloads=batch.payloads.slice(known))
+            if len(batch) or (batch.first == 1 and not fresh and expected == 1):
+                fresh.append(batch)
+        return fresh
+
+    def _reserve(self, batches: Sequence[EventBatch]) -> None:
+        for batch in batches:
+            if size_of(batch) > MAX_COMMIT_BYTES:
+                self.head.reserve_own(batch)
+        small = [batch for batch in batches if size_of(batch) <= MAX_COMMIT_BYTES]
+        events = self._queued_events + sum(map(len, small)) + len(small)
+        self.head.reserve(events, self._queued_bytes + sum(map(size_of, small)))
+
+    def _has_room(self, size: int) -> bool:
+        crowded = self._queued_bytes and self._queued_bytes + size > MAX_QUEUED_BYTES
+        return not crowded and not self.head.full
+
+    # ---- what the store has done ------------------------------------------------------------------------------------
+
+    def published(self, commit: int, batches: Sequence[EventBatch]) -> None:
+        """A commit is on disk: make it visible."""
+        self.head.append(commit, batches)
+        for batch in batches:
+            self.events_appended += len(batch)
+            named = self._named.get(batch.stream.name) if batch.stream.name else None
+            if named is not None:
+                named.next_index = max(named.next_index, batch.first + len(batch))
+                named.last_used = batch.time
+
+    def failed(self, batches: Sequence[EventBatch]) -> None:
+        """Batches did not reach the disk: they may come again."""
+        for batch in batches:
+            self.head.give_up(batch)
+            if (named := self._named.get(batch.stream.name)) is not None:
+                named.queued_next = min(named.queued_next, batch.first)
+
+    def left_queue(self, batches: Sequence[EventBatch]) -> bool:
+        """Batches are no longer on their way. Whether somebody may wait for that."""
+        before = self._queued_bytes
+        self._queued_events -= sum(map(len, batches))
+        self._queued_bytes -= sum(map(size_of, batches))
+        return before > MAX_QUEUED_BYTES // 2
+
+    def replayed(self, commit: int, batches: Sequence[EventBatch]) -> None:
+        """A commit that the log holds and no block does."""
+        for batch in batches:
+            stream = batch.stream
+            self.state.next_stream = max(self.state.next_stream, stream.id + 1)
+            if stream.name and stream.name not in self._named:
+                self._named[stream.name] = _Named(stream, 1, 1, batch.time)
+        self.published(commit, batches)
+        for batch in batches:
+            if (named := self._named.get(batch.stream.name)) is not None:
+                named.queued_next = named.next_index
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> EventSnapshot:
+        """To be read under a lease on its names."""
+        return EventSnapshot(self.state.blocks, self.head.snapshot())
+
+    # ---- maintenance ------------------------------------------------------------------------------------------------
+
+    @property
+    def flush_is_due(self) -> bool:
+        return self.head.rows >= self._flush_rows or self.head.bytes >= self._flush_bytes
+
+    def swap(self, add: Sequence[EventBlockMeta], remove: Sequence[str], flushed_through: int | None = None) -> None:
+        """Make a change that the catalog holds visible, in one step."""
+        gone = set(remove)
+        blocks = [*(meta for meta in self.state.blocks if meta.id not in gone), *add]
+        self.state.blocks = tuple(sorted(blocks, key=lambda meta: (meta.first_commit, meta.last_commit)))
+        if flushed_through is not None:
+            self.state.flushed_through = flushed_through
+            self.head.drop(flushed_through)
+
+    def named(self) -> list[NamedStream]:
+        """Those that can be resumed, as they are on disk."""
+        self._forget_idle()
+        return [NamedStream(each.stream, each.next_index, each.last_used) for each in self._named.values()]
+
+    def _forget_idle(self) -> None:
+        before = self._now() - NAMED_STREAM_NS
+        for name in [name for name, each in self._named.items() if each.last_used < before]:
+            if self._named[name].queued_next == self._named[name].next_index:
+                del self._named[name]
+
+
+def _parts(batch: EventBatch) -> Iterator[EventBatch]:
+    """A batch in parts that each fit a commit; an event that does not is alone. Raises TooLarge."""
+    ends, texts = payload_bytes(batch.payloads)
+    if len(batch) <= MAX_COMMIT_EVENTS and len(texts) <= MAX_COMMIT_BYTES:
+        yield batch
+        return
+    start = 0
+    while start < len(batch):
+        begin = int(ends[start - 1]) if start else 0
+        stop = int(ends.searchsorted(begin + MAX_COMMIT_BYTES, "right"))
+        stop = max(min(stop, start + MAX_COMMIT_EVENTS), start + 1)
+        if int(ends[stop - 1]) - begin > MAX_EVENT_BYTES:
+            raise TooLarge(f"event {batch.first + start} has more than the {MAX_EVENT_BYTES} bytes that can be stored")
+        yield replace(batch, first=batch.first + start, payloads=batch.payloads.slice(start, stop - start))
+        start = stop

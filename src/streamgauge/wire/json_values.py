@@ -1,0 +1,409 @@
+"""JSON values one after another in a stream of bytes that comes in pieces of any size.
+
+Between them may be white space or nothing. A value's bytes are kept as they are, without the white space around it, but
+for one thing: an escape that is half of a surrogate pair is no character in any encoding, and readers fail at it, so it
+becomes `\\ufffd`, as browsers do. Names that an object has twice stay. What a value may be is RFC 8259; `NaN`, commas
+between values and a byte order mark are errors, as is nesting beyond `MAX_DEPTH`.
+
+Every byte is looked at a bounded number of times, however small the pieces are. A piece is divided by msgspec, which
+makes no object of a value's parts, in one call for hundreds of events: up to its last line break, and if that is within
+a value, up to the last value that is complete by its brackets. What that call does not take is divided value by value,
+so that it is known what is wrong where. What is incomplete waits for the next piece; once it is long, only its brackets
+and quotes are followed from piece to piece, and whenever it has doubled its beginning is checked, so that a missing
+bracket is found soon after.
+
+The only module that knows msgspec.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from streamgauge.errors import BadInput, TooLarge
+from streamgauge.model.arrays import Bools, Int64s, UInt8s
+
+MAX_DEPTH = 512
+"""Of arrays and objects in each other. What reads payloads recurses: Python's own parser ends before 1,000."""
+_SHORT = 4096
+"""Bytes up to which an incomplete value is simply read again with the next piece, in some microseconds."""
+_FIRST_LOOK = 512
+"""Bytes of a piece in which the end of an unfinished value is looked for first."""
+_ROOM = b" " * 8
+"""What msgspec is given after a value that is cut off, as it calls each literal truncated that lacks room."""
+
+_DECODER = msgspec.json.Decoder(msgspec.Raw)
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
+_EXPONENT_SO_FAR = rb"(?:[eE][+-]?[0-9]*+)"
+_NUMBER_SO_FAR = re.compile(
+    rb"-?(?:(?:0|[1-9][0-9]*+)(?:\.(?:[0-9]++" + _EXPONENT_SO_FAR + rb"?)?|" + _EXPONENT_SO_FAR + rb")?)?"
+)
+_NUMBER_STARTS = b"-0123456789"
+_NUMBER_BYTES = re.compile(rb"[-+.0-9eE]*")
+_LITERAL_SO_FAR = re.compile(rb"(?:tr?|tru|fa?|fals?|nu?|nul)\Z")
+_PAIRED = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?:[^dD]|[dD](?:[0-7]|[89abAB]..\\u[dD][c-fC-F])))*+\Z",
+    re.DOTALL,
+)
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD](?:[89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_QUOTE, _BACKSLASH = b'"\\'
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")] = 1
+_STEPS[list(b"]}")] = -1
+_TRAILING = "trailing characters"
+_TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why and where reading a stream ended."""
+
+    error: BadInput | TooLarge
+    event: int  # its number in the stream, from 1
+    byte: int  # of the stream, from 0
+
+
+class JsonValues:
+    """Divides one stream. limit: bytes of one value.
+
+    `stop` is set when the stream cannot be read on; what is fed after that is ignored.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.stop: Stop | None = None
+        self._limit = limit
+        self._count = 0  # values given
+        self._values: list[bytes] = []  # found in this piece
+        self._offset = 0  # of the stream, where this piece begins
+        self._text = codecs.getincrementaldecoder("utf-8")()
+        self._open: _Open | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes kept of a value that is not complete."""
+        return 0 if self._open is None else len(self._open.data)
+
+    def feed(self, piece: bytes) -> pa.BinaryArray:
+        """The values that this piece completes."""
+        if self.stop is not None or not piece:
+            return _array([])
+        whole, invalid = self._valid(piece)
+        self._read(whole)
+        if invalid is not None:
+            self._close()
+            if self.stop is None:
+                self._end(invalid, BadInput("this is not UTF-8"))
+        self._offset += len(piece)
+        return self._taken()
+
+    def finish(self) -> pa.BinaryArray:
+        """The value that the end of the stream completes, if that is a number. Sets `stop` when it ends in a value."""
+        if not self._close() and self.stop is None:
+            self._end(self._offset, BadInput("the body ends inside this event"))
+        return self._taken()
+
+    def _close(self) -> bool:
+        """Take an unfinished number, as nothing continues it. False when another value is unfinished."""
+        last = self._open
+        if last is None:
+            return True
+        if last.number and _NUMBER_SO_FAR.fullmatch(last.data) is None:
+            self._again(last, b"")  # several, as in 1-1
+            return self._close()
+        if last.number and _NUMBER.fullmatch(last.data) is not None:
+            self._open = None
+            return self._take(bytes(last.data), last.start)
+        room = b"" if _LITERAL_SO_FAR.search(last.data) else _ROOM
+        wrong = _wrong(_paired(bytes(last.data)) + room)
+        if wrong is not None and wrong.at < len(last.data):
+            self._end(last.start + wrong.at, BadInput(wrong.text))
+        return False
+
+    def _taken(self) -> pa.BinaryArray:
+        values, self._values = self._values, []
+        self._count += len(values)
+        return _array(values)
+
+    def _end(self, byte: int, error: BadInput | TooLarge) -> None:
+        event = self._count + len(self._values) + 1
+        self.stop = Stop(type(error)(f"event {event}, byte {byte}: {error.message}"), event, byte)
+        self._open = None
+
+    def _valid(self, piece: bytes) -> tuple[bytes, int | None]:
+        """The part of a piece that is UTF-8, and where in the stream it is not."""
+        if piece.isascii() and not self._text.getstate()[0]:
+            return piece, None
+        before = len(self._text.getstate()[0])
+        try:
+            self._text.decode(piece)
+        except UnicodeDecodeError as error:
+            return piece[: max(0, error.start - before)], self._offset + error.start - before
+        return piece, None
+
+    def _read(self, piece: bytes) -> None:
+        if self._open is None:
+            self._divide(piece, self._offset)
+        elif self._open.number:
+            self._resume_number(self._open, piece)
+        elif len(self._open.data) < _SHORT:
+            self._again(self._open, piece)
+        else:
+            self._resume(self._open, piece)
+
+    def _again(self, begun: _Open, piece: bytes) -> None:
+        """Read what is short from its start."""
+        self._open = None
+        self._divide(bytes(begun.data) + piece, begun.start)
+
+    def _resume_number(self, begun: _Open, piece: bytes) -> None:
+        """A number goes on until something else comes."""
+        if _NUMBER_BYTES.fullmatch(piece) is None:
+            self._again(begun, piece)
+        else:
+            begun.data += piece
+            self._check_size(begun)
+
+    def _resume(self, begun: _Open, piece: bytes) -> None:
+        end = begun.follow(piece)
+        begun.data += piece if end < 0 else piece[:end]
+        if end < 0:
+            self._check_size(begun)
+            self._check_beginning(begun)
+            return
+        self._open = None
+        if self._check_and_take(_paired(bytes(begun.data)), begun.start):
+            self._divide(piece[end:], self._offset + end)
+
+    def _check_size(self, begun: _Open) -> None:
+        if len(begun.data) > self._limit:
+            self._end(begun.start, _too_large(self._limit))
+
+    def _check_beginning(self, begun: _Open) -> None:
+        """Find what is wrong with an unfinished value, if it has doubled since the last time."""
+        if self.stop is not None or len(begun.data) < begun.next_check:
+            return
+        begun.next_check = 2 * len(begun.data)
+        wrong = _wrong(_paired(bytes(begun.data)))
+        if begun.brackets.deepest > MAX_DEPTH:
+            wrong = _Wrong(0, _TOO_DEEP)
+        if wrong is not None and wrong.at < len(begun.data):
+            self._end(begun.start + wrong.at, BadInput(wrong.text))
+
+    def _divide(self, piece: bytes, start: int) -> None:
+        """Take every value of a piece that begins between values; `start` is where it stands in the stream."""
+        text = _paired(piece)
+        at = self._divide_at_once(text)
+        view = memoryview(text)
+        while self.stop is None:
+            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+            if at == len(text):
+                return
+            end = _number_end(text, at) if text[at] in _NUMBER_STARTS else _value_end(view[at:])
+            if isinstance(end, _Wrong):
+                self._end(start + at + end.at, BadInput(end.text))
+            elif end is None:
+                self._begin(piece[at:], start + at)
+                return
+            elif self._take(text[at : at + end], start + at):
+                at += end
+
+    def _divide_at_once(self, text: bytes) -> int:
+        """Take all values up to somewhere in a text; where that is."""
+        for last in (_last_line, _last_end):
+            end = last(text)
+            if end and (found := several(text[:end], self._limit)) is not None:
+                self._values += found
+                return end
+        return 0
+
+    def _begin(self, data: bytes, start: int) -> None:
+        """Keep the beginning of a value that the piece ends in."""
+        begun = self._open = _Open(data, start)
+        self._check_size(begun)
+        if not begun.number and len(data) >= _SHORT and begun.follow(data) >= 0:
+            self._open = None
+            self._check_and_take(_paired(data), start)  # by its brackets it is complete: something in it is wrong
+
+    def _check_and_take(self, value: bytes, start: int) -> bool:
+        """Take what is complete by its brackets and quotes, if it is a value. False stops."""
+        wrong = _wrong(value + _ROOM)
+        if wrong is not None:
+            self._end(start + wrong.at, BadInput(wrong.text))
+            return False
+        return self._take(value, start)
+
+    def _take(self, value: bytes, start: int) -> bool:
+        """Take a value, with or without white space after it, within the limits. False stops."""
+        value = value.rstrip(b" \t\r\n")
+        if len(value) > self._limit:
+            self._end(start, _too_large(self._limit))
+        elif too_deep(value):
+            self._end(start, BadInput(_TOO_DEEP))
+        else:
+            self._values.append(value)
+        return self.stop is None
+
+
+class _Open:
+    """A value that is not complete yet. start: where it begins in the stream."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self.data = bytearray(data)
+        self.start = start
+        self.number = data[0] in _NUMBER_STARTS
+        self.next_check = 2 * len(data)
+        self.brackets = _Brackets()
+
+    def follow(self, piece: bytes) -> int:
+        """Where in the next piece the value ends; -1 when it does not."""
+        at, size = 0, _FIRST_LOOK  # most end soon
+        while at < len(piece):
+            ends = self.brackets.follow(piece[at : at + size])
+            if len(ends):
+                return at + int(ends[0])
+            at, size = at + size, 8 * size
+        return -1
+
+
+class _Brackets:
+    """Where values end, by nothing but brackets and quotes, in a text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.deepest = 0
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False
+
+    def follow(self, piece: bytes) -> Int64s:
+        """The places after the ends of strings, arrays and objects that are in no other."""
+        if self._quoted and not self._escaped and b'"' not in piece and b"\\" not in piece:
+            return np.empty(0, np.int64)
+        text = np.frombuffer(piece, np.uint8)
+        quotes = text == _QUOTE
+        if self._escaped or b"\\" in piece:
+            quotes &= ~self._escapes(text)
+        quoted = np.bitwise_xor.accumulate(quotes) ^ self._quoted
+        steps = np.where(quoted, np.int8(0), _STEPS[text])
+        depths = np.cumsum(steps, dtype=np.int32) + np.int32(self._depth)
+        self.deepest = max(self.deepest, int(depths.max()))
+        self._depth, self._quoted = int(depths[-1]), bool(quoted[-1])
+        return np.flatnonzero((depths <= 0) & ((steps < 0) | (quotes & ~quoted))) + 1
+
+    def _escapes(self, text: UInt8s) -> Bools:
+        """Which bytes a backslash makes ordinary."""
+        slashes = text == _BACKSLASH
+        if self._escaped:
+            slashes[0] = False
+        places = np.arange(len(text), dtype=np.int32)
+        run = places - np.maximum.accumulate(np.where(slashes, np.int32(-1), places))  # of backslashes, up to here
+        odd = (run & 1).astype(bool)
+        escaped = np.concatenate(([self._escaped], odd[:-1]))
+        self._escaped = bool(odd[-1])
+        return escaped
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    at: int
+    text: str
+
+
+def several(text: bytes, limit: int) -> list[bytes] | None:
+    """The JSON values that a text consists of; None when there is anything else in it, or one is too large or deep.
+
+    The text is UTF-8 and has no halves of surrogate pairs.
+    """
+    try:
+        values = list(map(bytes, _DECODER.decode_lines(text)))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    longest = max(map(len, values), default=0)
+    if longest > limit or (longest > MAX_DEPTH and any(map(too_deep, values))):
+        return None
+    return values
+
+
+def one(text: bytes) -> bytes | None:
+    """The JSON value that a text is, without white space around it; None when it is none. The text is UTF-8."""
+    text = _paired(text)
+    if _wrong(text) is not None:
+        return None
+    value = text.strip(b" \t\r\n")
+    return None if too_deep(value) else value
+
+
+def too_deep(value: bytes) -> bool:
+    """Whether a JSON value is nested deeper than `MAX_DEPTH`."""
+    if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = _Brackets()
+    brackets.follow(value)
+    return brackets.deepest > MAX_DEPTH
+
+
+def _last_line(text: bytes) -> int:
+    return text.rfind(b"\n") + 1
+
+
+def _last_end(text: bytes) -> int:
+    """Where the last string, array or object of a long text ends that is in no other."""
+    if len(text) < _SHORT:
+        return 0
+    ends = _Brackets().follow(text)
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _number_end(text: bytes, at: int) -> int | _Wrong | None:
+    """The length of the number that begins at `at`; None when what follows may still be part of it."""
+    end = _NUMBER_SO_FAR.match(text, at).end()  # type: ignore[union-attr]
+    if end == len(text):
+        return None
+    return end - at if _NUMBER.fullmatch(text, at, end) is not None else _Wrong(end - at, "invalid number")
+
+
+def _value_end(view: memoryview) -> int | _Wrong | None:
+    """The length of the value that a text begins with, white space after it included; None when it is not complete."""
+    wrong = _wrong(view)
+    if wrong is None:
+        return len(view)
+    if wrong.text == _TRAILING:
+        return wrong.at
+    return None if wrong.at >= len(view) else wrong
+
+
+def _wrong(text: bytes | memoryview) -> _Wrong | None:
+    """What keeps a text from being one JSON value, at the text's length where that is that it ends too early."""
+    try:
+        _DECODER.decode(text)
+    except RecursionError:
+        return _Wrong(0, _TOO_DEEP)
+    except msgspec.DecodeError as error:
+        reason, separator, place = str(error).removeprefix("JSON is malformed: ").rpartition(" (byte ")
+        if not separator:
+            return _Wrong(len(text), place)
+        at = int(place[:-1]) - (reason == _TRAILING)  # of what trails, the place after the first byte is given
+        return _Wrong(at, reason)
+    return None
+
+
+def _paired(text: bytes) -> bytes:
+    """The text with each escape of half a surrogate pair replaced by one of as many bytes."""
+    if (b"\\ud" not in text and b"\\uD" not in text) or _PAIRED.match(text):
+        return text
+    return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == 6 else found[0], text)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"it is larger than {limit} bytes, which is the limit")
+
+
+def _array(values: list[bytes]) -> pa.BinaryArray:
+    return pa.array(values, pa.binary())

@@ -1,0 +1,379 @@
+"""The event side of a store: what was acknowledged is there exactly once, through flushes, merges and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamgauge.clock import ManualClock
+from streamgauge.errors import BadInput, IndexConflict, StorageError
+from streamgauge.event_rules import conditions
+from streamgauge.model.event_source import EventPart, EventRange, Fixed, Rest
+from streamgauge.model.events import Stream
+from streamgauge.store import names
+from streamgauge.store.events.assemble import payload_texts
+from streamgauge.store.events.block_reader import EventBlockReader
+from streamgauge.store.events.ports import EventRule
+from streamgauge.store.events.store import NAMED_STREAM_NS
+from streamgauge.store.failpoints import armed
+from streamgauge.store.offline import compact_folder, open_folder
+from streamgauge.store.ports import DAY_MS
+from streamgauge.store.snapshot import StoreSnapshot
+from streamgauge.store.store import Store
+from streamgauge.testing.lives import NOON, batch_of, opened
+
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+Events = dict[tuple[int, int], str]
+"""Payload by stream and index."""
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield Path(path) / "data"
+
+
+def payloads(*texts: str) -> pa.BinaryArray:
+    return pa.array([text.encode() for text in texts], pa.binary())
+
+
+def events_in(snapshot: StoreSnapshot) -> Events:
+    source = snapshot.open({})
+    found: Events = {}
+    for part in source.events().parts():
+        rows = 0
+        for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange()):
+            rows += batch.num_rows
+        texts = _texts_of(part)
+        keys = [
+            key
+            for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange())
+            for key in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        ]
+        assert rows == part.rows == len(keys) == len(texts)
+        assert not found.keys() & set(keys), "an event is there twice"
+        found.update(zip(keys, texts, strict=True))
+    return found
+
+
+def _texts_of(part: EventPart) -> list[str]:
+    if isinstance(part, EventBlockReader):
+        groups = [part.row_group(group) for group in range(len(part.group_rows))]
+        return [text for group in groups for text in payload_texts(group.payloads).to_pylist()]
+    return [text for batch in part.read([Rest(())], EventRange()) for text in batch.column(0).to_pylist()]
+
+
+def events_of(store: Store) -> Events:
+    snapshot, release = store.snapshot()
+    try:
+        return events_in(snapshot)
+    finally:
+        release()
+
+
+def streams_of(store: Store) -> list[dict[str, object]]:
+    snapshot, release = store.snapshot()
+    try:
+        return snapshot.open({}).events().streams().to_pylist()
+    finally:
+        release()
+
+
+def test_events_are_there_after_a_restart(data: Path) -> None:
+    async def write() -> Stream:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream = store.events.open_stream("http", '{"a":"b"}')
+            assert await store.events.append_events(stream, 1, payloads("{}", '"é"')) == 3
+            assert events_of(store) == {(1, 1): "{}", (1, 2): '"é"'}
+            return stream
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            assert events_of(store) == {(1, 1): "{}", (1, 2): '"é"'}
+            (row,) = streams_of(store)
+            assert (row["stream_id"], row["headers"], row["transport"]) == (stream.id, '{"a":"b"}', "http")
+            assert store.events.open_stream("http", "{}").id == 2
+
+    stream = asyncio.run(write())
+    asyncio.run(read())
+    with open_folder(data) as (snapshot, damage):
+        assert events_in(snapshot) == {(1, 1): "{}", (1, 2): '"é"'}
+        assert damage == []
+
+
+def test_a_stream_without_events_is_there(data: Path) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads())
+            assert [row["stream_id"] for row in streams_of(store)] == [1]
+
+    asyncio.run(main())
+
+
+def test_a_flush_moves_events_into_a_block_and_cuts_the_log(data: Path) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for index in range(1, 4):
+                await store.events.append_events(stream, index, payloads(f'{{"n":{index}}}'))
+                await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 4, payloads('{"n":4}'))
+            assert len(store.events.state.blocks) == 3
+            assert events_of(store) == {(1, n): f'{{"n":{n}}}' for n in range(1, 5)}
+            assert [row["stream_id"] for row in streams_of(store)] == [1]
+
+    async def again() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            assert events_of(store) == {(1, n): f'{{"n":{n}}}' for n in range(1, 5)}
+            await maintenance.compact_fully()
+            assert len(store.events.state.blocks) == 1
+            assert events_of(store) == {(1, n): f'{{"n":{n}}}' for n in range(1, 5)}
+
+    asyncio.run(main())
+    asyncio.run(again())
+    before, _ = asyncio.run(compact_folder(data))
+    assert before == ()
+    assert len(list((data / "events").iterdir())) == 1
+
+
+def test_samples_and_events_share_the_log(data: Path) -> None:
+    """Neither flush lets go of what the other still has in the log alone."""
+
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))
+            await store.events.append_events(stream, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 2, payloads("2"))
+            await store.append(batch_of(store, [(b"up\xff", NOON + 1, 1)]))
+            store.head.seal_between()
+            await maintenance.flush(10)
+            await store.append(batch_of(store, [(b"up\xff", NOON + 2, 1)]))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            assert events_of(store) == {(1, 1): "1", (1, 2): "2"}
+            assert store.head.rows == 1
+
+    asyncio.run(write())
+    asyncio.run(read())
+
+
+def test_a_named_stream_goes_on(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def write() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert following == 1
+            assert await store.events.append_events(stream, 1, payloads("1", "2")) == 3
+            assert await store.events.append_events(stream, 1, payloads("1", "2")) == 3
+            assert await store.events.append_events(stream, 2, payloads("2", "3")) == 4
+            with pytest.raises(IndexConflict) as conflict:
+                await store.events.append_events(stream, 6, payloads("6"))
+            assert conflict.value.expected == 4
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 4, payloads("4"))
+
+    async def again() -> None:
+        async with opened(data, clock) as (store, _):
+            stream, following = store.events.resume_stream("mine", "websocket", "{}")
+            assert (stream.id, following) == (1, 5)
+            await store.events.append_events(stream, 3, payloads("3", "4", "5"))
+            assert events_of(store) == {(1, n): str(n) for n in range(1, 6)}
+
+    async def much_later() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            await maintenance.events.flush(everything=True)
+            clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
+            assert store.events.named() == []
+
+    asyncio.run(write())
+    asyncio.run(again())
+    asyncio.run(much_later())
+
+
+def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
+            await store.events.append_events(stream, 1, payloads("1"))
+            with armed("log.append.before_sync", "eio"), pytest.raises(StorageError):
+                await store.events.append_events(stream, 2, payloads("2"))
+            assert events_of(store) == {(1, 1): "1"}
+            await maintenance.check_disk()
+            assert await store.events.append_events(stream, 2, payloads("2")) == 3
+            assert events_of(store) == {(1, 1): "1", (1, 2): "2"}
+
+    asyncio.run(main())
+
+
+def test_large_and_many_events_are_divided(data: Path) -> None:
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads(*map(str, range(10_000))))
+            large = [f'"{"x" * size}"' for size in (5, 3 << 20, 7, 6 << 20)]
+            await store.events.append_events(stream, 10_001, payloads(*large))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            for _ in range(2):
+                found = events_of(store)
+                assert [found[1, n] for n in range(1, 10_001)] == list(map(str, range(10_000)))
+                assert [len(found[1, n]) for n in range(10_001, 10_005)] == [7, (3 << 20) + 2, 9, (6 << 20) + 2]
+                await maintenance.compact_fully()
+
+    asyncio.run(write())
+    asyncio.run(read())
+
+
+def test_retention_by_age_drops_whole_blocks(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock, retention=DAY_MS) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            await clock.advance(DAY_MS / 1000 - 10)
+            await store.events.append_events(stream, 2, payloads("2"))
+            await maintenance.events.flush(everything=True)
+            assert not await maintenance.expire()
+            await clock.advance(11)
+            assert await maintenance.expire()
+            assert events_of(store) == {(1, 2): "2"}
+            await maintenance.close()
+            assert len(list((data / "events").iterdir())) == 1
+
+    asyncio.run(main())
+
+
+def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"go-away","n":1}', '{"k":"stay","n":2}'))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 3, payloads('{"k":"go-away"}'))
+            assert await maintenance.events.delete("payload.k = 'go-away'") == 2
+            assert events_of(store) == {(1, 2): '{"k":"stay","n":2}'}
+            assert await maintenance.events.delete("payload.k = 'go-away'") == 0
+            with pytest.raises(BadInput):
+                await maintenance.events.delete("nosuch = 1")
+            await maintenance.close()
+            await store.committer.probe()
+
+    asyncio.run(main())
+    for file in [*data.rglob("*.log"), *data.rglob("*.parquet")]:
+        held = file.read_bytes() if file.suffix == ".log" else str(pq.read_table(file).to_pydict()).encode()
+        assert b"go-away" not in held, file
+
+
+def test_a_retention_rule_takes_some_events_earlier(data: Path) -> None:
+    clock = ManualClock(NOON)
+    rule = EventRule("payload.k = 'debug'", DAY_MS * 1_000_000)
+
+    async def main() -> None:
+        async with opened(data, clock, retention=9 * DAY_MS) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            store.keep_events_for(9 * DAY_MS, (rule,))
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"debug"}', '{"k":"info"}'))
+            await maintenance.events.flush(everything=True)
+            await maintenance.expire()
+            assert len(events_of(store)) == 2
+            await clock.advance(DAY_MS / 1000 + 1)
+            await store.events.append_events(stream, 3, payloads('{"k":"debug"}'))
+            await maintenance.expire()
+            assert events_of(store) == {(1, 2): '{"k":"info"}', (1, 3): '{"k":"debug"}'}
+            (block,) = store.events.state.blocks
+            assert block.pruned == (rule.key,)
+            await maintenance.expire()
+            assert store.events.state.blocks == (block,), "a rule is carried out once"
+
+    asyncio.run(main())
+
+
+def test_a_lost_catalog_is_rebuilt(data: Path) -> None:
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 2, payloads("2"))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            assert events_of(store) == {(1, 1): "1", (1, 2): "2"}
+            assert store.events.open_stream("http", "{}").id == 2
+
+    asyncio.run(write())
+    names.catalog_file(data).unlink()
+    asyncio.run(read())
+
+
+# ---- a model --------------------------------------------------------------------------------------------------------
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(0, 2), st.integers(0, 4)),
+    st.tuples(st.just("again"), st.integers(0, 2), st.integers(0, 4)),
+    st.tuples(st.just("flush"), st.just(0), st.just(0)),
+    st.tuples(st.just("compact"), st.booleans(), st.just(0)),
+    st.tuples(st.just("restart"), st.just(0), st.just(0)),
+    st.tuples(st.just("samples"), st.booleans(), st.just(0)),
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(STEPS, max_size=25))
+def test_whatever_happens_each_event_is_there_once(steps: list[tuple[str, int, int]]) -> None:
+    """Three named streams against a dictionary, with repetitions, flushes, merges and restarts in any order."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        asyncio.run(_run(Path(folder) / "data", steps))
+
+
+async def _run(data: Path, steps: list[tuple[str, int, int]]) -> None:
+    expected: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    numbers: dict[int, int] = {}
+    clock = ManualClock(NOON)
+    while steps:
+        async with opened(data, clock) as (store, maintenance):
+            while steps:
+                step, which, count = steps.pop(0)
+                if step in ("append", "again"):
+                    stream, following = store.events.resume_stream(f"s{which}", "http", "{}")
+                    numbers[which] = stream.id
+                    assert following == len(expected[which]) + 1
+                    first = max(1, following - (2 if step == "again" else 0))
+                    texts = expected[which][first - 1 :] + [str(following + n) for n in range(count)]
+                    await store.events.append_events(stream, first, payloads(*texts))
+                    expected[which] += texts[following - first :]
+                elif step == "flush":
+                    await maintenance.events.flush(everything=True)
+                elif step == "compact":
+                    await maintenance.events.compact(idle=bool(which))
+                elif step == "samples":
+                    await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))
+                    if which:
+                        store.head.seal_between()
+                        await maintenance.flush(10)
+                else:
+                    break
+                assert events_of(store) == {
+                    (numbers[which], place): text
+                    for which, texts in expected.items()
+                    for place, text in enumerate(texts, 1)
+                }
