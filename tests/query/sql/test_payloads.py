@@ -227,3 +227,32 @@ def test_events_that_come_while_a_path_changes_its_type(rows):
 
 def test_nan_is_no_number_of_json(rows):
     assert json.dumps(rows("SELECT 'nan'::DOUBLE, '-inf'::DOUBLE, 1.5")) == '[["nan", "-inf", 1.5]]'
+
+
+@pytest.mark.parametrize("order", ["DESC", "", "DESC, stream_event_index"])
+def test_the_latest_events_are_found_without_putting_the_others_together(rows, order: str):
+    payloads = [{"n": n, "even": n % 2 == 0} for n in range(100)]
+    part = raw_part([json.dumps(payload) for payload in payloads])
+    source = MemorySource.of([], MemoryEvents([part]))
+    latest = payloads[::-1] if order else payloads
+    for where, limit, expected in (
+        ("", "LIMIT 3", latest[:3]),
+        ("", "LIMIT 3 OFFSET 2", latest[2:5]),
+        ("WHERE payload.even", "LIMIT 3", [each for each in latest if each["even"]][:3]),
+        ("WHERE payload.n < 2", "LIMIT 3", [each for each in latest if each["n"] < 2]),
+    ):
+        part.read_rows.clear()
+        query = (
+            f"SELECT e.payload, e.* EXCLUDE (payload) FROM events e {where} ORDER BY e.insert_datetime {order} {limit}"
+        )
+        assert [row[0] for row in rows(query, source=source)] == expected
+        assert part.read_rows[-1] <= (100 if "< 2" in where else 10), "few are read in the end"
+
+
+def test_what_is_over_all_events_is_not_narrowed(rows):
+    source = store(*({"n": n} for n in range(10)))
+    over = "SELECT payload, count(*) OVER () FROM events ORDER BY insert_datetime DESC LIMIT 1"
+    assert rows(over, source=source) == [[{"n": 9}, 10]]
+    ties = MemorySource.of([], MemoryEvents([raw_part(["1", "2", "3", "4"], step=0)]))
+    tied = "SELECT payload FROM events ORDER BY insert_datetime DESC, stream_event_index DESC LIMIT 2"
+    assert rows(tied, source=ties) == [[4], [3]]

@@ -109,8 +109,8 @@ class PartColumns:
 
     def _object(self, at: tuple[str, ...], node: Node) -> str:
         """The text of an object, put together from its columns; null where it is not there."""
-        if not at and not node.leaves and not node.children:
-            return self._rest(at)
+        if not at and not node.leaves and not node.children and node.rest:
+            return f"COALESCE({self._rest(at)}, '{{}}')"
         members = [
             f"{quoted(_key(name))} || to_json({self._leaf(_Member((*at, name), leaf=kind))})"
             for name, kind in node.leaves.items()

@@ -54,11 +54,15 @@ class TableCall:
 
 
 class Resolver:
-    def __init__(self, text: bytes) -> None:
-        """`text` is the query's, into which the tree's locations point."""
+    def __init__(self, text: bytes, prefix: str = "") -> None:
+        """
+        text: the query's, into which the tree's locations point.
+        prefix: of the names that views and tables get.
+        """
         self.views: list[View] = []
         self.calls: list[TableCall] = []
         self._text = text
+        self._prefix = prefix
         self._hidden = itertools.count()
         self._stars: list[tuple[Tree, list[Relation]]] = []
         self._changes = 0
@@ -187,7 +191,7 @@ class Resolver:
             raise BadInput(f"there is no table {node['table_name']}; the views are {', '.join(SCHEMA)}")
         if node["at_clause"] is not None:
             raise BadInput("AT is not answered here: a query sees what is stored when it begins")
-        view = View(name, f"_view_{len(self.views)}", SCHEMA[name], self._hidden)
+        view = View(name, f"{self._prefix}_view_{len(self.views)}", SCHEMA[name], self._hidden)
         self.views.append(view)
         alias = node["alias"] or node["table_name"]
         node["alias"], node["table_name"], node["qualified_name"] = alias, view.name, {"path": [view.name]}
@@ -220,7 +224,7 @@ class Resolver:
         arguments = tuple(tree.arguments(function))
         for argument in arguments:
             self._expression(argument, known, Scope([]))
-        call = TableCall(f"_promql_{len(self.calls)}", arguments)
+        call = TableCall(f"{self._prefix}_promql_{len(self.calls)}", arguments)
         self.calls.append(call)
         alias, aliases = node["alias"] or "promql", node["column_name_alias"]
         node.clear()

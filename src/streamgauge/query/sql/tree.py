@@ -69,6 +69,17 @@ def cast(child: Tree, kind: str, *, attempt: bool = False) -> Tree:
     }
 
 
+_COMPARISONS = {">=": "COMPARE_GREATERTHANOREQUALTO", "<=": "COMPARE_LESSTHANOREQUALTO"}
+
+
+def comparison(left: Tree, operator: str, right: Tree) -> Tree:
+    return {"class": "COMPARISON", "type": _COMPARISONS[operator], **_PLACE, "left": left, "right": right}
+
+
+def conjunction(*children: Tree) -> Tree:
+    return {"class": "CONJUNCTION", "type": "CONJUNCTION_AND", **_PLACE, "children": list(children)}
+
+
 def table(name: str, alias: str, columns: list[str]) -> Tree:
     return {
         "type": "BASE_TABLE",
