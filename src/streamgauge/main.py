@@ -24,6 +24,7 @@ from streamgauge.errors import ConfigError
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
+from streamgauge.ingest.events import Events
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -36,7 +37,7 @@ from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, http_options, tiers_of
+from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
 from streamgauge.stats import Stats
 from streamgauge.store import failpoints, shm
@@ -243,6 +244,7 @@ class _Server:
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         scrapes = ScrapeManager(
             store,
             self._stats,
@@ -256,7 +258,7 @@ class _Server:
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
         start(pins.run())
-        services.opened = Opened(store, maintenance, receiver, bulk, scrapes, snapshots, pins)
+        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
