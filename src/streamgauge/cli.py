@@ -399,7 +399,7 @@ def restore(source: str, folder: str | None, endpoint: str | None, backup: str |
 
 
 @cli.command(
-    short_help="Delete samples.",
+    short_help="Delete samples, or events.",
     epilog="""\b
 T is Unix seconds, RFC 3339 or a time before now:
   1767225600, 2026-01-01T00:00:00Z, -5m, now
@@ -408,17 +408,25 @@ T is Unix seconds, RFC 3339 or a time before now:
 @click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True)
 @click.option("--start", metavar="T", help="First moment of what is deleted. Default: the first there is.")
 @click.option("--end", metavar="T", help="Last moment of what is deleted. Default: the last there is.")
+@click.option("--where", metavar="CONDITION", help="With the one argument `events`: delete events, not samples.")
 @click.option("--server", metavar="URL", help="Server to delete from. Also STREAMGAUGE_SERVER.")
 @click.option("--data", type=_Folder(), help="Data folder, through the server that holds it if one does.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(selectors: tuple[str, ...], **options: Any) -> int:
-    """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'.
+def delete(selectors: tuple[str, ...], where: str | None, **options: Any) -> int:
+    """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'; or, with `delete events
+    --where CONDITION`, the events that fulfil a condition as SQL has it after WHERE, such as "payload.type = 'log'".
 
     Says what that is, and asks. Queries do not see it from then on; it is off the disk at once where no server holds
-    the folder, else within minutes. The server must run with --enable-admin-api.
+    the folder, else within minutes; events are off it at once. The server must run with --enable-admin-api.
 
     Without --server and --data, ./streamgauge-data is used if it is there; else http://127.0.0.1:4318.
     """
+    if where is not None:
+        if selectors != ("events",) or options["start"] or options["end"]:
+            raise click.UsageError("--where goes with the one argument `events`, and has the times in it")
+        from streamgauge.commands.delete_events import run_delete_events
+
+        return run_delete_events(where, options["server"], options["data"], options["yes"])
     from streamgauge.commands.delete import run_delete
 
     return run_delete(selectors, **options)

@@ -20,6 +20,7 @@ import click
 from streamgauge import __version__
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
+from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
@@ -151,6 +152,7 @@ class Server:
         settings = StoreSettings(
             retention=self._settings.retention,
             event_retention=self._settings.event_retention,
+            event_rules=parse_event_rules(self._settings.event_retention_rules, self._settings.event_retention),
             tiers=tiers_of(self._settings),
             retention_bytes=self._settings.retention_size,
             rules=parse_rules(self._settings.retention_rules, self._settings.retention),
@@ -168,6 +170,7 @@ class Server:
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
         )
         await workers
+        maintenance.events.conditions = conditions()
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)

@@ -11,6 +11,7 @@ from typing import Any
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
+from streamgauge.event_rules import parse_event_rules
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -176,7 +177,8 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
-            self.opened.store.keep_events_for(settings.event_retention)
+            event_rules = parse_event_rules(settings.event_retention_rules, settings.event_retention)
+            self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
@@ -194,6 +196,8 @@ class ServerServices:
             state.damage,
             await self._cardinality(limit),
             state.tombstones,
+            opened.store.events.state.blocks,
+            opened.store.events.head.rows,
         )
 
     async def _cardinality(self, limit: int) -> dict[str, Any]:
@@ -248,6 +252,9 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         answer = await self._workers.read(Job(SelectorsQuery(tuple(matches)), limits))
         return [[Matcher(name, MatchOp(op), value) for name, op, value in each] for each in json.loads(answer)["data"]]
+
+    async def delete_events(self, condition: str) -> int:
+        return await self._open().maintenance.events.delete(condition)
 
     async def clean_tombstones(self) -> None:
         await self._open().maintenance.clean_tombstones()

@@ -15,6 +15,7 @@ from typing import Any
 from streamgauge import logs
 from streamgauge.clock import SystemClock
 from streamgauge.errors import ConfigError
+from streamgauge.event_rules import parse_event_rules
 from streamgauge.retention_rules import parse_rules
 from streamgauge.settings import Config, Settings, misspelt_variables, resolve
 from streamgauge.store import failpoints
@@ -87,6 +88,7 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
         config = load_config(Path(config_file), os.environ)
     settings = resolve(flags, os.environ, config.own)
     parse_rules(settings.retention_rules, settings.retention)
+    parse_event_rules(settings.event_retention_rules, settings.event_retention)
     return config, settings
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from streamgauge.store.failpoints import VARIABLE
 from streamgauge.testing import requests
 from streamgauge.testing.server import ServerProcess
 
@@ -69,12 +70,17 @@ def tool(shared_data: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    data = tmp_path_factory.mktemp("server") / "data"
-    with ServerProcess.start(data, (*PLAIN, "--enable-admin-api")) as running:
+    """What is deleted stays on the disk: to carry that out takes a process each time, and test_deletion shows it."""
+    folder = tmp_path_factory.mktemp("server")
+    held = folder / "held"
+    held.touch()
+    environment = {VARIABLE: f"clean.before_write=hang:{held}"}
+    with ServerProcess.start(folder / "data", (*PLAIN, "--enable-admin-api"), environment) as running:
         yield running
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by the tool
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script(
     name: str, tool: ModuleType, server: ServerProcess, shared_data: Path, capsys: pytest.CaptureFixture[str]

@@ -34,7 +34,7 @@ def parse_address(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | No
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         named["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     for name, value in named.items():
-        if not (name.isascii() and value.isprintable() and name.isprintable()):
+        if not (name + value).isprintable() or not (name + value).isascii():
             raise ValueError(f"the header {name!r} has characters that no header may have")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     context = (tls or ssl.create_default_context()) if secure else None

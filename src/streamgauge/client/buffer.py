@@ -46,11 +46,9 @@ class Bounds:
 class Counts:
     """Of events since the writer was made. What is in none of the others was acknowledged or is held."""
 
-    accepted: int = 0  # taken from callers, or from an earlier program's files
+    accepted: int = 0  # taken from callers or from an earlier program's files, and notices in place of others
     acknowledged: int = 0
-    lost: int = (
-        0  # there was no room, or it was too late; lost events are not among the accepted unless they were dropped
-    )
+    lost: int = 0  # for want of room, or too late; accepted before only where the oldest are dropped
     refused: int = 0  # too large, or the server does not want them
     held: int = 0  # in memory
     spilled_bytes: int = 0  # on disk
@@ -121,6 +119,7 @@ class Buffer:
         self._accepted = self._acknowledged = self._lost = self._refused = 0
         self._sleeping = True  # the sending thread found nothing more to send
         self.window = min(WINDOW_EVENTS, max(1, bounds.events // 2))  # so many events may have an index
+        self._window_bytes = min(WINDOW_BYTES, max(1, bounds.bytes // 2))  # but for a single event
         self._sender = 0  # the thread that sends, which must not wait for itself
         self._sealed = False  # nothing more is taken
         self._closed = False  # nothing more is handed out
@@ -263,6 +262,7 @@ class Buffer:
             self._run.size += len(notice) - len(self._run.events[0])
             self._run.events[0] = notice
             self._join(lambda _: None, notice)
+            self._accepted += 1
             self._refused += 1
 
     def rename(self) -> None:
@@ -286,8 +286,11 @@ class Buffer:
     # ---- with the lock held ----
 
     def _has_room(self, size: int) -> bool:
-        held = self._held_bytes + size
-        return self._held_events < self._bounds.events and (held <= self._bounds.bytes or not self._held_events)
+        events, held = self._held_events, self._held_bytes
+        if self._when_full == "spill":  # apart from what waits, there are a window of events and at most one file
+            events = len(self._waiting) + self.window if self._waiting else 0
+            held += self._window_bytes - self._run.size
+        return not events or (events < self._bounds.events and held + size <= self._bounds.bytes)
 
     def _make_room(self, size: int) -> bool:
         if self._when_full == "drop-oldest":
@@ -325,7 +328,7 @@ class Buffer:
     def _extend_run(self, events: int) -> None:
         """Number what follows on the run, up to so many events, as far as the window goes."""
         run, limit = self._run, min(events, self.window)
-        while len(run.events) < limit and run.size < WINDOW_BYTES:
+        while len(run.events) < limit and run.size < self._window_bytes:
             if self._spill:
                 if self._spill.next_stream() != (run.stream, run.end):
                     return
@@ -334,6 +337,7 @@ class Buffer:
                 if self._dropped:
                     reason = "the buffer of the sender was full; these were its oldest events"
                     self._join(run.append, _notice(self._dropped, reason))
+                    self._accepted += 1
                     self._dropped = 0
                 else:
                     run.append(self._waiting.popleft())
@@ -390,6 +394,7 @@ class Buffer:
     def _tell_missed(self) -> None:
         notice = _notice(self._missed, "the buffer of the sender was full; these were its newest events")
         self._join(self._waiting.append, notice)
+        self._accepted += 1
         self._missed = 0
 
     def _join(self, put: Callable[[bytes], object], event: bytes) -> None:

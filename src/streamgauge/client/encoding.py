@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Set
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 
 MAX_DEPTH = 64
@@ -34,8 +35,7 @@ def encode_text(text: str | bytes) -> bytes:
 
 def rfc3339(ns: int) -> str:
     """A time in ns since the Unix epoch, in UTC, to the microsecond."""
-    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns // 1000 % 1_000_000:06d}Z"
+    return f"{_second(ns // 1_000_000_000)}.{ns // 1000 % 1_000_000:06d}Z"
 
 
 def text_of(value: object) -> str:
@@ -44,6 +44,11 @@ def text_of(value: object) -> str:
         return str(value)
     except Exception:
         return f"<{type(value).__name__} without a text>"
+
+
+@lru_cache(64)  # the same second is written many times
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _refuse(constant: str) -> None:
@@ -68,7 +73,7 @@ def _default(value: object) -> object:
 
 
 _encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default, check_circular=True
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default, check_circular=False
 ).encode
 
 

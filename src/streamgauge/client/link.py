@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 STREAM_HEADER = "X-Stream-Id"
 INDEX_HEADER = "X-Stream-Index"
-"""With these a client names a stream and the index at which it goes on; a server that numbers events answers the second
-with the index that it expects next. A reference server knows neither, and answers neither."""
+"""With these a client names a stream and the index at which it goes on. A reference server knows neither."""
+NEXT_HEADER = "X-Stream-Next"
+"""With this a server that numbers events answers which index it expects next."""
 
 
 class LinkFailed(Exception):
@@ -38,7 +39,7 @@ class Link(Protocol):
         was given, are acknowledged; a failure comes after what was acknowledged before it."""
 
     def finish(self) -> None:
-        """Say goodbye, when all is acknowledged."""
+        """Say goodbye, when all is acknowledged. How the server takes it does not matter."""
 
     def close(self) -> None:
         """At once. Does not raise."""
@@ -53,3 +54,9 @@ def number(text: str | None) -> int | None:
     """A count or an index, as a server writes it; None for anything else."""
     text = (text or "").strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def expected_index(header: Callable[[str], str | None]) -> int | None:
+    """What a server's answer says that it expects next; None of one that does not number events. `header` gives the
+    value of one of the answer's headers."""
+    return number(header(NEXT_HEADER) or header(INDEX_HEADER))

@@ -85,7 +85,7 @@ def record_event(record: logging.LogRecord) -> dict[str, Any]:
     """The event of a record."""
     event: dict[str, Any] = {
         "type": "log",
-        "time": rfc3339(int(record.created * 1e9)),
+        "time": rfc3339(round(record.created * 1e6) * 1000),
         "level": record.levelname,
         "logger": record.name,
         "message": _message(record),
@@ -103,8 +103,8 @@ def record_event(record: logging.LogRecord) -> dict[str, Any]:
         event["stack"] = record.stack_info
     with_trace(event)
     members = vars(record)
-    extra = members.keys() - _STANDARD
-    return with_fields(event, {name: members[name] for name in sorted(extra)}) if extra else event
+    extra = [name for name in members if name not in _STANDARD]
+    return with_fields(event, {name: members[name] for name in extra}) if extra else event
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -10,7 +10,7 @@ import http.client
 from collections.abc import Sequence
 
 from streamgauge.client.address import Address
-from streamgauge.client.link import INDEX_HEADER, STREAM_HEADER, Conflict, LinkFailed, Refused, number
+from streamgauge.client.link import INDEX_HEADER, STREAM_HEADER, Conflict, LinkFailed, Refused, expected_index, number
 from streamgauge.client.waker import Waker, is_readable
 
 _ANSWER_BYTES = 1 << 16
@@ -80,7 +80,7 @@ class PostLink:
             raise LinkFailed(f"the server gave no answer: {error!r}") from error
         batch, self._batch = len(self._batch), ()
         index = self._first + self._acknowledged
-        expected = number(answer.headers.get(INDEX_HEADER))
+        expected = expected_index(answer.headers.get)
         count = _count(body)
         self._acknowledged += _stored(answer.status, batch, index, expected, count)
         if not 200 <= answer.status < 300:

@@ -7,6 +7,7 @@ to send.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import socket
@@ -22,7 +23,7 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI
 
 from streamgauge.client.address import Address
-from streamgauge.client.link import INDEX_HEADER, STREAM_HEADER, Conflict, LinkFailed, Refused, number
+from streamgauge.client.link import INDEX_HEADER, STREAM_HEADER, Conflict, LinkFailed, Refused, expected_index, number
 from streamgauge.client.waker import Waker
 
 _READ_BYTES = 1 << 16
@@ -84,8 +85,9 @@ class WebSocketLink:
             self._collect()
             self._write()
         self._socket.settimeout(_GOODBYE_SECONDS)
-        while self._socket.recv(_READ_BYTES):  # until the server has hung up
-            pass
+        with contextlib.suppress(OSError):  # nothing depends on how the server hangs up
+            while self._socket.recv(_READ_BYTES):
+                pass
 
     def close(self) -> None:
         self._selector.close()
@@ -120,7 +122,7 @@ class WebSocketLink:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Response):
-                self._exact = number(event.headers.get(INDEX_HEADER)) is not None
+                self._exact = expected_index(event.headers.get) is not None
             elif isinstance(event, Frame):
                 self._take(event)
         if self._protocol.state is not State.CONNECTING:
@@ -186,7 +188,7 @@ def _handshake_failure(error: Exception, first: int) -> LinkFailed:
     if not isinstance(error, InvalidStatus):
         return LinkFailed(f"the server does not speak WebSocket here: {error}")
     response = error.response
-    expected = number(response.headers.get(INDEX_HEADER))
+    expected = expected_index(response.headers.get)
     if response.status_code == 409 and expected is not None and expected < first:
         return Conflict(f"the server expects event {expected:,} of the stream, not {first:,}")
     body = bytes(response.body or b"").decode(errors="replace").strip()[:200]

@@ -32,13 +32,14 @@ def ask(
     parameters: Mapping[str, str | Sequence[str]] | None = None,
     headers: Mapping[str, str] | None = None,
     method: str | None = None,
+    body: bytes | None = None,
 ) -> Any:
-    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET, unless
-    `method` says otherwise.
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, with `body` a POST of
+    that, without either a GET, unless `method` says otherwise.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
-    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
+    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else body
     headers = {"Accept": "application/json", **(headers or {})}
     with asking(server, path, data, headers, method) as response:
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -104,6 +104,15 @@ _STREAM_COLUMNS: Mapping[str, pa.DataType] = {
 STREAM_COLUMNS = pa.schema(_STREAM_COLUMNS)
 
 
+_EVENT_COLUMNS: Mapping[str, pa.DataType] = {
+    "stream_id": pa.int64(),
+    "stream_event_index": pa.int64(),
+    "received": pa.int64(),  # ns
+    "payload": pa.large_string(),  # JSON
+}
+EVENT_COLUMNS = pa.schema(_EVENT_COLUMNS)
+
+
 class EventPart(Protocol):
     """Events from one place. No event is in two parts of a source."""
 
@@ -123,8 +132,20 @@ class EventSource(Protocol):
     def parts(self) -> Sequence[EventPart]:
         """In order of time, as far as that goes."""
 
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Whole events, with the columns EVENT_COLUMNS, in batches of some ten thousand rows; in order of time as far
+        as `parts` are. None that are not wanted."""
+
     def streams(self) -> pa.Table:
         """Each stream once, with the columns STREAM_COLUMNS. Streams whose events retention took may be gone too."""
+
+
+def batch_of_events(
+    streams: pa.Array[Any], indexes: pa.Array[Any], received: pa.Array[Any], payloads: pa.Array[Any]
+) -> pa.RecordBatch:
+    """As EVENT_COLUMNS has it. `payloads` may be any kind of text."""
+    columns = [streams, indexes, received, payloads.cast(pa.large_string())]
+    return pa.RecordBatch.from_arrays(columns, schema=EVENT_COLUMNS)
 
 
 class NoEvents:
@@ -132,6 +153,9 @@ class NoEvents:
 
     def parts(self) -> Sequence[EventPart]:
         return ()
+
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        return iter(())
 
     def streams(self) -> pa.Table:
         return STREAM_COLUMNS.empty_table()

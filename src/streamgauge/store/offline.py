@@ -14,6 +14,7 @@ from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
 from streamgauge.store.deletion import Deleted
 from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.ports import Conditions
 from streamgauge.store.events.snapshot import EventSnapshot
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
@@ -92,6 +93,18 @@ async def delete_in_folder(
             deleted = await maintenance.delete(matcher_sets, start, end)
             await maintenance.clean_tombstones()
             return deleted, maintenance.deletions.counts.samples_deleted
+
+
+async def delete_events_in_folder(data: Path, condition: str, conditions: Conditions) -> int:
+    """Take the events that fulfil a condition off the disk; how many there were.
+
+    Raises BadInput, FolderInUse and StorageError. Killed half way, some are gone."""
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
+            maintenance.events.conditions = conditions
+            return await maintenance.events.delete(condition)
 
 
 async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +23,9 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+
+_SILENT = logging.Logger("event-server", logging.CRITICAL)
+"""Not in the tree of loggers, whose records may come here as events."""
 
 
 @dataclass
@@ -60,11 +65,19 @@ class Conflict(Exception):
 class EventServer:
     """Listens on loopback, on a free port unless told one, until it is stopped; or use it in a `with`."""
 
-    def __init__(self, store: Store | None = None, port: int = 0, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None = None,
+        port: int = 0,
+        faults: Faults | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.store = store or Store()
         self.faults = faults or Faults()
         self._open: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", port), _handler(self))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
@@ -112,7 +125,7 @@ class EventServer:
     def expected(self, position: Position) -> dict[str, str]:
         with self.store.lock:
             known = self.store.next_index.get(position.name)
-            return {} if known is None else {"X-Stream-Index": str(known)}
+            return {} if known is None else {"X-Stream-Next": str(known)}
 
     def insert(self, position: Position, event: bytes) -> None:
         """Raises ValueError for what is no JSON, OverflowError for what is too large, ConnectionError as a fault."""
@@ -202,13 +215,13 @@ class _Handler(BaseHTTPRequestHandler):
             position = server.begin(self.headers.items())
         except Conflict:
             return self._answer(409, "conflict", server.expected(Position(self.headers["X-Stream-Id"], 0)))
-        response = ServerProtocol().accept(Request(self.path, Headers(self.headers.items())))
+        response = ServerProtocol(logger=_SILENT).accept(Request(self.path, Headers(self.headers.items())))
         for name, value in server.expected(position).items():
             response.headers[name] = value
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.sendall(response.serialize())
-            self._serve(ServerProtocol(state=State.OPEN), position)
+            self._serve(ServerProtocol(state=State.OPEN, logger=_SILENT), position)
         return None
 
     def _serve(self, protocol: ServerProtocol, position: Position) -> None:

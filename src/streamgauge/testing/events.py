@@ -9,7 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from streamgauge.model.event_source import STREAM_COLUMNS, Column, EventPart, EventRange, Fixed, Node, Rest
+from streamgauge.model.event_source import (
+    STREAM_COLUMNS,
+    Column,
+    EventPart,
+    EventRange,
+    Fixed,
+    Node,
+    Rest,
+    batch_of_events,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,12 @@ class MemoryEvents:
 
     def parts(self) -> Sequence[EventPart]:
         return self.all_parts
+
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Of parts that are not divided into columns."""
+        for part in self.all_parts:
+            for batch in part.read([*Fixed, Rest(())], wanted):
+                yield batch_of_events(*batch.columns)
 
     def streams(self) -> pa.Table:
         return self.all_streams

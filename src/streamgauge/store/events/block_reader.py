@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest, batch_of_events
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.arrow import compute as pc
+from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_writer import chunk_range
 from streamgauge.store.events.format import (
     FOOTER_KEY,
@@ -149,6 +150,13 @@ class EventBlockReader:
             table = self._read_group(group, leaves)
             arrays = [_extract(table, column) for column in columns]
             yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
+
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
+        for group in self._groups.chosen(wanted):
+            rows = self.row_group(group)
+            fixed = (pa.array(rows.streams), pa.array(rows.indexes), pa.array(rows.times))
+            yield batch_of_events(*fixed, payload_texts(rows.payloads))
 
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""

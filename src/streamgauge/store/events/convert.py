@@ -14,9 +14,9 @@ import pyarrow as pa
 from streamgauge.model.event_source import LeafType, Node
 from streamgauge.store.arrow import booleans
 from streamgauge.store.arrow import compute as pc
-from streamgauge.store.events.assemble import payload_texts, with_rest
+from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.shred import divide, struct_of
-from streamgauge.store.events.texts import Texts, leaf_of, leaf_texts, member_of, name_text, nulls
+from streamgauge.store.events.texts import Part, Texts, leaf_of, leaf_texts, left_over, name_text, nulls, text_member
 from streamgauge.store.events.tree import ARROW_TYPES, REST, struct_type
 
 _MAX_NAMES_SOUGHT = 200
@@ -59,7 +59,7 @@ class Converter:
 
     def _by_columns(self, payloads: pa.StructArray) -> pa.StructArray:
         made: dict[str, pa.Array[Any]] = {}
-        rests: list[Texts] = []
+        rests: list[Part] = []
         for name in (*self._source.leaves, *self._source.children):
             values = self._column(payloads, name)
             if values.null_count == len(values):
@@ -68,11 +68,11 @@ class Converter:
             if column is not None:
                 made[name] = column
             if text is not None and text.null_count < len(text):
-                rests.append(member_of(name, text))
+                rests.append(text_member(name, text))
         for field in struct_type(self._target):
             if field.name not in made:
                 made[field.name] = nulls(len(payloads), field.type)
-        rest = with_rest(rests, self._column(payloads, REST))
+        rest = left_over(rests, self._column(payloads, REST), len(payloads))
         return struct_of(self._target, made, rest, pc.is_null(payloads) if payloads.null_count else None)
 
     def _member(self, name: str, values: Any) -> tuple[pa.Array[Any] | None, Texts | None]:

@@ -8,19 +8,19 @@ Texts that are not sure to fit their column are sorted out by `texts`, a whole a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.model.arrays import Bools, Int64s
+from streamgauge.model.arrays import Int64s
 from streamgauge.model.event_source import LeafType, Node
-from streamgauge.store.arrow import compute as pc
 from streamgauge.store.arrow import lengths, take_keys
-from streamgauge.store.events.texts import Texts, leaf_of, member_of, name_text, some_objects_of
+from streamgauge.store.events.assemble import spread
+from streamgauge.store.events.texts import Part, Texts, leaf_of, left_over, name_text, text_member
 from streamgauge.store.events.tree import (
     ARROW_TYPES,
     Profile,
@@ -37,6 +37,7 @@ SAMPLE_BYTES = 8 << 20
 """Payloads that are looked at to choose columns, which takes some 15 µs each."""
 
 _CHUNK_EVENTS = 512
+_LONG_CHUNK = 16_384
 _CHUNK_BYTES = 8 << 20
 """Payloads decoded at a time. With 2,048 the objects outgrow the processor's cache, and all takes twice as long."""
 _SURE_SHARE = 0.95
@@ -44,6 +45,10 @@ _SURE_SHARE = 0.95
 _KNOWN_SHARE = 0.001
 _MAX_KNOWN = 256
 """Members without a column that the decoder knows all the same, as texts: those that so many payloads have."""
+
+_SPARSE = 6
+"""Where there are more columns than this for each member of a payload, the long way is the quicker one: it has no work
+with what is absent."""
 
 _INT64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _SURE_TYPES: dict[LeafType, Any] = {LeafType.BOOL: bool, LeafType.INT: _INT64, LeafType.TEXT: str}
@@ -76,10 +81,13 @@ class Shredder:
         self.node = choose_node(profile) if node is None else node
         self._level = _Level(self.node, profile, profile.values)
         self._decode = msgspec.json.Decoder(self._level.struct).decode
+        self._sparse = self._level.width > _SPARSE * _members_of(profile) / max(profile.values, 1)
 
     def shred(self, payloads: pa.LargeBinaryArray) -> pa.StructArray:
         """The column of these payloads, which are valid JSON: of `struct_type(node)`, never null. Together they take
         less than 2 GiB."""
+        if self._sparse:
+            return divide(cast("list[bytes]", payloads.to_pylist()), self.node)
         found = _Found(self._level)
         places: list[Int64s] = []
         left: list[tuple[int, bytes]] = []
@@ -160,6 +168,16 @@ class _Level:
         ]
         self.struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, gc=False)
 
+    @property
+    def width(self) -> int:
+        """Attributes, also those of inner objects."""
+        return sum(member.level.width if member.level else 1 for member in self.members)
+
+
+def _members_of(profile: Profile) -> int:
+    """How many members all payloads of a profile have."""
+    return sum(max(_members_of(member), member.values) for member in profile.members.values())
+
 
 class _Found:
     """What the decoder found for a level. Absent members are None in it, or null."""
@@ -189,20 +207,22 @@ class _Found:
         """The columns of the node: what may not fit is looked at now, in arrays that are worth it."""
         node = self._level.node
         made: dict[str, pa.Array[Any]] = {}
-        rests: list[Texts] = []
+        rests: list[Part] = []
         for number, member in enumerate(self._level.members):
             values, rest = self._column(number, member)
             if values is not None:
                 made[member.name] = values
             if rest is not None and rest.null_count < len(rest):
-                rests.append(member_of(member.name, rest))
-        return struct_of(node, made, some_objects_of(rests, self._rows))
+                rests.append(text_member(member.name, rest))
+        return struct_of(node, made, left_over(rests, None, self._rows))
 
     def _column(self, number: int, member: _Member) -> tuple[pa.Array[Any] | None, Texts | None]:
         """The column of a member, if it has one, and what of the values goes to the rest."""
         node, objects = self._level.node, self._objects[number]
         if objects:
-            return _expand(objects.finish(), np.array(self._present[number], np.bool_)), None
+            rows = np.flatnonzero(np.array(self._present[number], np.bool_))
+            some = objects.finish()
+            return some if len(some) == self._rows else spread(some, rows, self._rows), None
         values: Any = pa.concat_arrays([*self._arrays[number], pa.array([], member.found_type)])
         if member.sure:
             return values, None
@@ -241,14 +261,6 @@ def _raw_array(values: Sequence[Any]) -> pa.BinaryArray:
     return pa.array([None if raw is None else bytes(raw) for raw in values], pa.binary())
 
 
-def _expand(some: pa.StructArray, present: Bools) -> pa.StructArray:
-    """With nulls in the rows that are not present."""
-    if len(some) == len(present):
-        return some
-    places = pa.array(np.cumsum(present) - 1, mask=~present)
-    return cast("pa.StructArray", pc.take(some, places))
-
-
 def struct_of(
     node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: pa.BooleanArray | None = None
 ) -> pa.StructArray:
@@ -261,20 +273,93 @@ def struct_of(
 
 
 def divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
-    """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are."""
-    split = [_members(text) for text in texts]
+    """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are.
+
+    What it takes depends on how many members there are, hardly on how many columns."""
+    parts = [_divide_some(texts[start : start + _LONG_CHUNK], node) for start in range(0, len(texts), _LONG_CHUNK)]
+    return cast("pa.StructArray", pa.concat_arrays([*parts, pa.array([], struct_type(node))]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The texts of a member, and the rows that have it."""
+
+    rows: list[int] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+
+
+class _Rests:
+    """What is in no column, row by row."""
+
+    def __init__(self, rows: int) -> None:
+        self._members: list[list[bytes] | None] = [None] * rows
+        self._whole: dict[int, bytes] = {}
+
+    def keep(self, row: int, text: bytes) -> None:
+        self._whole[row] = text
+
+    def add(self, row: int, name: str, value: bytes) -> None:
+        members = self._members[row]
+        if members is None:
+            members = self._members[row] = []
+        members.append(name_text(name).encode() + value)
+
+    def add_texts(self, rows: Int64s, name: str, texts: Texts) -> None:
+        for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
+            if text is not None:
+                self.add(row, name, text.encode())
+
+    def column(self) -> Texts:
+        texts = [None if members is None else b"{%b}" % b",".join(members) for members in self._members]
+        for row, text in self._whole.items():
+            texts[row] = text
+        return _texts(texts)
+
+
+def _divide_some(texts: Sequence[bytes], node: Node) -> pa.StructArray:
+    found = {name: _Values() for name in (*node.leaves, *node.children)}
+    rests = _Rests(len(texts))
+    for row, text in enumerate(texts):
+        try:
+            members = _split(_of_size(text))
+        except _UNDECODABLE:
+            rests.keep(row, text)
+            continue
+        for name, raw in members.items():
+            values = found.get(name)
+            if values is None:
+                rests.add(row, name, bytes(raw))
+            else:
+                values.rows.append(row)
+                values.raws.append(bytes(raw))
+    made = {name: _child_column(name, child, found[name], rests, len(texts)) for name, child in node.children.items()}
+    for leaf in LeafType:
+        names = [name for name in node.leaves if node.leaves[name] == leaf]
+        made |= _leaf_columns(names, leaf, found, rests, len(texts))
+    return struct_of(node, made, rests.column())
+
+
+def _leaf_columns(
+    names: Sequence[str], leaf: LeafType, found: Mapping[str, _Values], rests: _Rests, rows: int
+) -> dict[str, pa.Array[Any]]:
+    """All columns of one type, which are looked at as one."""
     made: dict[str, pa.Array[Any]] = {}
-    left: list[list[str]] = [[] for _ in texts]
-    for name in (*node.leaves, *node.children):
-        raws = [members.pop(name, None) for members in split]
-        if name in node.leaves:
-            made[name], rest = leaf_of(_texts(raws), node.leaves[name])
-        else:
-            made[name], rest = _objects_of(raws, node.children[name])
-        for at in np.flatnonzero(rest.is_valid()).tolist():
-            left[at].append(name_text(name) + rest[at].as_py())
-    rests = [_rest_of(text, members, parts) for text, members, parts in zip(texts, split, left, strict=True)]
-    return struct_of(node, made, pa.array(rests, pa.string()))
+    values, left = leaf_of(_texts([raw for name in names for raw in found[name].raws]), leaf)
+    start = 0
+    for name in names:
+        at = np.array(found[name].rows, np.int64)
+        mine = slice(start, start + len(at))
+        made[name] = spread(values[mine], at, rows)
+        rests.add_texts(at, name, left[mine])
+        start = mine.stop
+    return made
+
+
+def _child_column(name: str, child: Node, values: _Values, rests: _Rests, rows: int) -> pa.Array[Any]:
+    at = np.array(values.rows, np.int64)
+    column, left = _objects_of(values.raws, child)
+    rests.add_texts(at, name, left)
+    return cast("pa.Array[Any]", spread(column, at, rows))
 
 
 def _of_size(text: bytes) -> bytes:
@@ -283,32 +368,13 @@ def _of_size(text: bytes) -> bytes:
     return text
 
 
-class _NoObject(dict[str, Any]):
-    """In the place of the members of what has none."""
-
-
-def _members(text: bytes) -> dict[str, Any]:
-    try:
-        return _split(_of_size(text))
-    except _UNDECODABLE:
-        return _NoObject()
-
-
-def _rest_of(text: bytes, members: dict[str, Any], parts: list[str]) -> str | None:
-    if isinstance(members, _NoObject):
-        return text.decode()
-    parts += [name_text(name) + bytes(raw).decode() for name, raw in members.items()]
-    return f"{{{','.join(parts)}}}" if parts else None
-
-
-def _objects_of(raws: Sequence[Any], node: Node) -> tuple[pa.Array[Any], Texts]:
+def _objects_of(texts: Sequence[bytes | None], node: Node) -> tuple[pa.Array[Any], Texts]:
     """The columns of what is an object, and the texts of what is not."""
-    texts = [None if raw is None else bytes(raw) for raw in raws]
-    present = np.array([text is not None and text.startswith(b"{") for text in texts], np.bool_)
-    objects = divide([text for text in texts if text is not None and text.startswith(b"{")], node)
-    others = [None if is_object else text for text, is_object in zip(texts, present.tolist(), strict=True)]
-    return _expand(objects, present), _texts(others)
+    objects = [(row, text) for row, text in enumerate(texts) if text is not None and text.startswith(b"{")]
+    others = [None if text is None or text.startswith(b"{") else text for text in texts]
+    rows = np.array([row for row, _ in objects], np.int64)
+    return spread(divide([text for _, text in objects], node), rows, len(texts)), _texts(others)
 
 
-def _texts(values: Sequence[Any]) -> Texts:
-    return cast("Texts", _raw_array(values).cast(pa.string()))
+def _texts(values: Sequence[bytes | None]) -> Texts:
+    return cast("Texts", pa.array(values, pa.binary()).cast(pa.string()))
