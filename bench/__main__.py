@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import disk, imports, ingest, queries, scrape, small, year
+from bench import client, disk, events, imports, ingest, queries, scrape, small, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -19,6 +19,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "memory": small.memory,
     "start": small.start_up,
     "year": year.run,
+    "events": events.run,
+    "client": client.run,
 }
 
 

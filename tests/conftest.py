@@ -14,6 +14,10 @@ from streamgauge.testing.programs import find_program
 
 REQUIRE_PEERS = "STREAMGAUGE_REQUIRE_PEERS"
 
+# Tests start hundreds of processes: where bytecode may not be written, each of them compiles everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("default"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -37,7 +37,7 @@ ENGINES = {
     "httptools": {"serve/protocol.py", "ingest/http_client.py"},
     "duckdb": {"query/sql/"},
     "msgspec": {"wire/json_values.py", "store/events/"},
-    "websockets": {"serve/websocket.py", "client/"},
+    "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
     "pydantic": {"config.py", "prometheus_config.py", "scrape_config.py"},

@@ -137,7 +137,7 @@ def cli() -> None:
 )
 def serve(config: str | None, **flags: Any) -> int:
     """Run the server until SIGTERM or Ctrl-C, which let requests finish; a second one hurries."""
-    from streamgauge.main import run_server
+    from streamgauge.start import run_server
 
     return run_server(config, flags)
 
@@ -173,6 +173,36 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     from streamgauge.commands.query import run_query
 
     run_query(expression, format_, time_, **options)
+
+
+@cli.command(
+    short_help="Answer a SELECT over events and samples.",
+    epilog="""\b
+Views: events, logs, spans, streams, series, samples, metrics; DESCRIBE events
+shows the columns of one. QUERY is - to read it from standard input.
+""",
+)
+@click.argument("query", metavar="QUERY")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@click.option(
+    "--param", "parameters", multiple=True, metavar="VALUE", help="Value of $1; given again of $2, and so on."
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "ndjson", "csv", "arrow", "parquet"]),
+    help="Form of the answer. Default: table, or ndjson where the output is no terminal.",
+)
+@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
+def sql(query: str, format_: str | None, **options: Any) -> None:
+    """Answer the SELECT that QUERY is, from a server, or straight from a data folder that no server holds.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.sql import run_sql
+
+    run_sql(query, format_, **options)
 
 
 @cli.command(short_help="Show which series there are, and which are new.")
@@ -369,7 +399,7 @@ def restore(source: str, folder: str | None, endpoint: str | None, backup: str |
 
 
 @cli.command(
-    short_help="Delete samples.",
+    short_help="Delete samples, or events.",
     epilog="""\b
 T is Unix seconds, RFC 3339 or a time before now:
   1767225600, 2026-01-01T00:00:00Z, -5m, now
@@ -378,17 +408,25 @@ T is Unix seconds, RFC 3339 or a time before now:
 @click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True)
 @click.option("--start", metavar="T", help="First moment of what is deleted. Default: the first there is.")
 @click.option("--end", metavar="T", help="Last moment of what is deleted. Default: the last there is.")
+@click.option("--where", metavar="CONDITION", help="With the one argument `events`: delete events, not samples.")
 @click.option("--server", metavar="URL", help="Server to delete from. Also STREAMGAUGE_SERVER.")
 @click.option("--data", type=_Folder(), help="Data folder, through the server that holds it if one does.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(selectors: tuple[str, ...], **options: Any) -> int:
-    """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'.
+def delete(selectors: tuple[str, ...], where: str | None, **options: Any) -> int:
+    """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'; or, with `delete events
+    --where CONDITION`, the events that fulfil a condition as SQL has it after WHERE, such as "payload.type = 'log'".
 
     Says what that is, and asks. Queries do not see it from then on; it is off the disk at once where no server holds
-    the folder, else within minutes. The server must run with --enable-admin-api.
+    the folder, else within minutes; events are off it at once. The server must run with --enable-admin-api.
 
     Without --server and --data, ./streamgauge-data is used if it is there; else http://127.0.0.1:4318.
     """
+    if where is not None:
+        if selectors != ("events",) or options["start"] or options["end"]:
+            raise click.UsageError("--where goes with the one argument `events`, and has the times in it")
+        from streamgauge.commands.delete_events import run_delete_events
+
+        return run_delete_events(where, options["server"], options["data"], options["yes"])
     from streamgauge.commands.delete import run_delete
 
     return run_delete(selectors, **options)

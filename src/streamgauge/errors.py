@@ -79,7 +79,7 @@ class IndexConflict(ClientError):
     status = 409
     kind = "conflict"
 
-    def __init__(self, message: str, expected: int) -> None:
+    def __init__(self, message: str, expected: int = 1) -> None:
         super().__init__(message)
         self.expected = expected
 

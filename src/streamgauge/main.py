@@ -1,26 +1,26 @@
-"""`streamgauge serve`: wires the parts together, starts them in order and stops them in the other."""
+"""The server: wires the parts together, starts them in order and stops them in the other."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from streamgauge import __version__, logs
-from streamgauge.clock import Clock, SystemClock
+from streamgauge import __version__
+from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
+from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
@@ -31,6 +31,7 @@ from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
 from streamgauge.loop_lag import watch_loop_lag
+from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
@@ -38,12 +39,13 @@ from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
-from streamgauge.settings import Config, Settings, local_url, misspelt_variables, resolve
+from streamgauge.settings import Config, Settings, local_url
+from streamgauge.start import is_loopback, log_form
 from streamgauge.stats import Stats
-from streamgauge.store import failpoints, shm
+from streamgauge.store import shm
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
-from streamgauge.store.lock import acquire
+from streamgauge.store.lock import FolderLock
 from streamgauge.store.opening import open_store
 from streamgauge.store.pins import Pins
 from streamgauge.store.store import StoreSettings
@@ -56,81 +58,8 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 30.0
 """How long requests that have begun may go on after SIGTERM."""
 
-SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter's lock once another wants it. With Python's own 5 ms, the event loop is
-that late for what is due whenever the committer, or who reads this host's metrics, runs Python."""
-
 HEAD_BYTES = 24
 """Of shared memory for a sample in memory: its 20, and what is being sorted exists twice."""
-
-
-def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
-    """Run until SIGTERM or SIGINT; the process's exit code. Raises StreamgaugeError for a start that cannot succeed."""
-    keep_standard_descriptors()
-    failpoints.arm_from_environment(server=True)
-    config, settings = read_settings(config_file, flags)
-    address = check_address(settings)
-    logs.configure(settings.log_level, log_form(settings))
-    for warning in (*config.warnings, *misspelt_variables(os.environ)):
-        LOG.warning("%s", warning)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    server = _Server(SystemClock(), settings, config, lambda: read_settings(config_file, flags))
-    asyncio.run(server.run(*address))
-    return 0
-
-
-def keep_standard_descriptors() -> None:
-    """Open what a service manager may have left closed. The next file of ours would get its number otherwise, and what
-    a library prints about a crash would be written into a log segment."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-
-
-def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Config, Settings]:
-    """The configuration file and what results from it, the environment and the flags. Raises ConfigError."""
-    config = Config()
-    if config_file:
-        # Imported only here: the model of the file takes a third of the time of a start without one.
-        from streamgauge.config import load_config
-
-        config = load_config(Path(config_file), os.environ)
-    settings = resolve(flags, os.environ, config.own)
-    parse_rules(settings.retention_rules, settings.retention)
-    return config, settings
-
-
-def log_form(settings: Settings) -> logs.Form:
-    """That of the setting; lines for people take the journal's own form where they go there."""
-    if settings.log_format == "json":
-        return "json"
-    return "journal" if logs.is_journal(sys.stderr, os.environ) else "text"
-
-
-def check_address(settings: Settings) -> tuple[str, int]:
-    """Host and port to listen on. Raises ConfigError for an address that others reach, unless that is wanted."""
-    host, _, port = settings.listen.rpartition(":")
-    host = host.strip("[]")
-    if not settings.insecure and not is_loopback(host):
-        raise ConfigError(
-            f"--listen {settings.listen} can be reached from other machines, and there is no authentication yet: "
-            "listen on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
-        )
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _CurrentApp:
@@ -143,11 +72,16 @@ class _CurrentApp:
         await self.app(scope, receive, send)
 
 
-class _Server:
+class Server:
     """One run of the server."""
 
     def __init__(
-        self, clock: Clock, settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]]
+        self,
+        clock: Clock,
+        settings: Settings,
+        config: Config,
+        reread: Callable[[], tuple[Config, Settings]],
+        starter: WorkerStarter,
     ) -> None:
         self._clock = clock
         self._settings = settings
@@ -156,7 +90,7 @@ class _Server:
         self._manager = ServiceManager(os.environ, clock)
         self._stats = Stats()
         self._http_stats = HttpStats()
-        self._services = ServerServices(clock, settings, config, reread, self._stats.exposition)
+        self._services = ServerServices(clock, settings, config, reread, self._stats.exposition, starter)
         self._services.reloaded = self._rebuild_app
         self._app = _CurrentApp(self._build_app(settings, config))
         self._stopping = asyncio.Event()
@@ -169,11 +103,10 @@ class _Server:
     def _rebuild_app(self, settings: Settings, config: Config) -> None:
         self._app.app = self._build_app(settings, config)
 
-    async def run(self, host: str, port: int) -> None:
-        """Until a signal asks to stop. Every part stops before those that it needs."""
+    async def run(self, lock: FolderLock, host: str, port: int) -> None:
+        """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
+        self._services.key = lock.key
         async with AsyncExitStack() as stack:
-            lock = stack.enter_context(acquire(self._data, started=self._clock.now_ms()))
-            self._services.key = lock.key
             http = HttpServer(cast("Any", self._app), host, port, clock=self._clock)
             await http.start()
             stack.push_async_callback(http.stop, 0.0)
@@ -220,6 +153,7 @@ class _Server:
         settings = StoreSettings(
             retention=self._settings.retention,
             event_retention=self._settings.event_retention,
+            event_rules=parse_event_rules(self._settings.event_retention_rules, self._settings.event_retention),
             tiers=tiers_of(self._settings),
             retention_bytes=self._settings.retention_size,
             rules=parse_rules(self._settings.retention_rules, self._settings.retention),
@@ -237,6 +171,7 @@ class _Server:
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
         )
         await workers
+        maintenance.events.conditions = conditions()
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)

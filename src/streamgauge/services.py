@@ -11,6 +11,7 @@ from typing import Any
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
+from streamgauge.event_rules import parse_event_rules
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.remote_write import RemoteWrite
@@ -20,6 +21,7 @@ from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
+from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
@@ -34,10 +36,6 @@ from streamgauge.store.resolutions import Tier
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
-
-SNAPSHOTS = "streamgauge.store.snapshot"
-READ_ANSWERS = "streamgauge.wire.read_answers"
-"""Imported by query workers before their first query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def event_limits(settings: Settings) -> EventLimits:
 class ServerServices:
     """Implements serve.services.Services. `opened` is set once the folder is open; until then what needs it is refused.
 
-    reread: reads the configuration anew. metrics: the server's own metrics as text.
+    reread: reads the configuration anew. metrics: the server's own metrics as text. starter: of the query workers.
     """
 
     def __init__(
@@ -78,6 +76,7 @@ class ServerServices:
         config: Config,
         reread: Callable[[], tuple[Config, Settings]],
         metrics: Callable[[], bytes],
+        starter: WorkerStarter | None = None,
     ) -> None:
         self._clock = clock
         self._started_at = clock.now_ms()
@@ -95,7 +94,7 @@ class ServerServices:
             clock=clock,
             concurrency=settings.query_concurrency,
             max_waiting=settings.query_queue,
-            preload=(SNAPSHOTS, READ_ANSWERS),
+            starter=starter,
             failed=self._query_failed,
         )
 
@@ -190,7 +189,8 @@ class ServerServices:
         if self.opened is not None:
             rules = parse_rules(settings.retention_rules, settings.retention)
             self.opened.store.keep_for(settings.retention, rules, settings.retention_size, tiers_of(settings))
-            self.opened.store.keep_events_for(settings.event_retention)
+            event_rules = parse_event_rules(settings.event_retention_rules, settings.event_retention)
+            self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
@@ -209,6 +209,8 @@ class ServerServices:
             state.damage,
             await self._cardinality(limit),
             state.tombstones,
+            opened.store.events.state.blocks,
+            opened.store.events.head.rows,
         )
 
     async def _cardinality(self, limit: int) -> dict[str, Any]:
@@ -263,6 +265,9 @@ class ServerServices:
         limits = http_options(self._settings, self._config).limits
         answer = await self._workers.read(Job(SelectorsQuery(tuple(matches)), limits))
         return [[Matcher(name, MatchOp(op), value) for name, op, value in each] for each in json.loads(answer)["data"]]
+
+    async def delete_events(self, condition: str) -> int:
+        return await self._open().maintenance.events.delete(condition)
 
     async def clean_tombstones(self) -> None:
         await self._open().maintenance.clean_tombstones()

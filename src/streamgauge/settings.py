@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamgauge.durations import format_duration, format_size, parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.event_rules import split_event_rules
 from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limit
 from streamgauge.retention_rules import split_rules
 
@@ -58,6 +59,7 @@ class Settings:
     retention: int
     downsampling: tuple[tuple[int, int], ...]
     event_retention: int
+    event_retention_rules: tuple[str, ...]
     retention_size: int
     retention_rules: tuple[str, ...]
     self_monitoring: bool
@@ -225,6 +227,14 @@ TABLE: tuple[Setting, ...] = (
         parse_duration,
         "DURATION",
         "How long events are kept; 0 keeps them for ever.",
+        True,
+    ),
+    Setting(
+        "event_retention_rules",
+        (),
+        split_event_rules,
+        "CONDITION: DURATION; …",
+        "Events that are kept shorter than the rest: payload.level = 'DEBUG': 1d. A condition is SQL, as after WHERE.",
         True,
     ),
     Setting(

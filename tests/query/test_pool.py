@@ -20,6 +20,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, StorageError
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import CANCEL_GRACE, IDLE_SECONDS, RECYCLE_BYTES, TIMEOUT_GRACE, WorkerPool
+from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import Answer, CardinalityQuery, FederateQuery, Job, LabelValuesQuery, RunningQuery
 from streamgauge.testing import Trouble
 
@@ -187,7 +188,7 @@ def test_a_query_that_eats_memory_fails_alone() -> None:
         assert error(body) == "query needs more than 256 MiB of memory; narrow it"
         assert (await stand.answer(SMALL, Trouble()))[0].status == 200
 
-    run(test, memory_limit=256 << 20)
+    run(test, starter=WorkerStarter(memory_limit=256 << 20))
 
 
 def test_memory_is_watched_where_the_kernel_does_not() -> None:
@@ -196,7 +197,7 @@ def test_memory_is_watched_where_the_kernel_does_not() -> None:
         assert answer.status == 422
         assert "more than 256 MiB of memory" in error(body)
 
-    run(test, memory_limit=256 << 20, watch_memory=True)
+    run(test, starter=WorkerStarter(memory_limit=256 << 20), watch_memory=True)
 
 
 @pytest.mark.parametrize("what", ["spin", "deaf"])
@@ -536,7 +537,7 @@ def test_without_a_snapshot_the_query_fails_and_the_worker_stays() -> None:
 
 def test_workers_that_cannot_start_are_an_error_and_not_a_wait() -> None:
     async def main() -> None:
-        stand = Stand(preload=("no.such.module",))
+        stand = Stand(starter=WorkerStarter(("no.such.module",)))
         with pytest.raises(NotReady, match="could not start"):
             await stand.pool.start()
         answer, body = await stand.answer(SMALL)
@@ -581,6 +582,7 @@ def test_a_worker_leaves_it_to_the_server_when_to_end() -> None:
 SERVER = """
 import asyncio, sys
 from streamgauge.query.pool import WorkerPool
+from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import CardinalityQuery, Job
 from streamgauge.testing import Trouble
 

@@ -158,7 +158,7 @@ def test_reload(start_server: StartServer, tmp_path: Path) -> None:
     config = tmp_path / "streamgauge.yml"
     config.write_text(GOOD)
     server = start_server("--config", str(config))
-    server.write([Series({"__name__": "reloaded"}, [(NOW, 1.0)])])
+    server.write([Series({"__name__": "reloaded"}, [(int(time.time() * 1000), 1.0)])])  # seen for five minutes
     assert limit_and_label(server) == ("1000", "a")
 
     for name, text in BAD.items():

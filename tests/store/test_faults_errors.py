@@ -75,12 +75,14 @@ async def look(folder: Path) -> None:
         assert store.state.damage == []
 
 
-def times_reached(folder: Path) -> Counter[str]:
+@pytest.fixture(scope="module")
+def times_reached() -> Counter[str]:
+    """How often a life calls the disk."""
     reached: Counter[str] = Counter()
-    with ExitStack() as stack:
+    with ExitStack() as stack, tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
         for name in CALLS:
             stack.enter_context(failpoints.armed(name, partial(reached.update, [name])))
-        Life(folder / "counted", Diary(folder / "counting"), InThread()).run()
+        Life(Path(path) / "counted", Diary(Path(path) / "counting"), InThread()).run()
     return reached
 
 
@@ -92,9 +94,9 @@ def test_an_error_at_any_point_is_survived(folder: Path, point: str, errno: str)
 
 
 @pytest.mark.parametrize("point", CALLS)
-def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, point: str) -> None:
+def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, times_reached: Counter[str], point: str) -> None:
     """Calls by the hundred: ten of them spread over the life, in turn with either error."""
-    total = times_reached(folder)[point]
+    total = times_reached[point]
     refused = 0
     for number, time in enumerate(sorted({1 + at * (total - 1) // 9 for at in range(10)})):
         one = folder / str(time)

@@ -132,7 +132,7 @@ def holds_what_it_promised(folder: Path) -> None:
     asyncio.run(reopen(folder))
     assert only_the_torn_end(check_folder(data))
     assert not shared_memory_of(data)
-    known = {"blocks", "catalog.sqlite", "lock", "log", "set-aside", "snapshots", "tmp"}
+    known = {"blocks", "catalog.sqlite", "events", "lock", "log", "set-aside", "snapshots", "tmp"}
     assert {path.name for path in data.iterdir()} <= known
     for snapshot in (data / "snapshots").glob("*"):
         assert check_folder(snapshot) == []

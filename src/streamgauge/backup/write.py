@@ -72,7 +72,7 @@ class BackupWriter:
         places.prepare(self._place)
         known = self._vouched_for()
         self._there = self._place.sizes(places.BLOCKS)
-        blocks = (*self._state.blocks, *self._state.events.blocks)
+        blocks: list[BlockMeta | EventBlockMeta] = [*self._state.blocks, *self._state.events.blocks]
         files: dict[str, BlockFiles] = {
             meta.id: known[meta.id] for meta in blocks if self._is_there(meta.id, known.get(meta.id, {}))
         }

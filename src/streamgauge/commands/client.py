@@ -8,7 +8,8 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,37 @@ def ask(
     parameters: Mapping[str, str | Sequence[str]] | None = None,
     headers: Mapping[str, str] | None = None,
     method: str | None = None,
+    body: bytes | None = None,
 ) -> Any:
-    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, without a GET, unless
-    `method` says otherwise.
+    """The body of a JSON answer, None where it is empty. With `parameters` it is a POST form, with `body` a POST of
+    that, without either a GET, unless `method` says otherwise.
 
     Raises the error that the server's envelope names, or ServerUnreachable.
     """
-    url = server_url(server)
-    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else None
+    data = urllib.parse.urlencode(parameters, doseq=True).encode() if parameters is not None else body
     headers = {"Accept": "application/json", **(headers or {})}
-    request = urllib.request.Request(url + path, data=data, headers=headers, method=method)
+    with asking(server, path, data, headers, method) as response:
+        try:
+            return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
+        except ValueError:
+            raise ServerUnreachable(f"what answers at {server_url(server)} is no streamgauge") from None
+
+
+@contextmanager
+def asking(
+    server: str, path: str, data: bytes | None, headers: Mapping[str, str], method: str | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """An answer that is read while it comes. Raises what `ask` raises, also for an answer that breaks off."""
+    url = server_url(server)
+    request = urllib.request.Request(url + path, data=data, headers=dict(headers), method=method)
     try:
         with _opener(url).open(request, timeout=TIMEOUT) as response:
-            return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
+            yield response
     except urllib.error.HTTPError as error:
         path = urllib.parse.urlsplit(error.url).path
         raise error_of(error.code, error.reason, path, _body_of(error), error.headers.get("retry-after")) from None
+    except http.client.IncompleteRead:
+        raise ServerUnreachable(f"the answer of {url} broke off; its log says why") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
@@ -54,8 +70,6 @@ def ask(
             f"no server answers at {url} ({why}): start one with `streamgauge serve`, name another with --server, or "
             "read a folder with --data"
         ) from None
-    except ValueError:
-        raise ServerUnreachable(f"what answers at {url} is no streamgauge") from None
 
 
 def server_url(server: str) -> str:

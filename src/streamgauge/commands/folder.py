@@ -87,16 +87,19 @@ def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
     from streamgauge.store.report import report
 
     with open_folder(path) as (snapshot, damage):
+        commits = [meta.last_commit for meta in snapshot.blocks] + [meta.last_commit for meta in snapshot.events.blocks]
         series = snapshot.open({}).series([], -(1 << 62), 1 << 62, NoMeter())
         return report(
             snapshot.blocks,
             snapshot.head.rows,
             len(series),
             snapshot.commit,
-            max((meta.last_commit for meta in snapshot.blocks), default=0),
+            max(commits, default=0),
             damage,
             cardinality(series, limit),
             snapshot.tombstones,
+            snapshot.events.blocks,
+            sum(run.rows for run in snapshot.events.head.runs),
         )
 
 
@@ -119,6 +122,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         headings = ("block", "from (UTC)", "to (UTC)", "series", "samples", "bytes", "bytes/sample", "level")
         yield from table(headings, rows, numbers=range(3, 8))
         yield ""
+    yield from _event_lines(report)
     samples, size = sum(block["samples"] for block in blocks), sum(block["bytes"] for block in blocks)
     yield f"In blocks: {_totals(len(blocks), samples, size)}"
     yield f"In the log, not in blocks yet: {_count(head['samples'], 'sample')}"
@@ -142,6 +146,33 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield ""
     for damage in report["damage"]:
         yield printable(f"damaged: {damage['path']}: {damage['what']}")
+
+
+def _event_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Of the blocks of events. A server of an earlier version knows none."""
+    blocks = report.get("event_blocks", [])
+    rows = [
+        (
+            block["id"],
+            clock(block["min_time"]),
+            clock(block["max_time"]),
+            f"{block['streams']:,}",
+            f"{block['events']:,}",
+            f"{block['bytes']:,}",
+            f"{block['bytes'] / max(block['events'], 1):.1f}",
+            str(block["level"]),
+        )
+        for block in blocks
+    ]
+    if rows:
+        headings = ("block of events", "from (UTC)", "to (UTC)", "streams", "events", "bytes", "bytes/event", "level")
+        yield from table(headings, rows, numbers=range(3, 8))
+        yield ""
+    if events := sum(block["events"] for block in blocks):
+        size = sum(block["bytes"] for block in blocks)
+        yield f"In blocks: {_count(len(blocks), 'block')}, {_count(events, 'event')}, {size:,} bytes"
+    if held := report["head"].get("events", 0):
+        yield f"In the log, not in blocks yet: {_count(held, 'event')} and definitions of their streams"
 
 
 def _kind(block: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ from streamgauge.store.offline import open_folder
 
 def answer_from(folder: Path, query: Query) -> dict[str, Any]:
     """The envelope that a server would answer with. What is damaged is told on stderr."""
+    answer: dict[str, Any] = json.loads(b"".join(pieces_from(folder, query)))
+    return answer
+
+
+def pieces_from(folder: Path, query: Query) -> Iterator[bytes]:
+    """The bytes that a server would answer with. What is damaged is told on stderr."""
     with open_folder(folder) as (snapshot, damage):
         for entry in damage:
             click.echo(f"warning: {printable(entry.path)}: {printable(entry.what)}", err=True)
-        answer: dict[str, Any] = json.loads(b"".join(execute(Job(query), snapshot.open({}), Budget(Limits())).body))
-    return answer
+        yield from execute(Job(query), snapshot.open({}), Budget(Limits())).body

@@ -10,9 +10,9 @@ A payload that is no object (a number, a list, a text) is in the root's rest as 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -36,6 +36,20 @@ class Node:
     leaves: Mapping[str, LeafType] = field(default_factory=dict)
     children: Mapping[str, Node] = field(default_factory=dict)
     rest: bool = True  # whether there is a text column with what is in no other
+    mixed: Collection[str] | None = None
+    """Of the members that have a column, those that some payloads have in the rest, with a value other than null. None
+    when that is not known: all of them may be there."""
+
+    def may_be_in_rest(self, member: str | None) -> bool:
+        """Whether a member, or an element of what stands in the object's place (None), may be in the rest."""
+        if (
+            not self.rest
+            or member is None
+            or self.mixed is None
+            or not (member in self.leaves or member in self.children)
+        ):
+            return self.rest
+        return member in self.mixed
 
 
 class Fixed(enum.Enum):
@@ -80,6 +94,25 @@ class EventRange:
     last_stream: int = (1 << 63) - 1
 
 
+_STREAM_COLUMNS: Mapping[str, pa.DataType] = {
+    "stream_id": pa.int64(),
+    "started": pa.int64(),  # ns
+    "transport": pa.string(),
+    "headers": pa.string(),  # JSON
+    "name": pa.string(),
+}
+STREAM_COLUMNS = pa.schema(_STREAM_COLUMNS)
+
+
+_EVENT_COLUMNS: Mapping[str, pa.DataType] = {
+    "stream_id": pa.int64(),
+    "stream_event_index": pa.int64(),
+    "received": pa.int64(),  # ns
+    "payload": pa.large_string(),  # JSON
+}
+EVENT_COLUMNS = pa.schema(_EVENT_COLUMNS)
+
+
 class EventPart(Protocol):
     """Events from one place. No event is in two parts of a source."""
 
@@ -99,6 +132,30 @@ class EventSource(Protocol):
     def parts(self) -> Sequence[EventPart]:
         """In order of time, as far as that goes."""
 
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Whole events, with the columns EVENT_COLUMNS, in batches of some ten thousand rows; in order of time as far
+        as `parts` are. None that are not wanted."""
+
     def streams(self) -> pa.Table:
-        """Each stream once: `stream_id` int64, `started` int64 (ns), `transport`, `headers` (JSON text) and `name`.
-        Streams whose events retention took may be gone too."""
+        """Each stream once, with the columns STREAM_COLUMNS. Streams whose events retention took may be gone too."""
+
+
+def batch_of_events(
+    streams: pa.Array[Any], indexes: pa.Array[Any], received: pa.Array[Any], payloads: pa.Array[Any]
+) -> pa.RecordBatch:
+    """As EVENT_COLUMNS has it. `payloads` may be any kind of text."""
+    columns = [streams, indexes, received, payloads.cast(pa.large_string())]
+    return pa.RecordBatch.from_arrays(columns, schema=EVENT_COLUMNS)
+
+
+class NoEvents:
+    """Implements EventSource where there are none."""
+
+    def parts(self) -> Sequence[EventPart]:
+        return ()
+
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        return iter(())
+
+    def streams(self) -> pa.Table:
+        return STREAM_COLUMNS.empty_table()

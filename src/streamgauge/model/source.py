@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.event_source import EventSource
 from streamgauge.model.frame import LabelFrame, empty_frame
 
 
@@ -154,6 +155,9 @@ class Source(Protocol):
 
     def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
         """Distinct series that match any of the sets, and have a sample at any time. No sets: every series."""
+
+    def events(self) -> EventSource:
+        """The events of the same state."""
 
 
 class Snapshot(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,7 @@ from streamgauge.query.requests import (
     RawQuery,
     SelectorsQuery,
     SeriesQuery,
+    SqlQuery,
 )
 from streamgauge.query.result import Matrix, RangeVector, Result, Vector
 from streamgauge.query.text import strings, text_bytes
@@ -57,8 +58,17 @@ class Response:
     body: Body
 
 
-def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, preparing: float = 0.0) -> Response:
+def execute(
+    job: Job,
+    source: Source,
+    budget: Budget,
+    waited: float = 0.0,
+    preparing: float = 0.0,
+    kept: MutableMapping[str, object] | None = None,
+) -> Response:
     """Answer a job. For its statistics, in seconds: how long it `waited` for a worker, and `preparing` its source took.
+
+    kept: what this process keeps from one job to the next, as `Snapshot.open` has it.
 
     Raises any StreamgaugeError; MemoryError.
     """
@@ -87,6 +97,8 @@ def execute(job: Job, source: Source, budget: Budget, waited: float = 0.0, prepa
             return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
         case RawQuery() as query:
             return Response(query.format.content_type, raw_series(query, source, budget))
+        case SqlQuery() as query:
+            return _sql(query, source, budget, {} if kept is None else kept)
 
 
 def _json(data: Body, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:
@@ -187,6 +199,16 @@ def _strings(values: pa.StringArray, limit: int, budget: Budget) -> tuple[Body, 
     if not 0 < limit < len(values):
         return strings_data(values, budget), ()
     return strings_data(values.slice(0, limit), budget), (TRUNCATED,)
+
+
+# ---- SQL ----------------------------------------------------------------------------------------------------------
+
+
+def _sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMapping[str, object]) -> Response:
+    from streamgauge.query.sql.answers import CONTENT_TYPES  # DuckDB takes 45 MB, and is imported with the first query
+    from streamgauge.query.sql.run import run_sql
+
+    return Response(CONTENT_TYPES[query.format], run_sql(query, source, budget, kept))
 
 
 # ---- federation ---------------------------------------------------------------------------------------------------

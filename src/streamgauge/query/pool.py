@@ -18,21 +18,18 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import psutil
 
 from streamgauge import errors
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, QueryTimeout, StreamgaugeError
 from streamgauge.query.frames import Kind
-from streamgauge.query.process import WorkerProcess, how_it_ended
+from streamgauge.query.process import WorkerProcess, WorkerStarter, how_it_ended
 from streamgauge.query.requests import Answer, Job, RunningQuery, TakeSnapshot
 from streamgauge.query.running import PoolQuery, PoolWorker, failure
 from streamgauge.query.spool import AnswerStream, SpoolSpace
-from streamgauge.query.worker import HIDDEN, WorkerSettings
+from streamgauge.query.worker import HIDDEN
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +38,6 @@ CONCURRENCY = 20
 MAX_WAITING = 200
 """Dashboards of dozens of panels, opened by a few people at once. Each waits with nothing but its request: a few kB,
 and never more than a form may have, 1 MiB."""
-MEMORY_LIMIT = 4 << 30
-"""Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
-kernels need room to work in. By default no more than half of the machine's."""
 RETRY_AFTER = 5
 """Seconds, told to whom we refuse. Queries of dashboards take less."""
 TIMEOUT_GRACE = 2.0
@@ -85,9 +79,8 @@ class WorkerPool:
         workers: int | None = None,
         concurrency: int = CONCURRENCY,
         max_waiting: int = MAX_WAITING,
-        memory_limit: int | None = None,
+        starter: WorkerStarter | None = None,
         watch_memory: bool = sys.platform != "linux",
-        preload: tuple[str, ...] = (),
         spool_directory: Path | None = None,
         failed: Callable[[StreamgaugeError], None] = lambda error: None,
     ) -> None:
@@ -95,9 +88,8 @@ class WorkerPool:
         workers: how many queries run at once, beside a small one; by default as many as there are cores, but no more
             than `concurrency`.
         max_waiting: how many queries may wait for a worker; the next is refused.
-        memory_limit: bytes of private memory of one worker.
+        starter: starts the workers; it is closed with the pool.
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
-        preload: modules that snapshots and formats of answers need where they are used.
         spool_directory: where answers go that their clients are slow to take.
         failed: is told every error that a query itself met.
         """
@@ -106,12 +98,11 @@ class WorkerPool:
         self._limit = workers or min(_cores(), concurrency)
         self._max_waiting = max_waiting
         self._watch_memory = watch_memory
-        self._memory_limit = memory_limit or min(MEMORY_LIMIT, psutil.virtual_memory().total // 2)
-        self._settings = WorkerSettings(self._memory_limit, preload)
+        self._starter = starter or WorkerStarter()
+        self._memory_limit = self._starter.memory_limit
         self._spool_directory = spool_directory
         self._space = SpoolSpace()
         self._failed = failed
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="query-processes")
         self._workers: list[PoolWorker] = []  # the one used last at the end
         self._waiting: list[PoolQuery] = []
         self._queries: dict[int, PoolQuery] = {}  # waiting, or running and not yet answered; oldest first
@@ -150,7 +141,7 @@ class WorkerPool:
             elif worker.life is not None:
                 worker.life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
-        await asyncio.to_thread(self._executor.shutdown)
+        await self._starter.close()
         atexit.unregister(self._kill_all)
 
     def _kill_all(self) -> None:
@@ -341,7 +332,7 @@ class WorkerPool:
     async def _live(self, worker: PoolWorker) -> None:
         """A worker's whole life, from its start to its burial."""
         try:
-            process = await WorkerProcess.start(self._settings, self._executor)
+            process = await self._starter.start()
         except BaseException as error:
             self._workers.remove(worker)
             worker.settled.set()

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import socket
 import sys
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 
 import psutil
@@ -20,6 +20,12 @@ from streamgauge.query.worker import WorkerSettings
 from streamgauge.spawn import start
 
 _JOIN_SECONDS = 5.0
+MEMORY_LIMIT = 4 << 30
+"""Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
+kernels need room to work in. By default no more than half of the machine's."""
+
+FIRST_WORKERS = 2
+"""With which a pool begins: the one for small queries, and one to be ready."""
 
 
 class WorkerProcess:
@@ -100,6 +106,38 @@ class WorkerProcess:
                 self._process.close()
             return code
         return None
+
+
+class WorkerStarter:
+    """Starts worker processes, some of them before there is a pool that asks for one. `close` it."""
+
+    def __init__(self, preload: tuple[str, ...] = (), memory_limit: int | None = None) -> None:
+        """memory_limit: bytes of private memory of one worker."""
+        self.memory_limit = memory_limit or min(MEMORY_LIMIT, psutil.virtual_memory().total // 2)
+        self._settings = WorkerSettings(self.memory_limit, preload)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="query-processes")
+        self._ahead: list[asyncio.Task[WorkerProcess]] = []
+
+    def start_ahead(self, number: int) -> None:
+        """Begin to start so many, which are given to who asks next."""
+        self._ahead += [asyncio.create_task(self._start(), name="query-process") for _ in range(number)]
+
+    async def start(self) -> WorkerProcess:
+        """A worker that is ready. Raises ChildProcessError when it ends before that."""
+        return await (self._ahead.pop(0) if self._ahead else self._start())
+
+    async def close(self) -> None:
+        """End those that nobody asked for. No other may be running any more."""
+        ahead, self._ahead = self._ahead, []
+        for task in ahead:
+            task.cancel()
+        for process in await asyncio.gather(*ahead, return_exceptions=True):
+            if isinstance(process, WorkerProcess):
+                await process.kill()
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def _start(self) -> WorkerProcess:
+        return await WorkerProcess.start(self._settings, self._executor)
 
 
 def how_it_ended(code: int | None) -> str:

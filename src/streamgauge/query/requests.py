@@ -150,6 +150,29 @@ class RawQuery:
     external_labels: tuple[tuple[str, str], ...] = ()
 
 
+class SqlFormat(enum.Enum):
+    """How the rows of an answer go out."""
+
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    ARROW = "arrow"
+    PARQUET = "parquet"
+
+
+SqlValue = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SqlQuery:
+    """/api/v1/sql: one SELECT. `parameters` are the values of $1, $2, … and ?, or of names such as $level."""
+
+    query: str
+    format: SqlFormat = SqlFormat.JSON
+    parameters: tuple[tuple[str, SqlValue], ...] = ()
+    lookback: int = DEFAULT_LOOKBACK_MS  # ms, of promql(…)
+
+
 Query = (
     InstantQuery
     | RangeQuery
@@ -163,6 +186,7 @@ Query = (
     | CardinalityQuery
     | GrowthQuery
     | RawQuery
+    | SqlQuery
 )
 
 

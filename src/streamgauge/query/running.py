@@ -27,6 +27,7 @@ from streamgauge.query.requests import (
     RunningQuery,
     SelectorsQuery,
     SeriesQuery,
+    SqlQuery,
 )
 from streamgauge.query.spool import AnswerStream
 
@@ -112,7 +113,7 @@ def describe(query: Query) -> str:
 
 def _words(query: Query) -> str:
     match query:
-        case InstantQuery() | RangeQuery() | FormatQuery() | ParseQuery():
+        case InstantQuery() | RangeQuery() | FormatQuery() | ParseQuery() | SqlQuery():
             return query.query
         case SeriesQuery():
             return " ".join(("series", *query.matches))

@@ -149,7 +149,7 @@ def _run(channel: WorkerChannel, inbox: _Inbox, request: bytes, kept: dict[str, 
     inbox.begin(query_id, budget)
     begun = time.perf_counter()
     source = snapshot.open(kept)
-    response = execute(job, source, budget, waited, time.perf_counter() - begun)
+    response = execute(job, source, budget, waited, time.perf_counter() - begun, kept)
     frames = framed(compressed(response.body, job.encoding), CHUNK_BYTES)
     frame = next(frames, b"")  # what fails up to here has an answer of its own
     head = {"content_type": response.content_type, "encoding": job.encoding}
@@ -187,14 +187,14 @@ def _free_memory() -> None:
 def _import(preload: tuple[str, ...]) -> None:
     # Nothing here needs a parallel BLAS; each of its threads would keep a buffer of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()
     import pyarrow
 
     # Arrow's own allocator reserves a GiB at once, which counts against the limit, and gives nothing back.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     for module in ("streamgauge.query.dispatch", "streamgauge.query.stream", *preload):
         importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # so that collecting after each query looks at that query alone
+    gc.enable()
 
 
 def _offer_to_the_oom_killer() -> None:

@@ -25,6 +25,7 @@ from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
 from streamgauge.serve.snapshot_api import SnapshotApi
+from streamgauge.serve.sql_api import SqlApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.targets_api import TargetsApi
@@ -55,6 +56,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
     table += RemoteRead(services, options).endpoints()
+    table += SqlApi(services, options).endpoints()
     table += BulkApi(services).endpoints()
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()

@@ -1,4 +1,4 @@
-"""/api/v1/admin/tsdb: deleting series, as Prometheus does. Refused unless the admin API is enabled.
+"""/api/v1/admin: deleting series, as Prometheus does, and events. Refused unless the admin API is enabled.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/#tsdb-admin-apis
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from streamgauge.errors import BadInput
+from streamgauge.serve.answers import json_answer
 from streamgauge.serve.endpoint import CHANGE, Endpoint
 from streamgauge.serve.params import MAX_TIME, MIN_TIME, check_order
 
@@ -33,6 +34,7 @@ class DeletionApi:
         return [
             Endpoint(f"{tsdb}/delete_series", self.delete_series, CHANGE, range_of_series, admin=True),
             Endpoint(f"{tsdb}/clean_tombstones", self.clean_tombstones, CHANGE, admin=True),
+            Endpoint("/api/v1/admin/events/delete", self.delete_events, CHANGE, ("where",), admin=True),
         ]
 
     async def delete_series(self, request: Request, params: Params) -> Response:
@@ -45,6 +47,12 @@ class DeletionApi:
         check_order(start, end)
         await self._services.delete_series(matches, start, end)
         return Response(status_code=204)
+
+    async def delete_events(self, request: Request, params: Params) -> Response:
+        condition = params.text("where")
+        if not condition:
+            raise BadInput("no where parameter provided: a condition on events, as SQL has it after WHERE")
+        return await json_answer(request, {"events": await self._services.delete_events(condition)})
 
     async def clean_tombstones(self, request: Request, params: Params) -> Response:
         await self._services.clean_tombstones()

@@ -135,6 +135,9 @@ class Services(Protocol):
         """Delete the samples with start <= time <= end (ms) of the series that any of the selectors selects: what was
         acknowledged before is seen by nobody when this returns."""
 
+    async def delete_events(self, condition: str) -> int:
+        """Take the events off the disk that fulfil a condition, as SQL has it after WHERE; how many there were."""
+
     async def clean_tombstones(self) -> None:
         """Take everything off the disk that was deleted, but for what a query reads."""
 

@@ -62,6 +62,8 @@ FAILPOINTS = {
     "flush.before_catalog": "all blocks of a flush are written, none is in the catalog",
     "flush.after_catalog": "the catalog has a flush's blocks; head and log still hold the same rows",
     "flush.after_trim": "the log no longer holds what a flush has written",
+    "events.merge.before_write": "blocks of events are chosen to be merged and nothing is written",
+    "events.merge.after_write": "a merged block of events is written, not in the catalog",
     "compact.before_write": "a compaction has chosen its blocks and written nothing",
     "compact.after_write": "a compacted block is written, not in the catalog",
     "compact.before_catalog": "a compaction is about to swap its blocks in the catalog",

@@ -44,7 +44,7 @@ from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogSta
 from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
-from streamgauge.store.verify import check_live_blocks
+from streamgauge.store.verify import check_live_blocks, check_live_event_blocks
 
 LOG = logging.getLogger(__name__)
 
@@ -133,7 +133,9 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
-        self.events = EventMaintenance(store, catalog, self._changes, flusher, compacter, clock, self._trim_log)
+        self.events = EventMaintenance(
+            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self._rotate_log
+        )
         self.deletions = Deletions(
             store,
             catalog,
@@ -285,6 +287,9 @@ class Maintenance:
         through = min(state.flushed_through, state.events.flushed_through)
         self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
 
+    def _rotate_log(self) -> None:
+        self._log.rotate()
+
     def _trim(self, through: int) -> None:
         self._log.trim(through)
         hit("flush.after_trim")
@@ -412,11 +417,13 @@ class Maintenance:
     async def check(self) -> list[str]:
         """What is wrong with the live blocks, and with the deletions that wait."""
         metas, tombstones = self._store.state.blocks, self._store.state.tombstones
-        release = self._store.leases.acquire([meta.id for meta in metas])
+        events = self._store.events.state.blocks
+        release = self._store.leases.acquire([meta.id for meta in metas] + [meta.id for meta in events])
         try:
             problems = await self._compacter.run(
                 check_live_blocks, self._store.data, metas, tombstones, self._store.index.next_id
             )
+            problems += await self._compacter.run(check_live_event_blocks, self._store.data, events)
         finally:
             release()
         return problems + [f"{damage.path}: {damage.what}" for damage in self._store.state.damage]
@@ -434,6 +441,7 @@ class Maintenance:
                 await self._expire_by_rules(now)
                 if self._store.settings.event_retention:
                     done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
+                await self.events.prune(self._store.settings.event_rules, now * NS)
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
@@ -520,12 +528,13 @@ class Maintenance:
     def _all_expired(self) -> bool:
         """Whether retention, or a rule of it, would take something from every block at once, as after a start with a
         wrong date."""
-        settings, blocks, events = self._store.settings, self._store.state.blocks, self._store.events.state.blocks
-        rules = (rule.retention for rule in settings.rules)
-        periods = [period for period in (settings.retention, settings.event_retention, *rules) if period]
-        times = [meta.max_time for meta in blocks] + [meta.max_time // NS for meta in events]
-        newest = max(times, default=None)
-        if newest is None or not periods or newest >= self._clock.now_ms() - min(periods):
+        settings, now = self._store.settings, self._clock.now_ms()
+        periods = [period for period in (settings.retention, *(rule.retention for rule in settings.rules)) if period]
+        samples = [meta.max_time for meta in self._store.state.blocks] if periods else []
+        events = [meta.max_time // NS for meta in self._store.events.state.blocks] if settings.event_retention else []
+        old = [max(samples) < now - min(periods)] if samples else []
+        old += [max(events) < now - settings.event_retention] if events else []
+        if not old or not all(old):
             return False
         LOG.warning("by the clock every block is past its retention; it waits an hour before it believes that")
         return True

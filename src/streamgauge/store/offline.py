@@ -14,6 +14,7 @@ from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
 from streamgauge.store.deletion import Deleted
 from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.ports import Conditions
 from streamgauge.store.events.snapshot import EventSnapshot
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
@@ -85,7 +86,7 @@ async def delete_in_folder(
     Raises BadInput, FolderInUse and StorageError. Killed half way, the deletion has happened or not; if it has, the
     next start carries it out.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
@@ -94,12 +95,24 @@ async def delete_in_folder(
             return deleted, maintenance.deletions.counts.samples_deleted
 
 
+async def delete_events_in_folder(data: Path, condition: str, conditions: Conditions) -> int:
+    """Take the events that fulfil a condition off the disk; how many there were.
+
+    Raises BadInput, FolderInUse and StorageError. Killed half way, some are gone."""
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
+    runner = InThread()
+    with acquire(data):
+        async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (_, maintenance):
+            maintenance.events.conditions = conditions
+            return await maintenance.events.delete(condition)
+
+
 async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:
     """Write the log into blocks, carry out deletions and compact everything; the blocks before and after.
 
     Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (store, maintenance):
@@ -115,7 +128,7 @@ def pinned_folder(data: Path) -> Iterator[CatalogState]:
 
     Raises FolderInUse and StorageError.
     """
-    settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+    settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
     runner = InThread()
 
     async def opened(stack: AsyncExitStack) -> CatalogState:

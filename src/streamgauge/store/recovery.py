@@ -238,7 +238,9 @@ def _open_catalog(data: Path, blocks: LocalBlocks, writable: bool, damage: list[
         )
     # The store id ties the log to the folder: it must be the log's, or its segments would count as foreign.
     store_id = log_store_id(data) or uuid.uuid4().hex
-    held = _held_by_blocks(data, store_id, live)
+    last = max([*(meta.last_commit for meta in live), events.flushed_through], default=0)
+    held = _held_by_blocks(data, store_id, last)
+    events = replace(events, flushed_through=max(events.flushed_through, held))
     return SqliteCatalog.create(data, CatalogState(store_id, held, 0, tuple(live), events=events))
 
 
@@ -256,10 +258,9 @@ def _events_of_blocks(blocks: LocalEventBlocks, damage: list[Damage]) -> EventCa
     return EventCatalog(through, following, tuple(sorted(live, key=lambda meta: meta.id)))
 
 
-def _held_by_blocks(data: Path, store_id: str, live: Sequence[BlockMeta]) -> int:
+def _held_by_blocks(data: Path, store_id: str, last: int) -> int:
     """A commit up to which blocks hold everything and the log nothing, so that no record of the log is passed over and
-    none that was trimmed is missed."""
-    last = max((meta.last_commit for meta in live), default=0)
+    none that was trimmed is missed. `last`: that of all blocks."""
     first = next((record.commit for record in SegmentLog(data, store_id, writable=False).replay()), last + 1)
     return min(last, first - 1)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.ports import BlockMeta, Damage, Tombstone
+from streamgauge.store.retention import NS
 from streamgauge.store.tombstones import applying, series_of
 
 
@@ -18,6 +20,8 @@ def report(
     damage: Sequence[Damage],
     cardinality: dict[str, Any],
     tombstones: Sequence[Tombstone],
+    event_blocks: Sequence[EventBlockMeta],
+    head_events: int,
 ) -> dict[str, Any]:
     """The answer of `inspect`. Times in ms, sizes in bytes."""
     return {
@@ -35,7 +39,19 @@ def report(
             }
             for meta in sorted(blocks, key=lambda meta: (meta.min_time, meta.id))
         ],
-        "head": {"samples": head_samples, "series": series},
+        "event_blocks": [
+            {
+                "id": meta.id,
+                "min_time": meta.min_time // NS,
+                "max_time": meta.max_time // NS,
+                "streams": meta.streams,
+                "events": meta.events,
+                "bytes": meta.bytes,
+                "level": meta.level,
+            }
+            for meta in event_blocks
+        ],
+        "head": {"samples": head_samples, "series": series, "events": head_events},
         "commit": commit,
         "flushed_through": flushed_through,
         "tombstones": [

@@ -19,7 +19,6 @@ from streamgauge.model.source import (
     Meter,
     Samples,
     Selection,
-    Source,
     empty_selection,
 )
 from streamgauge.store.aggregates import sample_increases
@@ -55,7 +54,7 @@ class StoreSnapshot:
         """What the snapshot needs a lease on."""
         return [*(meta.id for meta in self.blocks), *self.head.names, *self.index.names, *self.events.names]
 
-    def open(self, kept: MutableMapping[str, object]) -> Source:
+    def open(self, kept: MutableMapping[str, object]) -> StoreSource:
         """The state itself. `kept` belongs to the reading process: attached memory, mirrored labels and open blocks
         stay in it from one query to the next. One query uses it at a time."""
         cache = kept.get(_CACHE)

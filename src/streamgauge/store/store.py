@@ -16,6 +16,7 @@ from streamgauge.model.events import EventBatch
 from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.committer import Commit, Committer, Pending, pending_events
 from streamgauge.store.events.head import EventHead
+from streamgauge.store.events.ports import EventRule
 from streamgauge.store.events.store import EventState, EventStore, Gate
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
@@ -55,6 +56,7 @@ class StoreSettings:
 
     retention: int = 15 * DAY_MS
     event_retention: int = 15 * DAY_MS
+    event_rules: tuple[EventRule, ...] = ()
     rules: tuple[RetentionRule, ...] = ()
     retention_bytes: int = 0
     tiers: tuple[Tier, ...] = ()
@@ -166,9 +168,9 @@ class Store:
             self.settings, retention=retention, rules=rules, retention_bytes=retention_bytes, tiers=tiers
         )
 
-    def keep_events_for(self, retention: int) -> None:
-        """Change how long events are kept: ms, 0 keeps for ever."""
-        self.settings = replace(self.settings, event_retention=retention)
+    def keep_events_for(self, retention: int, rules: tuple[EventRule, ...] = ()) -> None:
+        """Change how long events are kept: ms, 0 keeps for ever; and which of them shorter."""
+        self.settings = replace(self.settings, event_retention=retention, event_rules=rules)
 
     def limit_series(self, limits: SeriesLimits) -> None:
         """Change how many series there may be. Those there are stay, however many they are."""

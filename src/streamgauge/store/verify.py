@@ -12,9 +12,13 @@ from streamgauge.store import names
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.check import check_block, check_blocks, check_tombstones
+from streamgauge.store.events.blocks import LocalEventBlocks
+from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.records import decode_events, decode_streams
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, RecordKind, Tombstone
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
+from streamgauge.store.recovery import in_blocks_through
 
 
 def check_live_blocks(
@@ -42,6 +46,11 @@ def check_live_blocks(
     return problems + check_tombstones(tombstones, readable, next_series_id, blocks.open)
 
 
+def check_live_event_blocks(data: Path, metas: Sequence[EventBlockMeta]) -> list[str]:
+    """What is wrong with blocks of events that the catalog names: each by itself, and with each other."""
+    return LocalEventBlocks(data).verify(metas)
+
+
 def check_folder(data: Path) -> list[str]:
     """What is wrong with a folder that no server holds. Nothing is changed."""
     try:
@@ -53,18 +62,22 @@ def check_folder(data: Path) -> list[str]:
     state = catalog.load()
     catalog.close()
     problems = check_live_blocks(data, state.blocks, state.tombstones, state.next_series_id)
-    live = {meta.id for meta in state.blocks}
+    problems += check_live_event_blocks(data, state.events.blocks)
+    commits = {meta.id: meta.last_commit for meta in state.blocks}
+    commits |= {meta.id: meta.last_commit for meta in state.events.blocks}
     problems += [
         f"block {block_id} is not in the catalog; the next start removes it or sets it aside"
-        for block_id in LocalBlocks(data).names()
-        if block_id not in live
+        for block_id in (*LocalBlocks(data).names(), *LocalEventBlocks(data).names())
+        if block_id not in commits
     ]
-    log = SegmentLog(data, state.store_id, state.flushed_through, writable=False)
+    log = SegmentLog(data, state.store_id, in_blocks_through(state), writable=False)
     problems += _check_log(log)
     # Blocks may hold what the log has too, where the catalog was rebuilt, but nothing that came after it.
-    last = max(state.flushed_through, log.last_commit)
+    last = max(state.flushed_through, state.events.flushed_through, log.last_commit)
     problems += [
-        f"block {meta.id} holds commits after {last}, the last" for meta in state.blocks if meta.last_commit > last
+        f"block {block_id} holds commits after {last}, the last"
+        for block_id, commit in commits.items()
+        if commit > last
     ]
     problems += [f"{damage.path}: {damage.what}" for damage in log.damage]
     aside = names.set_aside_dir(data)
@@ -74,8 +87,10 @@ def check_folder(data: Path) -> list[str]:
 
 
 def _check_log(log: SegmentLog) -> Iterator[str]:
-    """Records that decode, commits that do not go back, and a definition of each series before its samples."""
+    """Records that decode, commits that do not go back, and a definition of each series and stream before what is of
+    it."""
     defined: set[int] = set()
+    streams: set[int] = set()
     last = 0
     for record in log.replay():
         if record.commit < last:
@@ -93,5 +108,11 @@ def _check_log(log: SegmentLog) -> Iterator[str]:
                     yield f"commit {record.commit} has samples of series {min(unknown)}, which the log does not define"
             elif record.kind == RecordKind.METADATA:
                 decode_metadata(record.payload)
+            elif record.kind == RecordKind.STREAMS:
+                streams.update(stream.id for stream in decode_streams(record.payload))
+            elif record.kind == RecordKind.EVENTS:
+                unknown = {batch.stream for batch in decode_events(record.payload)} - streams
+                if unknown:
+                    yield f"commit {record.commit} has events of stream {min(unknown)}, which the log does not define"
         except Corrupt as error:
             yield f"commit {record.commit} cannot be read: {error.message}"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import ReadOnly, StorageError, SyncFailed
 from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.event_source import EventRange
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store import failpoints, names
@@ -27,7 +30,7 @@ from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.resolutions import Tier, thinned_through
 from streamgauge.store.shm_names import store_prefix
-from streamgauge.store.snapshot import StoreSnapshot
+from streamgauge.store.snapshot import StoreSnapshot, StoreSource
 from streamgauge.store.store import Store, StoreSettings
 
 NOON = 1_700_000_000_000 // DAY_MS * DAY_MS + DAY_MS // 2
@@ -93,6 +96,24 @@ def content_of(snapshot: StoreSnapshot, kept: MutableMapping[str, object] | None
         part = slice(offsets[row], offsets[row + 1])
         assert (np.diff(times[part]) > 0).all(), "times ascend strictly: nothing is doubled"
         found |= {(key, int(t)): int(v) for t, v in zip(times[part], values[part].view(np.int64), strict=True)}
+    return found | _events_of(source)
+
+
+EVENT = b"\x00event"
+"""Stands for the key of an event. Its index is its time, after noon, and a checksum its value."""
+
+
+def _row_of(index: int, text: str) -> Row:
+    return EVENT, NOON + index, zlib.crc32(json.dumps(json.loads(text)).encode())
+
+
+def _events_of(source: StoreSource) -> Rows:
+    found: Rows = {}
+    for batch in source.events().payloads(EventRange()):
+        for _, index, _, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            key, time, value = _row_of(index, text)
+            assert (key, time) not in found, "no event is there twice"
+            found[key, time] = value
     return found
 
 
@@ -195,6 +216,10 @@ class Life:
                     await self._fail_once(store, maintenance)
                 store.head.seal()
                 await self._step(maintenance, lambda: maintenance.flush(1 << 20))
+                await self._append_events(store, maintenance, number + 1)
+                await self._step(maintenance, lambda: maintenance.events.flush(everything=True))
+            while await self._step(maintenance, maintenance.events.compact):
+                pass
             late = [(KEYS[0], NOON + 1001, 99), (KEYS[3], NOON - DAY_MS, 5), (KEYS[0], NOON - DAY_MS, 6)]
             await self._append(store, maintenance, late)
             store.head.seal()
@@ -211,6 +236,7 @@ class Life:
     async def _second(self, clock: ManualClock) -> None:
         async with opened(self.data, clock, RETENTION, self.runner, tiers=TIERS) as (store, maintenance):
             await self._append(store, maintenance, [(KEYS[1], NOON + 9000, 2)])
+            await self._append_events(store, maintenance, 2)
             await clock.advance(1.6 * DAY_MS / 1000)
             await self._delete(maintenance, KEYS[3:], NOON - 2 * DAY_MS, NOON)  # which empties a block
             await self._delete(maintenance, KEYS[1:2], NOON, NOON + 1001)
@@ -244,6 +270,23 @@ class Life:
         for _ in range(3):
             try:
                 await store.append(batch_of(store, rows), (Metadata("up", "gauge", f"help of {len(rows)}"),))
+                self.diary.acknowledged()
+                return
+            except (ReadOnly, SyncFailed):
+                self.refused += 1
+                await maintenance.check_disk()
+        raise AssertionError("the store does not recover")
+
+    async def _append_events(self, store: Store, maintenance: Maintenance, count: int) -> None:
+        """Of a stream with a name: one that failed may have happened or not, and coming again changes nothing."""
+        stream, first = store.events.resume_stream("life", "http", "{}")
+        texts = [json.dumps({"n": index, "even": [None, "yes"][index % 2]}) for index in range(first, first + count)]
+        self.diary.tries(_row_of(index, text) for index, text in enumerate(texts, first))
+        for _ in range(3):
+            try:
+                await store.events.append_events(
+                    stream, first, pa.array([text.encode() for text in texts], pa.binary())
+                )
                 self.diary.acknowledged()
                 return
             except (ReadOnly, SyncFailed):

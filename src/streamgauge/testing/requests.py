@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -51,7 +52,7 @@ def v1(series: Iterable[Series], metadata: Mapping[str, tuple[str, str, str]] | 
     """A WriteRequest in protobuf. metadata: type, help and unit by metric."""
     parts = []
     for one in series:
-        body = b"".join(nested(1, _text(1, name) + _text(2, value)) for name, value in one.pairs())
+        body = b"".join(_label(name, value) for name, value in one.pairs())
         body += b"".join(nested(2, sample(*point)) for point in one.samples)
         body += nested(3, b"") * one.exemplars + nested(4, b"") * one.histograms
         parts.append(nested(1, body))
@@ -99,6 +100,7 @@ def nested(field: int, body: bytes) -> bytes:
     return varint(field << 3 | 2) + varint(len(body)) + body
 
 
+@lru_cache(1 << 12)
 def varint(number: int) -> bytes:
     """A number of protobuf; negative ones in ten bytes."""
     number &= (1 << 64) - 1
@@ -108,6 +110,12 @@ def varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+@lru_cache(1 << 16)
+def _label(name: str | bytes, value: str | bytes) -> bytes:
+    """A Label message. Kept, as tests that write much repeat theirs in each request."""
+    return nested(1, _text(1, name) + _text(2, value))
 
 
 def _text(field: int, text: str | bytes) -> bytes:

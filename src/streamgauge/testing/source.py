@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.event_source import EventSource, NoEvents
 from streamgauge.model.frame import LabelFrame
-from streamgauge.model.source import AggregateKind, Horizon, Lifetimes, Matcher, Meter, Samples, Selection
+from streamgauge.model.source import AggregateKind, Horizon, Lifetimes, Matcher, Meter, Samples, Selection, Source
 from streamgauge.query.promql.matchers import matching_rows
 
 Series = tuple[Mapping[str, str], Iterable[int], Iterable[float]]
@@ -16,19 +18,20 @@ Series = tuple[Mapping[str, str], Iterable[int], Iterable[float]]
 
 
 class MemorySource:
-    """A Source over samples in memory. `samples` row i belongs to `labels` row i."""
+    """A Source over samples, and events, in memory. `samples` row i belongs to `labels` row i."""
 
-    def __init__(self, labels: LabelFrame, samples: Samples) -> None:
+    def __init__(self, labels: LabelFrame, samples: Samples, events: EventSource | None = None) -> None:
         self.labels = labels
         self.samples = samples
+        self.all_events = events or NoEvents()
 
     @staticmethod
-    def of(series: Sequence[Series]) -> MemorySource:
+    def of(series: Sequence[Series], events: EventSource | None = None) -> MemorySource:
         times = [np.array(_listed(given), np.int64) for _, given, _ in series]
         values = [np.array(_listed(given), np.float64) for _, _, given in series]
         offsets = np.concatenate(([0], np.cumsum([len(part) for part in times]))).astype(np.int64)
         samples = Samples(offsets, np.concatenate([_NO_TIMES, *times]), np.concatenate([_NO_VALUES, *values]))
-        return MemorySource(LabelFrame.of([labels for labels, _, _ in series]), samples)
+        return MemorySource(LabelFrame.of([labels for labels, _, _ in series]), samples, events)
 
     @property
     def horizons(self) -> Sequence[Horizon]:
@@ -72,6 +75,9 @@ class MemorySource:
         times = self.samples.times
         return Lifetimes(self.labels.take(rows), times[offsets[rows]], times[offsets[rows + 1] - 1])
 
+    def events(self) -> EventSource:
+        return self.all_events
+
     def _matching_any(self, matcher_sets: Sequence[Sequence[Matcher]]) -> Bools:
         rows = np.zeros(len(self.labels), np.bool_)
         for matchers in matcher_sets or [()]:
@@ -90,6 +96,16 @@ class MemorySource:
         high = np.concatenate(([0], np.cumsum(self.samples.times > end)))
         first, last = self.samples.offsets[:-1], self.samples.offsets[1:]
         return first + (low[last] - low[first]), last - (high[last] - high[first])
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """A snapshot that is its source: for spawned query workers to open."""
+
+    source: MemorySource
+
+    def open(self, kept: MutableMapping[str, object]) -> Source:
+        return self.source
 
 
 _NO_TIMES: Int64s = np.empty(0, np.int64)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgauge.errors import QueryFailed
+from streamgauge.model.event_source import EventSource, NoEvents
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import (
     AggregateKind,
@@ -106,6 +107,9 @@ class _TroubledSource:
 
     def lifetimes(self, matcher_sets: Sequence[Sequence[Matcher]], meter: Meter) -> Lifetimes:
         return Lifetimes(self.series(matcher_sets, 0, 0, meter), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    def events(self) -> EventSource:
+        return NoEvents()
 
 
 def _spin() -> None:

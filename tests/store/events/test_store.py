@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import IndexConflict, StorageError
+from streamgauge.errors import BadInput, IndexConflict, StorageError
+from streamgauge.event_rules import conditions
 from streamgauge.model.event_source import EventPart, EventRange, Fixed, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_reader import EventBlockReader
+from streamgauge.store.events.ports import EventRule
 from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
 from streamgauge.store.offline import compact_folder, open_folder
@@ -253,6 +256,53 @@ def test_retention_by_age_drops_whole_blocks(data: Path) -> None:
             assert events_of(store) == {(1, 2): "2"}
             await maintenance.close()
             assert len(list((data / "events").iterdir())) == 1
+
+    asyncio.run(main())
+
+
+def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"go-away","n":1}', '{"k":"stay","n":2}'))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 3, payloads('{"k":"go-away"}'))
+            assert await maintenance.events.delete("payload.k = 'go-away'") == 2
+            assert events_of(store) == {(1, 2): '{"k":"stay","n":2}'}
+            assert await maintenance.events.delete("payload.k = 'go-away'") == 0
+            with pytest.raises(BadInput):
+                await maintenance.events.delete("nosuch = 1")
+            await maintenance.close()
+            await store.committer.probe()
+
+    asyncio.run(main())
+    for file in [*data.rglob("*.log"), *data.rglob("*.parquet")]:
+        held = file.read_bytes() if file.suffix == ".log" else str(pq.read_table(file).to_pydict()).encode()
+        assert b"go-away" not in held, file
+
+
+def test_a_retention_rule_takes_some_events_earlier(data: Path) -> None:
+    clock = ManualClock(NOON)
+    rule = EventRule("payload.k = 'debug'", DAY_MS * 1_000_000)
+
+    async def main() -> None:
+        async with opened(data, clock, retention=9 * DAY_MS) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            store.keep_events_for(9 * DAY_MS, (rule,))
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"debug"}', '{"k":"info"}'))
+            await maintenance.events.flush(everything=True)
+            await maintenance.expire()
+            assert len(events_of(store)) == 2
+            await clock.advance(DAY_MS / 1000 + 1)
+            await store.events.append_events(stream, 3, payloads('{"k":"debug"}'))
+            await maintenance.expire()
+            assert events_of(store) == {(1, 2): '{"k":"info"}', (1, 3): '{"k":"debug"}'}
+            (block,) = store.events.state.blocks
+            assert block.pruned == (rule.key,)
+            await maintenance.expire()
+            assert store.events.state.blocks == (block,), "a rule is carried out once"
 
     asyncio.run(main())
 

@@ -134,7 +134,7 @@ class FolderTarget:
                     self._ready.set_exception(error)
 
     async def _hold(self) -> None:
-        settings = StoreSettings(retention=0, index_bytes=UNBOUNDED)
+        settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
         clock, stats = SystemClock(), Stats()
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(acquire(self._data))

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node, Path, Present, Rest, batch_of_events
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.arrow import compute as pc
+from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_writer import chunk_range
 from streamgauge.store.events.format import (
     FOOTER_KEY,
@@ -150,17 +151,36 @@ class EventBlockReader:
             arrays = [_extract(table, column) for column in columns]
             yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
 
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
+        for group in self._groups.chosen(wanted):
+            rows = self.row_group(group)
+            fixed = (pa.array(rows.streams), pa.array(rows.indexes), pa.array(rows.times))
+            yield batch_of_events(*fixed, payload_texts(rows.payloads))
+
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""
         table = self._read_group(group, self._leaf_paths)
         payloads = cast("pa.StructArray", table.column(PAYLOAD).combine_chunks())
         streams, indexes, times = (_extract(table, column).to_numpy() for column in Fixed)
-        return RowGroup(streams, indexes, times, payloads)
+        return RowGroup(streams, indexes, times, payloads, self.text_bytes[group])
 
     @property
     def group_rows(self) -> Int64s:
         """Rows of each row group."""
         return self._groups.rows
+
+    @property
+    def text_bytes(self) -> Sequence[int]:
+        """What the payloads of each row group take as JSON, about."""
+        return self._checksums.text_bytes
+
+    def values_of(self, path: Path) -> int:
+        """How many values a leaf or, with REST behind its path, a rest has in all rows."""
+        number = self._numbers[(PAYLOAD, *path)]
+        footer = self._parquet.metadata
+        chunks: list[Any] = [footer.row_group(group).column(number) for group in range(footer.num_row_groups)]
+        return sum(chunk.num_values - (chunk.statistics.null_count if chunk.statistics else 0) for chunk in chunks)
 
     def close(self) -> None:
         self._parquet.close()

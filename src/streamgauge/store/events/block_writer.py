@@ -51,6 +51,7 @@ class EventBlockWriter:
         self._schema = events_schema(node)
         self._output = ParquetOutput(names.events_file(directory), self._schema, encodings.settings())
         self._times: list[int] = []
+        self._text_bytes: list[int] = []
         self._streams: set[int] = set()
         self._rows = 0
         self.finished = False
@@ -66,6 +67,7 @@ class EventBlockWriter:
         self._output.write_row_group(pa.Table.from_arrays(columns, schema=self._schema))
         self._times += [int(rows.times.min()), int(rows.times.max())]
         self._streams.update(np.unique(rows.streams).tolist())
+        self._text_bytes.append(rows.text_bytes)
         self._rows += len(rows)
 
     def finish(self, streams: Sequence[Stream]) -> EventBlockMeta:
@@ -95,6 +97,7 @@ class EventBlockWriter:
             events_size=self._output.size,
             footer_start=footer_start,
             footer=footer,
+            text_bytes=tuple(self._text_bytes),
             columns=_column_checksums(names.events_file(self._directory)),
             streams_size=streams_size,
             streams=streams_checksum,
@@ -156,12 +159,13 @@ def row_groups(sizes: Int64s) -> Iterator[slice]:
 def shred_rows(rows: EventRows) -> tuple[Node, Iterator[RowGroup]]:
     """What a block of these events is made of: its tree, and its row groups in order."""
     order = np.lexsort((rows.indexes, rows.streams))
+    sizes = lengths(rows.payloads)
     shredder = Shredder(sample(rows.payloads))
 
     def groups() -> Iterator[RowGroup]:
-        for part in row_groups(lengths(rows.payloads)[order]):
+        for part in row_groups(sizes[order]):
             at = order[part]
             payloads = shredder.shred(take_keys(rows.payloads, at))
-            yield RowGroup(rows.streams[at], rows.indexes[at], rows.times[at], payloads)
+            yield RowGroup(rows.streams[at], rows.indexes[at], rows.times[at], payloads, int(sizes[at].sum()))
 
     return shredder.node, groups()

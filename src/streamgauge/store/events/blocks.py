@@ -13,6 +13,7 @@ from streamgauge.model.events import Stream
 from streamgauge.store import fs, names
 from streamgauge.store.events.block_reader import EventBlockReader, read_meta
 from streamgauge.store.events.block_writer import EventBlockWriter, shred_rows
+from streamgauge.store.events.check import check_event_blocks
 from streamgauge.store.events.encodings import FLUSH_LEVEL, Encodings, choose_encodings
 from streamgauge.store.events.format import RowGroup, commits_in_id, new_block_id
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush
@@ -119,6 +120,10 @@ class LocalEventBlocks:
     def open(self, block_id: str) -> EventBlockReader:
         """Raises Corrupt when its footer cannot be read; its columns are checked as they are read."""
         return EventBlockReader(names.event_block_dir(self._data, block_id))
+
+    def verify(self, metas: Sequence[EventBlockMeta]) -> list[str]:
+        """Everything that is wrong with blocks that the catalog names, as sentences. Reads all of them."""
+        return check_event_blocks(metas, self.open)
 
     def remove(self, block_id: str) -> None:
         fs.remove_tree(names.event_block_dir(self._data, block_id), names.tmp_dir(self._data))

@@ -23,7 +23,7 @@ _TRIALS: tuple[tuple[pa.DataType, tuple[str, ...]], ...] = (
 FLUSH_LEVEL = 3
 COMPACTED_LEVEL = 9
 """Of zstd."""
-_TRIAL_ROWS = 16_384
+_TRIAL_ROWS = 8_192
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class RowGroup:
     indexes: Int64s
     times: Int64s
     payloads: pa.StructArray  # of a `struct_type`
+    text_bytes: int  # about what the payloads take as JSON
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -160,6 +161,7 @@ class Checksums:
     events_size: int
     footer_start: int  # of events.parquet
     footer: int  # CRC-32 of its bytes from there on
+    text_bytes: tuple[int, ...]  # of the payloads of each row group as JSON, about; what they take when they are read
     columns: tuple[tuple[int, ...], ...]  # for each row group: CRC-32 of each column's bytes, in the file's order
     streams_size: int
     streams: int  # CRC-32 of streams.parquet
@@ -178,5 +180,6 @@ def decode_checksums(raw: bytes) -> Checksums:
     document = json.loads(line)
     _refuse_newer(document)
     columns = tuple(tuple(group) for group in document.pop("columns"))
+    text_bytes = tuple(document.pop("text_bytes"))
     del document["version"]
-    return Checksums(columns=columns, **document)
+    return Checksums(columns=columns, text_bytes=text_bytes, **document)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from streamgauge.errors import Corrupt
-from streamgauge.model.events import Stream
-from streamgauge.store.events.assemble import payload_texts
+from streamgauge.model.arrays import Int64s
+from streamgauge.model.event_source import EventRange, Fixed
 from streamgauge.store.events.blocks import LocalEventBlocks
-from streamgauge.store.events.format import RowGroup
-from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
+from streamgauge.store.events.merge import merge_blocks
+from streamgauge.store.events.ports import Conditions, EventBlockMeta, EventFlush, EventRows
 from streamgauge.store.events.runs import EventRun, events_of
 from streamgauge.store.events.snapshot import head_streams
 from streamgauge.store.patience import Patience
@@ -30,22 +31,37 @@ def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta | No
     return LocalEventBlocks(data).write(flush)
 
 
-def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta:
-    """Write one block that takes the place of neighbours."""
+def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta | None:
+    """Write one block that takes the place of neighbours. None when nothing is in them."""
+    return merge_blocks(LocalEventBlocks(data), metas)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A block of which events were to go. written: what takes its place; None where nothing is left."""
+
+    gone: int  # events
+    written: EventBlockMeta | None
+
+
+def run_event_pruning(data: Path, meta: EventBlockMeta, condition: str, conditions: Conditions, rule: str) -> Pruned:
+    """Write a block anew without the events that fulfil a condition, unless there are none. `rule`: what is thereby
+    carried out, to be noted in the new block, or ""."""
     blocks = LocalEventBlocks(data)
-    rows: list[EventRows] = []
-    streams: list[Stream] = []
-    for meta in metas:
-        with blocks.open(meta.id) as reader:
-            rows += (_texts_of(reader.row_group(group)) for group in range(len(reader.group_rows)))
-            streams += reader.streams()
-    flush = EventFlush(metas[0].first_commit, metas[-1].last_commit, _joined(rows), streams)
-    return blocks.write(flush, 1 + max(meta.level for meta in metas), tuple(meta.id for meta in metas))
+    with blocks.open(meta.id) as reader:
+        streams, indexes = conditions.fulfilling(reader, condition)
+        if not len(streams):
+            return Pruned(0, meta)
+        rows = [batch.columns for batch in reader.read([Fixed.STREAM, Fixed.INDEX], EventRange())]
+    held = _keys(*(np.concatenate([columns[place].to_numpy() for columns in rows]) for place in range(2)))
+    omit = np.isin(held, _keys(streams, indexes))
+    pruned = (*meta.pruned, rule) if rule else meta.pruned
+    return Pruned(int(np.count_nonzero(omit)), merge_blocks(blocks, [meta], {meta.id: omit}, pruned))
 
 
-def _texts_of(group: RowGroup) -> EventRows:
-    texts = payload_texts(group.payloads).cast(pa.large_binary())
-    return EventRows(group.streams, group.indexes, group.times, cast("pa.LargeBinaryArray", texts))
+def _keys(streams: Int64s, indexes: Int64s) -> npt.NDArray[np.void]:
+    """One value for each event."""
+    return np.rec.fromarrays([streams, indexes]).view(np.dtype([("stream", np.int64), ("index", np.int64)]))
 
 
 def _joined(parts: Sequence[EventRows]) -> EventRows:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Corrupt, StorageError
+from streamgauge.errors import Corrupt, Disabled, StorageError
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.events.blocks import LocalEventBlocks
-from streamgauge.store.events.jobs import find_event_damage, run_event_compaction, run_event_flush
+from streamgauge.store.events.jobs import find_event_damage, run_event_compaction, run_event_flush, run_event_pruning
 from streamgauge.store.events.plan import past_age, plan_event_compaction
-from streamgauge.store.events.ports import EventBlockMeta, EventChange
+from streamgauge.store.events.ports import Conditions, EventBlockMeta, EventChange, EventRule
 from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.ports import CatalogChange
@@ -35,10 +35,12 @@ class EventCounts:
     flushes: int = 0
     compactions: int = 0
     blocks_dropped: int = 0
+    events_deleted: int = 0  # by a condition
 
 
 class EventMaintenance:
-    """`trim` removes what blocks hold from the log; called after each flush."""
+    """`trim` removes what blocks hold from the log; called after each flush. `rotate` lets the next append open another
+    segment; called on the log's thread."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class EventMaintenance:
         compacter: Runner,
         clock: Clock,
         trim: Callable[[], None],
+        rotate: Callable[[], None],
     ) -> None:
         self._store = store
         self._events = store.events
@@ -59,9 +62,12 @@ class EventMaintenance:
         self._compacter = compacter
         self._clock = clock
         self._trim = trim
+        self._rotate = rotate
+        self.conditions: Conditions | None = None  # set by who knows the language
         self._flushing = asyncio.Lock()
         self._rewriting = asyncio.Lock()
         self._last_flush = clock.monotonic()
+        self._fulfilled: set[tuple[str, str]] = set()  # blocks that hold nothing for a rule to take
         self.counts = EventCounts()
 
     async def flush(self, everything: bool = False) -> bool:
@@ -146,7 +152,7 @@ class EventMaintenance:
                 raise
             finally:
                 release()
-            done = await self.replace(inputs, [written])
+            done = await self.replace(inputs, [written] if written is not None else [])
             self.counts.compactions += done
             return done
 
@@ -184,6 +190,59 @@ class EventMaintenance:
 
     def _are_live(self, ids: Sequence[str]) -> bool:
         return {meta.id for meta in self._events.state.blocks}.issuperset(ids)
+
+    async def delete(self, condition: str) -> int:
+        """Take the events that fulfil a condition off the disk; how many there were. Events that come meanwhile stay.
+
+        Raises BadInput for a condition that is none, StorageError and Overloaded. After an error some may be gone."""
+        conditions = self._conditions()
+        await self._compacter.run(conditions.check, condition)
+        await self._store.committer.run(self._rotate)
+        await self.flush_all()
+        gone = 0
+        async with self._rewriting:
+            for meta in self._events.state.blocks:
+                gone += await self._prune(meta, condition, "")
+        self._trim()
+        return gone
+
+    async def prune(self, rules: Sequence[EventRule], now: int) -> None:
+        """Carry out retention rules on the blocks that are old enough for them. `now`: ns."""
+        for rule in rules:
+            for meta in past_age(self._events.state.blocks, now - rule.retention):
+                if rule.key not in meta.pruned and (meta.id, rule.key) not in self._fulfilled:
+                    async with self._rewriting:
+                        await self._prune(meta, rule.condition, rule.key)
+        live = {meta.id for meta in self._events.state.blocks}
+        self._fulfilled = {(block, key) for block, key in self._fulfilled if block in live}
+
+    def _conditions(self) -> Conditions:
+        if self.conditions is None:
+            raise Disabled("conditions on events are not understood here")
+        return self.conditions
+
+    async def _prune(self, meta: EventBlockMeta, condition: str, rule: str) -> int:
+        """How many events of a block have gone."""
+        if not self._are_live([meta.id]):  # it went meanwhile
+            return 0
+        release = self._store.leases.acquire([meta.id])
+        try:
+            pruned = await self._compacter.run(
+                run_event_pruning, self._store.data, meta, condition, self._conditions(), rule
+            )
+        except StorageError:
+            await self._remove_written(meta.first_commit, meta.last_commit)
+            raise
+        finally:
+            release()
+        if not pruned.gone:
+            self._fulfilled.add((meta.id, rule))
+            return 0
+        written = [] if pruned.written is None else [pruned.written]
+        if not await self.replace([meta], written, 0 if written else meta.max_time + 1):
+            return 0
+        self.counts.events_deleted += pruned.gone
+        return pruned.gone
 
     async def expire(self, oldest_kept: int) -> bool:
         """Drop the blocks whose events are all older than `oldest_kept` (ns). False when there are none."""

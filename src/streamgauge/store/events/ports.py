@@ -5,12 +5,14 @@ Events go through the same log as samples, and then into blocks of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from streamgauge.model.arrays import Int64s
+from streamgauge.model.event_source import EventPart
 from streamgauge.model.events import Stream
 
 
@@ -54,6 +56,32 @@ class EventFlush:
     last_commit: int
     rows: EventRows
     streams: Sequence[Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The language of conditions, from outside of the store. Both are called in a helper process, so they are functions
+    of a module.
+
+    check: raises BadInput for a text that is no condition. fulfilling: streams and indexes of the events of a block
+    that fulfil one.
+    """
+
+    check: Callable[[str], None]
+    fulfilling: Callable[[EventPart, str], tuple[Int64s, Int64s]]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """Events that fulfil a condition are kept for `retention` ns. What a condition is, the store does not know."""
+
+    condition: str
+    retention: int
+
+    @property
+    def key(self) -> str:
+        """By which a block notes that it was carried out."""
+        return hashlib.sha256(f"{self.retention} {self.condition}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

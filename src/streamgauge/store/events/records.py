@@ -34,6 +34,7 @@ def encode_events(batches: Sequence[EventBatch]) -> bytes:
 
 def payload_bytes(payloads: pa.BinaryArray) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], memoryview]:
     """Where each payload ends in the bytes of all, and these."""
+    assert payloads.type == pa.binary(), f"{payloads.type} is spelt otherwise in memory"
     _, offsets_buffer, texts = payloads.buffers()
     if not len(payloads) or offsets_buffer is None or texts is None:
         return np.zeros(len(payloads), np.int64), memoryview(b"")

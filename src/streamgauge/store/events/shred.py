@@ -8,8 +8,8 @@ Texts that are not sure to fit their column are sorted out by `texts`, a whole a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from streamgauge.model.arrays import Int64s
 from streamgauge.model.event_source import LeafType, Node
-from streamgauge.store.arrow import compute as pc
 from streamgauge.store.arrow import lengths, take_keys
-from streamgauge.store.events.texts import Texts, leaf_of, member_of, name_text, nulls, object_of
+from streamgauge.store.events.assemble import spread
+from streamgauge.store.events.texts import Part, Texts, leaf_of, left_over, name_text, text_member
 from streamgauge.store.events.tree import (
     ARROW_TYPES,
     Profile,
@@ -32,11 +32,12 @@ from streamgauge.store.events.tree import (
 
 MAX_DIVIDED_BYTES = 1 << 20
 """A larger payload is kept as it is: dividing it would take ten times its size in memory."""
-SAMPLE_EVENTS = 4_096
+SAMPLE_EVENTS = 2_048
 SAMPLE_BYTES = 8 << 20
 """Payloads that are looked at to choose columns, which takes some 15 µs each."""
 
 _CHUNK_EVENTS = 512
+_LONG_CHUNK = 16_384
 _CHUNK_BYTES = 8 << 20
 """Payloads decoded at a time. With 2,048 the objects outgrow the processor's cache, and all takes twice as long."""
 _SURE_SHARE = 0.95
@@ -44,6 +45,10 @@ _SURE_SHARE = 0.95
 _KNOWN_SHARE = 0.001
 _MAX_KNOWN = 256
 """Members without a column that the decoder knows all the same, as texts: those that so many payloads have."""
+
+_SPARSE = 6
+"""Where there are more columns than this for each member of a payload, the long way is the quicker one: it has no work
+with what is absent."""
 
 _INT64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _SURE_TYPES: dict[LeafType, Any] = {LeafType.BOOL: bool, LeafType.INT: _INT64, LeafType.TEXT: str}
@@ -76,26 +81,27 @@ class Shredder:
         self.node = choose_node(profile) if node is None else node
         self._level = _Level(self.node, profile, profile.values)
         self._decode = msgspec.json.Decoder(self._level.struct).decode
+        self._sparse = self._level.width > _SPARSE * _members_of(profile) / max(profile.values, 1)
 
     def shred(self, payloads: pa.LargeBinaryArray) -> pa.StructArray:
         """The column of these payloads, which are valid JSON: of `struct_type(node)`, never null. Together they take
         less than 2 GiB."""
-        found: list[pa.Array[Any]] = []
+        if self._sparse:
+            return divide(cast("list[bytes]", payloads.to_pylist()), self.node)
+        found = _Found(self._level)
         places: list[Int64s] = []
         left: list[tuple[int, bytes]] = []
         for start, texts in _chunks(payloads):
             objects, refused = self._decode_some(texts)
-            if objects:
-                found.append(self._level.columns(objects))
+            found.add(objects)
             kept = np.ones(len(texts), np.bool_)
             kept[refused] = False
             places.append(start + np.flatnonzero(kept))
             left += [(start + at, texts[at]) for at in refused]
-        found.append(pa.array([], self._level.found_type))
-        whole = self._level.finish(cast("pa.StructArray", pa.concat_arrays(found)))
+        whole = found.finish()
         if not left:
             return whole
-        divided: Any = pa.concat_arrays([whole, _divide([text for _, text in left], self.node)])
+        divided: Any = pa.concat_arrays([whole, divide([text for _, text in left], self.node)])
         order = np.argsort(np.concatenate([*places, [at for at, _ in left]]))
         return cast("pa.StructArray", divided.take(pa.array(order)))
 
@@ -146,15 +152,7 @@ class _Member:
 
     @property
     def found_type(self) -> pa.DataType:
-        if self.level:
-            return self.level.found_type
-        return ARROW_TYPES[self.sure or LeafType.TEXT]
-
-    def column(self, values: Sequence[Any]) -> pa.Array[Any]:
-        """Of decoded values, None in the place of those that are absent."""
-        if self.level:
-            return _spread(values, self.level.columns, self.level.found_type)
-        return pa.array(values, ARROW_TYPES[self.sure]) if self.sure else _texts(values)
+        return ARROW_TYPES[self.sure] if self.sure else pa.binary()
 
 
 class _Level:
@@ -169,39 +167,70 @@ class _Level:
             for number, member in enumerate(self.members)
         ]
         self.struct = msgspec.defstruct("Payload", fields, forbid_unknown_fields=True, gc=False)
-        self.found_type = pa.struct([pa.field(member.name, member.found_type) for member in self.members])
 
-    def columns(self, objects: Sequence[Any]) -> pa.StructArray:
-        """What the decoder found, of `found_type`."""
-        if not self.members:
-            return cast("pa.StructArray", pa.array([{}] * len(objects), self.found_type))
-        attributes: Any = zip(*map(msgspec.structs.astuple, objects), strict=True)
-        arrays = [member.column(values) for member, values in zip(self.members, attributes, strict=True)]
-        return pa.StructArray.from_arrays(arrays, fields=list(self.found_type))
+    @property
+    def width(self) -> int:
+        """Attributes, also those of inner objects."""
+        return sum(member.level.width if member.level else 1 for member in self.members)
 
-    def finish(self, found: pa.StructArray) -> pa.StructArray:
+
+def _members_of(profile: Profile) -> int:
+    """How many members all payloads of a profile have."""
+    return sum(max(_members_of(member), member.values) for member in profile.members.values())
+
+
+class _Found:
+    """What the decoder found for a level. Absent members are None in it, or null."""
+
+    def __init__(self, level: _Level) -> None:
+        self._level = level
+        self._rows = 0
+        self._arrays: list[list[pa.Array[Any]]] = [[] for _ in level.members]  # of values
+        self._present: list[list[bool]] = [[] for _ in level.members]  # whether a row has an object
+        self._objects = [_Found(member.level) if member.level else None for member in level.members]
+
+    def add(self, decoded: Sequence[Any]) -> None:
+        self._rows += len(decoded)
+        columns: Any = zip(*map(msgspec.structs.astuple, decoded), strict=True)
+        for number, (member, values) in enumerate(zip(self._level.members, columns, strict=bool(decoded))):
+            objects = self._objects[number]
+            if objects:
+                some = [value for value in values if value is not None]
+                self._present[number] += [value is not None for value in values]
+                objects.add(some)
+            elif member.sure:
+                self._arrays[number].append(pa.array(values, member.found_type))
+            else:
+                self._arrays[number].append(_raw_array(values))
+
+    def finish(self) -> pa.StructArray:
         """The columns of the node: what may not fit is looked at now, in arrays that are worth it."""
+        node = self._level.node
         made: dict[str, pa.Array[Any]] = {}
-        rests: list[Texts] = []
-        for number, member in enumerate(self.members):
-            values, rest = self._settle(member, found.field(number))
+        rests: list[Part] = []
+        for number, member in enumerate(self._level.members):
+            values, rest = self._column(number, member)
             if values is not None:
                 made[member.name] = values
             if rest is not None and rest.null_count < len(rest):
-                rests.append(member_of(member.name, rest))
-        return struct_of(self.node, made, object_of(rests, len(found)), pc.is_null(found))
+                rests.append(text_member(member.name, rest))
+        return struct_of(node, made, left_over(rests, None, self._rows))
 
-    def _settle(self, member: _Member, values: Any) -> tuple[pa.Array[Any] | None, Texts | None]:
+    def _column(self, number: int, member: _Member) -> tuple[pa.Array[Any] | None, Texts | None]:
         """The column of a member, if it has one, and what of the values goes to the rest."""
-        if member.level:
-            return member.level.finish(values), None
+        node, objects = self._level.node, self._objects[number]
+        if objects:
+            rows = np.flatnonzero(np.array(self._present[number], np.bool_))
+            some = objects.finish()
+            return some if len(some) == self._rows else spread(some, rows, self._rows), None
+        values: Any = pa.concat_arrays([*self._arrays[number], pa.array([], member.found_type)])
         if member.sure:
             return values, None
-        if member.name in self.node.leaves:
-            return leaf_of(values, self.node.leaves[member.name])
-        if member.name in self.node.children:
-            return _objects_of(values.cast(pa.binary()).to_pylist(), self.node.children[member.name])
-        return None, values
+        if member.name in node.leaves:
+            return leaf_of(values.cast(pa.string()), node.leaves[member.name])
+        if member.name in node.children:
+            return _objects_of(values.to_pylist(), node.children[member.name])
+        return None, values.cast(pa.string())
 
 
 def _leaves(node: Node, profile: Profile) -> Iterator[_Member]:
@@ -228,50 +257,109 @@ def _known(node: Node, profile: Profile, total: int) -> list[_Member]:
     return [_Member(name) for _, name in sorted(found, reverse=True)[:_MAX_KNOWN]]
 
 
-def _texts(values: Sequence[Any]) -> Texts:
-    found = pa.array([None if raw is None else bytes(raw) for raw in values], pa.binary())
-    return cast("Texts", found.cast(pa.string()))
+def _raw_array(values: Sequence[Any]) -> pa.BinaryArray:
+    return pa.array([None if raw is None else bytes(raw) for raw in values], pa.binary())
 
 
-def _spread(
-    values: Sequence[Any], make: Callable[[Sequence[Any]], pa.StructArray], type_: pa.DataType
-) -> pa.Array[Any]:
-    """What `make` gives for the values that are there, null in the place of the others."""
-    some = [value for value in values if value is not None]
-    if not some:
-        return nulls(len(values), type_)
-    if len(some) == len(values):
-        return make(some)
-    present = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    places = pa.array(np.cumsum(present) - 1, mask=~present)
-    return make(some).take(places)
-
-
-def struct_of(node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: Any = None) -> pa.StructArray:
-    """`absent` marks the rows that have no such object."""
+def struct_of(
+    node: Node, columns: dict[str, pa.Array[Any]], rest: Texts, absent: pa.BooleanArray | None = None
+) -> pa.StructArray:
+    """The column of a node. `absent` marks rows without such an object."""
     arrays = [columns[name] for name in (*node.leaves, *node.children)]
-    made: Any = pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)), mask=absent)
-    return cast("pa.StructArray", made)
+    return pa.StructArray.from_arrays([*arrays, rest], fields=list(struct_type(node)), mask=absent)
 
 
 # ---- the long way ---------------------------------------------------------------------------------------------------
 
 
-def _divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
-    """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are."""
-    split = [_members(text) for text in texts]
+def divide(texts: Sequence[bytes], node: Node) -> pa.StructArray:
+    """The columns of JSON texts, of which those that are no objects, or cannot be decoded, become rests as they are.
+
+    What it takes depends on how many members there are, hardly on how many columns."""
+    parts = [_divide_some(texts[start : start + _LONG_CHUNK], node) for start in range(0, len(texts), _LONG_CHUNK)]
+    return cast("pa.StructArray", pa.concat_arrays([*parts, pa.array([], struct_type(node))]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The texts of a member, and the rows that have it."""
+
+    rows: list[int] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+
+
+class _Rests:
+    """What is in no column, row by row."""
+
+    def __init__(self, rows: int) -> None:
+        self._members: list[list[bytes] | None] = [None] * rows
+        self._whole: dict[int, bytes] = {}
+
+    def keep(self, row: int, text: bytes) -> None:
+        self._whole[row] = text
+
+    def add(self, row: int, name: str, value: bytes) -> None:
+        members = self._members[row]
+        if members is None:
+            members = self._members[row] = []
+        members.append(name_text(name).encode() + value)
+
+    def add_texts(self, rows: Int64s, name: str, texts: Texts) -> None:
+        for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
+            if text is not None:
+                self.add(row, name, text.encode())
+
+    def column(self) -> Texts:
+        texts = [None if members is None else b"{%b}" % b",".join(members) for members in self._members]
+        for row, text in self._whole.items():
+            texts[row] = text
+        return _texts(texts)
+
+
+def _divide_some(texts: Sequence[bytes], node: Node) -> pa.StructArray:
+    found = {name: _Values() for name in (*node.leaves, *node.children)}
+    rests = _Rests(len(texts))
+    for row, text in enumerate(texts):
+        try:
+            members = _split(_of_size(text))
+        except _UNDECODABLE:
+            rests.keep(row, text)
+            continue
+        for name, raw in members.items():
+            values = found.get(name)
+            if values is None:
+                rests.add(row, name, bytes(raw))
+            else:
+                values.rows.append(row)
+                values.raws.append(bytes(raw))
+    made = {name: _child_column(name, child, found[name], rests, len(texts)) for name, child in node.children.items()}
+    for leaf in LeafType:
+        names = [name for name in node.leaves if node.leaves[name] == leaf]
+        made |= _leaf_columns(names, leaf, found, rests, len(texts))
+    return struct_of(node, made, rests.column())
+
+
+def _leaf_columns(
+    names: Sequence[str], leaf: LeafType, found: Mapping[str, _Values], rests: _Rests, rows: int
+) -> dict[str, pa.Array[Any]]:
+    """All columns of one type, which are looked at as one."""
     made: dict[str, pa.Array[Any]] = {}
-    left: list[list[str]] = [[] for _ in texts]
-    for name in (*node.leaves, *node.children):
-        raws = [members.pop(name, None) for members in split]
-        if name in node.leaves:
-            made[name], rest = leaf_of(_texts(raws), node.leaves[name])
-        else:
-            made[name], rest = _objects_of(raws, node.children[name])
-        for at in np.flatnonzero(rest.is_valid()).tolist():
-            left[at].append(name_text(name) + rest[at].as_py())
-    rests = [_rest_of(text, members, parts) for text, members, parts in zip(texts, split, left, strict=True)]
-    return struct_of(node, made, pa.array(rests, pa.string()))
+    values, left = leaf_of(_texts([raw for name in names for raw in found[name].raws]), leaf)
+    start = 0
+    for name in names:
+        at = np.array(found[name].rows, np.int64)
+        mine = slice(start, start + len(at))
+        made[name] = spread(values[mine], at, rows)
+        rests.add_texts(at, name, left[mine])
+        start = mine.stop
+    return made
+
+
+def _child_column(name: str, child: Node, values: _Values, rests: _Rests, rows: int) -> pa.Array[Any]:
+    at = np.array(values.rows, np.int64)
+    column, left = _objects_of(values.raws, child)
+    rests.add_texts(at, name, left)
+    return cast("pa.Array[Any]", spread(column, at, rows))
 
 
 def _of_size(text: bytes) -> bytes:
@@ -280,27 +368,13 @@ def _of_size(text: bytes) -> bytes:
     return text
 
 
-class _NoObject(dict[str, Any]):
-    """In the place of the members of what has none."""
-
-
-def _members(text: bytes) -> dict[str, Any]:
-    try:
-        return _split(_of_size(text))
-    except _UNDECODABLE:
-        return _NoObject()
-
-
-def _rest_of(text: bytes, members: dict[str, Any], parts: list[str]) -> str | None:
-    if isinstance(members, _NoObject):
-        return text.decode()
-    parts += [name_text(name) + bytes(raw).decode() for name, raw in members.items()]
-    return f"{{{','.join(parts)}}}" if parts else None
-
-
-def _objects_of(raws: Sequence[Any], node: Node) -> tuple[pa.Array[Any], Texts]:
+def _objects_of(texts: Sequence[bytes | None], node: Node) -> tuple[pa.Array[Any], Texts]:
     """The columns of what is an object, and the texts of what is not."""
-    texts = [None if raw is None else bytes(raw) for raw in raws]
-    objects = [text if text and text.startswith(b"{") else None for text in texts]
-    others = [text if text and not text.startswith(b"{") else None for text in texts]
-    return _spread(objects, lambda some: _divide(some, node), struct_type(node)), _texts(others)
+    objects = [(row, text) for row, text in enumerate(texts) if text is not None and text.startswith(b"{")]
+    others = [None if text is None or text.startswith(b"{") else text for text in texts]
+    rows = np.array([row for row, _ in objects], np.int64)
+    return spread(divide([text for _, text in objects], node), rows, len(texts)), _texts(others)
+
+
+def _texts(values: Sequence[bytes | None]) -> Texts:
+    return cast("Texts", pa.array(values, pa.binary()).cast(pa.string()))

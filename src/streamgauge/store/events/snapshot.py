@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
 
-from streamgauge.model.event_source import Column, EventPart, EventRange, Fixed, Node, Rest
+from streamgauge.model.event_source import (
+    STREAM_COLUMNS,
+    Column,
+    EventPart,
+    EventRange,
+    Fixed,
+    Node,
+    Rest,
+    batch_of_events,
+)
 from streamgauge.model.events import Stream
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.ports import EventBlockMeta
@@ -89,11 +98,27 @@ class StoredEvents:
         blocks: list[EventPart] = [self._open_block(meta.id) for meta in self._snapshot.blocks]
         return [*blocks, HeadPart(self._snapshot.head.runs)] if self._snapshot.head.runs else blocks
 
+    def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        for meta in self._snapshot.blocks:
+            if meta.min_time <= wanted.last_received and meta.max_time >= wanted.first_received:
+                yield from map(partial(_inside, wanted), self._open_block(meta.id).payloads(wanted))
+        head = HeadPart(self._snapshot.head.runs)
+        for batch in head.read([*Fixed, Rest(())], wanted):
+            yield _inside(wanted, batch_of_events(*batch.columns))
+
     def streams(self) -> pa.Table:
         found = {stream.id: stream for stream in head_streams(self._snapshot.head.runs)}
         for meta in self._snapshot.blocks:
             found.update((stream.id, stream) for stream in self._open_block(meta.id).streams())
         return streams_table([found[number] for number in sorted(found)])
+
+
+def _inside(wanted: EventRange, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that are wanted."""
+    streams, received = batch.column(0).to_numpy(), batch.column(2).to_numpy()
+    rows = (received >= wanted.first_received) & (received <= wanted.last_received)
+    rows &= (streams >= wanted.first_stream) & (streams <= wanted.last_stream)
+    return batch if rows.all() else batch.filter(pa.array(rows))
 
 
 def head_streams(runs: Sequence[EventRun]) -> list[Stream]:
@@ -106,12 +131,7 @@ def head_streams(runs: Sequence[EventRun]) -> list[Stream]:
 
 def streams_table(streams: Sequence[Stream]) -> pa.Table:
     """As model.event_source.EventSource gives them."""
-    return pa.table(
-        {
-            "stream_id": pa.array([stream.id for stream in streams], pa.int64()),
-            "started": pa.array([stream.started for stream in streams], pa.int64()),
-            "transport": pa.array([stream.transport for stream in streams], pa.string()),
-            "headers": pa.array([stream.headers for stream in streams], pa.string()),
-            "name": pa.array([stream.name for stream in streams], pa.string()),
-        }
-    )
+    rows = [(stream.id, stream.started, stream.transport, stream.headers, stream.name) for stream in streams]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(STREAM_COLUMNS)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, STREAM_COLUMNS, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=STREAM_COLUMNS)

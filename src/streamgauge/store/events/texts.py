@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
+from streamgauge.model.arrays import Int32s, Int64s
 from streamgauge.model.event_source import LeafType
+from streamgauge.store.arrow import UInt8s, booleans, bounds_and_data, string_array
 from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.tree import ARROW_TYPES
 
@@ -28,6 +33,11 @@ _SPECIAL = r'["\\\x00-\x1f]'
 _decode_text = msgspec.json.Decoder(str).decode
 
 
+def scalar(text: str | None) -> Any:
+    """With its type given: otherwise Arrow looks for pandas on every call, which takes 0.1 ms where there is none."""
+    return pa.scalar(text, pa.string())
+
+
 def nulls(rows: int, type_: pa.DataType) -> pa.Array[Any]:
     make: Any = pa.nulls  # its overloads know no type that is not known beforehand
     return cast("pa.Array[Any]", make(rows, type_))
@@ -36,29 +46,29 @@ def nulls(rows: int, type_: pa.DataType) -> pa.Array[Any]:
 def leaf_of(texts: Texts, type_: LeafType) -> tuple[pa.Array[Any], Texts]:
     """The values that a column of this type can hold, null where it cannot, and the texts that it does not hold."""
     values = _PARSERS[type_](texts)
-    return values, pc.if_else(pc.is_null(values), texts, pa.scalar(None, pa.string()))
+    return values, pc.if_else(pc.is_null(values), texts, scalar(None))
 
 
 def _bools(texts: Texts) -> pa.Array[Any]:
-    wrong = pc.if_else(pc.equal(texts, "false"), False, pa.scalar(None, pa.bool_()))
-    return cast("pa.Array[Any]", pc.if_else(pc.equal(texts, "true"), True, wrong))
+    right = pc.equal(texts, scalar("true"))
+    known = pc.or_(right, pc.equal(texts, scalar("false")))
+    return cast("pa.Array[Any]", pc.if_else(known, right, pa.scalar(None, pa.bool_())))
 
 
 def _ints(texts: Texts) -> pa.Array[Any]:
     fits = pc.match_substring_regex(texts, _INT)
     long = pc.match_substring_regex(texts, _LONG_INT)
     if pc.any(long).as_py():  # digits of one length compare like numbers; -2^63 itself stays text
-        fits = pc.or_(fits, pc.and_(long, pc.less_equal(pc.utf8_ltrim(texts, "-"), str((1 << 63) - 1))))
+        fits = pc.or_(fits, pc.and_(long, pc.less_equal(pc.utf8_ltrim(texts, "-"), scalar(str((1 << 63) - 1)))))
     return cast("pa.Array[Any]", _only(texts, fits).cast(pa.int64()))
 
 
 def _doubles(texts: Texts) -> pa.Array[Any]:
     values = _only(texts, pc.match_substring_regex(texts, _DOUBLE)).cast(pa.float64())
-    lost = pc.or_(
-        pc.invert(pc.is_finite(values)),
-        pc.and_(pc.equal(values, 0.0), pc.invert(pc.match_substring_regex(texts, _ZERO))),  # too small
-    )
-    large = pc.greater(pc.abs(values), _EXACT_INTEGERS)
+    zero = pc.equal(values, pa.scalar(0.0, pa.float64()))
+    too_small = pc.and_(zero, pc.invert(pc.match_substring_regex(texts, _ZERO)))
+    lost = pc.or_(pc.invert(pc.is_finite(values)), too_small)
+    large = pc.greater(pc.abs(values), pa.scalar(_EXACT_INTEGERS, pa.float64()))
     if pc.any(large).as_py():
         lost = pc.or_(lost, pc.and_(large, pc.invert(pc.match_substring_regex(texts, r"[.eE]"))))
     return cast("pa.Array[Any]", pc.if_else(lost, pa.scalar(None, pa.float64()), values))
@@ -66,7 +76,7 @@ def _doubles(texts: Texts) -> pa.Array[Any]:
 
 def _strings(texts: Texts) -> pa.Array[Any]:
     quoted = pc.starts_with(texts, '"')
-    inner = _only(inside(pc.fill_null(_only(texts, quoted), '""')), quoted)
+    inner = _only(inside(pc.fill_null(_only(texts, quoted), scalar('""'))), quoted)
     escaped = pc.and_(quoted, pc.match_substring(texts, "\\"))
     if not pc.any(escaped).as_py():
         return cast("pa.Array[Any]", inner)
@@ -89,7 +99,7 @@ def _text_or_none(text: str | None) -> str | None:
 
 
 def _only(texts: Texts, which: Any) -> Any:
-    return pc.if_else(which, texts, pa.scalar(None, pa.string()))
+    return pc.if_else(which, texts, scalar(None))
 
 
 _PARSERS = {LeafType.BOOL: _bools, LeafType.INT: _ints, LeafType.DOUBLE: _doubles, LeafType.TEXT: _strings}
@@ -98,17 +108,27 @@ _PARSERS = {LeafType.BOOL: _bools, LeafType.INT: _ints, LeafType.DOUBLE: _double
 # ---- and back -------------------------------------------------------------------------------------------------------
 
 
-def texts_of(values: pa.Array[Any]) -> Texts:
+def leaf_texts(values: pa.Array[Any]) -> Texts:
     """The values of a leaf as JSON."""
     if values.type != ARROW_TYPES[LeafType.TEXT]:
         return cast("Texts", pc.cast(values, pa.string()))
-    special = pc.match_substring_regex(values, _SPECIAL)
-    plain = pc.binary_join_element_wise('"', values, '"', "")
-    if not pc.any(special).as_py():
+    return _quoted(values, "")
+
+
+def _quoted(values: pa.Array[Any], start: str) -> Texts:
+    """Strings as JSON, each behind `start`."""
+    plain = pc.binary_join_element_wise(scalar(f'{start}"'), values, scalar('"'), scalar(""))
+    if not _may_be_special(values):
         return cast("Texts", plain)
-    mask = pc.fill_null(special, False)
-    encoded = [msgspec.json.encode(value).decode() for value in values.filter(mask).to_pylist()]
-    return cast("Texts", pc.replace_with_mask(plain, mask, pa.array(encoded, pa.string())))
+    special = pc.fill_null(pc.match_substring_regex(values, _SPECIAL), False)
+    encoded = [start + msgspec.json.encode(value).decode() for value in values.filter(special).to_pylist()]
+    return cast("Texts", pc.replace_with_mask(plain, special, pa.array(encoded, pa.string())))
+
+
+def _may_be_special(values: Any) -> bool:
+    """Whether any byte of any value may have to be escaped."""
+    _, data = bounds_and_data(values)
+    return bool(((data < ord(" ")) | (data == ord('"')) | (data == ord("\\"))).any())
 
 
 def name_text(name: str) -> str:
@@ -116,26 +136,84 @@ def name_text(name: str) -> str:
     return msgspec.json.encode(name).decode() + ":"
 
 
-def member_of(name: str, texts: Texts) -> Texts:
-    """Texts of a member's values as parts of an object that has more before it: `,"name":value`."""
-    return cast("Texts", pc.binary_join_element_wise("," + name_text(name), texts, ""))
+# ---- objects --------------------------------------------------------------------------------------------------------
 
 
-def join_members(members: list[Texts]) -> Texts:
-    """Parts of objects one behind the other; empty where all are null."""
-    joined: Any = pc.binary_join_element_wise(*members, "", null_handling="replace", null_replacement="")
-    return cast("Texts", joined)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A text for some rows, ascending."""
+
+    texts: Texts  # without nulls
+    rows: Int64s
 
 
-def braces(members: Texts) -> Texts:
-    """Parts of an object as an object."""
-    inner = pc.ascii_ltrim(members, ",")
-    return cast("Texts", pc.binary_join_element_wise("{", inner, "}", ""))
+def some_of(values: pa.Array[Any]) -> tuple[pa.Array[Any], Int64s]:
+    """The values that are not null, and their rows."""
+    if values.null_count == 0:
+        return values, np.arange(len(values))
+    return values.drop_null(), np.flatnonzero(booleans(values.is_valid()))
 
 
-def object_of(members: list[Texts], rows: int) -> Texts:
-    """Objects of these members; null where there is none."""
-    if not members:
+def leaf_member(name: str, values: pa.Array[Any]) -> Part:
+    """The values of a leaf as members of objects: `,"name":value`."""
+    some, rows = some_of(values)
+    if some.type == ARROW_TYPES[LeafType.TEXT]:
+        return Part(_quoted(some, f",{name_text(name)}"), rows)
+    return Part(_named(name, leaf_texts(some)), rows)
+
+
+def text_member(name: str, texts: Texts) -> Part:
+    """The same for values that are JSON already."""
+    some, rows = some_of(texts)
+    return Part(_named(name, cast("Texts", some)), rows)
+
+
+def _named(name: str, texts: Texts) -> Texts:
+    return cast("Texts", pc.binary_join_element_wise(scalar(f",{name_text(name)}"), texts, scalar("")))
+
+
+def objects_of(members: Sequence[Part], rest: Texts | None, rows: int) -> Texts:
+    """Objects of these members and of those in the rests. A rest without members is taken as it is: it need not be an
+    object. Where there is neither, `{}`."""
+    return _together(members, rest, rows, "{}")
+
+
+def left_over(members: Sequence[Part], rest: Texts | None, rows: int) -> Texts:
+    """The same, with null where there is neither."""
+    if not members and rest is None:
         return pa.nulls(rows, pa.string())
-    joined = join_members(members)
-    return cast("Texts", pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), braces(joined)))
+    joined = _together(members, rest, rows, "")
+    return cast("Texts", pc.if_else(pc.equal(joined, scalar("")), scalar(None), joined))
+
+
+def _together(members: Sequence[Part], rest: Texts | None, rows: int, nothing: str) -> Texts:
+    begun = np.zeros(rows, np.bool_)
+    for part in members:
+        begun[part.rows] = True
+    parts, there = list(members), begun.copy()
+    if rest is not None and rest.null_count < rows:
+        texts, at = some_of(rest)
+        more, alone = begun[at], ~begun[at]
+        there[at] = True
+        inner = inside(cast("Texts", texts.filter(pa.array(more))))
+        parts.append(Part(cast("Texts", pc.binary_join_element_wise(scalar(","), inner, scalar(""))), at[more]))
+        parts.append(Part(cast("Texts", texts.filter(pa.array(alone))), at[alone]))
+    parts.append(_same("}", np.flatnonzero(begun)))
+    parts.append(_same(nothing, np.flatnonzero(~there)))
+    bounds, data = _gather(parts, rows)
+    data[bounds[:-1][begun]] = ord("{")  # in place of the first comma
+    return string_array(bounds, data)
+
+
+def _same(text: str, rows: Int64s) -> Part:
+    return Part(pa.array([text] * len(rows), pa.string()), rows)
+
+
+def _gather(parts: Sequence[Part], rows: int) -> tuple[Int32s, UInt8s]:
+    """The texts of each row, one behind the other in the order of the parts, as bounds and bytes."""
+    of = np.concatenate([part.rows for part in parts])
+    texts: Any = pa.concat_arrays([part.texts for part in parts])
+    ordered = texts.take(pa.array(np.argsort(of, kind="stable")))
+    bounds, data = bounds_and_data(ordered)
+    ends = np.cumsum(np.bincount(of, minlength=rows))
+    return bounds[np.concatenate((np.zeros(1, np.int64), ends))], data.copy()

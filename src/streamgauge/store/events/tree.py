@@ -115,9 +115,9 @@ class _Candidate:
     count: int
 
 
-def choose_node(profile: Profile) -> Node:
-    """The tree for payloads like these."""
-    least = max(COMMON_SHARE * profile.values, 1)
+def choose_node(profile: Profile, share: float = COMMON_SHARE) -> Node:
+    """The tree for payloads like these. A column needs values in this share of them."""
+    least = max(share * profile.values, 1)
     found = sorted(_candidates(profile, (), least), key=lambda candidate: -candidate.count)
     draft = _Draft()
     for candidate in found[:MAX_COLUMNS]:  # an object is never behind its members, as it has the higher count

@@ -1,0 +1,27 @@
+"""What programs embed to send events to a server: see docs/client.md."""
+
+from streamgauge.client.asgi import Middleware
+from streamgauge.client.backoff import Retry
+from streamgauge.client.buffer import Bounds, Counts, Undelivered
+from streamgauge.client.excepthook import install_excepthook
+from streamgauge.client.logs import Handler, StructlogProcessor
+from streamgauge.client.spans import Span
+from streamgauge.client.tracing import TraceContext, current_trace, from_traceparent, traceparent
+from streamgauge.client.writer import Writer
+
+__all__ = [
+    "Bounds",
+    "Counts",
+    "Handler",
+    "Middleware",
+    "Retry",
+    "Span",
+    "StructlogProcessor",
+    "TraceContext",
+    "Undelivered",
+    "Writer",
+    "current_trace",
+    "from_traceparent",
+    "install_excepthook",
+    "traceparent",
+]

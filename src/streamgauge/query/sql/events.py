@@ -1,0 +1,126 @@
+"""The views of events: for each mention one SELECT over all parts, of the columns that the query asks for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from streamgauge.model.event_source import Column, EventPart, EventRange, Fixed, Node
+from streamgauge.query.budget import Budget
+from streamgauge.query.sql import event_columns
+from streamgauge.query.sql.database import Session
+from streamgauge.query.sql.event_columns import NUMBERS, PartColumns
+from streamgauge.query.sql.promoted import only, promoted
+from streamgauge.query.sql.relations import Path, Use, View
+
+_NATURAL = (Use.NATURAL, Use.NUMERIC)
+
+
+class EventViews:
+    def __init__(self, session: Session, parts: Sequence[EventPart], budget: Budget) -> None:
+        self._session = session
+        self._parts = parts or [_NoRows()]
+        self._budget = budget
+
+    def make(self, view: View, wanted: EventRange) -> None:
+        """Put a view into the database."""
+        kinds = self._natural_types(view, wanted)
+        selects = []
+        for number, part in enumerate(self._parts):
+            columns = PartColumns(part.node)
+            where = only(view.kind, columns.value)
+            shown = [f"{self._column(name, columns)} AS {name}" for name in view.columns if name in view.needed]
+            for (_, path, use), name in view.paths.items():
+                shown.append(f"{_path(columns, path, use, kinds)} AS {name}")
+            rows = f"{view.name}_{number}"
+            listed = ", ".join(shown) or "NULL AS nothing"
+            if not columns.needed:
+                columns.fixed(Fixed.INDEX)  # rows are counted by something
+            selects.append(f"SELECT {listed} FROM {rows}" + (f" WHERE {where}" if where else ""))
+            self._add(rows, part, columns, wanted)
+        self._session.add_view(view.name, " UNION ALL ".join(selects))
+
+    def _column(self, name: str, columns: PartColumns) -> str:
+        match name:
+            case "stream_id":
+                return columns.fixed(Fixed.STREAM)
+            case "stream_event_index":
+                return columns.fixed(Fixed.INDEX)
+            case "insert_datetime":
+                return f"make_timestamptz({columns.fixed(Fixed.RECEIVED)} // 1000)"
+            case "payload":
+                return columns.value((), Use.JSON)
+        received = columns.fixed(Fixed.RECEIVED) if name == "time" else ""
+        return promoted(name, columns.value, received)
+
+    def _natural_types(self, view: View, wanted: EventRange) -> Mapping[Path, str]:
+        """The type of each path that is wanted as what it is."""
+        paths = sorted({path for (_, path, use) in view.paths if use in _NATURAL}, key=repr)
+        types: dict[Path, set[str]] = {path: set() for path in paths}
+        for number, part in enumerate(self._parts):
+            columns = PartColumns(part.node)
+            asked = {}
+            for path in paths:
+                types[path] |= columns.known_types(path)
+                if (expression := columns.type_in_rest(path)) is not None:
+                    asked[path] = expression
+            if asked:
+                rows = f"{view.name}_types_{number}"
+                self._add(rows, part, columns, wanted)
+                lists = ", ".join(f"list(DISTINCT {expression})" for expression in asked.values())
+                found = self._session.reader(f"SELECT {lists} FROM {rows}").read_all()
+                for path, column in zip(asked, found.columns, strict=True):
+                    types[path] |= set(column[0].as_py() or ()) - {None}
+        return {path: event_columns.natural(found_types) for path, found_types in types.items()}
+
+    def _add(self, name: str, part: EventPart, columns: PartColumns, wanted: EventRange) -> None:
+        rows = _Rows(part, columns, wanted, self._budget)
+        self._session.add_rows(name, rows.schema, rows.read)
+
+
+class _Rows:
+    """Columns of a part, to be read as often as the database scans them."""
+
+    def __init__(self, part: EventPart, columns: PartColumns, wanted: EventRange, budget: Budget) -> None:
+        self._part = part
+        self._columns = columns.needed
+        self._wanted = wanted
+        self._budget = budget
+        batches = part.read(self._columns, wanted)
+        first = next(batches, None)
+        self.schema = columns.schema() if first is None else _as_given(columns.schema(), first.schema)
+        self._begun: Iterator[pa.RecordBatch] | None = itertools.chain([] if first is None else [first], batches)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        batches = self._begun or self._part.read(self._columns, self._wanted)
+        self._begun = None
+        for batch in batches:
+            self._budget.check()
+            yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+
+
+def _path(columns: PartColumns, path: Path, use: Use, kinds: Mapping[Path, str]) -> str:
+    if use not in _NATURAL:
+        return columns.value(path, use)
+    kind = kinds[path]
+    if use is Use.NUMERIC and kind not in NUMBERS:
+        return columns.value(path, Use.NUMBER)
+    return columns.natural(path, kind)
+
+
+def _as_given(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
+    """The columns as a part gives them where these are texts by number: such are compared once a text."""
+    fields = zip(schema, given, strict=True)
+    return pa.schema([theirs if pa.types.is_dictionary(theirs.type) else ours for ours, theirs in fields])
+
+
+class _NoRows:
+    """Stands for all parts when there are none: a view has columns all the same."""
+
+    rows = 0
+    node = Node()
+
+    def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        return iter(())

@@ -1,0 +1,89 @@
+"""What conditions of WHERE mean for what is read: ranges of times and streams, matchers of labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from streamgauge.model.event_source import EventRange
+from streamgauge.model.source import Matcher, MatchOp
+from streamgauge.query.sql import tree
+from streamgauge.query.sql.database import Session
+from streamgauge.query.sql.relations import Condition, View
+from streamgauge.query.sql.syntax import written
+
+LEAST, MOST = -(1 << 62), 1 << 62
+"""Ends of time in ms: far from where something added to one overflows."""
+_SLACK_NS = 1_000_000
+"""A time in SQL has microseconds, those of events have ns."""
+_SPECIAL = re.compile(r"[\\.+*?()\[\]{}|^$]")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRange:
+    """Which samples are wanted. Times are ms, both ends inclusive."""
+
+    matchers: tuple[Matcher, ...] = ()
+    start: int = LEAST
+    end: int = MOST
+
+
+class Ranges:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def of_events(self, view: View) -> EventRange:
+        whole = EventRange()
+        first, last = self._bounds(view, "insert_datetime", "epoch_ns({}::TIMESTAMPTZ)")
+        low, high = self._bounds(view, "stream_id", "{}::BIGINT")
+        return EventRange(
+            whole.first_received if first is None else max(first - _SLACK_NS, whole.first_received),
+            whole.last_received if last is None else min(last + _SLACK_NS, whole.last_received),
+            whole.first_stream if low is None else max(low, whole.first_stream),
+            whole.last_stream if high is None else min(high, whole.last_stream),
+        )
+
+    def of_samples(self, view: View) -> SampleRange:
+        start, end = self._bounds(view, "time", "epoch_ms({}::TIMESTAMPTZ)")
+        return SampleRange(
+            tuple(_matchers(view)),
+            LEAST if start is None else max(start - 1, LEAST),  # of a time in SQL ms are cut off
+            MOST if end is None else min(end + 1, MOST),
+        )
+
+    def _bounds(self, view: View, column: str, form: str) -> tuple[int | None, int | None]:
+        """The least and the most that conditions leave of a column, where they do."""
+        low: list[int] = []
+        high: list[int] = []
+        for condition in view.conditions:
+            if condition.column != column or condition.path is not None:
+                continue
+            values = self._values(condition, form)
+            if values is None:
+                continue
+            if condition.operator in (">", ">=", "=", "in"):
+                low.append(min(values) + (condition.operator == ">"))
+            if condition.operator in ("<", "<=", "=", "in"):
+                high.append(max(values) - (condition.operator == "<"))
+        return max(low, default=None), min(high, default=None)
+
+    def _values(self, condition: Condition, form: str) -> list[int] | None:
+        """What the sides of a condition are. None when that cannot be told; the query then says why."""
+        queries = [f"({written(self._session, tree.select(value))})" for value in condition.values]
+        return self._session.numbers([form.format(query) for query in queries])
+
+
+def _matchers(view: View) -> Iterator[Matcher]:
+    for condition in view.conditions:
+        name = "__name__" if condition.column == "name" else condition.path if condition.column == "labels" else None
+        if name is None or condition.operator not in ("=", "in"):
+            continue
+        found = [tree.literal(value) for value in condition.values]
+        texts = [literal[1] for literal in found if literal is not None and literal[0] == "STRING"]
+        if len(texts) != len(found) or not all(texts):
+            continue
+        if len(texts) == 1:
+            yield Matcher(name, MatchOp.EQUAL, texts[0])
+        else:
+            yield Matcher(name, MatchOp.MATCH, "|".join(_SPECIAL.sub(r"\\\g<0>", text) for text in texts))

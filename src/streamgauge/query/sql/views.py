@@ -1,0 +1,28 @@
+"""The views that a query names, each made for it: of what it asks for and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamgauge.model.source import Source
+from streamgauge.query.budget import Budget
+from streamgauge.query.sql.database import Session
+from streamgauge.query.sql.events import EventViews
+from streamgauge.query.sql.metrics import MetricViews
+from streamgauge.query.sql.ranges import Ranges
+from streamgauge.query.sql.relations import View
+from streamgauge.query.sql.schema import EVENTS
+from streamgauge.query.sql.streams import add_streams
+
+
+def make_views(session: Session, source: Source, budget: Budget, views: Sequence[View]) -> None:
+    """Put them into the session's database."""
+    ranges = Ranges(session)
+    events = source.events()
+    for view in views:
+        if view.kind in EVENTS:
+            EventViews(session, events.parts(), budget).make(view, ranges.of_events(view))
+        elif view.kind == "streams":
+            add_streams(session, events, view)
+        else:
+            MetricViews(session, source, budget).make(view, ranges.of_samples(view))

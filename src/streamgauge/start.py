@@ -1,0 +1,121 @@
+"""`streamgauge serve` until the server runs. What can be refused is refused before anything heavy is imported."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from streamgauge import logs
+from streamgauge.clock import SystemClock
+from streamgauge.errors import ConfigError
+from streamgauge.event_rules import parse_event_rules
+from streamgauge.retention_rules import parse_rules
+from streamgauge.settings import Config, Settings, misspelt_variables, resolve
+from streamgauge.store import failpoints
+
+LOG = logging.getLogger(__name__)
+
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter's lock once another wants it. With Python's own 5 ms, the event loop is
+that late for what is due whenever the committer, or who reads this host's metrics, runs Python."""
+
+PRELOAD = ("streamgauge.store.snapshot", "streamgauge.wire.read_answers")
+"""Imported by query workers before their first query."""
+
+
+def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
+    """Run until SIGTERM or SIGINT; the process's exit code. Raises StreamgaugeError for a start that cannot succeed."""
+    keep_standard_descriptors()
+    failpoints.arm_from_environment(server=True)
+    config, settings = read_settings(config_file, flags)
+    address = check_address(settings)
+    logs.configure(settings.log_level, log_form(settings))
+    for warning in (*config.warnings, *misspelt_variables(os.environ)):
+        LOG.warning("%s", warning)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    asyncio.run(_serve(settings, config, lambda: read_settings(config_file, flags), address))
+    return 0
+
+
+async def _serve(
+    settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]], address: tuple[str, int]
+) -> None:
+    """Take the folder, and let query workers start beside the import of the server, which takes as long as theirs."""
+    gc.disable()  # what is imported stays: to look through it again and again takes a tenth of a start
+    from streamgauge.query.process import FIRST_WORKERS, WorkerStarter
+    from streamgauge.store.lock import acquire
+
+    clock = SystemClock()
+    with acquire(Path(settings.data), started=clock.now_ms()) as lock:
+        starter = WorkerStarter(PRELOAD)
+        try:
+            starter.start_ahead(FIRST_WORKERS)
+            await asyncio.sleep(0)  # they begin, on a thread
+            from streamgauge.main import Server
+
+            gc.enable()
+            await Server(clock, settings, config, reread, starter).run(lock, *address)
+        finally:
+            await starter.close()
+
+
+def keep_standard_descriptors() -> None:
+    """Open what a service manager may have left closed. The next file of ours would get its number otherwise, and what
+    a library prints about a crash would be written into a log segment."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Config, Settings]:
+    """The configuration file and what results from it, the environment and the flags. Raises ConfigError."""
+    config = Config()
+    if config_file:
+        # Imported only here: the model of the file takes a third of the time of a start without one.
+        from streamgauge.config import load_config
+
+        config = load_config(Path(config_file), os.environ)
+    settings = resolve(flags, os.environ, config.own)
+    parse_rules(settings.retention_rules, settings.retention)
+    parse_event_rules(settings.event_retention_rules, settings.event_retention)
+    return config, settings
+
+
+def log_form(settings: Settings) -> logs.Form:
+    """That of the setting; lines for people take the journal's own form where they go there."""
+    if settings.log_format == "json":
+        return "json"
+    return "journal" if logs.is_journal(sys.stderr, os.environ) else "text"
+
+
+def check_address(settings: Settings) -> tuple[str, int]:
+    """Host and port to listen on. Raises ConfigError for an address that others reach, unless that is wanted."""
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    if not settings.insecure and not is_loopback(host):
+        raise ConfigError(
+            f"--listen {settings.listen} can be reached from other machines, and there is no authentication yet: "
+            "listen on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
+        )
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,282 @@
+"""Paths into payloads, whatever types the values have and wherever a part keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from streamgauge.errors import BadInput
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Rest
+from streamgauge.testing import MemoryEvents, MemorySource
+from streamgauge.testing.events import divided_part, raw_part
+
+from .conftest import DIVIDED, PAYLOADS
+
+
+def store(*payloads: object) -> MemorySource:
+    return MemorySource.of([], MemoryEvents.of(payloads))
+
+
+def test_a_payload_is_put_together_as_it_was(rows):
+    assert [payload for (payload,) in rows("SELECT payload FROM events")] == [*PAYLOADS, *DIVIDED]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        # comparisons with constants need no cast, and see values of that kind only
+        ("SELECT count(*) FROM events WHERE payload.http.status >= 500", [[2]]),
+        ("SELECT count(*) FROM events WHERE 500 <= payload.http.status", [[2]]),
+        ("SELECT payload.k FROM events WHERE payload.k = 'x'", [["x"]]),
+        ("SELECT payload.k FROM events WHERE payload.k = 5", [["5"]]),
+        ("SELECT payload.level FROM events WHERE payload.level = 7", [["7"]]),
+        ("SELECT payload.http FROM events WHERE payload.http = 'gone'", [["gone"]]),
+        ("SELECT count(*) FROM events WHERE payload.ms BETWEEN 1.5 AND 3.5", [[3]]),
+        ("SELECT count(*) FROM events WHERE payload.k IN ('x', 'y')", [[2]]),
+        ("SELECT count(*) FROM events WHERE payload.k IN ('x', 5)", [[2]]),
+        ("SELECT count(*) FROM events WHERE payload.http.status IN (200, 503)", [[2]]),
+        ("SELECT count(*) FROM events WHERE payload.ok", [[1]]),
+        ("SELECT count(*) FROM events WHERE payload.ok = true", [[1]]),
+        ("SELECT count(*) FROM events WHERE payload.level LIKE 'E%'", [[2]]),
+        ("SELECT count(*) FROM events WHERE lower(payload.level) = 'warn'", [[1]]),
+        # what nobody sent
+        ("SELECT DISTINCT payload.nobody, payload.no.body, payload.level.x FROM events", [[None, None, None]]),
+        ("SELECT count(*) FROM events WHERE payload.nobody = 1", [[0]]),
+        # the arrow binds as people mean it, and compares by value
+        ("SELECT count(*) FROM events WHERE payload->'type' <> 'metric'", [[4]]),
+        ("SELECT count(*) FROM events WHERE payload->'type' <> 'metric' AND payload->'level' = 'ERROR'", [[2]]),
+        ("SELECT count(*) FROM events WHERE payload->'http'->'status' = 503 OR payload->>'k' = 'x'", [[2]]),
+        ("SELECT payload->>'$.http.path' FROM events WHERE payload->>'/http/path' = '/z'", [["/z"]]),
+        ("SELECT payload->'tags'->0, payload->'tags'->>1 FROM events LIMIT 1", [["a", "b"]]),
+        ("SELECT payload['http']['status'] FROM events WHERE payload['k'] = 'y'", [[503]]),
+        # groups
+        (
+            "SELECT payload.level, count(*) FROM events GROUP BY 1 ORDER BY 1 NULLS LAST",
+            [["7", 1], ["ERROR", 2], ["INFO", 1], ["WARN", 1], [None, 4]],
+        ),
+        (
+            "SELECT payload.level FROM events GROUP BY payload.level HAVING payload.level > 'J' ORDER BY payload.level",
+            [["WARN"]],
+        ),
+        (
+            "SELECT payload.http.status, count(*) FILTER (WHERE payload.ms > 3) FROM events GROUP BY ALL ORDER BY ALL",
+            [[200, 0], [500, 0], [503, 1], [None, 1]],
+        ),
+        ("SELECT sum(payload.http.status), avg(payload.ms), count(payload.k) FROM events", [[1203, 2.75, 4]]),
+        ("SELECT payload.ms + 1, -payload.ms FROM events LIMIT 1", [[2.5, -1.5]]),
+        ("SELECT coalesce(payload.ms, 0), coalesce(payload.level, '?') FROM events LIMIT 3 OFFSET 2", [[0, "?"]] * 3),
+        ("SELECT payload.ms::INT, payload.k::VARCHAR FROM events LIMIT 2", [[2, "x"], [2, "5"]]),
+        # other names
+        ("SELECT e.payload.k FROM events e WHERE e.payload.ms = 3.5", [["y"]]),
+        ("SELECT p.http.path FROM (SELECT payload p FROM events) WHERE p.http.status = 503", [["/z"]]),
+        ("SELECT h.status FROM (SELECT payload.http AS h FROM events) AS t WHERE t.h.path = '/z'", [[503]]),
+        ("SELECT s FROM (SELECT payload.http.status AS s FROM events) WHERE s > 500", [[503]]),
+        ("WITH a AS (SELECT * FROM events), b AS (SELECT * FROM a) SELECT payload.k FROM b WHERE payload.ms > 3", None),
+        ("WITH events AS (SELECT * FROM events WHERE payload.ms > 3) SELECT count(*) FROM events", [[2]]),
+        (
+            "SELECT a.payload.ms, b.payload.k FROM events a JOIN events b USING (stream_id, stream_event_index)"
+            " WHERE a.payload.ms = 3.5",
+            [[3.5, "y"]],
+        ),
+        ("SELECT max(payload.ms) FROM (SELECT DISTINCT payload FROM events) WHERE payload.ms < 3", None),
+        ("SELECT payload.k FROM (SELECT payload FROM events UNION ALL FROM events SELECT payload) LIMIT 1", [["x"]]),
+        (
+            "SELECT (SELECT max(b.payload.ms) FROM events b WHERE b.stream_id = a.stream_id) FROM events a LIMIT 1",
+            [[2.0]],
+        ),
+        (
+            "SELECT list_filter(from_json(payload.tags, '[\"VARCHAR\"]'), lambda t: t > 'a') FROM events LIMIT 1",
+            [[["b"]]],
+        ),
+        ("SELECT t.value FROM events, json_each(payload.tags) t ORDER BY 1", [["a"], ["b"]]),
+    ],
+)
+def test_paths(rows, query: str, expected: list[list[Any]] | None):
+    if expected is not None:
+        assert rows(query) == expected
+    else:
+        assert len(rows(query)) > 0
+
+
+def test_a_column_is_called_as_it_was_written(answer):
+    columns = answer(
+        "SELECT payload.http.status, e.payload->>'k', avg(payload.ms) OVER (), payload.k AS x FROM events e"
+    )
+    assert [column["name"] for column in columns["columns"]] == [
+        "status",
+        "e.payload->>'k'",
+        "avg(payload.ms) OVER ()",
+        "x",
+    ]
+
+
+def test_a_path_has_the_one_type_that_its_values_have(answer):
+    types = {
+        column["name"]: column["type"]
+        for column in answer(
+            "SELECT payload.ms, payload.http.status, payload.k, payload.tags, payload.level, payload.no FROM events"
+        )["columns"]
+    }
+    assert types == {
+        "ms": "DOUBLE",
+        "status": "BIGINT",
+        "k": "VARCHAR",
+        "tags": "JSON",
+        "level": "VARCHAR",
+        "no": "VARCHAR",
+    }
+
+
+def test_numbers_that_are_large_keep_their_digits(rows):
+    source = store({"n": 9_007_199_254_740_993}, {"n": 18_446_744_073_709_551_615})
+    assert rows("SELECT payload.n FROM events", source=source) == [[9007199254740993], [18446744073709551615]]
+
+
+def test_hidden_columns_are_seen_by_nobody(answer):
+    shown = answer(
+        "SELECT * FROM (SELECT * FROM events WHERE payload.ms = 2) AS e WHERE e.payload.k = 5 ORDER BY e.payload.ms"
+    )
+    assert [column["name"] for column in shown["columns"]] == [
+        "stream_id",
+        "stream_event_index",
+        "insert_datetime",
+        "time",
+        "kind",
+        "severity",
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "name",
+        "duration_ns",
+        "payload",
+    ]
+    [row] = shown["rows"]
+    assert row[-1] == PAYLOADS[1]
+    assert answer("SELECT COLUMNS('.*_id') FROM events WHERE payload.ms = 2")["rows"] == [[1, None, None, None]]
+
+
+def test_names_are_those_of_json(rows):
+    """Upper and lower case are different in JSON, and a name may be anything."""
+    odd = 'a "b" \\ .c\'é'
+    source = store({"Level": 1, "level": 2, odd: {"": 3, "0": 4}})
+    quoted = odd.replace('"', '""')
+    assert rows(f'SELECT payload.Level, payload.level, payload."{quoted}"."0" FROM events', source=source) == [
+        [1, 2, 4]
+    ]
+    assert rows("SELECT payload->>? FROM events", odd, source=source) == [['{"":3,"0":4}']]
+
+
+def test_only_the_columns_that_are_needed_are_read(rows):
+    node = Node({"level": LeafType.TEXT, "n": LeafType.INT}, mixed=())
+    part = divided_part(
+        node, {Leaf(("level",)): pa.array(["E", "I"]), Leaf(("n",)): pa.array([1, 2]), Rest(()): pa.array(["{}", "{}"])}
+    )
+    source = MemorySource.of([], MemoryEvents([part]))
+    assert rows("SELECT count(*) FROM events WHERE payload.level = 'E'", source=source) == [[1]]
+    assert set(part.read_columns) == {Leaf(("level",))}
+    part.read_columns.clear()
+    assert rows("SELECT count(*) FROM events", source=source) == [[2]]
+    assert set(part.read_columns) == {Fixed.INDEX}
+
+
+def test_times_and_streams_in_where_narrow_what_is_read(rows):
+    """Also through expressions, parameters and BETWEEN."""
+    first, second = raw_part(["1"] * 10, stream=1), raw_part(["2"] * 10, received=1_000_000_000_000, stream=2)
+    source = MemorySource.of([], MemoryEvents([first, second]))
+    for where, given in (
+        ("insert_datetime >= TIMESTAMPTZ '1970-01-01 00:16:40Z'", ()),
+        ("insert_datetime >= ?::TIMESTAMPTZ - INTERVAL '1 hour'", ("1970-01-01 01:16:40Z",)),
+        ("stream_id BETWEEN 2 AND 3", ()),
+        ("2 = stream_id", ()),
+        ("1 < stream_id AND payload = '2'", ()),
+        ("stream_id IN (2, 7)", ()),
+    ):
+        first.read_rows.clear()
+        assert rows(f"SELECT count(*), max(payload::INT) FROM events WHERE {where}", *given, source=source) == [[10, 2]]
+        assert sum(first.read_rows) == 0, where
+
+
+def test_no_events_have_all_columns_too(rows, answer):
+    nothing = MemorySource.of([])
+    assert rows("SELECT count(*) FROM events WHERE payload.a = 1", source=nothing) == [[0]]
+    assert len(answer("SELECT * FROM events", source=nothing)["columns"]) == 12
+
+
+def test_a_name_that_is_not_there_is_named(rows):
+    with pytest.raises(BadInput, match=r'column "levl" not found(.|\n)*"severity"'):
+        rows("SELECT levl FROM events WHERE payload.ms = 1")
+
+
+def test_events_that_come_while_a_path_changes_its_type(rows):
+    source = store(*({"v": value} for value in (1, "two", {"three": 3}, [4], None, True, 6.5)))
+    assert rows("SELECT payload.v FROM events", source=source) == [
+        ["1"],
+        ["two"],
+        ['{"three":3}'],
+        ["[4]"],
+        [None],
+        ["true"],
+        ["6.5"],
+    ]
+    assert rows("SELECT payload.v.three FROM events WHERE payload.v.three = 3", source=source) == [[3]]
+    assert rows("SELECT sum(payload.v) FROM events", source=source) == [[7.5]]
+
+
+def test_nan_is_no_number_of_json(rows):
+    assert json.dumps(rows("SELECT 'nan'::DOUBLE, '-inf'::DOUBLE, 1.5")) == '[["nan", "-inf", 1.5]]'
+
+
+@pytest.mark.parametrize("order", ["DESC", "", "DESC, stream_event_index"])
+def test_the_latest_events_are_found_without_putting_the_others_together(rows, order: str):
+    payloads = [{"n": n, "even": n % 2 == 0} for n in range(100)]
+    part = raw_part([json.dumps(payload) for payload in payloads])
+    source = MemorySource.of([], MemoryEvents([part]))
+    latest = payloads[::-1] if order else payloads
+    for where, limit, expected in (
+        ("", "LIMIT 3", latest[:3]),
+        ("", "LIMIT 3 OFFSET 2", latest[2:5]),
+        ("WHERE payload.even", "LIMIT 3", [each for each in latest if each["even"]][:3]),
+        ("WHERE payload.n < 2", "LIMIT 3", [each for each in latest if each["n"] < 2]),
+    ):
+        part.read_rows.clear()
+        query = (
+            f"SELECT e.payload, e.* EXCLUDE (payload) FROM events e {where} ORDER BY e.insert_datetime {order} {limit}"
+        )
+        assert [row[0] for row in rows(query, source=source)] == expected
+        assert part.read_rows[-1] <= (100 if "< 2" in where else 10), "few are read in the end"
+
+
+def test_what_is_over_all_events_is_not_narrowed(rows):
+    source = store(*({"n": n} for n in range(10)))
+    over = "SELECT payload, count(*) OVER () FROM events ORDER BY insert_datetime DESC LIMIT 1"
+    assert rows(over, source=source) == [[{"n": 9}, 10]]
+    ties = MemorySource.of([], MemoryEvents([raw_part(["1", "2", "3", "4"], step=0)]))
+    tied = "SELECT payload FROM events ORDER BY insert_datetime DESC, stream_event_index DESC LIMIT 2"
+    assert rows(tied, source=ties) == [[4], [3]]
+
+
+class _Numbered:
+    """A part that has texts by number, in batches that number them differently."""
+
+    rows = 4
+    node = Node({"level": LeafType.TEXT}, rest=False)
+
+    def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        for texts in (["ERROR", "INFO"], ["WARN", "ERROR"]):
+            coded = pa.array(texts).dictionary_encode()
+            arrays = [coded if isinstance(each, Leaf) else pa.array([1, 2]) for each in columns]
+            yield pa.record_batch(arrays, [str(number) for number in range(len(columns))])
+
+
+def test_texts_by_number_are_texts(rows):
+    source = MemorySource.of([], MemoryEvents([_Numbered()]))
+    assert rows("SELECT count(*) FROM events WHERE payload.level = 'ERROR'", source=source) == [[2]]
+    assert rows("SELECT payload FROM events WHERE payload.level <> 'INFO'", source=source) == [
+        [{"level": "ERROR"}],
+        [{"level": "WARN"}],
+        [{"level": "ERROR"}],
+    ]

@@ -1,0 +1,107 @@
+"""Events of a real store: the same answers from the head, and from blocks that have them in columns."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamgauge.clock import ManualClock
+from streamgauge.model.source import Source
+from streamgauge.query.budget import Budget, Limits
+from streamgauge.query.requests import SqlQuery
+from streamgauge.query.sql.run import run_sql
+from streamgauge.store.offline import compact_folder, open_folder
+from streamgauge.testing.lives import NOON, opened
+
+KEPT: dict[str, object] = {}
+NAMES = ("a", "b", 'c "d', "é.f")
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 40), 1 << 40)
+    | st.floats(-1e9, 1e9)
+    | st.sampled_from(["", "x", "7", "true", '"', "é\n"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = [(name,) for name in NAMES] + [("a", "b"), ("a", 'c "d'), ("a", "b", "a"), ("b", "a")]
+
+
+def answer(source: Source, query: str) -> list[list[Any]]:
+    rows: list[list[Any]] = json.loads(b"".join(run_sql(SqlQuery(query), source, Budget(Limits()), KEPT)))["data"][
+        "rows"
+    ]
+    return rows
+
+
+def at(payload: object, path: tuple[str, ...]) -> object:
+    for name in path:
+        payload = payload.get(name) if isinstance(payload, dict) else None
+    return payload
+
+
+def check(source: Source, payloads: list[object]) -> None:
+    """What SQL finds is what Python finds in the payloads."""
+    ordered = "ORDER BY stream_event_index"
+    assert [payload for (payload,) in answer(source, f"SELECT payload FROM events {ordered}")] == payloads
+    expected: dict[str, int] = {}
+    for path in PATHS:
+        shown = "payload." + ".".join('"' + name.replace('"', '""') + '"' for name in path)
+        values = [at(payload, path) for payload in payloads]
+        expected[f"count({shown})"] = sum(value is not None for value in values)
+        expected[f"count(*) FILTER (WHERE {shown} >= 7)"] = sum(_number(value) >= 7 for value in values)
+        expected[f"count(*) FILTER (WHERE {shown})"] = sum(value is True or value == "true" for value in values)
+        for wanted in ("x", "7", "true"):
+            expected[f"count(*) FILTER (WHERE {shown} = '{wanted}')"] = sum(_matches(value, wanted) for value in values)
+    (row,) = answer(source, f"SELECT {', '.join(expected)} FROM events")
+    assert dict(zip(expected, row, strict=True)) == expected
+
+
+def _matches(value: object, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return wanted == ("true" if value else "false")
+    return value == wanted if isinstance(value, str) else isinstance(value, int) and str(value) == wanted
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return float("nan")
+    try:
+        return float(value)
+    except ValueError:
+        return float("nan")
+
+
+@settings(max_examples=10, deadline=None)
+@given(payloads=st.lists(VALUES, min_size=1, max_size=12))
+def test_paths_are_found_wherever_an_event_is(payloads: list[object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        texts = pa.array([json.dumps(payload).encode() for payload in payloads], pa.binary())
+
+        async def write() -> None:
+            async with opened(data, ManualClock(NOON)) as (store, _):
+                stream = store.events.open_stream("http", "{}")
+                await store.events.append_events(stream, 1, texts)
+                snapshot, release = store.snapshot()
+                try:
+                    check(snapshot.open({}), payloads)
+                finally:
+                    release()
+
+        asyncio.run(write())
+        asyncio.run(compact_folder(data))
+        with open_folder(data) as (snapshot, _):
+            source = snapshot.open({})
+            assert [part.rows for part in source.events().parts()] == [len(payloads)]
+            check(source, payloads)
