@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,8 @@ def posted() -> Row:
     bodies = _bodies(POSTED)
     with running("streamgauge") as server:
         cpu, begun = server.cpu_seconds(), time.monotonic()
-        work = [threading.Thread(target=_post, args=(server, bodies[part::CONNECTIONS])) for part in range(CONNECTIONS)]
-        for thread in work:
-            thread.start()
-        for thread in work:
-            thread.join()
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(lambda part: _post(server, bodies[part::CONNECTIONS]), range(CONNECTIONS)))
         seconds, cpu = time.monotonic() - begun, server.cpu_seconds() - cpu
     alone = POSTED / cpu
     peer = _into_sqlite()
@@ -82,7 +79,7 @@ def _into_sqlite() -> float:
         database.execute("CREATE TABLE events (insert_datetime TEXT, payload BLOB, stream_id INTEGER)")
         begun = time.monotonic()
         for line in lines:
-            database.execute("INSERT INTO events VALUES (datetime('now'), jsonb(?), 1)", (line.decode(),))
+            database.execute("INSERT INTO events VALUES (datetime('now'), ?, 1)", (line.decode(),))
         seconds = time.monotonic() - begun
         database.close()
     return len(lines) / seconds

@@ -24,6 +24,7 @@ from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
+from streamgauge.ingest.events import Events
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -37,7 +38,7 @@ from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, http_options, tiers_of
+from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url
 from streamgauge.start import is_loopback, log_form
 from streamgauge.stats import Stats
@@ -178,6 +179,7 @@ class Server:
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         scrapes = ScrapeManager(
             store,
             self._stats,
@@ -191,7 +193,7 @@ class Server:
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
         start(pins.run())
-        services.opened = Opened(store, maintenance, receiver, bulk, scrapes, snapshots, pins)
+        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
@@ -262,4 +264,5 @@ def _greet(address: str, settings: Settings) -> None:
     click.echo(f"streamgauge {__version__} stores its data in {settings.data}")
     click.echo(f"  page and Grafana data source  {url}/")
     click.echo(f"  Prometheus remote_write       {url}/api/v1/write")
+    click.echo(f"  events as JSON, WebSocket     {url}/")
     sys.stdout.flush()

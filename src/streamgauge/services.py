@@ -13,6 +13,7 @@ from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.ingest.bulk import BulkImport
+from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -45,6 +46,7 @@ class Opened:
     maintenance: Maintenance
     receiver: RemoteWrite
     bulk: BulkImport
+    events: Events
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
     pins: Pins
@@ -53,6 +55,12 @@ class Opened:
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
     """What of samples past retention is kept, as the store knows it."""
     return tuple(Tier(resolution, keep) for resolution, keep in settings.downsampling)
+
+
+def event_limits(settings: Settings) -> EventLimits:
+    return EventLimits(
+        settings.event_max_bytes, settings.event_max_rate, settings.event_max_streams, settings.write_max_bytes
+    )
 
 
 class ServerServices:
@@ -129,6 +137,10 @@ class ServerServices:
         return (await self._open().bulk.receive(headers, body)).as_json()
 
     @property
+    def events(self) -> Events:
+        return self._open().events
+
+    @property
     def scrapes(self) -> ScrapeManager:
         return self._open().scrapes
 
@@ -180,6 +192,7 @@ class ServerServices:
             event_rules = parse_event_rules(settings.event_retention_rules, settings.event_retention)
             self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
+            self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")

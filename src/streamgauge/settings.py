@@ -83,6 +83,9 @@ class Settings:
     write_max_bytes: int
     write_max_decoded_bytes: int
     scrape_max_bytes: int
+    event_max_bytes: int
+    event_max_rate: int
+    event_max_streams: int
     given: frozenset[str] = frozenset()
     """Names that were set by a flag, the environment or the file, and are not defaults."""
 
@@ -153,6 +156,16 @@ def _positive(parse: Callable[[str], int]) -> Callable[[str], int]:
         return number
 
     return parse_positive
+
+
+def _up_to(limit: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        size = parse_size(text)
+        if not 0 < size <= limit:
+            raise BadInput(f'"{text}" is not between 1 byte and {format_size(limit)}')
+        return size
+
+    return parse
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -400,6 +413,33 @@ TABLE: tuple[Setting, ...] = (
         _positive(parse_size),
         "SIZE",
         "Largest answer of a scrape target, decompressed, whatever body_size_limit says.",
+        group=STORAGE,
+    ),
+    Setting(
+        "event_max_bytes",
+        64 << 20,  # as clients of the protocol expect
+        _up_to(100 << 20),  # one that is text may double as JSON, and the store takes 256 MiB
+        "SIZE",
+        "Largest event, be it a JSON value, a line or a WebSocket message; 100MB at most.",
+        True,
+        group=STORAGE,
+    ),
+    Setting(
+        "event_max_rate",
+        0,
+        parse_size,
+        "SIZE",
+        "Bytes of events a second from one request or WebSocket before it is read slower; 0 sets no limit.",
+        True,
+        group=STORAGE,
+    ),
+    Setting(
+        "event_max_streams",
+        10_000,  # below the limit of connections, so that others still get in
+        _whole(1, 1_000_000),
+        "N",
+        "Requests and WebSockets that bring events at once; the next is refused (503).",
+        True,
         group=STORAGE,
     ),
 )

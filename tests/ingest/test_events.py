@@ -146,6 +146,17 @@ async def test_a_failed_append_is_not_counted_and_what_came_before_is(
     assert len(sink.payloads(received.stream)) == 3
 
 
+async def test_a_failure_ends_a_body_that_does_not_go_on(receiver: Receiver, sink: MemoryEventSink) -> None:
+    sink.failure = SyncFailed("the disk is gone")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1 "
+        await asyncio.Event().wait()
+
+    received = await receiver.events.receive(Opening(HTTP, "{}"), {}, body())
+    assert (received.count, received.error) == (0, sink.failure)
+
+
 async def test_a_stream_that_cannot_be_made_is_an_error_without_events(
     receiver: Receiver, sink: MemoryEventSink
 ) -> None:

@@ -14,7 +14,10 @@ from starlette.types import ASGIApp
 
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
+from streamgauge.ingest.admission import InFlight
+from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
 from streamgauge.serve.app import build_app
@@ -22,6 +25,8 @@ from streamgauge.serve.connections import ConnectionLimits
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
 from streamgauge.serve.stats import HttpStats
+from streamgauge.stats import Stats
+from streamgauge.testing.event_sink import MemoryEventSink
 
 
 @pytest.fixture
@@ -125,6 +130,11 @@ class InProcessServices:
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
         self.deleted: list[tuple[Sequence[str], int, int]] = []
         self.cleaned = 0
+        stats = Stats()
+        self.event_sink = MemoryEventSink(clock)
+        self.events = Events(
+            self.event_sink, stats, clock, InFlight(1 << 20, stats), Turns(), EventLimits(1000, 0, 3, 10_000)
+        )
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()

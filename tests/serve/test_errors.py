@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import Disabled, FolderInUse, NotReady, Overloaded, StreamgaugeError
+from streamgauge.errors import Disabled, FolderInUse, IndexConflict, NotReady, Overloaded, StreamgaugeError
 from streamgauge.serve.app import allowed, endpoints
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure, wants_envelope
@@ -90,7 +90,8 @@ def tree(error: type[StreamgaugeError]) -> list[type[StreamgaugeError]]:
 
 @pytest.mark.parametrize("error", tree(StreamgaugeError))
 def test_every_error_of_ours_has_a_status_and_a_kind(error: type[StreamgaugeError]):
-    response = failure("/api/v1/query", error("a sentence"))
+    more = (7,) if error is IndexConflict else ()
+    response = failure("/api/v1/query", error("a sentence", *more))
     assert response.status_code == error.status
     assert b'"error": "a sentence"' in response.body
 

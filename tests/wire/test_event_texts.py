@@ -63,6 +63,14 @@ def test_fuzz_every_text_is_a_payload_that_gives_it_back(texts: list[bytes]) -> 
             assert payload == text.strip(b" \t\r\n")
 
 
+def test_a_long_text_of_control_characters_does_not_become_six_times_as_long() -> None:
+    text = b"\x01abc" * (1 << 18) + b"\x01"
+    assert json.loads(payload_of(text)) == {"base64": base64.b64encode(text).decode()}
+    assert json.loads(payload_of(text[:100])) == text[:100].decode()
+    quotes = b'"' * (2 << 20)
+    assert len(payload_of(quotes)) == 2 * len(quotes) + 2
+
+
 def divide(pieces: Iterable[bytes], limit: int = 1000) -> tuple[list[bytes], Stop | None]:
     lines = Lines(limit)
     found: list[bytes] = []

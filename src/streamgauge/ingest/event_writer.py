@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pyarrow as pa
 
@@ -50,6 +50,22 @@ class EventWriter:
         self._work: asyncio.Task[None] | None = None
         self._durable = False  # the stream itself is on disk
         self._failure: StreamgaugeError | None = None
+        self._failed = asyncio.Event()
+
+    async def feed(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work`, which puts events, and then `flush`. It is cancelled when an append fails: whatever it waits for,
+        nothing of it would be stored. Raises as `put` does, and what `work` raises."""
+        reading = asyncio.ensure_future(work)
+        failing = asyncio.ensure_future(self._failed.wait())
+        try:
+            await asyncio.wait((reading, failing), return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failure()
+            reading.result()
+        finally:
+            reading.cancel()
+            failing.cancel()
+            await asyncio.wait((reading, failing))
+        await self.flush()
 
     async def put(self, payloads: pa.BinaryArray) -> None:
         """Take events; returns when there is room for more. Raises what an append failed with: none is tried again."""
@@ -93,6 +109,7 @@ class EventWriter:
                 await self._append(payloads)
         except StreamgaugeError as error:
             self._failure = error
+            self._failed.set()
             self._gathered, self._size = [], 0
         finally:
             self._taken.set()

@@ -147,6 +147,10 @@ class Events:
             )
         return EventWriter(self._sink, self._stats, stream, opening.first, expected, stored)
 
+    def account(self) -> contextlib.AbstractContextManager[Held]:
+        """The account of what a connection holds in memory."""
+        return self._inflight.account()
+
     async def receive(
         self, opening: Opening, headers: Mapping[str, str], body: AsyncIterator[bytes], lines: bool = False
     ) -> Received:
@@ -158,11 +162,12 @@ class Events:
         try:
             with self._inflight.account() as held:
                 async with self.stream(opening) as writer:
+                    divider: Divider = (Lines if lines else JsonValues)(self.limits.event)
                     try:
-                        await self._divide(writer, headers, body, Lines if lines else JsonValues, held, received)
-                        await writer.flush()
+                        await writer.feed(self._divide(writer, headers, body, divider, held))
                     finally:
                         await writer.settle()
+                        received.stop = divider.stop
                         received.stream = writer.stream.id
                         received.count, received.next_index = writer.count, writer.next_index
         except StreamgaugeError as error:
@@ -177,11 +182,9 @@ class Events:
         writer: EventWriter,
         headers: Mapping[str, str],
         body: AsyncIterator[bytes],
-        divider_for: Callable[[int], Divider],
+        divider: Divider,
         held: Held,
-        received: Received,
     ) -> None:
-        divider = divider_for(self.limits.event)
         pace = Pace(self._clock, self.limits.rate)
         async with contextlib.aclosing(pieces(headers, self._counted(body), self.limits.compressed, held)) as inflated:
             async for piece in inflated:
@@ -192,11 +195,13 @@ class Events:
                 held.add(divider.held - before)
                 await pace.keep(len(piece))
         await writer.put(divider.finish())
-        received.stop = divider.stop
 
     async def receive_messages(self, writer: EventWriter, bursts: AsyncIterator[Sequence[bytes]]) -> None:
-        """Store messages, each an event, JSON or not, until there are no more. Raises what storing them fails with,
-        when what came before is on disk."""
+        """Store messages, each an event, JSON or not, until there are no more. Raises what storing them fails with, as
+        soon as it does."""
+        await writer.feed(self._put_messages(writer, bursts))
+
+    async def _put_messages(self, writer: EventWriter, bursts: AsyncIterator[Sequence[bytes]]) -> None:
         pace = Pace(self._clock, self.limits.rate)
         size_of = self._stats.ingest_request_bytes.labels(SOURCES[WEBSOCKET])
         async for burst in bursts:
@@ -204,7 +209,6 @@ class Events:
             size_of.inc(size)
             await writer.put(await self._turns.take(lambda: payloads_of(burst)))  # noqa: B023
             await pace.keep(size)
-        await writer.flush()
 
     async def _counted(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size = self._stats.ingest_request_bytes.labels(SOURCES[HTTP])

@@ -16,6 +16,7 @@ from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.errors import failure
+from streamgauge.serve.events_api import EventsApi
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
 from streamgauge.serve.params import Params
@@ -28,6 +29,7 @@ from streamgauge.serve.sql_api import SqlApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.targets_api import TargetsApi
+from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
 
@@ -62,6 +64,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += SnapshotApi(services).endpoints()
     table += PinsApi(services).endpoints()
     table += DeletionApi(services).endpoints()
+    table += EventsApi(services, console.welcome).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table
@@ -90,12 +93,14 @@ class _Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = self._clock.monotonic()
+        switched: float | None = None  # when it became a connection that may last for days
         status = 0
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, switched
             if message["type"] == "http.response.start":
                 status = message["status"]
+                switched = self._clock.monotonic() if status == SWITCHING else None
             await send(message)
 
         try:
@@ -107,7 +112,8 @@ class _Application:
                 raise  # the answer has begun: the server must break it off
             await failure(scope["path"], error)(scope, receive, watched)
         finally:
-            self._stats.observe(_pattern(scope), status or CLIENT_GONE, self._clock.monotonic() - started)
+            seconds = (switched or self._clock.monotonic()) - started
+            self._stats.observe(_pattern(scope), status or CLIENT_GONE, seconds)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == WRITE_PATH:

@@ -14,7 +14,23 @@ import asyncio
 import enum
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from streamgauge.serve.websocket import WebSocket
+
+PATIENT = "streamgauge.patient"
+"""Set in the state of a request's scope by who expects a body that is sent as slowly as its sender likes."""
+UPGRADE = "streamgauge.upgrade"
+"""Among the extensions of a scope: the Upgrade, where the connection can become a WebSocket."""
+
+
+@dataclass(slots=True)
+class Upgrade:
+    """limit: bytes of a message, set before 101 is answered. socket: set by that; none where the client has gone."""
+
+    limit: int = 0
+    socket: WebSocket | None = None
 
 
 class Stage(enum.Enum):

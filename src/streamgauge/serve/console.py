@@ -35,14 +35,14 @@ _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 
 class Console:
-    """`paths` lists what the server answers, for a program that asks for `/`."""
+    """`paths` lists what the server answers, for a program that asks for `/`. Its route is another's, who sends here
+    whoever does not bring events."""
 
     def __init__(self, paths: Callable[[], list[str]]) -> None:
         self._paths = paths
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/", self.welcome, while_starting=True),
             Endpoint("/graph", self.page, while_starting=True),
             Endpoint("/ui/{file}", self.file, while_starting=True),
         ]

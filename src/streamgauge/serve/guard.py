@@ -26,7 +26,8 @@ _REMEMBERED_HOSTS = 1_024
 _LONGEST_HOST = 262  # bytes: a DNS name of 255, a colon and a port
 _CORS = {
     "access-control-allow-methods": "GET, POST, PUT, DELETE, OPTIONS",
-    "access-control-allow-headers": "Accept, Authorization, Content-Type, Origin",
+    "access-control-allow-headers": "Accept, Authorization, Content-Encoding, Content-Type, Origin, X-Stream-Id, "
+    "X-Stream-Index",
     "access-control-max-age": "600",
 }
 
@@ -77,7 +78,11 @@ class Guard:
             error = Forbidden(f"requests from pages of {origin} are refused; --allow-origin permits an origin")
             await self._refuse(error, scope, receive, send)
             return
-        permission = {"access-control-allow-origin": origin, "vary": "Origin"}
+        permission = {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": "X-Stream-Next, X-Reason, Retry-After",
+            "vary": "Origin",
+        }
         if scope["method"] == "OPTIONS":
             await Response(status_code=204, headers=permission | _CORS)(scope, receive, send)
             return

@@ -2,7 +2,8 @@
 
 What is added: a bound on the header section in bytes and seconds, on the request target, on pipelined requests, a floor
 under the rates of a request's body and of an answer's reader, an answer (not a reset) for what is refused, and an abort
-(not an orderly end, which would look whole) when an answer fails in the middle.
+(not an orderly end, which would look whole) when an answer fails in the middle. An application that answers 101 to a
+request to upgrade has a WebSocket from then on, for which the connection keeps reading and writing.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ from typing import TYPE_CHECKING
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from streamgauge.serve.connections import ConnectionTable, Stage
+from streamgauge.serve.connections import PATIENT, UPGRADE, ConnectionTable, Stage, Upgrade
+from streamgauge.serve.websocket import SWITCHING, WebSocket
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope
+    from uvicorn._types import (
+        ASGI3Application,
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        ASGISendEvent,
+        HTTPResponseStartEvent,
+        HTTPScope,
+    )
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -63,6 +72,9 @@ class Connection(HttpToolsProtocol):
         self._stalled_seconds = 0.0  # for which this request's answer waited for its reader
         self._drained_bytes = 0  # which the reader took in that time
         self._buffered = 0  # bytes unread when writing was last paused
+        self._upgrade: Upgrade | None = None  # asked for by the request that is being answered
+        self._beyond: bytes | None = None  # what came after that request, which is no HTTP
+        self._socket: WebSocket | None = None
 
     # ---- transport callbacks --------------------------------------------------------------------------------------
 
@@ -77,18 +89,34 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.pipeline.clear()
+        if self._socket is not None:
+            self._socket.lost()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        if self._socket is not None:
+            self._socket.go_away()
+        else:
+            super().shutdown()
+
     def data_received(self, data: bytes) -> None:
+        if self._socket is not None:
+            self._socket.received(data)
+            return
         if self.stage is Stage.ENDING and self._in_header:
+            return
+        if self._beyond is not None:
+            self._keep_beyond(data)
             return
         self._progress = False
         self._feeding = len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No protocol is offered to upgrade to, which a server may ignore; what follows is not HTTP/1.1 any more.
+        except httptools.HttpParserUpgrade as error:
+            # What follows is not HTTP/1.1 any more, also where the wish is ignored, as it may be.
             self.cycle.keep_alive = False
+            self._beyond = b""
+            self._keep_beyond(data[error.args[0] :])
         except httptools.HttpParserError as error:
             if self.stage is not Stage.ENDING and not isinstance(error.__context__, _Refused):
                 self._refuse("malformed", 400, "this is not an HTTP/1.1 request")
@@ -104,6 +132,8 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._socket is not None:
+            self._socket.writable()
         self._drained_bytes += self._buffered - self.transport.get_write_buffer_size()
 
     # ---- parser callbacks -----------------------------------------------------------------------------------------
@@ -111,6 +141,10 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_header()
         super().on_headers_complete()
+        self._upgrade = None
+        if self.parser.should_upgrade() and (self.scope["method"], self.scope["http_version"]) == ("GET", "1.1"):
+            self._upgrade = Upgrade()
+            self.scope["extensions"] = {UPGRADE: self._upgrade}  # type: ignore[dict-item]
         # Trailers must not join the headers that were checked.
         self.headers = deque(maxlen=0)  # type: ignore[assignment]
         self._in_header = False
@@ -166,6 +200,9 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def check_rates(self, seconds: float) -> None:
+        if self._socket is not None:
+            self._socket.check(seconds)
+            return
         limits, cycle = self._limits, self.cycle
         if self.flow.write_paused:
             self._stalled_seconds += seconds
@@ -173,7 +210,8 @@ class Connection(HttpToolsProtocol):
             if self._stalled_seconds > limits.grace_seconds and drained < limits.answer_rate * self._stalled_seconds:
                 self._abort("reader_too_slow")
                 return
-        if cycle.more_body and not cycle.waiting_for_100_continue and not self.flow.read_paused:
+        waited_for = cycle.more_body and not cycle.waiting_for_100_continue and not cycle.scope["state"].get(PATIENT)
+        if waited_for and not self.flow.read_paused:
             self._body_seconds += seconds
             if self._body_bytes < limits.body_rate * (self._body_seconds - limits.grace_seconds):
                 self._refuse("body_too_slow", 408, "the request's body did not arrive in time")
@@ -247,14 +285,48 @@ class Connection(HttpToolsProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
+    # ---- WebSocket ------------------------------------------------------------------------------------------------
+
+    def _keep_beyond(self, data: bytes) -> None:
+        """Keep what a client sends before it has the answer to its wish to upgrade."""
+        self._beyond = (self._beyond or b"") + data
+        if len(self._beyond) > self._limits.header_bytes:
+            self._abort("upgrade_overrun")
+
+    def _switch(self, cycle: Cycle, upgrade: Upgrade, answer: HTTPResponseStartEvent) -> None:
+        """Send the answer, and read and write a WebSocket from then on."""
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in (*cycle.default_headers, *answer["headers"])]
+        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join(lines) + b"\r\n")
+        cycle.response_started = cycle.response_complete = True
+        socket, beyond = WebSocket(self, upgrade.limit), self._beyond
+        self._socket = upgrade.socket = socket
+        if beyond:
+            socket.received(beyond)
+        self.flow.resume_reading()
+
+    def hang_up(self) -> None:
+        self._socket = None
+        self._linger()
+
+    def give_up(self, reason: str) -> None:
+        self._abort(reason)
+
     # ---- the application ------------------------------------------------------------------------------------------
 
     async def _run(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Run the application for one request. What it raises ends here: it answers errors itself, so an exception
         means that the answer could not be finished."""
         cycle = next(cycle for cycle in self._live if cycle.scope is scope)
+        upgrade = self._upgrade
+
+        async def send_or_switch(message: ASGISendEvent) -> None:
+            if upgrade is None or message["type"] != "http.response.start" or message["status"] != SWITCHING:
+                await send(message)
+            elif not cycle.disconnected:
+                self._switch(cycle, upgrade, message)
+
         try:
-            await self._application(scope, receive, send)
+            await self._application(scope, receive, send if upgrade is None else send_or_switch)
         except asyncio.CancelledError:
             cycle.disconnected = True
             self.break_off()

@@ -227,6 +227,7 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> s
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_alive(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
@@ -237,6 +238,14 @@ def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> s
         sock.close()
         raise
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find out that a client is gone which never said so; accepted sockets inherit it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _explain(host: str, port: int, error: OSError) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamgauge.clock import Clock
+from streamgauge.ingest.events import Events
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.model.batch import Metadata
 from streamgauge.query.budget import Limits
@@ -80,6 +81,10 @@ class Services(Protocol):
 
     async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
         """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+
+    @property
+    def events(self) -> Events:
+        """The receiver of events. Raises NotReady while the server starts."""
 
     def metadata(self) -> Sequence[Metadata]: ...
 

@@ -15,6 +15,10 @@ import pyarrow as pa
 from streamgauge.errors import TooLarge
 from streamgauge.wire.json_values import Stop, one, several
 
+_CONTROLS = bytes(range(32))
+_LONG = 1 << 20
+"""Bytes above which a text with many control characters, each of which takes six bytes in JSON, is taken for bytes."""
+
 
 def payloads_of(texts: Sequence[bytes]) -> pa.BinaryArray:
     """The payload of each text."""
@@ -27,9 +31,15 @@ def payloads_of(texts: Sequence[bytes]) -> pa.BinaryArray:
 def payload_of(text: bytes) -> bytes:
     """The payload that a text is."""
     if not _is_utf8(text):
-        return b'{"base64":"%b"}' % base64.b64encode(text)
+        return _base64(text)
     value = one(text)
+    if value is None and len(text) > _LONG and len(text) - len(text.translate(None, _CONTROLS)) > len(text) // 5:
+        return _base64(text)
     return json.dumps(text.decode(), ensure_ascii=False).encode() if value is None else value
+
+
+def _base64(text: bytes) -> bytes:
+    return b'{"base64":"%b"}' % base64.b64encode(text)
 
 
 class Lines:

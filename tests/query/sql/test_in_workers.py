@@ -12,6 +12,7 @@ import pytest
 from streamgauge.errors import QueryCanceled
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
+from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import Job, SqlQuery
 from streamgauge.testing import MemoryEvents, MemorySnapshot, MemorySource
 
@@ -22,7 +23,7 @@ ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(100000
 
 def run(test: Callable[[WorkerPool], Awaitable[None]]) -> None:
     async def running() -> None:
-        pool = WorkerPool(lambda: (SNAPSHOT, lambda: None), workers=1, memory_limit=1 << 30)
+        pool = WorkerPool(lambda: (SNAPSHOT, lambda: None), workers=1, starter=WorkerStarter(memory_limit=1 << 30))
         await pool.start()
         try:
             await test(pool)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from streamgauge.errors import BadInput
-from streamgauge.model.event_source import Fixed, Leaf, LeafType, Node, Rest
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Rest
 from streamgauge.testing import MemoryEvents, MemorySource
 from streamgauge.testing.events import divided_part, raw_part
 
@@ -256,3 +257,26 @@ def test_what_is_over_all_events_is_not_narrowed(rows):
     ties = MemorySource.of([], MemoryEvents([raw_part(["1", "2", "3", "4"], step=0)]))
     tied = "SELECT payload FROM events ORDER BY insert_datetime DESC, stream_event_index DESC LIMIT 2"
     assert rows(tied, source=ties) == [[4], [3]]
+
+
+class _Numbered:
+    """A part that has texts by number, in batches that number them differently."""
+
+    rows = 4
+    node = Node({"level": LeafType.TEXT}, rest=False)
+
+    def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
+        for texts in (["ERROR", "INFO"], ["WARN", "ERROR"]):
+            coded = pa.array(texts).dictionary_encode()
+            arrays = [coded if isinstance(each, Leaf) else pa.array([1, 2]) for each in columns]
+            yield pa.record_batch(arrays, [str(number) for number in range(len(columns))])
+
+
+def test_texts_by_number_are_texts(rows):
+    source = MemorySource.of([], MemoryEvents([_Numbered()]))
+    assert rows("SELECT count(*) FROM events WHERE payload.level = 'ERROR'", source=source) == [[2]]
+    assert rows("SELECT payload FROM events WHERE payload.level <> 'INFO'", source=source) == [
+        [{"level": "ERROR"}],
+        [{"level": "WARN"}],
+        [{"level": "ERROR"}],
+    ]

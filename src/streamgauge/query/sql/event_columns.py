@@ -104,7 +104,7 @@ class PartColumns:
             return _converted(self._leaf(member), member.leaf, use)
         if member.child is not None:
             text = self._object(member.at, member.child)
-            return f"{text}::JSON" if use is Use.JSON else text if use is Use.TEXT else f"NULL::{_NULLS[use]}"
+            return f"({text})::JSON" if use is Use.JSON else text if use is Use.TEXT else f"NULL::{_NULLS[use]}"
         return as_sql(self._rest(member.at), member.path, use)
 
     def _object(self, at: tuple[str, ...], node: Node) -> str:

@@ -2,7 +2,7 @@
 
 DuckDB puts together the payload of every event before it chooses n of them. So the times of the chosen ones are found
 first, of which no payload is needed, and become a condition of the query: of 500,000 events `SELECT * … LIMIT 20` took
-1.4 s, and takes 0.1 s.
+1.4 s of a processor, and takes 0.3 s.
 """
 
 from __future__ import annotations

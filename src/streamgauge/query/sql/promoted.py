@@ -51,7 +51,7 @@ def promoted(column: str, value: Value, received: str) -> str:
         return f"upper({_first(SEVERITY, value)})"
     if column == "message":
         text = value((), Use.TEXT)
-        return f"COALESCE({_first(MESSAGE, value)}, CASE WHEN starts_with({text}, '\"') THEN {text}::JSON->>'$' END)"
+        return f"COALESCE({_first(MESSAGE, value)}, CASE WHEN starts_with({text}, '\"') THEN ({text})::JSON->>'$' END)"
     if column == "duration_ns":
         found = [
             f"{value(path(prefix + name), Use.NUMBER)} * {ns}"

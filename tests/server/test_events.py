@@ -1,0 +1,150 @@
+"""Events through the whole server, with clients that others wrote, and through a crash."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from streamgauge.model.event_source import EventRange, Fixed, Rest
+from streamgauge.store.events.assemble import payload_texts
+from streamgauge.store.events.block_reader import EventBlockReader
+from streamgauge.store.offline import open_folder
+from streamgauge.testing.server import ServerProcess
+
+NODE = """
+const socket = new WebSocket(process.argv[1]);
+let count = "";
+socket.onopen = () => {
+  for (const message of ['{"n": 1}', "plain \\u00e9", '[3]', new Uint8Array(0)]) socket.send(message);
+};
+socket.onmessage = (message) => { count = message.data; };
+socket.onclose = (event) => { console.log(JSON.stringify([count, event.code, event.wasClean])); };
+socket.onerror = (event) => { console.log("error", event.message); };
+"""
+
+
+def stored(data: Path) -> dict[int, list[tuple[int, bytes]]]:
+    """Index and payload of every event in a folder, by stream."""
+    found: dict[int, list[tuple[int, bytes]]] = {}
+    with open_folder(data) as (snapshot, damage):
+        assert not damage
+        for part in snapshot.open({}).events().parts():
+            keys = [
+                key
+                for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange())
+                for key in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            ]
+            for (stream, index), text in zip(keys, _texts(part), strict=True):
+                found.setdefault(stream, []).append((index, text))
+    return {stream: sorted(events) for stream, events in found.items()}
+
+
+def _texts(part) -> list[bytes]:
+    if isinstance(part, EventBlockReader):
+        groups = [part.row_group(group) for group in range(len(part.group_rows))]
+        columns = [payload_texts(group.payloads) for group in groups]
+    else:
+        columns = [batch.column(0) for batch in part.read([Rest(())], EventRange())]
+    return [text for column in columns for text in column.cast(pa.binary()).to_pylist()]
+
+
+@pytest.mark.peer("curl")
+def test_curl_sends_events(start_server, tmp_path: Path) -> None:
+    server = start_server()
+    lines = "".join(json.dumps({"n": n, "text": "é" * (n % 50)}) + "\n" for n in range(20_000))
+    (tmp_path / "events.jsonl").write_text(lines, encoding="utf-8")
+    for arguments, answer in (
+        (["-d", '{"a":1}{"b":2}', f"{server.url}/"], "2"),
+        (["--data-binary", f"@{tmp_path / 'events.jsonl'}", f"{server.url}/api/v1/events"], "20000"),
+        (["-H", "Transfer-Encoding: chunked", "--data-binary", f"@{tmp_path / 'events.jsonl'}", server.url], "20000"),
+        (["-d", '{"a":1},', f"{server.url}/"], "1"),
+    ):
+        done = subprocess.run(["curl", "-sS", *arguments], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == answer
+    assert server.stop() == 0
+    events = stored(server.data)
+    assert events[1] == [(1, b'{"a":1}'), (2, b'{"b":2}')]
+    wanted = [(n, line.encode()) for n, line in enumerate(lines.splitlines(), 1)]
+    for stream in (2, 3):
+        assert [(index, json.loads(text)) for index, text in events[stream]] == [
+            (index, json.loads(text)) for index, text in wanted
+        ]
+
+
+@pytest.mark.peer("node")
+def test_a_websocket_client_of_another_language(start_server) -> None:
+    server = start_server()
+    node = ["node", "--experimental-websocket", "-e", NODE, server.url.replace("http", "ws")]
+    done = subprocess.run(node, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == ["3", 1000, True], done.stderr
+    assert server.stop() == 0
+    (events,) = stored(server.data).values()
+    assert [json.loads(text) for _, text in events] == [{"n": 1}, "plain é", [3]]
+
+
+def test_an_event_of_many_megabytes_on_one_line(start_server) -> None:
+    server = start_server("--event-max-bytes", "32MB")
+    large = b'{"text":"' + b"x" * (20 << 20) + b'"}'
+    answer = server.request("POST", "/", large + b"\n" + b"[" + b"1," * (20 << 20), {"accept": "application/json"})
+    assert (answer.status, answer.json()["data"]["count"]) == (413, 1)
+    with connect(server.url.replace("http", "ws"), max_size=None, proxy=None) as socket:
+        socket.send(large.decode())
+        assert socket.recv() == "1"
+        with pytest.raises(ConnectionClosed):
+            socket.send("x" * (33 << 20))
+            while True:
+                assert socket.recv() == "1"
+        assert socket.close_code == 1009
+    assert server.metric('streamgauge_ingested_events_total{source="events_http"}') == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("moment", [1, 40, 200])
+def test_every_event_counted_before_a_crash_is_there_once(tmp_path: Path, moment: int) -> None:
+    """Killed in the middle of a burst; the client sends again what was not counted."""
+    data = tmp_path / "data"
+    texts = [json.dumps({"n": n}) for n in range(1, 20_001)]
+    counted = 0
+    with (
+        ServerProcess.start(data, ("--no-self-monitoring",)) as server,
+        connect(f"{server.url.replace('http', 'ws')}/?stream=a&index=1", proxy=None) as socket,
+    ):
+        sender = threading.Thread(target=_send_all, args=(socket, texts))
+        sender.start()
+        try:
+            while counted < moment:
+                counted = int(socket.recv())
+            server.kill()
+            while True:
+                counted = int(socket.recv())
+        except ConnectionClosed:
+            pass
+        sender.join()
+    with ServerProcess.start(data, ("--no-self-monitoring",)) as server:
+        first = counted + 1
+        with connect(f"{server.url.replace('http', 'ws')}/?stream=a&index={first}", proxy=None) as socket:
+            assert counted < int(socket.response.headers["x-stream-next"]) <= len(texts) + 1
+            sender = threading.Thread(target=_send_all, args=(socket, texts[counted:]))
+            sender.start()
+            while counted < len(texts):
+                counted = first - 1 + int(socket.recv())
+            sender.join()
+        assert server.stop() == 0
+    (events,) = stored(data).values()
+    assert [index for index, _ in events] == list(range(1, len(texts) + 1))
+    assert [json.loads(text)["n"] for _, text in events] == list(range(1, len(texts) + 1))
+
+
+def _send_all(socket, texts: list[str]) -> None:
+    try:
+        for text in texts:
+            socket.send(text)
+    except ConnectionClosed:
+        pass
