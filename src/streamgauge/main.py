@@ -264,4 +264,5 @@ def _greet(address: str, settings: Settings) -> None:
     click.echo(f"streamgauge {__version__} stores its data in {settings.data}")
     click.echo(f"  page and Grafana data source  {url}/")
     click.echo(f"  Prometheus remote_write       {url}/api/v1/write")
+    click.echo(f"  events as JSON, WebSocket     {url}/")
     sys.stdout.flush()
