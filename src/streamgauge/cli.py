@@ -205,6 +205,38 @@ def sql(query: str, format_: str | None, **options: Any) -> None:
     run_sql(query, format_, **options)
 
 
+@cli.command(
+    short_help="Write events or samples to a file.",
+    epilog="""\b
+T is Unix seconds, RFC 3339 or a time before now:
+  1767225600, 2026-01-01T00:00:00Z, -5m, now
+""",
+)
+@click.argument("kind", type=click.Choice(["events", "samples"]))
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--where", metavar="CONDITION", help="As SQL has it after WHERE, over the view events, or metrics.")
+@click.option("--start", metavar="T", help="First moment: of events, when they were received. Default: the first.")
+@click.option("--end", metavar="T", help="Last moment. Default: the last there is.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv", "ndjson"]),
+    help="Default: as FILE ends, .parquet, .csv, .ndjson or .jsonl.",
+)
+@click.option("--output", type=click.Path(dir_okay=False), required=True, metavar="FILE", help="What to write.")
+@click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
+@click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+def export(kind: str, selectors: tuple[str, ...], **options: Any) -> None:
+    """Write all events, or the samples of the series that any SELECTOR selects, to a FILE, which appears when it is
+    whole.
+
+    Without --server and --data, ./streamgauge-data is read if it is there; else http://127.0.0.1:4318 is asked.
+    """
+    from streamgauge.commands.exporting import run_export
+
+    run_export(kind, selectors, **options)
+
+
 @cli.command(short_help="Show which series there are, and which are new.")
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")

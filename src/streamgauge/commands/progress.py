@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -55,9 +55,8 @@ class Bar:
     def line(self) -> str:
         part = min(1.0, self._done / self._expected) if self._expected else 1.0
         done, total = self._done // self._steps, self._expected // self._steps
-        bar = ("#" * int(part * _WIDTH)).ljust(_WIDTH, "-")
         rate = size_text(round(self._done / max(self.seconds, 1e-3)))
-        return f"{self._what}  [{bar}] {part:4.0%}  {size_text(min(done, total))} of {size_text(total)}, {rate}/s"
+        return f"{self._what}  {bar_text(part)}  {size_text(min(done, total))} of {size_text(total)}, {rate}/s"
 
     def clear(self) -> None:
         if self._shown and self._drawn >= 0:
@@ -72,3 +71,32 @@ def progress(what: str, steps: int) -> Iterator[Bar]:
         yield bar
     finally:
         bar.clear()
+
+
+class ShareBar:
+    """Of work of which only the part that is done is known. `monotonic`: seconds."""
+
+    def __init__(self, what: str, shown: bool, monotonic: Callable[[], float]) -> None:
+        self._what = what
+        self._shown = shown
+        self._monotonic = monotonic
+        self._drawn = monotonic() - _REDRAW_SECONDS
+        self._visible = False
+
+    def update(self, part: float, rows: int, size: int) -> None:
+        """size: bytes."""
+        now = self._monotonic()
+        if self._shown and now - self._drawn >= _REDRAW_SECONDS:
+            self._drawn, self._visible = now, True
+            line = f"{self._what}  {bar_text(part)}  {rows:,} rows, {size_text(size)}"
+            click.echo(_CLEAR + line, nl=False, err=True)
+
+    def clear(self) -> None:
+        if self._visible:
+            click.echo(_CLEAR, nl=False, err=True)
+            self._visible = False
+
+
+def bar_text(part: float) -> str:
+    """`part` from 0 to 1."""
+    return f"[{('#' * int(part * _WIDTH)).ljust(_WIDTH, '-')}] {part:4.0%}"

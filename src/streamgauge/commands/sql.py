@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import click
 
 from streamgauge.commands.client import asking
+from streamgauge.commands.output import whole_file
 from streamgauge.commands.place import place_of
 from streamgauge.commands.table import table
-from streamgauge.errors import BadInput
 
-_TYPES = {
+TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "csv": "text/csv",
@@ -50,15 +50,8 @@ def run_sql(
     if output is None:
         _write(pieces, sys.stdout.buffer)
         return
-    draft = Path(f"{output}.part")
-    try:
-        with draft.open("wb") as file:
-            _write(pieces, file)
-        draft.replace(output)
-    except OSError as error:
-        raise BadInput(f"{output} cannot be written: {(error.strerror or str(error)).lower()}") from None
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(output) as file:
+        _write(pieces, file)
 
 
 def _write(pieces: Iterator[bytes], file: BinaryIO) -> None:
@@ -72,7 +65,7 @@ def _answer(query: str, parameters: Sequence[str], form: str, place: str | Path)
         yield from _from_folder(query, parameters, form, place)
         return
     body = json.dumps({"query": query, "params": list(parameters)}).encode()
-    headers = {"Content-Type": "application/json", "Accept": _TYPES[form]}
+    headers = {"Content-Type": "application/json", "Accept": TYPES[form]}
     with asking(place, "/api/v1/sql", body, headers) as response:
         while piece := response.read(_PIECE_BYTES):
             yield piece

@@ -407,6 +407,8 @@ def _wrong(text: bytes | memoryview) -> _Wrong | None:
 
 def _paired(text: bytes) -> bytes:
     """The text with each escape of half a surrogate pair replaced by one of as many bytes."""
+    if b"\\" not in text:  # found ten times as fast as what is looked for next
+        return text
     if (b"\\ud" not in text and b"\\uD" not in text) or _PAIRED.match(text):
         return text
     return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == 6 else found[0], text)
