@@ -30,6 +30,7 @@ from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
+from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
@@ -119,6 +120,7 @@ class Server:
                 LOG.warning("%s", sentence)
             await self._open(stack)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
+            stack.callback(self._services.tails.close)  # first: they would last for ever
             start = await stack.enter_async_context(_background())
             start(watch_loop_lag(self._clock, self._stats))
             self._start_scraping(start)
@@ -193,10 +195,19 @@ class Server:
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
         start(pins.run())
-        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins)
+        tails = Hub(
+            self._clock,
+            store.index.keys_of,
+            lambda: store.events.last_stored,
+            TailLimits(self._settings.max_tails, self._settings.tail_buffer_bytes),
+        )
+        stack.callback(store.listen(tails))
+        start(tails.run())
+        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
+        self._stats.watch(tails.readings)
         self._stats.watch(lambda: worker_readings(services.workers))
 
     def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:

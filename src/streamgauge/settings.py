@@ -75,6 +75,8 @@ class Settings:
     query_max_samples: int
     query_max_bytes: int
     query_lookback: int
+    max_tails: int
+    tail_buffer_bytes: int
     head_samples: int
     index_max_bytes: int
     max_series_per_metric: CountLimit
@@ -352,6 +354,22 @@ TABLE: tuple[Setting, ...] = (
         "DURATION",
         "How long a sample counts as current.",
         True,
+        group=QUERIES,
+    ),
+    Setting(
+        "max_tails",
+        200,  # each may hold its buffer and a connection; a page opens one or two
+        _whole(0, 10_000),
+        "N",
+        "Live tails that may be open at once; the next is refused (503).",
+        group=QUERIES,
+    ),
+    Setting(
+        "tail_buffer_bytes",
+        1 << 20,  # a second or two of the fastest that a terminal shows
+        _positive(parse_size),
+        "SIZE",
+        "What waits for one live tail that reads too slowly, before it loses the oldest.",
         group=QUERIES,
     ),
     Setting(

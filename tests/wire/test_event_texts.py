@@ -54,13 +54,13 @@ def test_fuzz_every_text_is_a_payload_that_gives_it_back(texts: list[bytes]) -> 
     payloads = payloads_of(texts).to_pylist()
     assert payloads == [payload_of(text) for text in texts]
     for text, payload in zip(texts, payloads, strict=True):
+        if payload == text.strip(b" \t\r\n"):
+            continue
         value = json.loads(payload)
-        if isinstance(value, dict) and value.keys() == {"base64"}:
-            assert base64.b64decode(value["base64"]) == text
-        elif isinstance(value, str) and payload != text.strip():
+        if isinstance(value, str):
             assert value.encode() == text
         else:
-            assert payload == text.strip(b" \t\r\n")
+            assert base64.b64decode(value["base64"]) == text
 
 
 def test_a_long_text_of_control_characters_does_not_become_six_times_as_long() -> None:

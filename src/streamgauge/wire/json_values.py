@@ -18,8 +18,10 @@ The only module that knows msgspec.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,6 +40,7 @@ _ROOM = b" " * 8
 """What msgspec is given after a value that is cut off, as it calls each literal truncated that lacks room."""
 
 _DECODER = msgspec.json.Decoder(msgspec.Raw)
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _EXPONENT_SO_FAR = rb"(?:[eE][+-]?[0-9]*+)"
@@ -340,6 +343,14 @@ def one(text: bytes) -> bytes | None:
     return None if too_deep(value) else value
 
 
+def read_json(text: str) -> Any:
+    """What a checked value says. A number that no float can hold is infinite."""
+    try:
+        return _ANYTHING.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
+
+
 def too_deep(value: bytes) -> bool:
     """Whether a JSON value is nested deeper than `MAX_DEPTH`."""
     if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
@@ -396,6 +407,8 @@ def _wrong(text: bytes | memoryview) -> _Wrong | None:
 
 def _paired(text: bytes) -> bytes:
     """The text with each escape of half a surrogate pair replaced by one of as many bytes."""
+    if b"\\" not in text:  # found ten times as fast as what is looked for next
+        return text
     if (b"\\ud" not in text and b"\\uD" not in text) or _PAIRED.match(text):
         return text
     return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == 6 else found[0], text)

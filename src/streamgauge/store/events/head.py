@@ -33,10 +33,9 @@ STREAM_OVERHEAD = 256
 
 
 def size_of(batch: EventBatch) -> int:
-    """Bytes of text that a batch may take: with the definition of its stream."""
-    _, texts = payload_bytes(batch.payloads)
+    """Bytes of text that a batch takes at most: with the definition of its stream, and where each event ends."""
     headers, name = batch.stream.headers, batch.stream.name
-    return len(texts) + STREAM_OVERHEAD + 6 * (len(headers) + len(name))
+    return batch.payloads.nbytes + STREAM_OVERHEAD + 6 * (len(headers) + len(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ MAX_QUEUED_BYTES = 64 << 20
 """Text on its way to the disk before writers are held back: a second or less of the fastest ingest."""
 MAX_NAMED_STREAMS = 100_000
 """Each takes about a kilobyte of memory and a row of the catalog."""
+MAX_SET_BACK_NS = 60 * 10**9
+"""By how much the clock may be set back without times of appends repeating: a step of a time service. What is more is a
+clock that was wrong, and would be for as long."""
 NAMED_STREAM_NS = 30 * 86_400 * 10**9
 """How long a named stream is known after its last event: a client that comes back later begins another."""
 
@@ -74,6 +77,8 @@ class EventStore:
         self._gate = gate
         self._queued_events = 0  # on their way to the disk
         self._queued_bytes = 0
+        self.last_stored = max((meta.max_time for meta in state.blocks), default=0)  # time of the last append, ns
+        self._last_time = self.last_stored  # the same, with what is on its way
         self._named = {
             each.stream.name: _Named(each.stream, each.next_index, each.next_index, each.last_used)
             for each in state.named
@@ -113,6 +118,8 @@ class EventStore:
         batches = self._not_yet_stored(parts)
         if not batches:
             return self._expected(stream, first)
+        time = self._next_time()
+        batches = [replace(batch, time=time) for batch in batches]
         self._reserve(batches)
         following = batches[-1].first + len(batches[-1])
         if (named := self._named.get(stream.name)) is not None:
@@ -121,6 +128,15 @@ class EventStore:
         self._queued_bytes += sum(map(size_of, batches))
         await asyncio.gather(*map(self._gate.submit, batches))
         return following
+
+    def _next_time(self) -> int:
+        """Each append has a time of its own, and they ascend as commits do: an event's time and index say where in all
+        of them it stands."""
+        now = self._now()
+        if now <= self._last_time < now + MAX_SET_BACK_NS:
+            now = self._last_time + 1
+        self._last_time = now
+        return now
 
     def _expected(self, stream: Stream, first: int) -> int:
         named = self._named.get(stream.name)
@@ -165,6 +181,7 @@ class EventStore:
         """A commit is on disk: make it visible."""
         self.head.append(commit, batches)
         for batch in batches:
+            self.last_stored = batch.time
             self.events_appended += len(batch)
             named = self._named.get(batch.stream.name) if batch.stream.name else None
             if named is not None:
@@ -193,6 +210,7 @@ class EventStore:
             if stream.name and stream.name not in self._named:
                 self._named[stream.name] = _Named(stream, 1, 1, batch.time)
         self.published(commit, batches)
+        self._last_time = self.last_stored
         for batch in batches:
             if (named := self._named.get(batch.stream.name)) is not None:
                 named.queued_next = named.next_index
