@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -17,75 +15,17 @@ from hypothesis import strategies as st
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, IndexConflict, StorageError
 from streamgauge.event_rules import conditions
-from streamgauge.model.event_source import EventPart, EventRange, Fixed, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store import names
-from streamgauge.store.events.assemble import payload_texts
-from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.ports import EventRule
 from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
-from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.store import Store
 from streamgauge.testing.lives import NOON, batch_of, opened
+from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-Events = dict[tuple[int, int], str]
-"""Payload by stream and index."""
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
-        yield Path(path) / "data"
-
-
-def payloads(*texts: str) -> pa.BinaryArray:
-    return pa.array([text.encode() for text in texts], pa.binary())
-
-
-def events_in(snapshot: StoreSnapshot) -> Events:
-    source = snapshot.open({})
-    found: Events = {}
-    for part in source.events().parts():
-        rows = 0
-        for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange()):
-            rows += batch.num_rows
-        texts = _texts_of(part)
-        keys = [
-            key
-            for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange())
-            for key in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        ]
-        assert rows == part.rows == len(keys) == len(texts)
-        assert not found.keys() & set(keys), "an event is there twice"
-        found.update(zip(keys, texts, strict=True))
-    return found
-
-
-def _texts_of(part: EventPart) -> list[str]:
-    if isinstance(part, EventBlockReader):
-        groups = [part.row_group(group) for group in range(len(part.group_rows))]
-        return [text for group in groups for text in payload_texts(group.payloads).to_pylist()]
-    return [text for batch in part.read([Rest(())], EventRange()) for text in batch.column(0).to_pylist()]
-
-
-def events_of(store: Store) -> Events:
-    snapshot, release = store.snapshot()
-    try:
-        return events_in(snapshot)
-    finally:
-        release()
-
-
-def streams_of(store: Store) -> list[dict[str, object]]:
-    snapshot, release = store.snapshot()
-    try:
-        return snapshot.open({}).events().streams().to_pylist()
-    finally:
-        release()
 
 
 def test_events_are_there_after_a_restart(data: Path) -> None:
