@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
+from streamgauge.model.event_source import EventPart, EventSource, Node
 from streamgauge.model.source import Source
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.requests import SqlQuery
 from streamgauge.query.sql.run import run_sql
 from streamgauge.store.offline import compact_folder, open_folder
+from streamgauge.testing import MemorySource
 from streamgauge.testing.lives import NOON, opened
 
 KEPT: dict[str, object] = {}
@@ -105,3 +108,42 @@ def test_paths_are_found_wherever_an_event_is(payloads: list[object]) -> None:
             source = snapshot.open({})
             assert [part.rows for part in source.events().parts()] == [len(payloads)]
             check(source, payloads)
+            check(MemorySource.of([], _Before(source.events())), payloads)
+
+
+class _Before:
+    """Blocks as they were before their footers told of mixed members."""
+
+    def __init__(self, events: EventSource) -> None:
+        self.streams, self.payloads = events.streams, events.payloads
+        self._events = events
+
+    def parts(self) -> Sequence[EventPart]:
+        return [_PartBefore(part) for part in self._events.parts()]
+
+
+class _PartBefore:
+    def __init__(self, part: EventPart) -> None:
+        self.rows, self.node, self.read = part.rows, _unknown(part.node), part.read
+
+
+def _unknown(node: Node) -> Node:
+    return Node(node.leaves, {name: _unknown(child) for name, child in node.children.items()}, node.rest)
+
+
+def test_a_path_is_found_in_an_event_that_is_too_large_to_be_divided(tmp_path: Path) -> None:
+    large = {"http": {"status": 500}, "text": "x" * (2 << 20)}
+    payloads = [*({"http": {"status": 200}} for _ in range(10)), large]
+    texts = pa.array([json.dumps(payload).encode() for payload in payloads], pa.binary())
+
+    async def write() -> None:
+        async with opened(tmp_path / "data", ManualClock(NOON)) as (store, _):
+            await store.events.append_events(store.events.open_stream("http", "{}"), 1, texts)
+
+    asyncio.run(write())
+    asyncio.run(compact_folder(tmp_path / "data"))
+    with open_folder(tmp_path / "data") as (snapshot, _):
+        source = snapshot.open({})
+        assert [set(part.node.children) for part in source.events().parts()] == [{"http"}]
+        query = "SELECT payload.http.status, count(*) FROM events GROUP BY 1 ORDER BY 1"
+        assert answer(source, query) == [[200, 10], [500, 1]]

@@ -92,10 +92,9 @@ class PartColumns:
     def type_in_rest(self, path: Path) -> str | None:
         """An expression for the type of a value that may be in a rest, null where there is no value; None where none
         is."""
-        for member in _members(self._node, path):
-            if member.leaf is None and member.child is None:
-                return _type_of(self._rest(member.at), member.path)
-        return None
+        found = [member for member in _members(self._node, path) if member.leaf is None and member.child is None]
+        types = [_type_of(self._rest(member.at), member.path) for member in found]
+        return _first(types, "VARCHAR") if types else None
 
     # ---- values ----
 
@@ -169,6 +168,8 @@ def _members(node: Node, path: Path) -> Iterator[_Member]:
             yield _Member((*at, name), leaf=node.leaves[name])
         if name is not None and name in node.children:
             if not last:
+                if node.may_be_in_rest(name):  # a payload that was not divided
+                    yield _Member(at, path=path[number:])
                 node, at = node.children[name], (*at, name)
                 continue
             yield _Member((*at, name), child=node.children[name])
