@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
+from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, opened
 from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
 
@@ -205,6 +207,7 @@ def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
         async with opened(data, ManualClock(NOON)) as (store, maintenance):
             maintenance.events.conditions = conditions()
             stream = store.events.open_stream("http", "{}")
+            await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))  # which is in the same log
             await store.events.append_events(stream, 1, payloads('{"k":"go-away","n":1}', '{"k":"stay","n":2}'))
             await maintenance.events.flush(everything=True)
             await store.events.append_events(stream, 3, payloads('{"k":"go-away"}'))
@@ -214,12 +217,31 @@ def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
             with pytest.raises(BadInput):
                 await maintenance.events.delete("nosuch = 1")
             await maintenance.close()
-            await store.committer.probe()
 
     asyncio.run(main())
     for file in [*data.rglob("*.log"), *data.rglob("*.parquet")]:
         held = file.read_bytes() if file.suffix == ".log" else str(pq.read_table(file).to_pydict()).encode()
         assert b"go-away" not in held, file
+
+
+def test_a_deletion_that_fails_twice_costs_nothing(data: Path) -> None:
+    """What the first has written is in the catalog's next change, and not what a writer left behind."""
+
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"go"}', '{"k":"stay"}'))
+            with armed("compact.before_catalog", "eio", 1, 1), pytest.raises(StorageError):
+                await maintenance.events.delete("payload.k = 'go'")
+            with armed("events.merge.after_write", "eio", 1, 1), suppress(StorageError):
+                await maintenance.events.delete("payload.k = 'go'")
+            assert events_of(store) == {(1, 2): '{"k":"stay"}'}
+            await maintenance.events.delete("payload.k = 'go'")
+            assert events_of(store) == {(1, 2): '{"k":"stay"}'}
+
+    asyncio.run(main())
+    assert check_folder(data) == []
 
 
 def test_a_retention_rule_takes_some_events_earlier(data: Path) -> None:

@@ -247,6 +247,12 @@ class EventStore:
     def flush_is_due(self) -> bool:
         return self.head.rows >= self._flush_rows or self.head.bytes >= self._flush_bytes
 
+    def in_blocks_through(self, through: int) -> int:
+        """A commit, at most `through`, up to which blocks hold all events; never less than the catalog's. Every commit
+        up to `through` is visible."""
+        first = self.head.first_commit
+        return max(self.state.flushed_through, through if first is None else min(through, first - 1))
+
     def swap(self, add: Sequence[EventBlockMeta], remove: Sequence[str], flushed_through: int | None = None) -> None:
         """Make a change that the catalog holds visible, in one step."""
         gone = set(remove)
