@@ -110,7 +110,7 @@ class EventBlockReader:
         self._leaf_paths += [(PAYLOAD, *path) for path in _leaf_paths(self._payload_type)]
         self._numbers = {path: number for number, path in enumerate(self._leaf_paths)}
         mixed = None if entry is None else decode_mixed(entry)
-        node = node_of(self._payload_type)
+        node = self._without_empty_rests(node_of(self._payload_type), ())
         self._node = node if mixed is None else with_mixed(node, mixed)
         self._groups = _Groups(footer)
         self._texts_by_number = pq.ParquetFile(self._file, metadata=footer, read_dictionary=self._dictionaries())
@@ -154,8 +154,8 @@ class EventBlockReader:
         leaves = [self._leaf_of(column) for column in columns]
         for group in self._groups.chosen(wanted):
             table = self._read_group(self._texts_by_number, group, leaves)
-            arrays = [_extract(table, column) for column in columns]
-            yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
+            names = [str(number) for number in range(len(columns))]
+            yield pa.RecordBatch.from_arrays(_extracted(table, columns), names)
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
@@ -167,8 +167,8 @@ class EventBlockReader:
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""
         table = self._read_group(self._parquet, group, self._leaf_paths)
-        payloads = cast("pa.StructArray", table.column(PAYLOAD).combine_chunks())
-        streams, indexes, times = (_extract(table, column).to_numpy() for column in Fixed)
+        payloads = cast("pa.StructArray", _in_one(table.column(PAYLOAD)))
+        streams, indexes, times = (values.to_numpy() for values in _extracted(table, list(Fixed)))
         return RowGroup(streams, indexes, times, payloads, self.text_bytes[group])
 
     @property
@@ -203,6 +203,10 @@ class EventBlockReader:
         if isinstance(column, Rest) or (*path, REST) in self._numbers:
             return (*path, REST)
         return next(leaf for leaf in self._leaf_paths if leaf[: len(path)] == path)
+
+    def _without_empty_rests(self, node: Node, path: Path) -> Node:
+        children = {name: self._without_empty_rests(child, (*path, name)) for name, child in node.children.items()}
+        return Node(node.leaves, children, rest=node.rest and self.values_of((*path, REST)) > 0)
 
     def _dictionaries(self) -> list[str]:
         """Columns of texts that are in a dictionary in every row group, by their names in the file."""
@@ -290,11 +294,23 @@ def _in_dictionaries(footer: pq.FileMetaData, column: int) -> bool:
     return all(chunk.has_dictionary_page for chunk in groups)
 
 
-def _extract(table: pa.Table, column: Column) -> pa.Array[Any]:
-    """A column out of what was read for it and for others."""
-    if isinstance(column, Fixed):
-        return cast("pa.Array[Any]", table.column(column.value).combine_chunks().view(pa.int64()))
-    values: Any = table.column(PAYLOAD).combine_chunks()
+def _extracted(table: pa.Table, columns: Sequence[Column]) -> list[pa.Array[Any]]:
+    """Columns out of what was read for all of them."""
+    payloads = _in_one(table.column(PAYLOAD)) if PAYLOAD in table.column_names else None
+    return [
+        _in_one(table.column(column.value)).view(pa.int64())
+        if isinstance(column, Fixed)
+        else _of_payloads(payloads, column)
+        for column in columns
+    ]
+
+
+def _of_payloads(values: Any, column: Leaf | Present | Rest) -> pa.Array[Any]:
     for name in (*column.path, REST) if isinstance(column, Rest) else column.path:
         values = pc.struct_field(values, values.type.get_field_index(name))
     return cast("pa.Array[Any]", values.is_valid() if isinstance(column, Present) else values)
+
+
+def _in_one(column: Any) -> Any:
+    """Of its chunks, which would be copied, there is nearly always one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
