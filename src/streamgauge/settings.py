@@ -271,7 +271,7 @@ TABLE: tuple[Setting, ...] = (
         False,
         parse_bool,
         "BOOL",
-        "Let clients delete data and take snapshots through /api/v1/admin/tsdb.",
+        "Let clients delete samples and events, and take snapshots, through /api/v1/admin.",
         True,
         group=ACCESS,
     ),
