@@ -146,7 +146,15 @@ class Maintenance:
             self._remove_written,
         )
         self.events = EventMaintenance(
-            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self.deletions.clear_log
+            store,
+            catalog,
+            self._changes,
+            flusher,
+            compacter,
+            clock,
+            self._trim_log,
+            self.deletions.clear_log,
+            self.suspect,
         )
 
     async def run(self) -> None:
@@ -602,8 +610,11 @@ class Maintenance:
 
         `said` is what somebody met: where it names blocks only those are read, otherwise all are.
         """
-        live = self._store.state.blocks
-        metas = tuple(meta for meta in live if meta.id in said) or live
+        live, events = self._store.state.blocks, self._store.events.state.blocks
+        metas = tuple(meta for meta in live if meta.id in said)
+        of_events = tuple(meta for meta in events if meta.id in said)
+        if not metas and not of_events:
+            metas, of_events = live, events
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
             damaged = await self._compacter.run(find_damage, self._store.data, metas)
@@ -611,7 +622,7 @@ class Maintenance:
             release()
         for meta, why in damaged:
             await self._take_out(meta, why)
-        return len(damaged)
+        return len(damaged) + (await self.events.look_for_damage(of_events) if of_events else 0)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""
