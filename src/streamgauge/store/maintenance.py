@@ -447,6 +447,7 @@ class Maintenance:
                 if self._store.settings.event_retention:
                     done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
                 await self.events.prune(self._store.settings.event_rules, now * NS)
+                self._store.events.forget_idle()
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise

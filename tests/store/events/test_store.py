@@ -137,13 +137,28 @@ def test_a_named_stream_goes_on(data: Path) -> None:
 
     async def much_later() -> None:
         async with opened(data, clock) as (store, maintenance):
-            await maintenance.events.flush(everything=True)
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
             clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
+            await maintenance.expire()
+            assert len(store.events.named()) == 1, "a clock that jumps is not believed"
+            await clock.advance(3601)
+            await maintenance.expire()
             assert store.events.named() == []
+            with pytest.raises(IndexConflict, match="forgotten"):
+                await store.events.append_events(stream, 6, payloads("6"))
+            anew, following = store.events.resume_stream("mine", "http", "{}")
+            assert (anew.id, following) == (2, 1)
+            await store.events.append_events(anew, 1, payloads("1"))
+
+    async def after_that() -> None:
+        async with opened(data, clock) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 2)
 
     asyncio.run(write())
     asyncio.run(again())
     asyncio.run(much_later())
+    asyncio.run(after_that())
 
 
 def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:
