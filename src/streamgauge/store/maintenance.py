@@ -195,10 +195,12 @@ class Maintenance:
         if store.events.flush_is_due:
             return await self.events.flush()
         if self._log.closed_bytes > MAX_LOG_BYTES:
-            # What comes seldom must not keep the log of what comes often.
-            before = self.counts.flushes, self.events.counts.flushes
+            # What comes seldom must not keep the log of what comes often. Where nothing could be removed it would be
+            # of no use to write the few rows that came meanwhile as blocks, again and again.
+            before = self._log.closed_bytes
             await self.flush_all()
-            return before != (self.counts.flushes, self.events.counts.flushes)
+            await store.committer.run(lambda: None)  # behind the removals that it asked for
+            return self._log.closed_bytes < before
         return False
 
     async def flush(self, rows: int) -> bool:

@@ -112,6 +112,25 @@ def test_samples_and_events_share_the_log(data: Path) -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("events_first", [False, True])
+def test_when_everything_is_flushed_the_log_can_go(data: Path, events_first: bool) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for events in (events_first, not events_first):
+                if events:
+                    await store.events.append_events(stream, 1, payloads("1"))
+                else:
+                    await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))
+            with armed("log.append.before_sync", "eio", 1, 1), pytest.raises(StorageError):
+                await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))  # which closes the segment
+            await maintenance.flush_all()
+            await store.committer.run(lambda: None)
+            assert not list(names.log_dir(data).glob("*.log"))
+
+    asyncio.run(main())
+
+
 def test_a_named_stream_goes_on(data: Path) -> None:
     clock = ManualClock(NOON)
 

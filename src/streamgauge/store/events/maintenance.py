@@ -106,6 +106,9 @@ class EventMaintenance:
     def _flushed(self, through: int, written: EventBlockMeta) -> Change:
         events, store = self._events, self._store
         add = [written]
+        rest = events.head.first_commit_after(through)
+        # What has come since and is of samples needs no block of events.
+        through = max(through, store.state.commit if rest is None else rest - 1)
         samples_through = through if store.head.rows == 0 else store.state.flushed_through
         metadata = store.unsaved_metadata()
         change = CatalogChange(
