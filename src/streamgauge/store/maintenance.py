@@ -146,7 +146,15 @@ class Maintenance:
             self._remove_written,
         )
         self.events = EventMaintenance(
-            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self.deletions.clear_log
+            store,
+            catalog,
+            self._changes,
+            flusher,
+            compacter,
+            clock,
+            self._trim_log,
+            self.deletions.clear_log,
+            self.suspect,
         )
 
     async def run(self) -> None:
@@ -187,10 +195,12 @@ class Maintenance:
         if store.events.flush_is_due:
             return await self.events.flush()
         if self._log.closed_bytes > MAX_LOG_BYTES:
-            # What comes seldom must not keep the log of what comes often.
-            before = self.counts.flushes, self.events.counts.flushes
+            # What comes seldom must not keep the log of what comes often. Where nothing could be removed it would be
+            # of no use to write the few rows that came meanwhile as blocks, again and again.
+            before = self._log.closed_bytes
             await self.flush_all()
-            return before != (self.counts.flushes, self.events.counts.flushes)
+            await store.committer.run(lambda: None)  # behind the removals that it asked for
+            return self._log.closed_bytes < before
         return False
 
     async def flush(self, rows: int) -> bool:
@@ -439,6 +449,7 @@ class Maintenance:
                 if self._store.settings.event_retention:
                     done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
                 await self.events.prune(self._store.settings.event_rules, now * NS)
+                self._store.events.forget_idle()
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
@@ -602,8 +613,11 @@ class Maintenance:
 
         `said` is what somebody met: where it names blocks only those are read, otherwise all are.
         """
-        live = self._store.state.blocks
-        metas = tuple(meta for meta in live if meta.id in said) or live
+        live, events = self._store.state.blocks, self._store.events.state.blocks
+        metas = tuple(meta for meta in live if meta.id in said)
+        of_events = tuple(meta for meta in events if meta.id in said)
+        if not metas and not of_events:
+            metas, of_events = live, events
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
             damaged = await self._compacter.run(find_damage, self._store.data, metas)
@@ -611,7 +625,7 @@ class Maintenance:
             release()
         for meta, why in damaged:
             await self._take_out(meta, why)
-        return len(damaged)
+        return len(damaged) + (await self.events.look_for_damage(of_events) if of_events else 0)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""

@@ -112,6 +112,25 @@ def test_samples_and_events_share_the_log(data: Path) -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("events_first", [False, True])
+def test_when_everything_is_flushed_the_log_can_go(data: Path, events_first: bool) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for events in (events_first, not events_first):
+                if events:
+                    await store.events.append_events(stream, 1, payloads("1"))
+                else:
+                    await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))
+            with armed("log.append.before_sync", "eio", 1, 1), pytest.raises(StorageError):
+                await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))  # which closes the segment
+            await maintenance.flush_all()
+            await store.committer.run(lambda: None)
+            assert not list(names.log_dir(data).glob("*.log"))
+
+    asyncio.run(main())
+
+
 def test_a_named_stream_goes_on(data: Path) -> None:
     clock = ManualClock(NOON)
 
@@ -137,13 +156,28 @@ def test_a_named_stream_goes_on(data: Path) -> None:
 
     async def much_later() -> None:
         async with opened(data, clock) as (store, maintenance):
-            await maintenance.events.flush(everything=True)
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
             clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
+            await maintenance.expire()
+            assert len(store.events.named()) == 1, "a clock that jumps is not believed"
+            await clock.advance(3601)
+            await maintenance.expire()
             assert store.events.named() == []
+            with pytest.raises(IndexConflict, match="forgotten"):
+                await store.events.append_events(stream, 6, payloads("6"))
+            anew, following = store.events.resume_stream("mine", "http", "{}")
+            assert (anew.id, following) == (2, 1)
+            await store.events.append_events(anew, 1, payloads("1"))
+
+    async def after_that() -> None:
+        async with opened(data, clock) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 2)
 
     asyncio.run(write())
     asyncio.run(again())
     asyncio.run(much_later())
+    asyncio.run(after_that())
 
 
 def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:

@@ -121,6 +121,10 @@ class EventHead:
         """Of those that are in the head; None when it is empty."""
         return next((run.first_commit for run in self._all()), None)
 
+    def first_commit_after(self, through: int) -> int | None:
+        """Of the runs behind those that a flush has taken `through` a commit; None when there are none."""
+        return next((run.first_commit for run in self._all() if run.first_commit > through), None)
+
     def reserve(self, rows: int, size: int) -> None:
         """Make sure that commits with so many events and so much text in all can be appended. Called before they are
         logged, since what is logged must become visible. Raises Overloaded when no shared memory is left."""

@@ -39,7 +39,8 @@ class EventCounts:
 
 
 class EventMaintenance:
-    """`trim` removes what blocks hold from the log; called after each flush. `clear_log`: see Deletions."""
+    """`trim` removes what blocks hold from the log; called after each flush. `clear_log`: see Deletions.
+    `suspect` has the block looked at that a text names."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class EventMaintenance:
         clock: Clock,
         trim: Callable[[], None],
         clear_log: Callable[[int], Awaitable[None]],
+        suspect: Callable[[str], None],
     ) -> None:
         self._store = store
         self._events = store.events
@@ -62,6 +64,7 @@ class EventMaintenance:
         self._clock = clock
         self._trim = trim
         self._clear_log = clear_log
+        self._suspect = suspect
         self.conditions: Conditions | None = None  # set by who knows the language
         self._flushing = asyncio.Lock()
         self._rewriting = asyncio.Lock()
@@ -100,9 +103,12 @@ class EventMaintenance:
             if not await self.flush(everything=True):
                 return
 
-    def _flushed(self, through: int, written: EventBlockMeta | None) -> Change:
+    def _flushed(self, through: int, written: EventBlockMeta) -> Change:
         events, store = self._events, self._store
-        add = [written] if written is not None else []
+        add = [written]
+        rest = events.head.first_commit_after(through)
+        # What has come since and is of samples needs no block of events.
+        through = max(through, store.state.commit if rest is None else rest - 1)
         samples_through = through if store.head.rows == 0 else store.state.flushed_through
         metadata = store.unsaved_metadata()
         change = CatalogChange(
@@ -224,8 +230,10 @@ class EventMaintenance:
             pruned = await self._compacter.run(
                 run_event_pruning, self._store.data, meta, condition, self._conditions(), rule
             )
-        except StorageError:
+        except StorageError as error:
             await self._remove_written(meta.first_commit, meta.last_commit)
+            if isinstance(error, Corrupt):
+                self._suspect(f"{meta.id}: {error.message}")
             raise
         finally:
             release()
@@ -263,6 +271,7 @@ class EventMaintenance:
 
     async def look_for_damage(self, metas: Sequence[EventBlockMeta]) -> int:
         """Read blocks back and take out of service those that are not what was written. How many there were."""
+        metas = [meta for meta in metas if self._are_live([meta.id])]
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
             damaged = await self._compacter.run(find_event_damage, self._store.data, metas)

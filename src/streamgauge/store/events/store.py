@@ -94,7 +94,7 @@ class EventStore:
         named = self._named.get(name)
         if named is None:
             if len(self._named) >= MAX_NAMED_STREAMS:
-                self._forget_idle()
+                self.forget_idle()
             if len(self._named) >= MAX_NAMED_STREAMS:
                 raise Overloaded(f"{MAX_NAMED_STREAMS} streams with names are known, and there is no room for another")
             stream = self._new_stream(transport, headers, name)
@@ -116,14 +116,16 @@ class EventStore:
         await self._wait(lambda: self._has_room(size))
         # From here to the queue nothing else gets a turn.
         while not (batches := self._not_yet_stored(parts)):
-            if (expected := await self._on_disk(self._named[stream.name])) is not None:
+            named = self._named_of(stream)
+            assert named is not None, "of other streams everything is new"
+            if (expected := await self._on_disk(named)) is not None:
                 return expected
             await self._wait(lambda: self._has_room(size))
         time = self._next_time()
         batches = [replace(batch, time=time) for batch in batches]
         self._reserve(batches)
         following = batches[-1].first + len(batches[-1])
-        if (named := self._named.get(stream.name)) is not None:
+        if (named := self._named_of(stream)) is not None:
             named.queued_next = following
         self._queued_events += sum(map(len, batches))
         self._queued_bytes += sum(map(size_of, batches))
@@ -138,6 +140,11 @@ class EventStore:
             now = self._last_time + 1
         self._last_time = now
         return now
+
+    def _named_of(self, stream: Stream) -> _Named | None:
+        """None for a stream without a name, and for one that was forgotten."""
+        named = self._named.get(stream.name) if stream.name else None
+        return named if named is not None and named.stream.id == stream.id else None
 
     async def _on_disk(self, named: _Named) -> int | None:
         """The index that is expected next, once all before it is on disk: another may have brought it and be waiting
@@ -159,9 +166,14 @@ class EventStore:
     def _not_yet_stored(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
         """Of a stream with a name, what is not on the disk or on its way there. Raises IndexConflict for a gap."""
         stream = batches[0].stream
-        named = self._named.get(stream.name) if stream.name else None
-        if named is None:
+        if not stream.name:
             return list(batches)
+        if (named := self._named_of(stream)) is None:
+            raise IndexConflict(
+                f"stream {stream.name} was not heard of for so long that it has been forgotten; connect anew, which "
+                "begins another",
+                1,
+            )
         expected = named.queued_next
         if batches[0].first > expected:
             raise IndexConflict(
@@ -204,8 +216,7 @@ class EventStore:
         for batch in batches:
             self.last_stored = batch.time
             self.events_appended += len(batch)
-            named = self._named.get(batch.stream.name) if batch.stream.name else None
-            if named is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.next_index = max(named.next_index, batch.first + len(batch))
                 named.last_used = batch.time
 
@@ -213,7 +224,7 @@ class EventStore:
         """Batches did not reach the disk: they may come again."""
         for batch in batches:
             self.head.give_up(batch)
-            if (named := self._named.get(batch.stream.name)) is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.queued_next = min(named.queued_next, batch.first)
 
     def left_queue(self, batches: Sequence[EventBatch]) -> bool:
@@ -227,12 +238,13 @@ class EventStore:
         for batch in batches:
             stream = batch.stream
             self.state.next_stream = max(self.state.next_stream, stream.id + 1)
-            if stream.name and stream.name not in self._named:
+            known = self._named.get(stream.name)
+            if stream.name and (known is None or known.stream.id < stream.id):  # of one that was begun anew the last
                 self._named[stream.name] = _Named(stream, 1, 1, batch.time)
         self.published(commit, batches)
         self._last_time = self.last_stored
         for batch in batches:
-            if (named := self._named.get(batch.stream.name)) is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.queued_next = named.next_index
 
     # ---- reading ----------------------------------------------------------------------------------------------------
@@ -264,10 +276,10 @@ class EventStore:
 
     def named(self) -> list[NamedStream]:
         """Those that can be resumed, as they are on disk."""
-        self._forget_idle()
         return [NamedStream(each.stream, each.next_index, each.last_used) for each in self._named.values()]
 
-    def _forget_idle(self) -> None:
+    def forget_idle(self) -> None:
+        """Forget the named streams that nobody has used for long. Only while the clock is believed, if it can wait."""
         before = self._now() - NAMED_STREAM_NS
         for name in [name for name, each in self._named.items() if each.last_used < before]:
             if self._named[name].queued_next == self._named[name].next_index:
