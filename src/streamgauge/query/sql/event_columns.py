@@ -51,9 +51,10 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A leaf of texts as times, us since 1970 as int64: see `instants`."""
+    """A leaf of texts as times, us since 1970 as int64 (see `instants`), or the texts that are none."""
 
     path: tuple[str, ...]
+    others: bool = False
 
 
 class PartColumns:
@@ -106,6 +107,10 @@ class PartColumns:
     def instant(self, path: Path) -> str:
         """Times that are the texts of such a path, as far as they can be read quickly, in us since 1970."""
         return self._name(Instant(tuple(map(str, path))), pa.int64())
+
+    def not_instant(self, path: Path) -> str:
+        """The texts for which `instant` is null."""
+        return self._name(Instant(tuple(map(str, path)), others=True), pa.string())
 
     def natural(self, path: Path, kind: str) -> str:
         """The value at a path as of a natural type."""
