@@ -76,7 +76,7 @@ class EventViews:
                 rows = f"{view.name}_types_{number}"
                 self._add(rows, part, columns, wanted)
                 lists = ", ".join(f"list(DISTINCT {expression})" for expression in asked.values())
-                found = self._session.reader(f"SELECT {lists} FROM {rows}").read_all()
+                found = self._session.reader(f"SELECT {lists} FROM {columns.selected(rows)}").read_all()
                 for path, column in zip(asked, found.columns, strict=True):
                     types[path] |= set(column[0].as_py() or ()) - {None}
         return {path: event_columns.natural(found_types) for path, found_types in types.items()}
