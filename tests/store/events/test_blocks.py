@@ -111,8 +111,8 @@ def test_columns_are_what_the_node_says(blocks: LocalEventBlocks) -> None:
             {"level": LeafType.TEXT, "ms": LeafType.DOUBLE, "ok": LeafType.BOOL},
             {
                 "http": Node({"status": LeafType.INT, "path": LeafType.TEXT}, mixed={"status"}),
-                "a.b": Node({"c": LeafType.INT}, mixed=frozenset()),
-                "a": Node({"b.c": LeafType.TEXT}, mixed=frozenset()),
+                "a.b": Node({"c": LeafType.INT}, rest=False, mixed=frozenset()),
+                "a": Node({"b.c": LeafType.TEXT}, rest=False, mixed=frozenset()),
             },
             mixed=frozenset(),
         )

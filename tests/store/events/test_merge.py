@@ -170,7 +170,7 @@ def test_rows_of_many_groups_are_interleaved(blocks: LocalEventBlocks, monkeypat
     inputs = [write(blocks, events[part::3]) for part in (2, 0, 1)]
     node, found = merged(blocks, inputs)
     assert found == sorted(events)
-    assert node == Node({"n": LeafType.INT}, mixed=frozenset())
+    assert node == Node({"n": LeafType.INT}, rest=False, mixed=frozenset())
 
 
 def test_row_groups_of_large_payloads_stay_small(blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch) -> None:

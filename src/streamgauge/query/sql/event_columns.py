@@ -51,9 +51,10 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A leaf of texts as times, us since 1970 as int64: see `instants`."""
+    """A leaf of texts as times, us since 1970 as int64 (see `instants`), or the texts that are none."""
 
     path: tuple[str, ...]
+    others: bool = False
 
 
 class PartColumns:
@@ -107,6 +108,10 @@ class PartColumns:
         """Times that are the texts of such a path, as far as they can be read quickly, in us since 1970."""
         return self._name(Instant(tuple(map(str, path))), pa.int64())
 
+    def not_instant(self, path: Path) -> str:
+        """The texts for which `instant` is null."""
+        return self._name(Instant(tuple(map(str, path)), others=True), pa.string())
+
     def natural(self, path: Path, kind: str) -> str:
         """The value at a path as of a natural type."""
         if kind in ("JSON", "VARCHAR"):
@@ -129,7 +134,8 @@ class PartColumns:
         """An expression for the type of a value that may be in a rest, null where there is no value; None where none
         is."""
         found = [member for member in _members(self._node, path) if member.leaf is None and member.child is None]
-        types = [_type_of(self._rest(member.at), member.path) for member in found]
+        values = [f"json_extract({self._rest(member.at)}, {quoted(written(member.path))})" for member in found]
+        types = [_type_of(self.once(value)) for value in values]  # to look for it takes longer than all else
         return _first(types, "VARCHAR") if types else None
 
     # ---- values ----
@@ -180,13 +186,11 @@ class PartColumns:
 _NULLS = {Use.NUMBER: "DOUBLE", Use.BOOL: "BOOLEAN", Use.TEXT: "VARCHAR", Use.JSON: "JSON"}
 
 
-def _type_of(rest: str, path: Path) -> str:
-    """The type that a column for a value in a rest would have."""
-    where = quoted(written(path))
-    large = f"length(json_extract_string({rest}, {where})) >= {_LONG}"
+def _type_of(value: str) -> str:
+    """The type that a column for a value of JSON would have."""
     return (
-        f"CASE json_type({rest}, {where}) WHEN 'UBIGINT' THEN CASE WHEN {large} THEN 'HUGEINT' ELSE 'BIGINT' END"
-        " WHEN 'BIGINT' THEN 'BIGINT' WHEN 'DOUBLE' THEN 'DOUBLE' WHEN 'BOOLEAN' THEN 'BOOLEAN'"
+        f"CASE json_type({value}) WHEN 'UBIGINT' THEN CASE WHEN length({value}) >= {_LONG} THEN 'HUGEINT'"
+        " ELSE 'BIGINT' END WHEN 'BIGINT' THEN 'BIGINT' WHEN 'DOUBLE' THEN 'DOUBLE' WHEN 'BOOLEAN' THEN 'BOOLEAN'"
         " WHEN 'OBJECT' THEN 'JSON' WHEN 'ARRAY' THEN 'JSON' WHEN 'VARCHAR' THEN 'VARCHAR' END"
     )
 

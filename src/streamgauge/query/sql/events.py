@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,7 +14,7 @@ from streamgauge.query.sql import event_columns
 from streamgauge.query.sql.chosen import Chosen
 from streamgauge.query.sql.database import Session
 from streamgauge.query.sql.event_columns import NUMBERS, Instant, PartColumns
-from streamgauge.query.sql.instants import instants
+from streamgauge.query.sql.instants import instants, without_instants
 from streamgauge.query.sql.promoted import only, promoted
 from streamgauge.query.sql.relations import Path, Use, View
 
@@ -75,7 +76,7 @@ class EventViews:
                 rows = f"{view.name}_types_{number}"
                 self._add(rows, part, columns, wanted)
                 lists = ", ".join(f"list(DISTINCT {expression})" for expression in asked.values())
-                found = self._session.reader(f"SELECT {lists} FROM {rows}").read_all()
+                found = self._session.reader(f"SELECT {lists} FROM {columns.selected(rows)}").read_all()
                 for path, column in zip(asked, found.columns, strict=True):
                     types[path] |= set(column[0].as_py() or ()) - {None}
         return {path: event_columns.natural(found_types) for path, found_types in types.items()}
@@ -117,9 +118,20 @@ class _Rows:
                 batch = batch.filter(pa.array(self._chosen.among(batch)))
                 if not len(batch):
                     continue
-            pairs = zip(self._columns, batch.columns, strict=False)
-            arrays = [instants(values) if isinstance(column, Instant) else values for column, values in pairs]
+            arrays = list(_made(self._columns, batch.columns))
             yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(arrays))])
+
+
+def _made(columns: Sequence[Column | Instant], given: Sequence[pa.Array[Any]]) -> Iterator[pa.Array[Any]]:
+    """The columns, out of those that a part gave for them."""
+    times: dict[tuple[str, ...], pa.Array[Any]] = {}
+    for column, values in zip(columns, given, strict=False):
+        if not isinstance(column, Instant):
+            yield values
+            continue
+        if column.path not in times:
+            times[column.path] = instants(values)
+        yield without_instants(values, times[column.path]) if column.others else times[column.path]
 
 
 _KEYS = (Fixed.STREAM, Fixed.INDEX)

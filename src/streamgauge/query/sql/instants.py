@@ -44,6 +44,15 @@ def instants(texts: pa.Array[Any]) -> pa.Array[Any]:
     return times
 
 
+def without_instants(texts: pa.Array[Any], times: pa.Array[Any]) -> pa.Array[Any]:
+    """The texts for which `times` are null."""
+    if times.null_count == 0:
+        return pa.nulls(len(texts), pa.string())
+    if isinstance(texts, pa.DictionaryArray):
+        texts = texts.cast(pa.string())
+    return cast("pa.Array[Any]", _compute.if_else(_compute.is_null(times), texts, pa.scalar(None, texts.type)))
+
+
 def _cast(texts: pa.Array[Any], form: _Form) -> pa.Array[Any] | None:
     """None where one of them is no such time."""
     try:

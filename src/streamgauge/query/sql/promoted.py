@@ -86,13 +86,14 @@ def _time(columns: PartColumns) -> str:
     """
     names = [path(name) for name in TIME]
     at = next((number for number, each in enumerate(names) if columns.leaf_type(each) is not None), len(names))
-    before = _texts(names[:at], columns)
-    text = columns.once(f"COALESCE({', '.join([before, _texts(names[at:], columns)])})")
-    micros = _micros(text)
-    if at < len(names):
-        quick = _quick_micros(names[at], columns)
-        first = quick if before == _NOTHING else f"CASE WHEN {before} IS NULL THEN {quick} END"
-        micros = f"COALESCE({first}, {micros})"
+    before, after = (_texts(some, columns) for some in (names[:at], names[at + 1 :]))
+    if at == len(names):
+        micros = _micros(columns.once(before))
+    else:
+        found, quick, left = _quick(names[at], columns)
+        also = "" if before == _NOTHING else f" OR {before} IS NOT NULL"
+        text = columns.once(f"CASE WHEN {found} IS NULL{also} THEN COALESCE({before}, {left}, {after}) END")
+        micros = f"CASE WHEN {text} IS NULL THEN {quick} ELSE {_micros(text)} END"
     micros = columns.once(micros)
     own = f"CASE WHEN {micros} BETWEEN 0 AND {_LATEST_US} THEN {micros}::BIGINT END"
     return f"make_timestamptz(COALESCE({own}, {columns.fixed(Fixed.RECEIVED)} // 1000))"
@@ -106,12 +107,17 @@ def _texts(names: Sequence[Path], columns: PartColumns) -> str:
     return f"COALESCE({', '.join(found)})" if found else _NOTHING
 
 
-def _quick_micros(name: Path, columns: PartColumns) -> str:
-    """What `_micros` makes of most values of a column, without their being texts."""
+def _quick(name: Path, columns: PartColumns) -> tuple[str, str, str]:
+    """Of a column of times: what is not null where it tells the time, what the time then is as `_micros` has it, and
+    the texts of other values."""
     kind = columns.leaf_type(name)
     if kind is LeafType.TEXT:
-        return columns.instant(name)
-    return "NULL::DOUBLE" if kind is LeafType.BOOL else _scaled(columns.value(name, Use.NUMBER))
+        instant = columns.instant(name)
+        return instant, instant, columns.not_instant(name)
+    number = columns.value(name, Use.NUMBER)
+    if kind is LeafType.BOOL:
+        return columns.value(name, Use.BOOL), number, _NOTHING
+    return number, _scaled(number), _NOTHING
 
 
 def _micros(text: str) -> str:

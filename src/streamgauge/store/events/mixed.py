@@ -18,6 +18,9 @@ from streamgauge.store.events.tree import REST
 _MAX_SOUGHT = 200
 """Names looked for with a pattern; where there are more, every rest is decoded."""
 
+_AT_ONCE = 256
+"""Rests that are decoded before those are left out that have none but members that were found in them."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -37,16 +40,21 @@ class MixedMembers:
 
 def members_left(rest: pa.Array[Any], names: Collection[str]) -> set[str]:
     """Of these members, those that some of the rests may have with a value other than null."""
-    found: set[str] = set()
-    if not names:
-        return found
-    if len(names) <= _MAX_SOUGHT:
-        rest = rest.filter(pc.fill_null(pc.match_substring_regex(rest, _pattern(names)), False))
-    for text in rest.drop_null():
-        found |= members_named(bytes(text.as_buffer()), names)
-        if len(found) == len(names):
-            break
-    return found
+    sought = set(names)
+    rest = rest.drop_null()
+    while sought and len(rest):
+        if len(sought) <= _MAX_SOUGHT:
+            rest = rest.filter(pc.match_substring_regex(rest, _pattern(sought)))
+        found: set[str] = set()
+        while not found and len(rest):
+            found = _named_in_any(rest[:_AT_ONCE], sought)
+            rest = rest[_AT_ONCE:]
+        sought -= found
+    return set(names) - sought
+
+
+def _named_in_any(rest: pa.Array[Any], names: Collection[str]) -> set[str]:
+    return {name for text in rest for name in members_named(bytes(text.as_buffer()), names)}
 
 
 def members_named(text: bytes, names: Collection[str]) -> set[str]:
