@@ -227,10 +227,49 @@ async def test_a_compressed_bomb_is_one_event_too_large(receiver: Receiver, sink
     assert (await receiver.post(b"x" * 4001, content_encoding="zstd")).count == 0
 
 
-async def test_a_zstd_window_that_takes_too_much_memory_is_refused(receiver: Receiver) -> None:
-    received = await receiver.post(b"\x28\xb5\x2f\xfd\x00" + bytes([17 << 3]) + bytes(20), content_encoding="zstd")
+def zstd_frame(window: int, content: bytes, checksum: bool = False) -> bytes:
+    """A frame of one block that is as it is, which asks for a window of so many KiB, a power of two."""
+    header = bytes((4 * checksum, (window.bit_length() - 1) << 3))
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    return b"\x28\xb5\x2f\xfd" + header + block + bytes(4 * checksum)
+
+
+WIDE = zstd_frame(128 << 10, b"2")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WIDE,
+        b"\x53\x2a\x4d\x18\x05\x00\x00\x00hello" + WIDE,
+        zstd_frame(1, b"1 ") + WIDE,
+        zstd_frame(1, b"1 ", checksum=True) + WIDE,
+        ZSTD.compress(b"1 " * 70_000, asbytes=True) + WIDE,
+        ZSTD.compress(b"1 " * 5, asbytes=True) + WIDE,
+        # the window of a frame in one segment is its content
+        b"\x28\xb5\x2f\xfd\xa0" + (100 << 20).to_bytes(4, "little") + b"\x01\x00\x00",
+    ],
+)
+async def test_a_zstd_window_that_takes_too_much_memory_is_refused_in_any_frame(
+    receiver: Receiver, sink: MemoryEventSink, body: bytes
+) -> None:
+    received = await receiver.post(body, content_encoding="zstd")
     assert isinstance(received.error, BadInput)
     assert "window" in received.error.message
+    assert sink.payloads() == []
+
+
+async def test_zstd_frames_of_many_blocks_and_sizes_are_read(
+    sink: MemoryEventSink, stats: Stats, clock: ManualClock
+) -> None:
+    many = b"\x28\xb5\x2f\xfd\x00\x00" + b"\x10\x00\x00 1" * 9000 + b"\x01\x00\x00"
+    skipped = b"\x5f\x2a\x4d\x18\x02\x00\x00\x00xx"
+    repeated = b"\x28\xb5\x2f\xfd\x00\x00" + (64 << 3 | 3).to_bytes(3, "little") + b" "
+    sized = [ZSTD.compress(b"[" + b"1," * size + b"1]", asbytes=True) for size in (5, 500, 50_000, 5_000_000)]
+    body = b"".join((skipped, repeated, *sized, many, zstd_frame(8 << 10, b" 2")))
+    receiver = Receiver(sink, stats, clock, EventLimits(), 32 << 20)
+    received = await receiver.post(body, content_encoding="zstd")
+    assert (received.error, received.count) == (None, 4 + 9000 + 1)
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------

@@ -133,9 +133,6 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
-        self.events = EventMaintenance(
-            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self._rotate_log
-        )
         self.deletions = Deletions(
             store,
             catalog,
@@ -147,6 +144,9 @@ class Maintenance:
             self._flushing,
             self._rewriting,
             self._remove_written,
+        )
+        self.events = EventMaintenance(
+            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self.deletions.clear_log
         )
 
     async def run(self) -> None:
@@ -262,7 +262,7 @@ class Maintenance:
             flushed_through=taken.through,
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
-            events=EventChange(flushed_through=self.events.through(taken.through)),
+            events=EventChange(flushed_through=store.events.in_blocks_through(taken.through)),
         )
 
         def apply() -> None:
@@ -286,9 +286,6 @@ class Maintenance:
         state = self._store.state
         through = min(state.flushed_through, state.events.flushed_through)
         self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
-
-    def _rotate_log(self) -> None:
-        self._log.rotate()
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from streamgauge.commands.importer.reference import MAGIC
 from streamgauge.commands.importer.stream import STDIN, Stream
 from streamgauge.errors import BadInput, TooLarge
 from streamgauge.wire import snappy
@@ -13,8 +14,16 @@ from streamgauge.wire.json_lines import JsonLines
 from streamgauge.wire.sample_lines import Form, SampleLines
 from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, WriteBodies, length_at
 
-AUTO, JSON_LINES, REMOTE_WRITE = "auto", "jsonl", "remote-write"
-FORMATS = (AUTO, Form.OPENMETRICS.value, Form.PROMETHEUS.value, JSON_LINES, REMOTE_WRITE, Form.DUMP.value)
+AUTO, JSON_LINES, REMOTE_WRITE, EVENTS_SQLITE = "auto", "jsonl", "remote-write", "events-sqlite"
+FORMATS = (
+    AUTO,
+    Form.OPENMETRICS.value,
+    Form.PROMETHEUS.value,
+    JSON_LINES,
+    REMOTE_WRITE,
+    Form.DUMP.value,
+    EVENTS_SQLITE,
+)
 
 _LOOK_BYTES = 256 << 10
 _TAIL_BYTES = 16
@@ -35,6 +44,8 @@ def format_of(stream: Stream) -> str:
     head = stream.peek(_LOOK_BYTES)
     if not head:
         return Form.OPENMETRICS.value
+    if head.startswith(MAGIC):
+        return EVENTS_SQLITE
     if _JSON.match(head):
         return JSON_LINES
     if _DUMP.match(head):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,8 @@ _WATCH_SECONDS = 0.05
 _KEPT = "sql"
 _NOT_OURS = re.compile(r', "_path_\d+"|"_path_\d+", | Use "SET .*')
 """What DuckDB proposes in errors and is not to be had here: hidden columns, and its settings."""
+_AGGREGATES = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('aggregate', 'macro')"
+"""Of macros some are made of aggregates."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -55,6 +57,8 @@ class Database:
         self.memory = memory
         self._connection = duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{memory}B"})
         self._connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+        rows = self._connection.execute(_AGGREGATES).fetchall()
+        self.aggregates = frozenset(str(name) for (name,) in rows)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         return self._connection.cursor()
@@ -71,7 +75,7 @@ def session(kept: MutableMapping[str, object], budget: Budget) -> Iterator[Sessi
     if not isinstance(database, Database) or database.memory != budget.limits.bytes:
         database = kept[_KEPT] = Database(budget.limits.bytes)
     connection = database.cursor()
-    opened = Session(connection, budget)
+    opened = Session(connection, budget, database.aggregates)
     done = threading.Event()
     watch = threading.Thread(target=_watch, args=(connection, budget, done), name="query-watch", daemon=True)
     watch.start()
@@ -124,7 +128,8 @@ class Stream:
 class Session:
     """One query's connection."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, budget: Budget) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, budget: Budget, aggregates: Collection[str]) -> None:
+        self.aggregates = aggregates  # names of DuckDB's functions that may be over several rows
         self._connection = connection
         self._budget = budget
         self._failures: list[Exception] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,8 +39,7 @@ class EventCounts:
 
 
 class EventMaintenance:
-    """`trim` removes what blocks hold from the log; called after each flush. `rotate` lets the next append open another
-    segment; called on the log's thread."""
+    """`trim` removes what blocks hold from the log; called after each flush. `clear_log`: see Deletions."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class EventMaintenance:
         compacter: Runner,
         clock: Clock,
         trim: Callable[[], None],
-        rotate: Callable[[], None],
+        clear_log: Callable[[int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._events = store.events
@@ -62,7 +61,7 @@ class EventMaintenance:
         self._compacter = compacter
         self._clock = clock
         self._trim = trim
-        self._rotate = rotate
+        self._clear_log = clear_log
         self.conditions: Conditions | None = None  # set by who knows the language
         self._flushing = asyncio.Lock()
         self._rewriting = asyncio.Lock()
@@ -100,11 +99,6 @@ class EventMaintenance:
         while (first := self._events.head.first_commit) is not None and first <= commit:
             if not await self.flush(everything=True):
                 return
-
-    def through(self, through: int) -> int:
-        """A commit, at most `through`, up to which blocks hold all events; never less than the catalog's."""
-        first = self._events.head.first_commit
-        return max(self._events.state.flushed_through, through if first is None else min(through, first - 1))
 
     def _flushed(self, through: int, written: EventBlockMeta | None) -> Change:
         events, store = self._events, self._store
@@ -192,18 +186,17 @@ class EventMaintenance:
         return {meta.id for meta in self._events.state.blocks}.issuperset(ids)
 
     async def delete(self, condition: str) -> int:
-        """Take the events that fulfil a condition off the disk; how many there were. Events that come meanwhile stay.
+        """Take the events that fulfil a condition off the disk; how many there were. Events that come meanwhile stay,
+        and the files of a block that a query reads until it ends.
 
         Raises BadInput for a condition that is none, StorageError and Overloaded. After an error some may be gone."""
         conditions = self._conditions()
         await self._compacter.run(conditions.check, condition)
-        await self._store.committer.run(self._rotate)
-        await self.flush_all()
+        await self._clear_log(self._store.state.commit)
         gone = 0
         async with self._rewriting:
             for meta in self._events.state.blocks:
                 gone += await self._prune(meta, condition, "")
-        self._trim()
         return gone
 
     async def prune(self, rules: Sequence[EventRule], now: int) -> None:
@@ -223,6 +216,7 @@ class EventMaintenance:
 
     async def _prune(self, meta: EventBlockMeta, condition: str, rule: str) -> int:
         """How many events of a block have gone."""
+        await self._changes.settle()  # or what that wrote would pass for what is left of this, should this fail
         if not self._are_live([meta.id]):  # it went meanwhile
             return 0
         release = self._store.leases.acquire([meta.id])

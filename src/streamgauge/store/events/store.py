@@ -79,6 +79,7 @@ class EventStore:
         self._queued_bytes = 0
         self.last_stored = max((meta.max_time for meta in state.blocks), default=0)  # time of the last append, ns
         self._last_time = self.last_stored  # the same, with what is on its way
+        self._waiting = 0  # who waits for what the store does
         self._named = {
             each.stream.name: _Named(each.stream, each.next_index, each.next_index, each.last_used)
             for each in state.named
@@ -112,12 +113,12 @@ class EventStore:
         self._gate.refuse()
         parts = list(_parts(EventBatch(stream, first, self._now(), payloads)))
         size = sum(map(size_of, parts))
-        if not self._has_room(size):
-            await self._gate.wait(lambda: self._has_room(size))
+        await self._wait(lambda: self._has_room(size))
         # From here to the queue nothing else gets a turn.
-        batches = self._not_yet_stored(parts)
-        if not batches:
-            return self._expected(stream, first)
+        while not (batches := self._not_yet_stored(parts)):
+            if (expected := await self._on_disk(self._named[stream.name])) is not None:
+                return expected
+            await self._wait(lambda: self._has_room(size))
         time = self._next_time()
         batches = [replace(batch, time=time) for batch in batches]
         self._reserve(batches)
@@ -138,9 +139,22 @@ class EventStore:
         self._last_time = now
         return now
 
-    def _expected(self, stream: Stream, first: int) -> int:
-        named = self._named.get(stream.name)
-        return first if named is None else named.queued_next
+    async def _on_disk(self, named: _Named) -> int | None:
+        """The index that is expected next, once all before it is on disk: another may have brought it and be waiting
+        for that. None when it fails."""
+        expected = named.queued_next
+        await self._wait(lambda: named.next_index >= expected or named.queued_next < expected)
+        return expected if named.next_index >= expected else None
+
+    async def _wait(self, until: Callable[[], bool]) -> None:
+        """Raises ReadOnly and Overloaded, as the gate does."""
+        if until():
+            return
+        self._waiting += 1
+        try:
+            await self._gate.wait(until)
+        finally:
+            self._waiting -= 1
 
     def _not_yet_stored(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
         """Of a stream with a name, what is not on the disk or on its way there. Raises IndexConflict for a gap."""
@@ -164,15 +178,22 @@ class EventStore:
         return fresh
 
     def _reserve(self, batches: Sequence[EventBatch]) -> None:
-        for batch in batches:
-            if size_of(batch) > MAX_COMMIT_BYTES:
-                self.head.reserve_own(batch)
         small = [batch for batch in batches if size_of(batch) <= MAX_COMMIT_BYTES]
         events = self._queued_events + sum(map(len, small)) + len(small)
-        self.head.reserve(events, self._queued_bytes + sum(map(size_of, small)))
+        try:
+            for batch in batches:
+                if size_of(batch) > MAX_COMMIT_BYTES:
+                    self.head.reserve_own(batch)
+            self.head.reserve(events, self._queued_bytes + sum(map(size_of, small)))
+        except BaseException:
+            for batch in batches:
+                self.head.give_up(batch)
+            raise
 
     def _has_room(self, size: int) -> bool:
-        crowded = self._queued_bytes and self._queued_bytes + size > MAX_QUEUED_BYTES
+        # What is large waits for half of the queue and not for all of it: small ones would never let it pass.
+        counted = min(size, MAX_QUEUED_BYTES // 2)
+        crowded = self._queued_bytes and self._queued_bytes + counted > MAX_QUEUED_BYTES
         return not crowded and not self.head.full
 
     # ---- what the store has done ------------------------------------------------------------------------------------
@@ -196,11 +217,10 @@ class EventStore:
                 named.queued_next = min(named.queued_next, batch.first)
 
     def left_queue(self, batches: Sequence[EventBatch]) -> bool:
-        """Batches are no longer on their way. Whether somebody may wait for that."""
-        before = self._queued_bytes
+        """Batches are no longer on their way. Whether somebody waits for that."""
         self._queued_events -= sum(map(len, batches))
         self._queued_bytes -= sum(map(size_of, batches))
-        return before > MAX_QUEUED_BYTES // 2
+        return self._waiting > 0
 
     def replayed(self, commit: int, batches: Sequence[EventBatch]) -> None:
         """A commit that the log holds and no block does."""
@@ -227,13 +247,19 @@ class EventStore:
     def flush_is_due(self) -> bool:
         return self.head.rows >= self._flush_rows or self.head.bytes >= self._flush_bytes
 
+    def in_blocks_through(self, through: int) -> int:
+        """A commit, at most `through`, up to which blocks hold all events; never less than the catalog's. Every commit
+        up to `through` is visible."""
+        first = self.head.first_commit
+        return max(self.state.flushed_through, through if first is None else min(through, first - 1))
+
     def swap(self, add: Sequence[EventBlockMeta], remove: Sequence[str], flushed_through: int | None = None) -> None:
         """Make a change that the catalog holds visible, in one step."""
         gone = set(remove)
         blocks = [*(meta for meta in self.state.blocks if meta.id not in gone), *add]
         self.state.blocks = tuple(sorted(blocks, key=lambda meta: (meta.first_commit, meta.last_commit)))
         if flushed_through is not None:
-            self.state.flushed_through = flushed_through
+            self.state.flushed_through = max(self.state.flushed_through, flushed_through)
             self.head.drop(flushed_through)
 
     def named(self) -> list[NamedStream]:
