@@ -42,6 +42,8 @@ function table(rows) {
     level.textContent = severity ?? "";
     if (BAD.test(severity ?? "")) level.className = "bad";
     what.className = "series";
+    what.title = "Click for all of it";
+    what.addEventListener("click", () => what.classList.toggle("whole"));
     const rest = document.createElement("em");
     rest.textContent = payload;
     what.append(...(message === null ? [rest] : [`${message} `, rest]));
