@@ -180,6 +180,8 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     epilog="""\b
 Views: events, logs, spans, streams, series, samples, metrics; DESCRIBE events
 shows the columns of one. QUERY is - to read it from standard input.
+  streamgauge sql "SELECT time, severity, message FROM logs LIMIT 20"
+  streamgauge sql "SELECT payload.path, count(*) FROM events GROUP BY 1"
 """,
 )
 @click.argument("query", metavar="QUERY")

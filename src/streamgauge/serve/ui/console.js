@@ -1,6 +1,7 @@
 // The page at /: asks the HTTP API what everybody else may ask it too. Text is only ever set as text.
 
 import { attachCompletion } from "./complete.js";
+import { attachEvents } from "./events.js";
 import { compact, drawGraph, seriesName } from "./graph.js";
 
 const REFRESH_MS = 5000;
@@ -27,6 +28,7 @@ const ANY_METRIC = ["Series by metric", 'topk(25, count by (__name__) ({__name__
 
 const $ = (id) => document.getElementById(id);
 const [expr, range, live] = [$("expr"), $("range"), $("live")];
+const showEvents = attachEvents($("events"));
 const state = { tab: "graph", names: new Set(), notes: new Map(), running: null, looks: [] };
 
 async function api(path, parameters = {}, signal = undefined) {
@@ -242,6 +244,7 @@ async function refreshStatus() {
     facts.push(["Version", state.version ?? ""]);
     if (data.corruptionCount) facts.push(["Damaged files", String(data.corruptionCount)]);
     status.replaceChildren(...facts.map(fact));
+    if (live.checked) showEvents(data.lastEventTime);
   } catch (error) {
     status.replaceChildren(fact(["Server", error instanceof TypeError ? "cannot be reached" : error.message]));
   }
