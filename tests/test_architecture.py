@@ -24,6 +24,7 @@ ALLOWED = {
     "ingest": LEAVES | {"wire"},
     "forward": LEAVES | {"wire"},
     "live": LEAVES | {"wire"},
+    "derive": LEAVES | {"ingest", "live"},
     "client": {"wire"},
     "serve": LEAVES | {"wire", "query", "ingest", "live"},
 }

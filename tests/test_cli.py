@@ -565,6 +565,8 @@ def test_check_config(tmp_path: Path) -> None:
     assert result.stderr == "warning: good.yml:3: rule_files is not acted on yet and changes nothing\n"
     (tmp_path / "bad.yml").write_text("streamgauge:\n  retenton: 90d\n", encoding="utf-8")
     says(run("check-config", "bad.yml", cwd=tmp_path), 2, "bad.yml:2:", "retenton", 'did you mean "retention"?')
+    (tmp_path / "bad.yml").write_text("event_metrics:\n- name: a\n  type: sum\n", encoding="utf-8")
+    says(run("check-config", "bad.yml", cwd=tmp_path), 2, "bad.yml:2:", "event_metrics.0", "value is missing")
 
 
 # ---- scrape ---------------------------------------------------------------------------------------------------------

@@ -307,3 +307,63 @@ def test_scrape_configs_that_make_no_sense(job: str, words: str) -> None:
         parse(f"scrape_configs:\n- {{job_name: a, {job}}}" if "job_name" not in job else f"scrape_configs: [{{{job}}}]")
     assert words in refused.value.message
     assert refused.value.message.startswith("f.yml:")
+
+
+EVENT_METRICS = """\
+event_metrics:
+- name: errors_total
+  type: count
+  where:
+  - level=ERROR
+  - http.status>=500
+  labels: {route: http.route}
+- name: seconds
+  type: histogram
+  value: http.seconds
+  buckets: [1, 2.5, .inf]
+"""
+
+
+def test_event_metrics_are_read() -> None:
+    errors, seconds = parse(EVENT_METRICS).event_metrics
+    assert (errors.name, errors.kind.value, errors.labels) == ("errors_total", "count", (("route", ("http", "route")),))
+    assert [term.path for term in errors.where.terms] == [("level",), ("http", "status")]
+    assert (seconds.value, seconds.buckets) == (("http", "seconds"), (1.0, 2.5))
+    assert parse(EVENT_METRICS).event_metrics == (errors, seconds)
+    assert not parse(EVENT_METRICS).warnings
+    (plain,) = parse("event_metrics: [{name: a, type: histogram, value: n}]").event_metrics
+    assert plain.buckets == tuple(sorted(plain.buckets))
+    assert plain.buckets[-1] == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "number", "words"),
+    [
+        ("name: errors_total", "name: 5xx", 2, 'event_metrics.0.name: "5xx" is no metric name'),
+        ("name: seconds", "name: errors_total", 8, '"errors_total" is written by the rule "errors_total" already'),
+        ("errors_total", "seconds_count", 8, '"seconds_count" is written by the rule "seconds_count" already'),
+        ("type: count", "type: counts", 3, '"counts" is none of count, sum, histogram'),
+        ("type: count", "typ: count", 3, 'unknown key "event_metrics.0.typ"; did you mean "type"?'),
+        ("type: count", "type: sum", 2, "value is missing"),
+        ("type: count", "type: count\n  value: a", 4, "a count has none"),
+        ("type: count", "type: count\n  buckets: [1]", 4, "a count has none"),
+        ("value: http.seconds", "value: http..seconds", 10, '"http..seconds" is no path'),
+        ("[1, 2.5, .inf]", "[1, 1]", 11, "must be ascending numbers"),
+        ("[1, 2.5, .inf]", "[.nan]", 11, "must be ascending numbers"),
+        ("[1, 2.5, .inf]", "[.inf]", 11, "write 1 to 100 upper bounds"),
+        ("[1, 2.5, .inf]", "[a]", 11, "expected a number"),
+        ("http.status>=500", "http.status", 6, '"http.status" is no condition'),
+        ("http.status>=500", "message~(", 6, "invalid regular expression"),
+        ("route: http.route", "1route: http.route", 7, '"1route" is no label name'),
+        ("route: http.route", "job: http.route", 7, 'the label "job" is set by the server'),
+        ("type: histogram", "type: histogram\n  labels: {le: a}", 10, 'the label "le" is set by the server'),
+    ],
+)
+def test_event_metrics_that_make_no_sense_are_refused_with_their_line(
+    line: str, wrong: str, number: int, words: str
+) -> None:
+    assert line in EVENT_METRICS
+    with pytest.raises(ConfigError) as refused:
+        parse(EVENT_METRICS.replace(line, wrong, 1))
+    assert refused.value.message.startswith(f"f.yml:{number}: ")
+    assert words in refused.value.message

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.event_config import destinations
+from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.prometheus_config import (
     GlobalConfig,
@@ -77,6 +77,7 @@ ACTED_ON = frozenset(
         ("storage", "tsdb", "retention", "size"),
         ("scrape_config_files",),
         ("event_destinations",),
+        ("event_metrics",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
     }
@@ -144,7 +145,8 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     shown |= _shown(values, parsed)
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, Path(document.name).parent, document.error)
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded)
+    derived = event_metrics(parsed, document.error)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived)
 
 
 _Configs = list[ScrapeConfig]

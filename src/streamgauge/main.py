@@ -20,6 +20,7 @@ import click
 
 from streamgauge import __version__
 from streamgauge.clock import Clock
+from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.forward.delivery import Delivery
@@ -181,8 +182,14 @@ class Server:
         )
         await workers
         maintenance.events.conditions = conditions()
+        derived = EventMetrics(store, self._stats, self._clock, socket.gethostname())
+        derived.apply(self._config.event_metrics)
+        stack.callback(store.listen(derived))
+        stack.push_async_callback(derived.finish)
+        self._stats.watch(derived.readings)
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
+        start(derived.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
@@ -212,7 +219,7 @@ class Server:
         )
         stack.callback(store.listen(tails))
         start(tails.run())
-        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails)
+        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived)
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))

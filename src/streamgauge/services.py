@@ -10,6 +10,7 @@ from typing import Any
 
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
+from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.ingest.bulk import BulkImport
@@ -53,6 +54,7 @@ class Opened:
     snapshots: FolderSnapshots
     pins: Pins
     tails: Hub
+    event_metrics: EventMetrics
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -202,6 +204,7 @@ class ServerServices:
             self.opened.store.limit_series(settings.series_limits)
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
+            self.opened.event_metrics.apply(config.event_metrics)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
 

@@ -18,6 +18,7 @@ from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limi
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
+    from streamgauge.derive.rule import EventMetric
     from streamgauge.forward.destination import EventDestination
     from streamgauge.ingest.scrape.job import ScrapeJob
 
@@ -100,7 +101,7 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
-    is to be scraped, `destinations` what events are handed on to."""
+    is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +109,7 @@ class Config:
     text: str = ""
     jobs: tuple[ScrapeJob, ...] = ()
     destinations: tuple[EventDestination, ...] = ()
+    event_metrics: tuple[EventMetric, ...] = ()
 
 
 def parse_bool(text: str) -> bool:

@@ -181,8 +181,20 @@ class Stats:
         )
         self.sampling_failures = Counter(
             "streamgauge_sampling_failures_total",
-            "Rounds of host metrics or self-monitoring that could not be stored.",
+            "Rounds of host metrics, self-monitoring or event metrics that could not be stored.",
             ("source",),
+            registry=registry,
+        )
+        self.event_metric_skipped = Counter(
+            "streamgauge_event_metric_skipped_total",
+            "Events that a rule of event_metrics did not count: overload, too_large, no_number, negative.",
+            ("metric", "reason"),
+            registry=registry,
+        )
+        self.event_metric_label_sets_refused = Counter(
+            "streamgauge_event_metric_label_sets_refused_total",
+            "Events that a rule of event_metrics did not count for its labels: too many sets, or a value too long.",
+            ("metric",),
             registry=registry,
         )
 

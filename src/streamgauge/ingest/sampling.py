@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 import numpy as np
 
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, Overloaded
+from streamgauge.errors import BadInput, Overloaded, StreamgaugeError
 from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
-from streamgauge.stats import Family
+from streamgauge.stats import Family, Stats
+
+_log = logging.getLogger(__name__)
 
 EAGER_SECONDS = 60
 """So long after the start there is a round each second, so that rates show at once."""
@@ -99,6 +102,33 @@ class Recorder:
             except (BadInput, Overloaded):
                 return None
         return known
+
+
+class Reporter:
+    """Stores rounds of one source, called `what` in the log. A failure is counted, and logged when it begins and when
+    it ends."""
+
+    def __init__(self, recorder: Recorder, stats: Stats, source: str, what: str) -> None:
+        self._recorder = recorder
+        self._stats = stats
+        self._source = source
+        self._what = what
+        self._failing = False
+
+    async def report(self, families: Iterable[Family], time: int) -> None:
+        """Store one round taken at `time` (ms)."""
+        try:
+            stored = await self._recorder.record(families, time)
+        except StreamgaugeError as error:
+            self._stats.sampling_failures.labels(self._source).inc()
+            if not self._failing:
+                _log.warning("%s cannot be stored: %s", self._what, error.message)
+            self._failing = True
+            return
+        if self._failing:
+            _log.info("%s can be stored again", self._what)
+        self._failing = False
+        self._stats.ingested_samples.labels(self._source).inc(stored)
 
 
 def single(name: str, kind: str, text: str, value: float) -> Family:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from streamgauge.live.filters import EventFilter, FieldTerm, Op
 from streamgauge.live.messages import TEXT, joined_texts, strings, taken, times_of
 from streamgauge.model.arrays import Bools, Int64s
+from streamgauge.model.event_source import Path
 from streamgauge.model.events import EventBatch
 from streamgauge.wire.json_values import read_json
 
@@ -126,7 +127,7 @@ class EventRows:
         """Which of some rows fulfil a term. Only those are parsed in which the field's name occurs."""
         candidates = among & _may_have(self.payloads, term)
         rows = np.flatnonzero(candidates)
-        values = [field_of(self.value(row), term) for row in rows.tolist()]
+        values = [field_of(self.value(row), term.path) for row in rows.tolist()]
         found = np.full(len(self), term.op.negative)
         found[rows] = _decided(term, values)
         return found
@@ -151,12 +152,12 @@ class EventRows:
         return joined_texts(times, "/", indexes), texts
 
 
-def field_of(payload: Any, term: FieldTerm) -> Any:
+def field_of(payload: Any, path: Path) -> Any:
     """What a payload has at a path; else, what it has under that name with dots; else ABSENT."""
     found = payload
-    for member in term.path:
+    for member in path:
         if not isinstance(found, dict) or member not in found:
-            return payload.get(term.dotted, ABSENT) if isinstance(payload, dict) else ABSENT
+            return payload.get(".".join(path), ABSENT) if isinstance(payload, dict) else ABSENT
         found = found[member]
     return found
 

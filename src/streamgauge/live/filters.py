@@ -16,7 +16,7 @@ from streamgauge.errors import BadInput
 from streamgauge.model.source import Matcher
 
 MAX_CONDITIONS = 32
-"""Of one tail. Each costs a pass over what is stored while somebody listens."""
+"""Of one tail or rule. Each costs a pass over what is stored while somebody listens."""
 MAX_CONDITION_BYTES = 1024
 """Of one condition. RE2 takes time in proportion to the text, but memory in proportion to the expression."""
 
@@ -55,10 +55,6 @@ class FieldTerm:
     text: str
     number: float | None = None
 
-    @property
-    def dotted(self) -> str:
-        return ".".join(self.path)
-
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
@@ -87,7 +83,7 @@ def event_filter(streams: Sequence[str], fields: Sequence[str], texts: Sequence[
     """From what somebody wrote. Raises BadInput."""
     conditions = [*streams, *fields, *texts]
     if len(conditions) > MAX_CONDITIONS:
-        raise BadInput(f"a tail has at most {MAX_CONDITIONS} conditions")
+        raise BadInput(f"there may be at most {MAX_CONDITIONS} conditions")
     for text in conditions:
         if not text:
             raise BadInput("a condition is empty; write for example stream=12, level=ERROR or text=timeout")
