@@ -31,9 +31,10 @@ QUEUE_BYTES = 32 << 20
 """Text of events that wait to be looked at: a quarter of a second of the fastest ingest."""
 BATCH_BYTES = 512
 """That a batch takes besides its text."""
-TURN_EVENTS = 512
+TURN_EVENTS = 256
 TURN_BYTES = 256 << 10
-"""Looked at in one turn. To parse takes about a microsecond an event, and a millisecond for so much text."""
+"""Looked at in one turn. To parse an event and find what counts takes some microseconds, and to parse so much text a
+millisecond."""
 
 
 class EventMetrics:
@@ -47,7 +48,7 @@ class EventMetrics:
         self._accumulators: list[Accumulator] = []
         self._queue: deque[EventBatch] = deque()
         self.queued = 0  # bytes of it
-        self._turns: deque[EventRows] = deque()  # what was taken from the queue, and is yet to be looked at
+        self._turns: deque[tuple[Accumulator, EventRows]] = deque()  # what was taken from it and is yet to be done
         self._news = asyncio.Event()
         self._idle = True  # nothing was sampled in the last round
 
@@ -104,10 +105,10 @@ class EventMetrics:
         """Count what waits, in turns."""
         while self._queue or self._turns:
             if not self._turns:
-                self._turns.extend(_turns(EventRows.of(self._taken())))
-            rows = self._turns.popleft()
-            for each in self._accumulators:
-                self._add(each, rows)
+                parts = _parts(EventRows.of(self._taken()))
+                self._turns.extend((each, rows) for rows in parts for each in self._accumulators)
+            if self._turns:
+                self._add(*self._turns.popleft())
             await asyncio.sleep(0)
 
     def _taken(self) -> list[EventBatch]:
@@ -153,8 +154,8 @@ def _size(batch: EventBatch) -> int:
     return size + BATCH_BYTES
 
 
-def _turns(rows: EventRows) -> Iterator[EventRows]:
-    """Parts of bounded size, of an event at the least."""
+def _parts(rows: EventRows) -> Iterator[EventRows]:
+    """What one rule looks at in one turn: parts of bounded size, of an event at the least."""
     ends = np.cumsum(rows.sizes)
     start = 0
     while start < len(rows):
