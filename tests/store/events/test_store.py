@@ -321,6 +321,32 @@ def test_a_lost_catalog_is_rebuilt(data: Path) -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("in_log", [False, True])
+def test_a_named_stream_goes_on_after_the_catalog_was_lost(data: Path, in_log: bool) -> None:
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            other = store.events.open_stream("http", "{}")
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
+            await store.events.append_events(stream, 1, payloads("1", "2"))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 3, payloads("3"))
+            await store.events.append_events(other, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            if in_log:
+                await store.events.append_events(stream, 4, payloads("4"))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 4 + in_log)
+            await store.events.append_events(stream, 2, payloads("2", "3", "4"))
+            assert events_of(store) == {(1, 1): "1", **{(2, n): str(n) for n in range(1, 5)}}
+
+    asyncio.run(write())
+    names.catalog_file(data).unlink()
+    asyncio.run(read())
+
+
 # ---- a model --------------------------------------------------------------------------------------------------------
 
 STEPS = st.one_of(
