@@ -26,8 +26,8 @@ _WATCH_SECONDS = 0.05
 """How often it is seen whether the query's time is over."""
 
 _KEPT = "sql"
-_NOT_OURS = re.compile(r', "_path_\d+"|"_path_\d+", | Use "SET .*')
-"""What DuckDB proposes in errors and is not to be had here: hidden columns, and its settings."""
+_NOT_OURS = re.compile(r', "_path_\d+"|"_path_\d+", | Use "SET .*|\n\nPlease try installing(?s:.*)')
+"""What DuckDB proposes in errors and is not to be had here: hidden columns, its settings and its extensions."""
 _AGGREGATES = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type IN ('aggregate', 'macro')"
 """Of macros some are made of aggregates."""
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -91,6 +91,8 @@ def session(kept: MutableMapping[str, object], budget: Budget) -> Iterator[Sessi
         if not isinstance(meaning, StreamgaugeError):
             del kept[_KEPT]  # DuckDB says of itself that it can go on no longer
         raise meaning from error
+    except RecursionError as error:
+        raise BadInput("the query is nested too deeply") from error
     finally:
         done.set()
         watch.join()
