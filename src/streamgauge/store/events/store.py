@@ -23,7 +23,7 @@ MAX_QUEUED_BYTES = 64 << 20
 MAX_NAMED_BYTES = 16 << 20
 """Of headers of streams with names: all of them are written to the catalog with each flush."""
 MAX_NAMED_STREAMS = 20_000
-"""Each takes about a kilobyte of memory and a row of the catalog, whose checksum is over all of it: a second a change."""
+"""Each takes a kilobyte of memory and a row of the catalog, whose checksum is over all of it: a second a change."""
 MAX_SET_BACK_NS = 60 * 10**9
 """By how much the clock may be set back without times of appends repeating: a step of a time service. What is more is a
 clock that was wrong, and would be for as long."""
