@@ -17,6 +17,7 @@ from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
@@ -33,6 +34,7 @@ from streamgauge.store.pins import Pins
 from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
 from streamgauge.store.resolutions import Tier
+from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Opened:
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
     pins: Pins
+    tails: Hub
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -144,6 +147,10 @@ class ServerServices:
     def scrapes(self) -> ScrapeManager:
         return self._open().scrapes
 
+    @property
+    def tails(self) -> Hub:
+        return self._open().tails
+
     def scrape_pools(self) -> Mapping[str, ScrapePool]:
         return self._open().scrapes.pools
 
@@ -161,6 +168,7 @@ class ServerServices:
             len(store.state.damage),
             store.settings.retention,
             store.settings.retention_bytes,
+            store.events.last_stored // NS,
         )
 
     def config_numbers(self) -> ConfigNumbers:
@@ -258,9 +266,9 @@ class ServerServices:
         return await self._open().snapshots.take(skip_head)
 
     async def delete_series(self, matches: Sequence[str], start: int, end: int) -> None:
-        await self._open().maintenance.delete(await self._matchers(matches), start, end)
+        await self._open().maintenance.delete(await self.selectors(matches), start, end)
 
-    async def _matchers(self, matches: Sequence[str]) -> list[list[Matcher]]:
+    async def selectors(self, matches: Sequence[str]) -> list[list[Matcher]]:
         """Selectors, parsed where a parser that fails takes no server with it."""
         limits = http_options(self._settings, self._config).limits
         answer = await self._workers.read(Job(SelectorsQuery(tuple(matches)), limits))

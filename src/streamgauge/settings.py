@@ -18,6 +18,7 @@ from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limi
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
+    from streamgauge.forward.destination import EventDestination
     from streamgauge.ingest.scrape.job import ScrapeJob
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
@@ -75,6 +76,8 @@ class Settings:
     query_max_samples: int
     query_max_bytes: int
     query_lookback: int
+    max_tails: int
+    tail_buffer_bytes: int
     head_samples: int
     index_max_bytes: int
     max_series_per_metric: CountLimit
@@ -97,13 +100,14 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
-    is to be scraped."""
+    is to be scraped, `destinations` what events are handed on to."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     text: str = ""
     jobs: tuple[ScrapeJob, ...] = ()
+    destinations: tuple[EventDestination, ...] = ()
 
 
 def parse_bool(text: str) -> bool:
@@ -269,7 +273,7 @@ TABLE: tuple[Setting, ...] = (
         False,
         parse_bool,
         "BOOL",
-        "Let clients delete data and take snapshots through /api/v1/admin/tsdb.",
+        "Let clients delete samples and events, and take snapshots, through /api/v1/admin.",
         True,
         group=ACCESS,
     ),
@@ -352,6 +356,22 @@ TABLE: tuple[Setting, ...] = (
         "DURATION",
         "How long a sample counts as current.",
         True,
+        group=QUERIES,
+    ),
+    Setting(
+        "max_tails",
+        200,  # each may hold its buffer and a connection; a page opens one or two
+        _whole(0, 10_000),
+        "N",
+        "Live tails that may be open at once; the next is refused (503).",
+        group=QUERIES,
+    ),
+    Setting(
+        "tail_buffer_bytes",
+        1 << 20,  # a second or two of the fastest that a terminal shows
+        _positive(parse_size),
+        "SIZE",
+        "What waits for one live tail that reads too slowly, before it loses the oldest.",
         group=QUERIES,
     ),
     Setting(

@@ -27,6 +27,7 @@ from streamgauge.query.requests import (
     FederateQuery,
     FormatQuery,
     GrowthQuery,
+    HistoryQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -97,6 +98,8 @@ def execute(
             return Response(UTF8_CONTENT_TYPE if query.utf8 else CONTENT_TYPE, _federated(query, source, budget))
         case RawQuery() as query:
             return Response(query.format.content_type, raw_series(query, source, budget))
+        case HistoryQuery(history):
+            return Response(history.content_type, history.read(source, budget))
         case SqlQuery() as query:
             return _sql(query, source, budget, {} if kept is None else kept)
 

@@ -152,8 +152,8 @@ class WorkerPool:
 
     # ---- query.requests.Workers ----
 
-    async def run(self, job: Job) -> Answer:
-        query = self._admit(job)
+    async def run(self, job: Job, taken: Callable[[], None] | None = None) -> Answer:
+        query = self._admit(job, taken)
         try:
             content_type, encoding = await query.head
         except StreamgaugeError as error:
@@ -188,7 +188,7 @@ class WorkerPool:
 
     # ---- queries ----
 
-    def _admit(self, job: Job) -> PoolQuery:
+    def _admit(self, job: Job, taken: Callable[[], None] | None = None) -> PoolQuery:
         if self._closing:
             raise NotReady("the server is stopping")
         gone = QueryCanceled("the client went away")
@@ -199,6 +199,7 @@ class WorkerPool:
             admitted=self._clock.monotonic(),
             head=asyncio.get_running_loop().create_future(),
             stream=AnswerStream(self._clock, lambda: self._stop(query, gone), self._space, self._spool_directory),
+            taken=taken,
         )
         self._next_id += 1
         self._cannot_start = None
@@ -234,6 +235,8 @@ class WorkerPool:
     def _assign(self, query: PoolQuery, worker: PoolWorker) -> None:
         assert worker.process is not None
         snapshot, query.end_lease = self._take_snapshot()
+        if query.taken is not None:
+            query.taken()
         waited = self._clock.monotonic() - query.admitted
         worker.process.channel.send(Kind.REQUEST, pickle.dumps((query.id, query.job, snapshot, waited)))
         self._waiting.remove(query)

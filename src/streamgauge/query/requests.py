@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamgauge.model.source import Selection, Selector, Snapshot
+from streamgauge.model.source import Meter, Selection, Selector, Snapshot, Source
 from streamgauge.query.budget import Limits
 
 DEFAULT_LOOKBACK_MS = 300_000
@@ -150,6 +150,26 @@ class RawQuery:
     external_labels: tuple[tuple[str, str], ...] = ()
 
 
+class History(Protocol):
+    """What somebody else makes of what is stored. Picklable, like SeriesFormat."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def text(self) -> str:
+        """What it is, for the list of running queries."""
+
+    def read(self, source: Source, meter: Meter) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """The past of a live tail."""
+
+    history: History
+
+
 class SqlFormat(enum.Enum):
     """How the rows of an answer go out."""
 
@@ -187,6 +207,7 @@ Query = (
     | GrowthQuery
     | RawQuery
     | SqlQuery
+    | HistoryQuery
 )
 
 
@@ -241,9 +262,11 @@ TakeSnapshot = Callable[[], tuple[Snapshot, Callable[[], None]]]
 class Workers(Protocol):
     """Runs jobs in processes of their own. Everything here is called on the event loop."""
 
-    async def run(self, job: Job) -> Answer:
+    async def run(self, job: Job, taken: Callable[[], None] | None = None) -> Answer:
         """Answer a job. Errors of the query come as an Answer with the API's error envelope; Overloaded is raised when
-        too many wait. Cancelling the call, or closing the answer early, stops the query."""
+        too many wait. Cancelling the call, or closing the answer early, stops the query.
+
+        taken: is called in the step in which the query's snapshot is taken."""
 
     def running(self) -> list[RunningQuery]: ...
 

@@ -16,6 +16,7 @@ from streamgauge.query.requests import (
     FederateQuery,
     FormatQuery,
     GrowthQuery,
+    HistoryQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -46,6 +47,7 @@ class PoolQuery:
     admitted: float  # monotonic
     head: asyncio.Future[tuple[str, str]]  # content type and encoding, once the answer begins
     stream: AnswerStream
+    taken: Callable[[], None] | None = None  # called with its snapshot
     worker: PoolWorker | None = None  # None while it waits
     end_lease: Callable[[], None] | None = None
     stopped: StreamgaugeError | None = None  # why it was told to stop
@@ -125,6 +127,8 @@ def _words(query: Query) -> str:
             return " ".join(("federate", *query.matches))
         case SelectorsQuery():
             return " ".join(("selectors", *query.matches))
+        case HistoryQuery():
+            return query.history.text
         case CardinalityQuery():
             return "cardinality"
         case GrowthQuery():

@@ -31,7 +31,7 @@ class QueryAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.ensure_future(self._work(send))
-        gone = asyncio.ensure_future(_disconnect(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -70,7 +70,8 @@ def accepted_encoding(request: Request) -> str:
     return negotiate(request.headers.get("accept-encoding"))
 
 
-async def _disconnect(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone. A body that it sends is not read any more."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -28,6 +28,7 @@ from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.sql_api import SqlApi
 from streamgauge.serve.stats import HttpStats
 from streamgauge.serve.status_api import StatusApi
+from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
@@ -57,6 +58,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += PrometheusApi(services, options).endpoints()
     table += RemoteRead(services, options).endpoints()
     table += SqlApi(services, options).endpoints()
+    table += TailApi(services, options).endpoints()
     table += BulkApi(services).endpoints()
     table += StatusApi(services, options).endpoints()
     table += TargetsApi(services).endpoints()

@@ -9,7 +9,9 @@ from typing import Protocol
 from streamgauge.clock import Clock
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
+from streamgauge.model.source import Matcher
 from streamgauge.query.budget import Limits
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, Workers
 
@@ -44,6 +46,7 @@ class StoreNumbers:
     damaged: int  # files set aside because they could not be read
     retention: int  # ms, 0 = for ever
     retention_bytes: int = 0  # 0 = no limit
+    last_event: int = 0  # when the newest event was stored, 0 = there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,13 @@ class Services(Protocol):
 
     async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
         """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+
+    @property
+    def tails(self) -> Hub:
+        """Who follows what is being stored."""
+
+    async def selectors(self, matches: Sequence[str]) -> list[list[Matcher]]:
+        """The matchers of series selectors. Raises BadInput."""
 
     @property
     def events(self) -> Events:

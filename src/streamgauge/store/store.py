@@ -13,6 +13,7 @@ from streamgauge.errors import IndexFull, Overloaded, ReadOnly, StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.events import EventBatch
+from streamgauge.model.listener import Listener
 from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.committer import Commit, Committer, Pending, pending_events
 from streamgauge.store.events.head import EventHead
@@ -118,6 +119,7 @@ class Store:
         self._thinned_through = thinned_through(state.blocks)
         self._room = asyncio.Condition()
         self._bulk_waiting = 0  # who waits in `bulk_room`
+        self._listeners: list[Listener] = []
         self.pruner = Pruner(index)
         self.refusals = Refusals()
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
@@ -283,6 +285,7 @@ class Store:
             if not pending.done.done():
                 pending.done.set_result(None)
         self._left_queue(group)
+        self._tell(commits)
         if self.head.rows >= self.settings.head_samples or self.events.flush_is_due:
             self.work.set()
 
@@ -294,6 +297,22 @@ class Store:
                 self.head.append(commit.number, commit.batch)
             self.state.commit = commit.number
             self.samples_appended += len(commit.batch)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """From now on the listener is told of each commit; what is returned ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell(self, commits: Sequence[Commit]) -> None:
+        for listener in list(self._listeners):
+            try:
+                for commit in commits:
+                    if commit.events:
+                        listener.stored_events(commit.number, commit.events)
+                    else:
+                        listener.stored_samples(commit.number, commit.batch)
+            except Exception:  # who listens is not to keep anybody from writing
+                LOG.exception("what was stored could not be passed on")
 
     def _failed(self, group: Sequence[Pending], error: StorageError) -> None:
         self.refuse(error)
@@ -379,7 +398,7 @@ class Store:
         self.state.blocks = by_priority([*(meta for meta in self.state.blocks if meta.id not in gone), *add])
         self._thinned_through = thinned_through(self.state.blocks)
         if flushed_through is not None:
-            self.state.flushed_through = flushed_through
+            self.state.flushed_through = max(self.state.flushed_through, flushed_through)
             self.head.drop(flushed_through)
             self._wake_soon()
 

@@ -18,8 +18,10 @@ The only module that knows msgspec.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,6 +44,7 @@ _ROOM = b" " * 8
 """What msgspec is given after a value that is cut off, as it calls each literal truncated that lacks room."""
 
 _DECODER = msgspec.json.Decoder(msgspec.Raw)
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _EXPONENT_SO_FAR = rb"(?:[eE][+-]?[0-9]*+)"
@@ -371,6 +374,14 @@ def one(text: bytes) -> bytes | None:
         return None
     value = text.strip(b" \t\r\n")
     return None if too_deep(value) else value
+
+
+def read_json(text: str) -> Any:
+    """What a checked value says. A number that no float can hold is infinite."""
+    try:
+        return _ANYTHING.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
 
 
 def too_deep(value: bytes) -> bool:
