@@ -52,3 +52,8 @@ def small_files() -> Iterator[Callable[[int], None]]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes are named by their place: some are random, and each process of a run must find the same names."""
+    return argname if isinstance(val, bytes) else None

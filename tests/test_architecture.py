@@ -22,6 +22,7 @@ ALLOWED = {
     "query": LEAVES,
     "backup": LEAVES | {"store"},
     "ingest": LEAVES | {"wire"},
+    "forward": LEAVES | {"wire"},
     "live": LEAVES | {"wire"},
     "client": {"wire"},
     "serve": LEAVES | {"wire", "query", "ingest", "live"},
@@ -30,7 +31,15 @@ ALLOWED = {
 
 ENGINES = {
     "promql_parser": {"query/promql/parser.py"},
-    "sqlite3": {"store/catalog.py", "store/catalog_rows.py", "store/sqlite_errors.py"},
+    "sqlite3": {
+        "store/catalog.py",
+        "store/catalog_rows.py",
+        "store/sqlite_errors.py",
+        "commands/importer/reference.py",
+        "forward/sqlite.py",
+        "forward/cursor.py",
+    },
+    "psycopg": {"forward/postgres.py"},
     "psutil": {"ingest/host_portable.py", "query/process.py", "query/pool.py", "testing/"},
     "prometheus_client": {"stats.py"},
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
@@ -40,7 +49,7 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "pydantic": {"config.py", "prometheus_config.py", "scrape_config.py"},
+    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
     "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""

@@ -288,6 +288,7 @@ def test_delete_says_what_it_will_delete_asks_and_deletes(folder: Path, tmp_path
     assert run("query", "count(node_load15)", *where, "--format", "csv").stdout.endswith(",1\n")
     assert run("check", str(data)).returncode == 0
     assert "nothing to delete" in run(*typed, "--yes").stdout
+    assert "delete events --where CONDITION" in run("delete", "events", *where).stdout
     says(run("delete", "sum(up)", *where, "--yes"), 2, "expected a series selector")
 
 

@@ -180,6 +180,8 @@ def query(expression: str, format_: str | None, time_: str | None, **options: An
     epilog="""\b
 Views: events, logs, spans, streams, series, samples, metrics; DESCRIBE events
 shows the columns of one. QUERY is - to read it from standard input.
+  streamgauge sql "SELECT time, severity, message FROM logs LIMIT 20"
+  streamgauge sql "SELECT payload.path, count(*) FROM events GROUP BY 1"
 """,
 )
 @click.argument("query", metavar="QUERY")
@@ -317,15 +319,16 @@ def scrape(url: str, config: str | None, job: str | None, samples: bool, protoco
 
 @cli.command(
     "import",
-    short_help="Import files of samples.",
+    short_help="Import files of samples, or of events.",
     epilog="""\b
 FILE is - for standard input, a file, also compressed by gzip or zstd, or a
 folder of remote-write requests. Formats:
-  openmetrics   OpenMetrics text, times in seconds, as promtool takes it
-  prometheus    the Prometheus text format, times in ms
-  jsonl         JSON lines as VictoriaMetrics exports them
-  remote-write  remote-write requests, each behind its length as a varint
-  dump          what promtool tsdb dump prints
+  openmetrics    OpenMetrics text, times in seconds, as promtool takes it
+  prometheus     the Prometheus text format, times in ms
+  jsonl          JSON lines as VictoriaMetrics exports them
+  remote-write   remote-write requests, each behind its length as a varint
+  dump           what promtool tsdb dump prints
+  events-sqlite  events, as a SQLite file of the reference server has them
 Run again in the same way, an import that was ended goes on where it was.
 Exit code 1: something was not stored; the summary says what.
 """,
@@ -343,10 +346,13 @@ Exit code 1: something was not stored; the summary says what.
     default="auto",
     show_default=True,
     metavar="FORMAT",
-    type=click.Choice(["auto", "openmetrics", "prometheus", "jsonl", "remote-write", "dump"]),
+    type=click.Choice(["auto", "openmetrics", "prometheus", "jsonl", "remote-write", "dump", "events-sqlite"]),
     help="Format of all files, below; auto finds it out for each.",
 )
 @click.option("--timestamp", metavar="T", help="Time of samples that have none; without it they are refused.")
+@click.option(
+    "--event-time", metavar="NAME", help="Member in which events without a time get when the file says they came."
+)
 @click.option("--skip-old", is_flag=True, help="Leave out samples older than the server keeps, and go on.")
 @click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has done.")
 @click.option(
@@ -357,7 +363,7 @@ Exit code 1: something was not stored; the summary says what.
     help="How long to wait for a server or a disk that takes nothing.",
 )
 def import_(files: tuple[str, ...], format_: str, **options: Any) -> int:
-    """Import samples from each FILE, into a server without disturbing it, or straight into a data folder.
+    """Import samples, or events, from each FILE, into a server without disturbing it, or straight into a data folder.
 
     Without --server and --data they go to ./streamgauge-data if it is there, through the server that holds it if one
     does; else to http://127.0.0.1:4318.

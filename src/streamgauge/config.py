@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.event_config import destinations
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.prometheus_config import (
     GlobalConfig,
@@ -75,6 +76,7 @@ ACTED_ON = frozenset(
         ("storage", "tsdb", "retention", "time"),
         ("storage", "tsdb", "retention", "size"),
         ("scrape_config_files",),
+        ("event_destinations",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
     }
@@ -140,7 +142,9 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     external = (parsed.global_.external_labels if parsed.global_ else None) or {}
     shown: dict[str, Any] = {OWN_SECTION: document.own_text} if document.own_text else {}
     shown |= _shown(values, parsed)
-    return Config(own, external, tuple(warnings), yaml.safe_dump(shown, sort_keys=False, width=120), jobs)
+    text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
+    forwarded = destinations(parsed, Path(document.name).parent, document.error)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded)
 
 
 _Configs = list[ScrapeConfig]

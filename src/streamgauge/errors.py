@@ -22,6 +22,7 @@
     │   └── QueryCanceled      somebody cancelled it (503)
     ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
     │   └── BodyTooLarge       its answer is over a size limit
+    ├── DeliveryFailed         a destination does not take events, or how far it is cannot be noted
     ├── ListenFailed           an address cannot be listened on: taken, unknown or forbidden
     └── StorageError           the disk, or what is on it
         ├── ReadOnly           writes are refused until the disk recovers (503)
@@ -154,6 +155,10 @@ class FetchFailed(StreamgaugeError):
 
 
 class BodyTooLarge(FetchFailed):
+    pass
+
+
+class DeliveryFailed(StreamgaugeError):
     pass
 
 

@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +20,11 @@ import click
 
 from streamgauge import __version__
 from streamgauge.clock import Clock
-from streamgauge.errors import ConfigError
+from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
+from streamgauge.forward.delivery import Delivery
+from streamgauge.forward.destination import EventDestination
+from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
@@ -44,12 +48,14 @@ from streamgauge.settings import Config, Settings, local_url
 from streamgauge.start import is_loopback, log_form
 from streamgauge.stats import Stats
 from streamgauge.store import shm
+from streamgauge.store.events.feed import StoreFeed
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import FolderLock
+from streamgauge.store.names import destination_file
 from streamgauge.store.opening import open_store
 from streamgauge.store.pins import Pins
-from streamgauge.store.store import StoreSettings
+from streamgauge.store.store import Store, StoreSettings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -106,6 +112,7 @@ class Server:
 
     async def run(self, lock: FolderLock, host: str, port: int) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
+        _check(self._config.destinations)
         self._services.key = lock.key
         async with AsyncExitStack() as stack:
             http = HttpServer(cast("Any", self._app), host, port, clock=self._clock)
@@ -182,6 +189,8 @@ class Server:
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
+        for destination in self._config.destinations:
+            self._deliver(start, store, destination)
         scrapes = ScrapeManager(
             store,
             self._stats,
@@ -209,6 +218,16 @@ class Server:
         self._stats.watch(lambda: pin_readings(pins))
         self._stats.watch(tails.readings)
         self._stats.watch(lambda: worker_readings(services.workers))
+
+    def _deliver(
+        self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
+    ) -> None:
+        """Hand events on to a destination."""
+        cursor = destination_file(self._data, destination.name)
+        outlet = partial(open_outlet, destination.target)
+        delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
+        store.listen(delivery)
+        start(delivery.run())
 
     def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         scrapes = self._services.scrapes
@@ -254,6 +273,15 @@ def shortage(head_samples: int, room: int | None) -> str | None:
         f"/dev/shm has room for {room >> 20} MiB, and {head_samples} samples in memory take up to {need >> 20} MiB: "
         "when it is full, writes are refused. Enlarge it (in a container: --shm-size), or lower --head-samples"
     )
+
+
+def _check(destinations: Sequence[EventDestination]) -> None:
+    """Raises ConfigError for one that cannot be used at all."""
+    for destination in destinations:
+        try:
+            check_target(destination.target)
+        except DeliveryFailed as error:
+            raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
 
 
 @contextlib.asynccontextmanager

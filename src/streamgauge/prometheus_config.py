@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
+from streamgauge.event_config import EventDestinationSection
 from streamgauge.ingest.http_options import VERSIONS
 from streamgauge.ingest.relabel import Action, Rule, check
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
@@ -454,5 +455,6 @@ class PrometheusConfig(Section):
     remote_write: list[RemoteWrite] | None = None
     remote_read: list[RemoteRead] | None = None
     otlp: dict[str, Any] | None = None
+    event_destinations: list[EventDestinationSection] | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -34,6 +34,7 @@ from streamgauge.store.pins import Pins
 from streamgauge.store.refusals import LABEL, METRIC
 from streamgauge.store.report import report
 from streamgauge.store.resolutions import Tier
+from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -167,6 +168,7 @@ class ServerServices:
             len(store.state.damage),
             store.settings.retention,
             store.settings.retention_bytes,
+            store.events.last_stored // NS,
         )
 
     def config_numbers(self) -> ConfigNumbers:

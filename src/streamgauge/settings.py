@@ -18,6 +18,7 @@ from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limi
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
+    from streamgauge.forward.destination import EventDestination
     from streamgauge.ingest.scrape.job import ScrapeJob
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
@@ -99,13 +100,14 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
-    is to be scraped."""
+    is to be scraped, `destinations` what events are handed on to."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     text: str = ""
     jobs: tuple[ScrapeJob, ...] = ()
+    destinations: tuple[EventDestination, ...] = ()
 
 
 def parse_bool(text: str) -> bool:
@@ -271,7 +273,7 @@ TABLE: tuple[Setting, ...] = (
         False,
         parse_bool,
         "BOOL",
-        "Let clients delete data and take snapshots through /api/v1/admin/tsdb.",
+        "Let clients delete samples and events, and take snapshots, through /api/v1/admin.",
         True,
         group=ACCESS,
     ),

@@ -92,6 +92,24 @@ class Stats:
             ("source",),
             registry=registry,
         )
+        self.destination_events = Counter(
+            "streamgauge_destination_events_total",
+            "Events delivered to a destination.",
+            ("destination",),
+            registry=registry,
+        )
+        self.destination_failures = Counter(
+            "streamgauge_destination_failures_total",
+            "Attempts at which a destination did not take events; they are tried again.",
+            ("destination",),
+            registry=registry,
+        )
+        self.destination_left_out = Counter(
+            "streamgauge_destination_left_out_total",
+            "Events that a destination does not get: it cannot hold them, or they were removed before.",
+            ("destination", "reason"),
+            registry=registry,
+        )
         self.event_streams = Gauge(
             "streamgauge_event_streams",
             "Requests and connections that bring events at this moment.",

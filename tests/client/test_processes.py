@@ -58,7 +58,7 @@ Writer.close.__defaults__ = (0.1,)
 writer = Writer(sys.argv[1])
 writer.write({"n": 1})
 """
-    assert "1 events were not delivered" in run_program(text, numbered.url("ws")).stderr
+    assert "1 event was not delivered" in run_program(text, numbered.url("ws")).stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -13,7 +13,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, IndexConflict, Overloaded, ReadOnly, SyncFailed, TooLarge, UnsupportedMedia
 from streamgauge.ingest.admission import InFlight
-from streamgauge.ingest.event_writer import GATHERED
+from streamgauge.ingest.event_writer import ALL_GATHERED, GATHERED
 from streamgauge.ingest.events import HTTP, WEBSOCKET, EventLimits, Events, Opening, Received
 from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
@@ -227,10 +227,49 @@ async def test_a_compressed_bomb_is_one_event_too_large(receiver: Receiver, sink
     assert (await receiver.post(b"x" * 4001, content_encoding="zstd")).count == 0
 
 
-async def test_a_zstd_window_that_takes_too_much_memory_is_refused(receiver: Receiver) -> None:
-    received = await receiver.post(b"\x28\xb5\x2f\xfd\x00" + bytes([17 << 3]) + bytes(20), content_encoding="zstd")
+def zstd_frame(window: int, content: bytes, checksum: bool = False) -> bytes:
+    """A frame of one block that is as it is, which asks for a window of so many KiB, a power of two."""
+    header = bytes((4 * checksum, (window.bit_length() - 1) << 3))
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    return b"\x28\xb5\x2f\xfd" + header + block + bytes(4 * checksum)
+
+
+WIDE = zstd_frame(128 << 10, b"2")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WIDE,
+        b"\x53\x2a\x4d\x18\x05\x00\x00\x00hello" + WIDE,
+        zstd_frame(1, b"1 ") + WIDE,
+        zstd_frame(1, b"1 ", checksum=True) + WIDE,
+        ZSTD.compress(b"1 " * 70_000, asbytes=True) + WIDE,
+        ZSTD.compress(b"1 " * 5, asbytes=True) + WIDE,
+        # the window of a frame in one segment is its content
+        b"\x28\xb5\x2f\xfd\xa0" + (100 << 20).to_bytes(4, "little") + b"\x01\x00\x00",
+    ],
+)
+async def test_a_zstd_window_that_takes_too_much_memory_is_refused_in_any_frame(
+    receiver: Receiver, sink: MemoryEventSink, body: bytes
+) -> None:
+    received = await receiver.post(body, content_encoding="zstd")
     assert isinstance(received.error, BadInput)
     assert "window" in received.error.message
+    assert sink.payloads() == []
+
+
+async def test_zstd_frames_of_many_blocks_and_sizes_are_read(
+    sink: MemoryEventSink, stats: Stats, clock: ManualClock
+) -> None:
+    many = b"\x28\xb5\x2f\xfd\x00\x00" + b"\x10\x00\x00 1" * 9000 + b"\x01\x00\x00"
+    skipped = b"\x5f\x2a\x4d\x18\x02\x00\x00\x00xx"
+    repeated = b"\x28\xb5\x2f\xfd\x00\x00" + (64 << 3 | 3).to_bytes(3, "little") + b" "
+    sized = [ZSTD.compress(b"[" + b"1," * size + b"1]", asbytes=True) for size in (5, 500, 50_000, 5_000_000)]
+    body = b"".join((skipped, repeated, *sized, many, zstd_frame(8 << 10, b" 2")))
+    receiver = Receiver(sink, stats, clock, EventLimits(), 32 << 20)
+    received = await receiver.post(body, content_encoding="zstd")
+    assert (received.error, received.count) == (None, 4 + 9000 + 1)
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
@@ -267,6 +306,30 @@ async def test_a_body_is_read_no_faster_than_it_is_stored(receiver: Receiver, si
     sink.gate.set()
     assert (await work).count == 10_000
     assert sink.appends[:2] == [1, before - 1], "what gathers while the disk is busy goes there together"
+
+
+async def test_many_streams_together_gather_little_while_the_disk_is_slow(
+    sink: MemoryEventSink, stats: Stats, clock: ManualClock
+) -> None:
+    receiver = Receiver(sink, stats, clock, EventLimits(), 1 << 30)
+    sink.gate.clear()
+    read = [0] * 300
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        for _ in range(9):
+            read[number] += 1
+            yield (b'"' + b"x" * 997 + b'"\n') * 128
+
+    works = [asyncio.create_task(receiver.events.receive(Opening(HTTP, "{}"), {}, body(n))) for n in range(300)]
+    await until(lambda: sink.waiting == 300)
+    sizes = [receiver.events._on_their_way.size]
+    while len(sizes) < 100 or sizes[-1] != sizes[-100]:
+        await asyncio.sleep(0)
+        sizes.append(receiver.events._on_their_way.size)
+    assert sizes[-1] < ALL_GATHERED + 300 * (140 << 10)
+    sink.gate.set()
+    assert [(await work).count for work in works] == [9 * 128] * 300
+    assert receiver.events._on_their_way.size == 0
 
 
 async def test_requests_at_once_are_limited(receiver: Receiver, stats: Stats) -> None:

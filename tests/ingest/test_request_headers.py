@@ -29,6 +29,9 @@ def test_names_are_in_lower_case_and_repeated_headers_are_arrays() -> None:
         "x-password",
         "sec-websocket-protocol",
         "x-hub-signature",
+        "x-goog-iap-jwt-assertion",
+        "x-passphrase",
+        "x-original-cookie",
     ],
 )
 def test_secrets_are_taken_out(name: str) -> None:
@@ -37,7 +40,18 @@ def test_secrets_are_taken_out(name: str) -> None:
     assert json.loads(text) == {name.lower(): [REDACTED, REDACTED]}
 
 
-@pytest.mark.parametrize("value", ["Bearer hunter2", "basic aHVudGVyMg=="])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer hunter2",
+        "basic aHVudGVyMg==",
+        "Token hunter2",
+        "ApiKey hunter2",
+        "AWS4-HMAC-SHA256 Credential=hunter2",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2ln",
+        "user=a; data=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2ln",
+    ],
+)
 def test_credentials_are_taken_out_under_any_name(value: str) -> None:
     assert json.loads(headers_json([(b"x-forwarded-for-somebody", value.encode())])) == {
         "x-forwarded-for-somebody": REDACTED
@@ -47,4 +61,6 @@ def test_credentials_are_taken_out_under_any_name(value: str) -> None:
 def test_addresses_lose_their_parameters() -> None:
     headers = [(b"referer", b"https://a.example/x?token=hunter2#y"), (b"origin", b"https://user:hunter2@a.example")]
     assert json.loads(headers_json(headers)) == {"referer": "https://a.example/x", "origin": REDACTED}
+    for name in ("x-original-uri", "x-original-url", "x-forwarded-uri", "x-envoy-original-path"):
+        assert json.loads(headers_json([(name.encode(), b"/x?token=hunter2")])) == {name: "/x"}
     assert json.loads(headers_json([(b"sec-websocket-key", b"abc")])) == {"sec-websocket-key": "abc"}

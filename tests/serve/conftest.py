@@ -125,6 +125,7 @@ class InProcessServices:
         self.reloads = 0
         self.pools: dict[str, ScrapePool] = {}
         self.retention_bytes = 0
+        self.last_event = 0
         self.folder_key = "a key"
         self.pins: list[str] = []
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
@@ -158,7 +159,7 @@ class InProcessServices:
         return self.state
 
     def store_numbers(self) -> StoreNumbers:
-        return StoreNumbers(12, 3_456, 1, retention=15 * 86_400_000, retention_bytes=self.retention_bytes)
+        return StoreNumbers(12, 3_456, 1, 15 * 86_400_000, self.retention_bytes, self.last_event)
 
     def config_numbers(self) -> ConfigNumbers:
         return ConfigNumbers(reloaded=True, loaded_at=self.started_at)

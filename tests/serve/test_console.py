@@ -16,7 +16,7 @@ import pytest
 from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
-from streamgauge.query.requests import Answer, Job, LabelValuesQuery, RangeQuery
+from streamgauge.query.requests import Answer, Job, LabelValuesQuery, RangeQuery, SqlQuery
 from streamgauge.serve.app import build_app
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ async def test_a_browser_gets_the_page_and_a_program_the_paths(served):
 async def test_everything_the_page_needs_comes_from_here(served):
     page = (await served.http.get("/graph")).text
     wanted = set(re.findall(r'(?:src|href)="(/[^"]*)"', page))
-    for name in ("console.js", "graph.js", "complete.js"):
+    for name in ("console.js", "graph.js", "complete.js", "events.js"):
         script = await served.http.get(f"/ui/{name}")
         assert script.headers["content-type"] == "text/javascript; charset=utf-8"
         wanted |= {f"/ui/{module}" for module in re.findall(r'from "\./([^"]+)"', script.text)}
@@ -100,6 +100,9 @@ class SampleWorkers:
         data: object = []
         if isinstance(job.query, LabelValuesQuery):
             data = ["node_load1", "node_cpu_seconds_total"]
+        if isinstance(job.query, SqlQuery):
+            rows = [["2026-03-01T12:00:00Z", "ERROR", NASTY, '{"k":1}'], ["2026-03-01T11:59:00Z", None, None, '"text"']]
+            data = {"columns": [], "rows": rows}
         if isinstance(job.query, RangeQuery):
             steps = range(job.query.start, job.query.end + 1, job.query.step)
             values = [[time / 1000, str(time % 7)] for time in steps]
@@ -125,6 +128,28 @@ async def test_the_page_draws_the_first_preset_that_has_data(served, tmp_path: P
     assert NASTY.replace('"', '\\"') in unescape(document)
     assert '<p id="problem" role="alert" hidden=""></p>' in document
     assert re.search(r"<dt>Series</dt><dd>12</dd>", document)
+
+
+@in_browser
+async def test_the_page_shows_the_latest_events(served, tmp_path: Path):
+    served.services.workers = SampleWorkers()
+    served.services.last_event = 1_772_366_400_000
+    document = await dump(f"http://localhost:{served.server.port}/", tmp_path)
+    events = document.partition('<section id="events"')[2].partition("</section>")[0]
+    assert events.count("<tr>") == 2
+    assert '<td class="bad">ERROR</td>' in events
+    assert "<img" not in events
+    assert NASTY in unescape(events)
+    assert "&lt;em&gt;" not in events
+    assert '<em>"text"</em>' in events
+
+
+@in_browser
+async def test_the_page_says_how_to_send_the_first_event(served, tmp_path: Path):
+    url = f"http://localhost:{served.server.port}/"
+    document = await dump(url, tmp_path)
+    assert f"""curl -d '{{"level":"info","message":"hello"}}' {url}</code>""" in unescape(document)
+    assert not any(isinstance(job.query, SqlQuery) for job in served.services.workers.jobs), "nothing to ask for"
 
 
 @in_browser

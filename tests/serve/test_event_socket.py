@@ -14,7 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from streamgauge.errors import ReadOnly, SyncFailed
 from streamgauge.serve.services import HttpOptions, Replay
-from streamgauge.serve.websocket import BURST, PING_SECONDS, SILENT_SECONDS
+from streamgauge.serve.websocket import AT_ONCE, BURST, PING_SECONDS, SILENT_SECONDS, WebSocket
 from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
@@ -315,6 +315,34 @@ async def test_no_more_is_read_than_the_disk_takes(served, connect):
     sink.gate.set()
     await work
     await until(lambda: len(sink.payloads()) == count * 4)
+
+
+async def test_empty_messages_are_read_no_faster_than_the_disk_takes_them(served, connect):
+    sink = served.services.event_sink
+    client = await open_raw(served, connect)
+    sink.gate.clear()
+    count = 600_000
+    work = asyncio.create_task(client.send(message(b"") * count))
+    (connection,) = served.server._state.connections
+    await until(lambda: sink.waiting == 1 and connection.flow.read_paused)
+    assert len(connection._socket._messages) < count // 3
+    sink.gate.set()
+    await work
+    await until(lambda: sum(sink.appends) == count)
+
+
+async def test_small_messages_are_taken_a_few_at_a_time(served, connect):
+    client = await open_raw(served, connect)
+    (connection,) = served.server._state.connections
+    socket = WebSocket(connection, 100)
+    socket.received(message(b"x") * (3 * AT_ONCE + 1) + message(b"", Opcode.BINARY))
+    assert connection.flow.read_paused
+    sizes = []
+    async for burst in socket.bursts():
+        sizes.append(len(burst))
+        assert connection.flow.read_paused is (len(sizes) < 4)
+    assert sizes == [AT_ONCE] * 3 + [1]
+    await client.close()
 
 
 async def test_a_client_that_never_reads_costs_no_memory_and_gets_the_latest_count(served, connect):

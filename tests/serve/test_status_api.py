@@ -51,6 +51,9 @@ async def test_runtimeinfo(served, clock):
     served.services.retention_bytes = 10 << 30
     assert (await data(served, "status/runtimeinfo"))["storageRetention"] == "15d or 10GB"
     assert (info["headSeries"], info["samplesAppended"], info["corruptionCount"]) == (12, 3_456, 1)
+    assert info["lastEventTime"] is None
+    served.services.last_event = 1_700_000_000_000
+    assert (await data(served, "status/runtimeinfo"))["lastEventTime"] == "2023-11-14T22:13:20.000Z"
     assert info["reloadConfigSuccess"] is True
 
 

@@ -534,7 +534,7 @@ class CatalogModel(RuleBasedStateMachine):
             self.blocks.pop(block(number).id, None)
         self.blocks.update((block(number).id, block(number)) for number in add)
         self.metadata.update((row[0], row) for row in texts)
-        self.flushed = self.flushed if flushed is None else flushed
+        self.flushed = max(self.flushed, flushed or 0)  # it never goes back
 
     @rule()
     def reopen(self) -> None:

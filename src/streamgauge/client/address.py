@@ -22,6 +22,10 @@ class Address:
     tls: ssl.SSLContext | None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def __str__(self) -> str:
+        """The host and the port, for messages: paths and parameters may hold secrets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def parse_address(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Address:
     """Raises ValueError, which names what is wrong, for a URL that no writer can send to."""

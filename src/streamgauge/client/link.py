@@ -59,4 +59,4 @@ def number(text: str | None) -> int | None:
 def expected_index(header: Callable[[str], str | None]) -> int | None:
     """What a server's answer says that it expects next; None of one that does not number events. `header` gives the
     value of one of the answer's headers."""
-    return number(header(NEXT_HEADER) or header(INDEX_HEADER))
+    return number(header(NEXT_HEADER))

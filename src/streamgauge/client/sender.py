@@ -27,6 +27,7 @@ class Sender:
         linger: float,
         silence: float,
         report: Callable[[str, str], None],
+        place: str,
     ) -> None:
         self._buffer = buffer
         self._connect = connect
@@ -35,6 +36,7 @@ class Sender:
         self._linger = linger
         self._silence = silence  # seconds without an acknowledgement after which a link is given up
         self._report = report
+        self._place = place  # the server, for messages
         self._window = buffer.window
         self._link: Link | None = None
         self._hurried = False  # since the buffer was sealed
@@ -75,7 +77,7 @@ class Sender:
             self._pause(self._backoff.pause())
         except Exception as error:
             why = str(error) or type(error).__name__
-            self._report("connection", f"cannot deliver events, tries again: {why}")
+            self._report("connection", f"cannot deliver events to {self._place}, tries again: {why}")
             self._pause(self._backoff.pause(getattr(error, "retry_after", 0.0)))
 
     def _converse(self, link: Link) -> None:

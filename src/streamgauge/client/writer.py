@@ -136,7 +136,8 @@ class Writer:
             kept = (
                 f", {undelivered.kept_bytes:,} bytes are kept on disk for the next start" if self._spill_folder else ""
             )
-            self._report("close", f"{undelivered.events:,} events were not delivered{kept}")
+            what = "event was" if undelivered.events == 1 else "events were"
+            self._report("close", f"{undelivered.events:,} {what} not delivered{kept}")
         return undelivered
 
     async def close_async(self, seconds: float = CLOSE_SECONDS) -> Undelivered:
@@ -207,6 +208,7 @@ class Writer:
                 self._linger,
                 self._silence,
                 self._report,
+                str(self._address),
             )
             thread = threading.Thread(target=self._sender.run, name="streamgauge-writer", daemon=True)
             try:

@@ -31,6 +31,8 @@ def run_delete(
     series = _count(place, selectors, first, last)
     if not series:
         click.echo("No series that match have samples in that range: there is nothing to delete.")
+        if list(selectors) == ["events"]:
+            click.echo("Events are deleted by a condition: streamgauge delete events --where CONDITION")
         return 0
     click.echo(f"{place}: samples {span(first, last)} of {_number(series)} that match")
     for selector in selectors:

@@ -20,9 +20,7 @@ from streamgauge.store.folder import require_data_folder
 from streamgauge.store.lock import holder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from streamgauge.store.ports import BlockMeta
+    from streamgauge.store.offline import AllBlocks
 
 
 def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
@@ -76,8 +74,13 @@ def compact_folder(folder: str) -> None:
     click.echo(f"after:  {_described(after)}")
 
 
-def _described(blocks: Sequence[BlockMeta]) -> str:
-    return _totals(len(blocks), sum(meta.samples for meta in blocks), sum(meta.bytes for meta in blocks))
+def _described(blocks: AllBlocks) -> str:
+    samples, events = blocks.samples, blocks.events
+    line = _totals(len(samples), sum(meta.samples for meta in samples), sum(meta.bytes for meta in samples))
+    if events:
+        size = sum(meta.bytes for meta in events)
+        line += f"; {_event_totals(len(events), sum(meta.events for meta in events), size)}"
+    return line
 
 
 def _inspect_offline(path: Path, limit: int) -> dict[str, Any]:
@@ -122,10 +125,13 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         headings = ("block", "from (UTC)", "to (UTC)", "series", "samples", "bytes", "bytes/sample", "level")
         yield from table(headings, rows, numbers=range(3, 8))
         yield ""
-    yield from _event_lines(report)
+    yield from _event_table(report)
     samples, size = sum(block["samples"] for block in blocks), sum(block["bytes"] for block in blocks)
     yield f"In blocks: {_totals(len(blocks), samples, size)}"
-    yield f"In the log, not in blocks yet: {_count(head['samples'], 'sample')}"
+    if events := report.get("event_blocks", []):
+        size = sum(block["bytes"] for block in events)
+        yield f"In {_event_totals(len(events), sum(block['events'] for block in events), size)}"
+    yield f"In the log, not in blocks yet: {_count(head['samples'], 'sample')}{_held_events(head)}"
     yield f"Series: {head['series']:,}"
     yield f"Commits: {report['commit']:,}; blocks hold them up to {report['flushed_through']:,}"
     for tombstone in report["tombstones"]:
@@ -148,9 +154,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield printable(f"damaged: {damage['path']}: {damage['what']}")
 
 
-def _event_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Of the blocks of events. A server of an earlier version knows none."""
-    blocks = report.get("event_blocks", [])
+def _event_table(report: dict[str, Any]) -> Iterator[str]:
+    """The blocks of events. A server of an earlier version knows none."""
     rows = [
         (
             block["id"],
@@ -162,17 +167,17 @@ def _event_lines(report: dict[str, Any]) -> Iterator[str]:
             f"{block['bytes'] / max(block['events'], 1):.1f}",
             str(block["level"]),
         )
-        for block in blocks
+        for block in report.get("event_blocks", [])
     ]
     if rows:
         headings = ("block of events", "from (UTC)", "to (UTC)", "streams", "events", "bytes", "bytes/event", "level")
         yield from table(headings, rows, numbers=range(3, 8))
         yield ""
-    if events := sum(block["events"] for block in blocks):
-        size = sum(block["bytes"] for block in blocks)
-        yield f"In blocks: {_count(len(blocks), 'block')}, {_count(events, 'event')}, {size:,} bytes"
-    if held := report["head"].get("events", 0):
-        yield f"In the log, not in blocks yet: {_count(held, 'event')} and definitions of their streams"
+
+
+def _held_events(head: dict[str, Any]) -> str:
+    held = head.get("events", 0)
+    return f"; {_count(held, 'row')} of events and their streams" if held else ""
 
 
 def _kind(block: dict[str, Any]) -> str:
@@ -185,6 +190,10 @@ def _kind(block: dict[str, Any]) -> str:
 def _totals(blocks: int, samples: int, size: int) -> str:
     each = f", {size / samples:.2f} bytes a sample" if samples else ""
     return f"{_count(blocks, 'block')}, {_count(samples, 'sample')}, {size:,} bytes{each}"
+
+
+def _event_totals(blocks: int, events: int, size: int) -> str:
+    return f"{_count(blocks, 'block')} of events: {_count(events, 'event')}, {size:,} bytes"
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 import click
 
 from streamgauge.commands.importer.blocks import Block, Position, folder_blocks, line_blocks, request_blocks
-from streamgauge.commands.importer.formats import AUTO, REMOTE_WRITE, format_of, reader_of
+from streamgauge.commands.importer.event_run import EventImport, check_member
+from streamgauge.commands.importer.formats import AUTO, EVENTS_SQLITE, REMOTE_WRITE, format_of, reader_of
 from streamgauge.commands.importer.progress import Progress, beyond_default, summary, too_old
-from streamgauge.commands.importer.run import Import, Options, TooOld
+from streamgauge.commands.importer.reference import ReferenceFile
+from streamgauge.commands.importer.run import Import, Options, Patience, TooOld
 from streamgauge.commands.importer.state import StateFile, Tally, identity_of, state_folder
 from streamgauge.commands.importer.stream import STDIN, open_stream
 from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
@@ -36,6 +38,7 @@ class _Job:
     time: int | None
     restart: bool
     options: Options
+    member: str = ""  # in which events without a time get one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def import_files(
     skip_old: bool,
     restart: bool,
     patience: str,
+    event_time: str | None = None,
 ) -> int:
     """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
     now = time.time_ns() // 1_000_000
@@ -67,7 +71,8 @@ def import_files(
             raise NotFound(f"there is no file {name}")
     tallies: list[Tally] = []
     with _target(server, data) as (target, place):
-        job = _Job(target, place, form, at, restart, options)
+        member = check_member(event_time) if event_time is not None else ""
+        job = _Job(target, place, form, at, restart, options, member)
         tallies += [_import_one(job, name) for name in files]
     oldest = min((tally.oldest for tally in tallies if tally.oldest is not None), default=None)
     if isinstance(target, FolderTarget) and (note := beyond_default(oldest, now)) is not None:
@@ -78,6 +83,8 @@ def import_files(
 def _import_one(job: _Job, name: str) -> Tally:
     """Import one file and say what became of it, however that ends."""
     with _opened(name, job.form) as opened:
+        if opened.form == EVENTS_SQLITE:
+            return _import_events(job, name, opened.size)
         reader = reader_of(opened.form, job.time)
         state = _state_of(job, name, opened.form)
         saved = state.load() if state is not None and not job.restart else None
@@ -104,6 +111,38 @@ def _import_one(job: _Job, name: str) -> Tally:
                 click.echo(printable(line))
         if state is not None:
             state.remove()
+    return tally
+
+
+def _import_events(job: _Job, name: str, size: int | None) -> Tally:
+    """Import a reference server's file of events."""
+    if name == STDIN:
+        raise BadInput("a file of SQLite is read from a file, not from standard input")
+    state = _state_of(job, name, f"{EVENTS_SQLITE} {job.member}")
+    assert state is not None
+    saved = None if job.restart else state.load()
+    before = saved.tally.stored if saved else 0
+    progress = Progress(name, size, before, time.monotonic, what="events")
+    progress.say(f"{name}: importing as {EVENTS_SQLITE} into {job.place}")
+    if saved is not None:
+        progress.say(f"{name}: going on behind row {saved.position.places:,}; begin anew with --restart")
+    with ReferenceFile(Path(name)) as file:
+        patience = Patience(job.options.patience, progress)
+        work = EventImport(file, Path(name).name, job.target, patience, state, progress, job.member)
+        try:
+            tally = work.run(saved)
+        except BaseException:
+            progress.say(f"{name}: ended early; the same command again goes on where it was")
+            raise
+        finally:
+            progress.clear()
+        click.echo(printable(f"{name}: {tally.stored:,} events of {len(file.streams()):,} streams are stored"))
+    if work.timeless and not job.member:
+        click.echo(
+            f"  {work.timeless:,} of them have no time of their own. With --event-time time they get when the file "
+            "says they were inserted; what is stored now stays beside them"
+        )
+    state.remove()
     return tally
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
 import pyarrow as pa
 
@@ -15,6 +15,10 @@ PIECE = 128 << 10
 MAX_WINDOW = 8 << 20
 """Bytes of memory that a zstd frame may ask for to be read (RFC 9659: what HTTP's senders may rely on)."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind a byte from 0x50 to 0x5f
+_REPEATED_BYTE = 2  # a type of block, which takes a byte
+_BLOCKS = 4096
+"""Blocks that are looked at before others get their turn: a millisecond."""
 _SHOWN = 100  # characters of a content coding in a message
 
 
@@ -68,8 +72,10 @@ async def _unzstd(body: AsyncIterator[bytes], limit: int, held: Held) -> AsyncIt
         held.add(len(chunk))
         chunks.append(chunk)
     data = b"".join(chunks)
-    if _window(data) > MAX_WINDOW:
-        raise BadInput(f"the body's zstd window is larger than {MAX_WINDOW} bytes")
+    for window in _windows(data):
+        if window > MAX_WINDOW:
+            raise BadInput(f"the body's zstd window is larger than {MAX_WINDOW} bytes")
+        yield b""  # so that millions of blocks hold nobody up
     held.add(MAX_WINDOW)
     stream = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
     while piece := _read(stream):
@@ -86,9 +92,39 @@ def _read(stream: pa.CompressedInputStream) -> bytes:
         ) from None
 
 
-def _window(frame: bytes) -> int:
-    """Bytes that reading a zstd frame may take (RFC 8878, 3.1.1.1.2); 0 where that says itself by its content."""
-    if not frame.startswith(_ZSTD_MAGIC) or len(frame) < 6 or frame[4] & 0x20:
-        return 0
-    base = 1 << (10 + (frame[5] >> 3))
-    return base + base // 8 * (frame[5] & 7)
+def _windows(data: bytes) -> Iterator[int]:
+    """Bytes that reading each zstd frame may take (RFC 8878, 3.1.1), and 0 now and then between its blocks. Ends where
+    the data is damaged: whoever reads it says so."""
+    at = 0
+    while len(data) - at >= 8:
+        if data[at + 1 : at + 4] == _SKIPPABLE and data[at] & 0xF0 == 0x50:
+            yield 0
+            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+            continue
+        if data[at : at + 4] != _ZSTD_MAGIC:
+            return
+        checksum = data[at + 4] & 4
+        window, at = _frame_header(data, at + 4)
+        yield window
+        blocks, last = 0, False
+        while not last:
+            header = int.from_bytes(data[at : at + 3], "little")
+            last = bool(header & 1) or at >= len(data)
+            at += 3 + (1 if header & 6 == _REPEATED_BYTE else header >> 3)
+            blocks += 1
+            if blocks % _BLOCKS == 0:
+                yield 0
+        at += checksum
+
+
+def _frame_header(data: bytes, at: int) -> tuple[int, int]:
+    """The window that a frame asks for, and where its first block begins. `at`: behind the magic number."""
+    descriptor = data[at]
+    single = descriptor & 0x20
+    size_at = at + 1 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    size_bytes = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+    if not single:
+        base = 1 << (10 + (data[at + 1] >> 3))
+        return base + base // 8 * (data[at + 1] & 7), size_at + size_bytes
+    content = int.from_bytes(data[size_at : size_at + size_bytes], "little")
+    return content + 256 * (size_bytes == 2), size_at + size_bytes

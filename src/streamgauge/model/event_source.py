@@ -35,7 +35,7 @@ class Node:
 
     leaves: Mapping[str, LeafType] = field(default_factory=dict)
     children: Mapping[str, Node] = field(default_factory=dict)
-    rest: bool = True  # whether there is a text column with what is in no other
+    rest: bool = True  # whether there is, or may be, anything in the text column with what is in no other
     mixed: Collection[str] | None = None
     """Of the members that have a column, those that some payloads have in the rest, with a value other than null. None
     when that is not known: all of them may be there."""

@@ -30,7 +30,7 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
-_FILES = frozenset({"console.css", "console.js", "graph.js", "complete.js"})
+_FILES = frozenset({"console.css", "console.js", "graph.js", "complete.js", "events.js"})
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 

@@ -46,6 +46,7 @@ class StoreNumbers:
     damaged: int  # files set aside because they could not be read
     retention: int  # ms, 0 = for ever
     retention_bytes: int = 0  # 0 = no limit
+    last_event: int = 0  # when the newest event was stored, 0 = there is none
 
 
 @dataclass(frozen=True, slots=True)

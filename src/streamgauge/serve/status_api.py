@@ -90,6 +90,7 @@ class StatusApi:
                 "storageRetention": _retention(numbers),
                 "headSeries": numbers.head_series,
                 "samplesAppended": numbers.samples_appended,
+                "lastEventTime": rfc3339(numbers.last_event) if numbers.last_event else None,
             },
         )
 

@@ -21,6 +21,10 @@ except ImportError:  # built without a compiler
 
 BURST = 256 << 10
 """Bytes of messages that wait to be taken before no more is read: a millisecond of work for who takes them."""
+AT_ONCE = 2_000
+"""Messages that are given at once, as each that is not JSON takes some microseconds, however short it is."""
+_MESSAGE_BYTES = 64
+"""That a message counts for beside its own: empty ones take memory, too."""
 PING_SECONDS = 30.0
 SILENT_SECONDS = 60.0
 """Without a byte from the client before it is asked, and before it is given up: its half of the connection may be gone
@@ -82,7 +86,7 @@ class WebSocket:
         incoming = self._reader.feed(data)
         if incoming.messages:
             self._messages += incoming.messages
-            self._size += sum(map(len, incoming.messages))
+            self._size += sum(map(len, incoming.messages)) + _MESSAGE_BYTES * len(incoming.messages)
             self._news.set()
         if incoming.ping is not None:
             self._ping = incoming.ping
@@ -137,9 +141,10 @@ class WebSocket:
             self._news.clear()
             messages, self._messages, self._size = self._messages, [], 0
             ended = self.end is not None
-            if messages:
-                self._line.flow.resume_reading()
-                yield messages
+            for begin in range(0, len(messages), AT_ONCE):
+                if begin + AT_ONCE >= len(messages):
+                    self._line.flow.resume_reading()
+                yield messages[begin : begin + AT_ONCE]
             if ended:
                 return
 

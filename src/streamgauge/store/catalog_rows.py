@@ -92,6 +92,7 @@ _EVENT_BLOCK = (
     "parents, pruned"
 )
 _NAMED_STREAM = "name, id, started, transport, headers, next_index, last_used"
+_FLUSHED_THROUGH = "flushed_through"
 _EVENTS_FLUSHED_THROUGH = "events_flushed_through"
 _NEXT_STREAM = "next_stream"
 _EVENTS_DROPPED_BEFORE = "events_dropped_before"
@@ -132,7 +133,7 @@ def add_tombstones(connection: sqlite3.Connection) -> None:
 def add_events(connection: sqlite3.Connection) -> None:
     """Upgrade format 2, which knew no events."""
     _execute_all(connection, _EVENT_TABLES)
-    _set(connection, _EVENTS_FLUSHED_THROUGH, _meta(connection)["flushed_through"])
+    _set(connection, _EVENTS_FLUSHED_THROUGH, _meta(connection)[_FLUSHED_THROUGH])
     _set(connection, _NEXT_STREAM, "1")
     _set(connection, _EVENTS_DROPPED_BEFORE, "0")
 
@@ -155,12 +156,14 @@ def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
         [(each.id, each.commit, each.start, each.end, each.series) for each in change.add_tombstones],
     )
     _write_events(connection, change.events)
+    meta = _meta(connection)
     for key, value in (
-        ("flushed_through", change.flushed_through),
-        ("next_series_id", change.next_series_id),
+        (_FLUSHED_THROUGH, change.flushed_through),
         (_EVENTS_FLUSHED_THROUGH, change.events.flushed_through),
-        (_NEXT_STREAM, change.events.next_stream),
     ):
+        if value is not None and value > int(meta.get(key, -1)):
+            _set(connection, key, str(value))
+    for key, value in (("next_series_id", change.next_series_id), (_NEXT_STREAM, change.events.next_stream)):
         if value is not None:
             _set(connection, key, str(value))
     if change.dropped_before > _dropped_before(_meta(connection)):
@@ -195,11 +198,10 @@ def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
     for number in change.remove_tombstones:
         tombstones.pop(number, None)
     tombstones.update((tombstone.id, tombstone) for tombstone in change.add_tombstones)
-    flushed = state.flushed_through if change.flushed_through is None else change.flushed_through
     next_id = state.next_series_id if change.next_series_id is None else change.next_series_id
     return CatalogState(
         state.store_id,
-        flushed,
+        max(state.flushed_through, change.flushed_through or 0),
         next_id,
         tuple(blocks[block_id] for block_id in sorted(blocks)),
         tuple(metadata[metric] for metric in sorted(metadata)),
@@ -216,7 +218,7 @@ def _events_changed(state: EventCatalog, change: EventChange) -> EventCatalog:
     blocks.update((block.id, block) for block in change.add)
     named = state.named if change.named is None else sorted(change.named, key=lambda each: each.stream.name)
     return EventCatalog(
-        state.flushed_through if change.flushed_through is None else change.flushed_through,
+        max(state.flushed_through, change.flushed_through or 0),
         state.next_stream if change.next_stream is None else change.next_stream,
         tuple(blocks[block_id] for block_id in sorted(blocks)),
         tuple(named),
@@ -229,7 +231,7 @@ def read(connection: sqlite3.Connection) -> CatalogState:
     meta = _meta(connection)
     return CatalogState(
         meta["store_id"],
-        int(meta["flushed_through"]),
+        int(meta[_FLUSHED_THROUGH]),
         int(meta["next_series_id"]),
         tuple(map(_block_of, connection.execute(f"SELECT {_BLOCK} FROM blocks ORDER BY id"))),
         tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),

@@ -54,7 +54,11 @@ Failed = Callable[[Sequence[Pending], StorageError], None]
 
 
 class Committer:
-    """`published` and `failed` are called on the event loop; `keys_of` on the committer's thread."""
+    """`published` and `failed` are called on the event loop; `keys_of` on the committer's thread.
+
+    What was queued behind a group that fails, before the loop heard of it, fails with it: of the events of a stream
+    none may be stored without those before it.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Committer:
         self._wake = threading.Condition()
         self._queue: list[Pending] = []  # protected by _wake
         self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []  # protected by _wake
+        self._failing = False  # a group failed and the loop has not heard of it yet; protected by _wake
         self._closing = False  # protected by _wake
         self._defined = IdSet()  # series in the open segment; the thread's own, as is the next
         self._defined_streams: set[int] = set()
@@ -111,16 +116,18 @@ class Committer:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self._queue or self._tasks or self._closing):
-                    self._wake.wait()
+                self._wake.wait_for(self._has_work)
                 if not (self._queue or self._tasks):
                     return
-                group = self._take_group()
+                group = [] if self._failing else self._take_group()
                 tasks, self._tasks = self._tasks, []
             if group:
                 self._commit(group)
             for task, done in tasks:
                 self._perform(task, done)
+
+    def _has_work(self) -> bool:
+        return bool(self._tasks) or (not self._failing and (bool(self._queue) or self._closing))
 
     def _take_group(self) -> list[Pending]:
         rows = size = count = 0
@@ -143,14 +150,27 @@ class Committer:
         try:
             commits = self._write(group)
         except StorageError as error:
-            self._call(self._failed, group, error)
+            self._fail(group, error)
         except Exception as error:
             # A bug of ours must not end the thread that every writer waits for.
             failure = StorageError(f"the log could not be written: {error!r}")
             failure.__cause__ = error
-            self._call(self._failed, group, failure)
+            self._fail(group, failure)
         else:
             self._call(self._published, commits, group)
+
+    def _fail(self, group: list[Pending], error: StorageError) -> None:
+        with self._wake:
+            self._failing = True
+        self._call(self._hear_of_failure, group, error)
+
+    def _hear_of_failure(self, group: list[Pending], error: StorageError) -> None:
+        """Loop thread."""
+        with self._wake:
+            behind, self._queue = self._queue, []
+            self._failing = False
+            self._wake.notify()
+        self._failed([*group, *behind], error)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:

@@ -18,6 +18,7 @@ from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.clean import Cleaned
+from streamgauge.store.events.ports import EventChange
 from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_affected
@@ -219,7 +220,7 @@ class Deletions:
             pending = self._store.state.tombstones
             if not pending:
                 return False
-            await self._clear_log(max(tombstone.commit for tombstone in pending))
+            await self.clear_log(max(tombstone.commit for tombstone in pending))
             waiting = [meta for meta in self._store.state.blocks if self.waits_for(meta)]
             await self._changes.removals()
             # What stands on the disk beside its successor is told from other blocks by the successor's list of parents,
@@ -292,28 +293,33 @@ class Deletions:
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
-    async def _clear_log(self, through: int) -> None:
-        """See to it that the log holds no commit up to `through`: by its end those are in blocks, and only there."""
+    async def clear_log(self, through: int) -> None:
+        """See to it that the log holds no commit up to `through`: by its end those are in blocks, and only there.
+        Raises ReadOnly, StorageError and Overloaded."""
         if not await self._in_log_thread(lambda: self._log.may_hold(through)):
             return
         last = await self._in_log_thread(self._log.rotate)  # all that was written before is visible by now
         self._refuse_if_must("deletions are not carried out")
         await self._flush_all()
         await self._count_as_flushed(last)
-        await self._in_log_thread(lambda: self._log.trim(self._store.state.flushed_through))
+        through = min(self._store.state.flushed_through, self._store.events.state.flushed_through)
+        await self._in_log_thread(lambda: self._log.trim(through))
         hit("clean.after_trim")
 
     async def _count_as_flushed(self, last: int) -> None:
         """The last commits of a segment may hold descriptions of metrics only, which no flush writes."""
         store = self._store
         async with self._flushing:
-            if store.state.flushed_through >= last:
+            of_events = store.events.in_blocks_through(last)
+            if min(store.state.flushed_through, store.events.state.flushed_through) >= last:
                 return
             metadata = store.unsaved_metadata()
             rows = [(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata]
-            change = CatalogChange(flushed_through=last, metadata=rows)
+            events = EventChange(flushed_through=of_events)
+            change = CatalogChange(flushed_through=last, metadata=rows, events=events)
 
             def visible() -> None:
+                store.events.swap((), (), of_events)
                 store.swap((), (), last)
                 store.metadata_saved(metadata)
 

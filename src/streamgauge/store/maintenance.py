@@ -133,9 +133,6 @@ class Maintenance:
         self._last_flush = self._monotonic  # or the start
         self._distrust_until = self._monotonic + TRUST_SECONDS if self._all_expired() else self._monotonic
         self.counts = Counts()
-        self.events = EventMaintenance(
-            store, catalog, self._changes, flusher, compacter, clock, self._trim_log, self._rotate_log
-        )
         self.deletions = Deletions(
             store,
             catalog,
@@ -147,6 +144,17 @@ class Maintenance:
             self._flushing,
             self._rewriting,
             self._remove_written,
+        )
+        self.events = EventMaintenance(
+            store,
+            catalog,
+            self._changes,
+            flusher,
+            compacter,
+            clock,
+            self._trim_log,
+            self.deletions.clear_log,
+            self.suspect,
         )
 
     async def run(self) -> None:
@@ -186,11 +194,15 @@ class Maintenance:
             return await self.flush(store.head.rows - store.settings.head_samples // 2)
         if store.events.flush_is_due:
             return await self.events.flush()
+        if self.events.is_stale:
+            return await self.events.flush(everything=True)
         if self._log.closed_bytes > MAX_LOG_BYTES:
-            # What comes seldom must not keep the log of what comes often.
-            before = self.counts.flushes, self.events.counts.flushes
+            # What comes seldom must not keep the log of what comes often. Where nothing could be removed it would be
+            # of no use to write the few rows that came meanwhile as blocks, again and again.
+            before = self._log.closed_bytes
             await self.flush_all()
-            return before != (self.counts.flushes, self.events.counts.flushes)
+            await store.committer.run(lambda: None)  # behind the removals that it asked for
+            return self._log.closed_bytes < before
         return False
 
     async def flush(self, rows: int) -> bool:
@@ -262,7 +274,7 @@ class Maintenance:
             flushed_through=taken.through,
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
-            events=EventChange(flushed_through=self.events.through(taken.through)),
+            events=EventChange(flushed_through=store.events.in_blocks_through(taken.through)),
         )
 
         def apply() -> None:
@@ -286,9 +298,6 @@ class Maintenance:
         state = self._store.state
         through = min(state.flushed_through, state.events.flushed_through)
         self._store.committer.run(lambda: self._trim(through)).add_done_callback(_report_trim)
-
-    def _rotate_log(self) -> None:
-        self._log.rotate()
 
     def _trim(self, through: int) -> None:
         self._log.trim(through)
@@ -442,6 +451,7 @@ class Maintenance:
                 if self._store.settings.event_retention:
                     done = await self.events.expire((now - self._store.settings.event_retention) * NS) or done
                 await self.events.prune(self._store.settings.event_rules, now * NS)
+                self._store.events.forget_idle()
         except Exception:  # for want of room, it may be
             await self._expire_by_size()
             raise
@@ -605,8 +615,11 @@ class Maintenance:
 
         `said` is what somebody met: where it names blocks only those are read, otherwise all are.
         """
-        live = self._store.state.blocks
-        metas = tuple(meta for meta in live if meta.id in said) or live
+        live, events = self._store.state.blocks, self._store.events.state.blocks
+        metas = tuple(meta for meta in live if meta.id in said)
+        of_events = tuple(meta for meta in events if meta.id in said)
+        if not metas and not of_events:
+            metas, of_events = live, events
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
             damaged = await self._compacter.run(find_damage, self._store.data, metas)
@@ -614,7 +627,7 @@ class Maintenance:
             release()
         for meta, why in damaged:
             await self._take_out(meta, why)
-        return len(damaged)
+        return len(damaged) + (await self.events.look_for_damage(of_events) if of_events else 0)
 
     async def _take_out(self, meta: BlockMeta, why: str) -> None:
         """Set a damaged block aside and serve the rest."""

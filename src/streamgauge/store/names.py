@@ -13,6 +13,7 @@ EVENT_BLOCKS = "events"
 TMP = "tmp"
 SET_ASIDE = "set-aside"
 SNAPSHOTS = "snapshots"
+DESTINATIONS = "destinations"
 
 BACKUP_MARKER = "backup.json"
 """In a folder that holds backups, and in no data folder."""
@@ -49,6 +50,11 @@ def catalog_draft(data: Path) -> Path:
 def catalog_copy(data: Path, version: int) -> Path:
     """The catalog as it was before it was upgraded from format `version`."""
     return data / f"{CATALOG}.v{version}.bak"
+
+
+def destination_file(data: Path, name: str) -> Path:
+    """How far a destination of events is."""
+    return data / DESTINATIONS / f"{name}.sqlite"
 
 
 def log_dir(data: Path) -> Path:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamgauge.clock import SystemClock
@@ -14,7 +15,7 @@ from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
 from streamgauge.store.deletion import Deleted
 from streamgauge.store.events.head import EventHead
-from streamgauge.store.events.ports import Conditions
+from streamgauge.store.events.ports import Conditions, EventBlockMeta
 from streamgauge.store.events.snapshot import EventSnapshot
 from streamgauge.store.folder import require_data_folder
 from streamgauge.store.head import Head
@@ -107,7 +108,13 @@ async def delete_events_in_folder(data: Path, condition: str, conditions: Condit
             return await maintenance.events.delete(condition)
 
 
-async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[BlockMeta, ...]]:
+@dataclass(frozen=True, slots=True)
+class AllBlocks:
+    samples: tuple[BlockMeta, ...]
+    events: tuple[EventBlockMeta, ...]
+
+
+async def compact_folder(data: Path) -> tuple[AllBlocks, AllBlocks]:
     """Write the log into blocks, carry out deletions and compact everything; the blocks before and after.
 
     Raises FolderInUse and StorageError. Killed half way, it leaves a folder as good as before.
@@ -116,9 +123,9 @@ async def compact_folder(data: Path) -> tuple[tuple[BlockMeta, ...], tuple[Block
     runner = InThread()
     with acquire(data):
         async with open_store(data, settings, SystemClock(), runner, runner, Progress()) as (store, maintenance):
-            before = store.state.blocks
+            before = AllBlocks(store.state.blocks, store.events.state.blocks)
             await maintenance.compact_fully()
-            return before, store.state.blocks
+            return before, AllBlocks(store.state.blocks, store.events.state.blocks)
 
 
 @contextmanager

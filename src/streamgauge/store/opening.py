@@ -122,7 +122,9 @@ async def _replay(store: Store, commits: Iterable[Replayed], maintenance: Mainte
     for commit in commits:
         if commit.events:
             store.events.replayed(commit.number, commit.events)
-            since_breath += _ROWS_FOR_AN_EVENT * sum(map(len, commit.events))
+            since_breath += sum(
+                _ROWS_FOR_AN_EVENT * len(batch) + batch.payloads.nbytes // 20 for batch in commit.events
+            )
         else:
             store.head.append(commit.number, commit.samples)
             since_breath += len(commit.samples)

@@ -236,7 +236,7 @@ class CatalogChange:
 
     add: Sequence[BlockMeta] = ()
     remove: Sequence[str] = ()
-    flushed_through: int | None = None
+    flushed_through: int | None = None  # raises the state's, if it is higher
     next_series_id: int | None = None
     metadata: Sequence[tuple[str, str, str, str]] = field(default=())
     add_tombstones: Sequence[Tombstone] = ()

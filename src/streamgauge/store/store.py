@@ -398,7 +398,7 @@ class Store:
         self.state.blocks = by_priority([*(meta for meta in self.state.blocks if meta.id not in gone), *add])
         self._thinned_through = thinned_through(self.state.blocks)
         if flushed_through is not None:
-            self.state.flushed_through = flushed_through
+            self.state.flushed_through = max(self.state.flushed_through, flushed_through)
             self.head.drop(flushed_through)
             self._wake_soon()
 

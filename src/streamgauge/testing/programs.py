@@ -9,8 +9,10 @@ from pathlib import Path
 
 
 def find_program(name: str) -> str | None:
-    """Where a program is: on the path, or beside the interpreter, where pip puts those that come as packages."""
-    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    """Where a program is: on the path, beside the interpreter, where pip puts those that come as packages, or where
+    Debian puts PostgreSQL's."""
+    folders = [Path(sys.executable).parent, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, folders)))
 
 
 def required(name: str) -> str:

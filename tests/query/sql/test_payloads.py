@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from streamgauge.errors import BadInput
+from streamgauge.errors import BadInput, StreamgaugeError
 from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Rest
 from streamgauge.testing import MemoryEvents, MemorySource
 from streamgauge.testing.events import divided_part, raw_part
@@ -250,6 +250,59 @@ def test_the_latest_events_are_found_without_putting_the_others_together(rows, o
         assert part.read_rows[-1] <= (100 if "< 2" in where else 10), "few are read in the end"
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT payload.n FROM events LIMIT 2 OFFSET 3", [[3], [4]]),
+        ("SELECT payload.n FROM events WHERE payload.g = 2 LIMIT 2", [[2], [5]]),
+        ("SELECT payload.n FROM events ORDER BY payload.g DESC, payload.n DESC LIMIT 2", [[8], [5]]),
+        ("SELECT payload.n FROM events ORDER BY n DESC LIMIT 2", [[9], [8]]),
+        ("SELECT payload.n AS x, payload.g FROM events ORDER BY g DESC, x LIMIT 2", [[2, 2], [5, 2]]),
+        ("SELECT payload.g, payload.n FROM events ORDER BY 1 DESC, 2 LIMIT 1 OFFSET 1", [[2, 5]]),
+        ("SELECT -payload.n AS stream_event_index FROM events ORDER BY stream_event_index LIMIT 1", [[-9]]),
+        ("SELECT -payload.n AS time, payload.g FROM events ORDER BY time + 1 LIMIT 1", None),
+        ("SELECT payload.g FROM events ORDER BY ALL DESC LIMIT 1", [[2]]),
+        ("SELECT payload.n FROM events e ORDER BY e.payload.n + 0 DESC LIMIT 1", [[9]]),
+        ("SELECT max(payload.n) FROM events LIMIT 3", [[9]]),
+        ("SELECT geomean(payload.n) > 0 FROM events WHERE payload.n > 1 LIMIT 3", [[True]]),
+        ("SELECT DISTINCT payload.g FROM events ORDER BY 1 LIMIT 2", [[0], [1]]),
+        ("SELECT unnest([payload.n, payload.g]) FROM events LIMIT 3", [[0], [0], [1]]),
+        ("SELECT payload.n, row_number() OVER (ORDER BY payload.n) FROM events ORDER BY 1 DESC LIMIT 1", [[9, 10]]),
+        ("SELECT payload.n FROM events WHERE payload.n > (SELECT avg(payload.n) FROM events) LIMIT 1", [[5]]),
+        ("SELECT payload.n FROM events WHERE payload.n > 100 LIMIT 5", []),
+        ("SELECT payload.n FROM events LIMIT 0", []),
+        ("SELECT payload.n FROM events WHERE random() < 2 ORDER BY random() LIMIT 0 OFFSET 1", []),
+        ("SELECT count(*) FROM (SELECT * FROM events ORDER BY time LIMIT 3)", [[3]]),
+        ("SELECT payload.n FROM events LIMIT 20%", [[0], [1]]),
+        ("FROM logs SELECT message, payload.n ORDER BY time DESC LIMIT 1", [["m9", 9]]),
+    ],
+)
+def test_a_limit_chooses_the_same_events(rows, query: str, expected: list[list[Any]] | None):
+    payloads = [{"n": n, "g": n % 3, "msg": f"m{n}"} for n in range(10)]
+    divided = divided_part(
+        Node({"n": LeafType.INT, "g": LeafType.INT, "msg": LeafType.TEXT}, rest=False),
+        {
+            Leaf(("n",)): pa.array([each["n"] for each in payloads[6:]]),
+            Leaf(("g",)): pa.array([each["g"] for each in payloads[6:]]),
+            Leaf(("msg",)): pa.array([each["msg"] for each in payloads[6:]]),
+        },
+        received=50_000_000_000,
+        stream=2,
+    )
+    source = MemorySource.of([], MemoryEvents([raw_part([json.dumps(each) for each in payloads[:6]]), divided]))
+    if expected is not None:
+        assert rows(query, source=source) == expected
+    else:
+        with pytest.raises(StreamgaugeError):
+            rows(query, source=source)
+
+
+def test_the_type_of_a_path_is_that_of_all_its_values_also_of_few_events(answer):
+    source = store({"v": 1}, {"v": 2}, {"v": 2.5})
+    columns = answer("SELECT payload.v FROM events LIMIT 1", source=source)["columns"]
+    assert columns == [{"name": "v", "type": "DOUBLE"}]
+
+
 def test_what_is_over_all_events_is_not_narrowed(rows):
     source = store(*({"n": n} for n in range(10)))
     over = "SELECT payload, count(*) OVER () FROM events ORDER BY insert_datetime DESC LIMIT 1"
@@ -280,3 +333,16 @@ def test_texts_by_number_are_texts(rows):
         [{"level": "WARN"}],
         [{"level": "ERROR"}],
     ]
+
+
+@pytest.mark.parametrize("path", ["payload.id", "payload->'id'", "payload->>'id'", "payload['id']"])
+def test_large_whole_numbers_are_compared_exactly(rows, path: str) -> None:
+    ids = [9007199254740992, 9007199254740993, -9223372036854775808, 9223372036854775806, 9223372036854775807]
+    source = store(*({"id": each} for each in ids), {"other": 1})
+    for each in ids:
+        assert rows(f"SELECT payload.id FROM events WHERE {path} = {each}", source=source) == [[each]]
+        assert rows(f"SELECT payload.id FROM events WHERE {path} IN (1, {each})", source=source) == [[each]]
+        assert rows(f"SELECT payload.id FROM events WHERE {path} = $1", each, source=source) == [[each]]
+    assert rows(f"SELECT count(*) FROM events WHERE {path} > 9223372036854775806", source=source) == [[1]]
+    mixed = store({"id": ids[0]}, {"id": "text"}, {"id": {"a": 1}})
+    assert rows(f"SELECT count(*) FROM events WHERE {path} = {ids[0]}", source=mixed) == [[1]]

@@ -110,10 +110,11 @@ def test_columns_are_what_the_node_says(blocks: LocalEventBlocks) -> None:
         assert reader.node == Node(
             {"level": LeafType.TEXT, "ms": LeafType.DOUBLE, "ok": LeafType.BOOL},
             {
-                "http": Node({"status": LeafType.INT, "path": LeafType.TEXT}),
-                "a.b": Node({"c": LeafType.INT}),
-                "a": Node({"b.c": LeafType.TEXT}),
+                "http": Node({"status": LeafType.INT, "path": LeafType.TEXT}, mixed={"status"}),
+                "a.b": Node({"c": LeafType.INT}, rest=False, mixed=frozenset()),
+                "a": Node({"b.c": LeafType.TEXT}, rest=False, mixed=frozenset()),
             },
+            mixed=frozenset(),
         )
         status, http, rest, path = read(
             reader, Leaf(("http", "status")), Present(("http",)), Rest(("http",)), Leaf(("http", "path"))

@@ -101,3 +101,11 @@ def test_a_damaged_or_missing_block_is_found(blocks: LocalEventBlocks, tmp_path:
     damaged, missing = blocks.verify([meta, gone])
     assert "block x: events.parquet cannot be read" in damaged
     assert "block y" in missing
+
+
+def test_a_member_that_is_left_over_though_the_footer_denies_it_is_found(
+    blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamgauge.store.events.block_writer.MixedMembers.add", lambda *_: None)
+    [problem] = blocks.verify([write(blocks)])
+    assert "payload has o left over, and the footer says that it has not" in problem

@@ -114,11 +114,12 @@ def test_what_was_text_in_one_block_and_a_column_in_another_becomes_a_column(blo
     first = write(blocks, [(1, 1 + at, text) for at, text in enumerate(few)])
     second = write(blocks, [(2, 1 + at, text) for at, text in enumerate(many)])
     with blocks.open(first.id) as reader:
-        assert reader.node == Node({"n": LeafType.INT})
+        assert reader.node == Node({"n": LeafType.INT}, mixed={"n"})
     meta = merge_blocks(blocks, [first, second])
     assert meta is not None
     with blocks.open(meta.id) as reader:
-        assert reader.node.children == {"http": Node({"status": LeafType.INT})}
+        assert reader.node.children == {"http": Node({"status": LeafType.INT}, mixed=frozenset())}
+        assert reader.node.mixed == {"n"}
         row = reader.row_group(0).payloads[400].as_py()
     assert row == {
         "n": None, "level": "rare", "http": {"status": 500, "$rest": '{"z":[1]}'}, "$rest": '{"n":"x"}',
@@ -169,7 +170,7 @@ def test_rows_of_many_groups_are_interleaved(blocks: LocalEventBlocks, monkeypat
     inputs = [write(blocks, events[part::3]) for part in (2, 0, 1)]
     node, found = merged(blocks, inputs)
     assert found == sorted(events)
-    assert node == Node({"n": LeafType.INT})
+    assert node == Node({"n": LeafType.INT}, rest=False, mixed=frozenset())
 
 
 def test_row_groups_of_large_payloads_stay_small(blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch) -> None:

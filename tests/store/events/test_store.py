@@ -5,87 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import BadInput, IndexConflict, StorageError
+from streamgauge.errors import BadInput, IndexConflict, Overloaded, StorageError
 from streamgauge.event_rules import conditions
-from streamgauge.model.event_source import EventPart, EventRange, Fixed, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store import names
-from streamgauge.store.events.assemble import payload_texts
-from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.ports import EventRule
 from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
-from streamgauge.store.snapshot import StoreSnapshot
-from streamgauge.store.store import Store
+from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, opened
+from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-Events = dict[tuple[int, int], str]
-"""Payload by stream and index."""
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
-        yield Path(path) / "data"
-
-
-def payloads(*texts: str) -> pa.BinaryArray:
-    return pa.array([text.encode() for text in texts], pa.binary())
-
-
-def events_in(snapshot: StoreSnapshot) -> Events:
-    source = snapshot.open({})
-    found: Events = {}
-    for part in source.events().parts():
-        rows = 0
-        for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange()):
-            rows += batch.num_rows
-        texts = _texts_of(part)
-        keys = [
-            key
-            for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange())
-            for key in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        ]
-        assert rows == part.rows == len(keys) == len(texts)
-        assert not found.keys() & set(keys), "an event is there twice"
-        found.update(zip(keys, texts, strict=True))
-    return found
-
-
-def _texts_of(part: EventPart) -> list[str]:
-    if isinstance(part, EventBlockReader):
-        groups = [part.row_group(group) for group in range(len(part.group_rows))]
-        return [text for group in groups for text in payload_texts(group.payloads).to_pylist()]
-    return [text for batch in part.read([Rest(())], EventRange()) for text in batch.column(0).to_pylist()]
-
-
-def events_of(store: Store) -> Events:
-    snapshot, release = store.snapshot()
-    try:
-        return events_in(snapshot)
-    finally:
-        release()
-
-
-def streams_of(store: Store) -> list[dict[str, object]]:
-    snapshot, release = store.snapshot()
-    try:
-        return snapshot.open({}).events().streams().to_pylist()
-    finally:
-        release()
 
 
 def test_events_are_there_after_a_restart(data: Path) -> None:
@@ -142,7 +84,7 @@ def test_a_flush_moves_events_into_a_block_and_cuts_the_log(data: Path) -> None:
     asyncio.run(main())
     asyncio.run(again())
     before, _ = asyncio.run(compact_folder(data))
-    assert before == ()
+    assert (before.samples, len(before.events)) == ((), 1)
     assert len(list((data / "events").iterdir())) == 1
 
 
@@ -170,6 +112,25 @@ def test_samples_and_events_share_the_log(data: Path) -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("events_first", [False, True])
+def test_when_everything_is_flushed_the_log_can_go(data: Path, events_first: bool) -> None:
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for events in (events_first, not events_first):
+                if events:
+                    await store.events.append_events(stream, 1, payloads("1"))
+                else:
+                    await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))
+            with armed("log.append.before_sync", "eio", 1, 1), pytest.raises(StorageError):
+                await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))  # which closes the segment
+            await maintenance.flush_all()
+            await store.committer.run(lambda: None)
+            assert not list(names.log_dir(data).glob("*.log"))
+
+    asyncio.run(main())
+
+
 def test_a_named_stream_goes_on(data: Path) -> None:
     clock = ManualClock(NOON)
 
@@ -195,13 +156,28 @@ def test_a_named_stream_goes_on(data: Path) -> None:
 
     async def much_later() -> None:
         async with opened(data, clock) as (store, maintenance):
-            await maintenance.events.flush(everything=True)
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
             clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
+            await maintenance.expire()
+            assert len(store.events.named()) == 1, "a clock that jumps is not believed"
+            await clock.advance(3601)
+            await maintenance.expire()
             assert store.events.named() == []
+            with pytest.raises(IndexConflict, match="forgotten"):
+                await store.events.append_events(stream, 6, payloads("6"))
+            anew, following = store.events.resume_stream("mine", "http", "{}")
+            assert (anew.id, following) == (2, 1)
+            await store.events.append_events(anew, 1, payloads("1"))
+
+    async def after_that() -> None:
+        async with opened(data, clock) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 2)
 
     asyncio.run(write())
     asyncio.run(again())
     asyncio.run(much_later())
+    asyncio.run(after_that())
 
 
 def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:
@@ -265,6 +241,7 @@ def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
         async with opened(data, ManualClock(NOON)) as (store, maintenance):
             maintenance.events.conditions = conditions()
             stream = store.events.open_stream("http", "{}")
+            await store.append(batch_of(store, [(b"up\xff", NOON, 1)]))  # which is in the same log
             await store.events.append_events(stream, 1, payloads('{"k":"go-away","n":1}', '{"k":"stay","n":2}'))
             await maintenance.events.flush(everything=True)
             await store.events.append_events(stream, 3, payloads('{"k":"go-away"}'))
@@ -274,12 +251,31 @@ def test_a_deletion_takes_events_off_the_disk(data: Path) -> None:
             with pytest.raises(BadInput):
                 await maintenance.events.delete("nosuch = 1")
             await maintenance.close()
-            await store.committer.probe()
 
     asyncio.run(main())
     for file in [*data.rglob("*.log"), *data.rglob("*.parquet")]:
         held = file.read_bytes() if file.suffix == ".log" else str(pq.read_table(file).to_pydict()).encode()
         assert b"go-away" not in held, file
+
+
+def test_a_deletion_that_fails_twice_costs_nothing(data: Path) -> None:
+    """What the first has written is in the catalog's next change, and not what a writer left behind."""
+
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            maintenance.events.conditions = conditions()
+            stream = store.events.open_stream("http", "{}")
+            await store.events.append_events(stream, 1, payloads('{"k":"go"}', '{"k":"stay"}'))
+            with armed("compact.before_catalog", "eio", 1, 1), pytest.raises(StorageError):
+                await maintenance.events.delete("payload.k = 'go'")
+            with armed("events.merge.after_write", "eio", 1, 1), suppress(StorageError):
+                await maintenance.events.delete("payload.k = 'go'")
+            assert events_of(store) == {(1, 2): '{"k":"stay"}'}
+            await maintenance.events.delete("payload.k = 'go'")
+            assert events_of(store) == {(1, 2): '{"k":"stay"}'}
+
+    asyncio.run(main())
+    assert check_folder(data) == []
 
 
 def test_a_retention_rule_takes_some_events_earlier(data: Path) -> None:
@@ -319,6 +315,32 @@ def test_a_lost_catalog_is_rebuilt(data: Path) -> None:
         async with opened(data, ManualClock(NOON)) as (store, _):
             assert events_of(store) == {(1, 1): "1", (1, 2): "2"}
             assert store.events.open_stream("http", "{}").id == 2
+
+    asyncio.run(write())
+    names.catalog_file(data).unlink()
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("in_log", [False, True])
+def test_a_named_stream_goes_on_after_the_catalog_was_lost(data: Path, in_log: bool) -> None:
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            other = store.events.open_stream("http", "{}")
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
+            await store.events.append_events(stream, 1, payloads("1", "2"))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 3, payloads("3"))
+            await store.events.append_events(other, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            if in_log:
+                await store.events.append_events(stream, 4, payloads("4"))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 4 + in_log)
+            await store.events.append_events(stream, 2, payloads("2", "3", "4"))
+            assert events_of(store) == {(1, 1): "1", **{(2, n): str(n) for n in range(1, 5)}}
 
     asyncio.run(write())
     names.catalog_file(data).unlink()
@@ -377,3 +399,33 @@ async def _run(data: Path, steps: list[tuple[str, int, int]]) -> None:
                     for which, texts in expected.items()
                     for place, text in enumerate(texts, 1)
                 }
+
+
+def test_what_comes_seldom_is_written_within_a_day(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            await store.events.append_events(store.events.open_stream("http", "{}"), 1, payloads("1"))
+            assert not maintenance.events.is_stale
+            await clock.advance(DAY_MS / 1000)
+            assert maintenance.events.is_stale
+            await maintenance.events.flush(everything=True)
+            assert not maintenance.events.is_stale
+            await clock.advance(DAY_MS / 1000)
+            assert not maintenance.events.is_stale, "there is nothing in memory"
+
+    asyncio.run(main())
+
+
+def test_streams_with_names_have_a_limit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgauge.store.events.store.MAX_NAMED_BYTES", 10)
+
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            store.events.resume_stream("a", "http", '{"a":1}')
+            with pytest.raises(Overloaded, match="no room for another"):
+                store.events.resume_stream("b", "http", '{"a":1}')
+            store.events.resume_stream("a", "http", "{}")
+
+    asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from streamgauge.commands.importer.reference import MAGIC
 from streamgauge.commands.importer.stream import STDIN, Stream
 from streamgauge.errors import BadInput, TooLarge
 from streamgauge.wire import snappy
@@ -13,8 +14,16 @@ from streamgauge.wire.json_lines import JsonLines
 from streamgauge.wire.sample_lines import Form, SampleLines
 from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, WriteBodies, length_at
 
-AUTO, JSON_LINES, REMOTE_WRITE = "auto", "jsonl", "remote-write"
-FORMATS = (AUTO, Form.OPENMETRICS.value, Form.PROMETHEUS.value, JSON_LINES, REMOTE_WRITE, Form.DUMP.value)
+AUTO, JSON_LINES, REMOTE_WRITE, EVENTS_SQLITE = "auto", "jsonl", "remote-write", "events-sqlite"
+FORMATS = (
+    AUTO,
+    Form.OPENMETRICS.value,
+    Form.PROMETHEUS.value,
+    JSON_LINES,
+    REMOTE_WRITE,
+    Form.DUMP.value,
+    EVENTS_SQLITE,
+)
 
 _LOOK_BYTES = 256 << 10
 _TAIL_BYTES = 16
@@ -22,6 +31,7 @@ _EARLIEST_MS = 1e11
 """A timestamp below it is in seconds: as ms it would lie before 1973, and as seconds after the year 5000."""
 
 _JSON = re.compile(rb'\s*\{\s*"(?:metric|values|timestamps)"\s*:')
+_OBJECT = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _DUMP = re.compile(rb'\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\]|\\.)*"[,}]')
 _STAMPED = re.compile(
     rb"^[^#\n][^\n]*[ \t](?:[+-]?[0-9.eE+-]+|NaN|[+-]?Inf)[ \t]+"
@@ -35,8 +45,15 @@ def format_of(stream: Stream) -> str:
     head = stream.peek(_LOOK_BYTES)
     if not head:
         return Form.OPENMETRICS.value
+    if head.startswith(MAGIC):
+        return EVENTS_SQLITE
     if _JSON.match(head):
         return JSON_LINES
+    if _OBJECT.match(head):
+        raise BadInput(
+            f"{stream.name} holds JSON that is no samples; if these are events, send them to the server: "
+            "curl --data-binary @FILE http://127.0.0.1:4318/"
+        )
     if _DUMP.match(head):
         return Form.DUMP.value
     if _is_request(head):

@@ -21,13 +21,21 @@ class Progress:
     """Of one file. Lines go to stderr; the line that is kept up to date only where that is a terminal.
 
     size: bytes of the file, None where it is not known. before: samples that earlier runs stored. now: seconds.
+    what: is counted.
     """
 
     def __init__(
-        self, name: str, size: int | None, before: int, now: Callable[[], float], out: TextIO | None = None
+        self,
+        name: str,
+        size: int | None,
+        before: int,
+        now: Callable[[], float],
+        out: TextIO | None = None,
+        what: str = "samples",
     ) -> None:
         self._name = name
-        self._size = size
+        self.size = size
+        self._what = what
         self._before = before
         self._now = now
         self._out = out if out is not None else sys.stderr
@@ -50,15 +58,15 @@ class Progress:
         seconds = max(self._now() - self._began, 1e-3)
         rate = (stored - self._before) / seconds
         parts = [f"{self._name}:"]
-        if self._size:
-            share = min(position / self._size, 1.0)
-            parts.append(f"{share:4.0%} of {size_text(self._size)},")
+        if self.size:
+            share = min(position / self.size, 1.0)
+            parts.append(f"{share:4.0%} of {size_text(self.size)},")
         else:
             parts.append(f"{size_text(position)},")
-        parts.append(f"{stored:,} samples, {rate:,.0f}/s")
+        parts.append(f"{stored:,} {self._what}, {rate:,.0f}/s")
         done = position - (self._began_at or 0)
-        if self._size and done > 0 and position < self._size:
-            left = (self._size - position) * seconds / done
+        if self.size and done > 0 and position < self.size:
+            left = (self.size - position) * seconds / done
             parts.append(f", {format_duration(max(round(left), 1) * 1000)} left")
         return " ".join(parts).replace(" ,", ",")
 

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ _MAX_HELD = 64
 """Blocks of one request: where there is hardly a sample in them, it is still noted how far they are read."""
 _SAVE_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
 class TooOld(StreamgaugeError):
@@ -71,6 +73,36 @@ class _Sent:
     places: Int64s
     oldest: int | None
     finished: list[_Parsed]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Waits for a place that takes nothing now, up to `seconds`, unless `stop` is set meanwhile."""
+
+    seconds: float
+    progress: Progress
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def send(self, send: Callable[[], T]) -> T:
+        """Send until it is taken. Raises what it fails with when that is over."""
+        began = time.monotonic()
+        waited = False
+        while True:
+            try:
+                answer = send()
+            except (Busy, StorageError, ServerUnreachable) as error:
+                pause = float(error.retry_after or _RETRY_SECONDS) if isinstance(error, Busy) else _RETRY_SECONDS
+                if time.monotonic() - began + pause > self.seconds:
+                    raise
+                if not waited:
+                    self.progress.say(f"waiting, and trying again every {pause:.0f} s: {error.message}")
+                waited = True
+                if self.stop.wait(pause):
+                    raise
+            else:
+                if waited:
+                    self.progress.say("going on")
+                return answer
 
 
 @dataclass(slots=True)
@@ -158,11 +190,15 @@ class Import:
 
     # ---- on the sender's thread -------------------------------------------------------------------------------------
 
+    def _patience(self) -> Patience:
+        return Patience(self.options.patience, self.progress, self._stop)
+
     def _send(self, rows: SeriesRows, metadata: list[Metadata]) -> Answer:
         if not len(rows) and not metadata:
             return Answer(0, {}, ())
         try:
-            return self._patiently(encode(rows, metadata))
+            body = encode(rows, metadata)
+            return self._patience().send(lambda: self.target.send(body))
         except TooLarge:
             if len(rows) < 2:
                 raise
@@ -170,27 +206,6 @@ class Import:
             first = self._send(part_of(rows, 0, half), metadata)
             second = self._send(part_of(rows, half, len(rows)), [])
             return _together(first, second, half)
-
-    def _patiently(self, body: bytes) -> Answer:
-        """Send until it is taken, or patience has come to its end."""
-        began = time.monotonic()
-        waited = False
-        while True:
-            try:
-                answer = self.target.send(body)
-            except (Busy, StorageError, ServerUnreachable) as error:
-                pause = float(error.retry_after or _RETRY_SECONDS) if isinstance(error, Busy) else _RETRY_SECONDS
-                if time.monotonic() - began + pause > self.options.patience:
-                    raise
-                if not waited:
-                    self.progress.say(f"waiting, and trying again every {pause:.0f} s: {error.message}")
-                waited = True
-                if self._stop.wait(pause):
-                    raise
-            else:
-                if waited:
-                    self.progress.say("going on")
-                return answer
 
     # ---- on the calling thread --------------------------------------------------------------------------------------
 

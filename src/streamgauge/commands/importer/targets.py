@@ -8,7 +8,7 @@ import http.client
 import json
 import threading
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from streamgauge.commands.client import ServerUnreachable, ask, error_of, server
 from streamgauge.errors import Busy, StreamgaugeError
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
+from streamgauge.ingest.events import HTTP, EventLimits, Events, Opening
+from streamgauge.ingest.request_headers import headers_json
 from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
 from streamgauge.store.helper import HelperProcess
@@ -27,7 +29,9 @@ from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.store import StoreSettings
 from streamgauge.wire.sample_table import CONTENT_TYPE
 
-PATH = "/api/v1/import"
+PATH, EVENTS_PATH = "/api/v1/import", "/api/v1/events"
+HEADER = "x-imported-from"
+"""In which the headers of a stream say what it was."""
 ANSWER_SECONDS = 300.0
 """Within which a server answers one request, waiting for its disk and for a flush included."""
 UNBOUNDED = 1 << 62
@@ -49,12 +53,26 @@ class Answer:
     examples: tuple[Example, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SentEvents:
+    """Events of one stream. source: the value of the header that says where they are from, ASCII. first: index."""
+
+    name: str
+    first: int
+    source: str
+    body: bytes
+
+
 class Target(Protocol):
     """Used by one thread at a time."""
 
     def send(self, body: bytes) -> Answer:
         """Store what `wire.sample_table` has encoded; it is on disk then. Raises StreamgaugeError: Busy, StorageError
         and ServerUnreachable where the same may go well later."""
+
+    def send_events(self, events: SentEvents) -> None:
+        """Store them; they are on disk then. Raises Busy, StorageError and ServerUnreachable where the same may go well
+        later, and ClientError where not."""
 
     def close(self) -> None: ...
 
@@ -68,7 +86,7 @@ class ServerTarget:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         assert parts.hostname is not None
         self._connection = kind(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
-        self._path = parts.path.rstrip("/") + PATH
+        self._base = parts.path.rstrip("/")
 
     def check(self) -> None:
         """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts."""
@@ -76,8 +94,27 @@ class ServerTarget:
             ask(self.url, "/api/v1/status/runtimeinfo")
 
     def send(self, body: bytes) -> Answer:
+        data = self._post(PATH, body, {"content-type": CONTENT_TYPE})
         try:
-            self._connection.request("POST", self._path, body, {"content-type": CONTENT_TYPE})
+            return answer_of(data)
+        except (ValueError, KeyError, TypeError):
+            raise self._stranger() from None
+
+    def send_events(self, events: SentEvents) -> None:
+        headers = {
+            "accept": "application/json",
+            "content-type": "application/x-ndjson",
+            "x-stream-id": events.name,
+            "x-stream-index": str(events.first),
+            HEADER: events.source,
+        }
+        self._post(EVENTS_PATH, events.body, headers)
+
+    def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
+        """The data of the answer."""
+        path = self._base + path
+        try:
+            self._connection.request("POST", path, body, dict(headers))
             with self._connection.getresponse() as response:
                 data = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -85,11 +122,14 @@ class ServerTarget:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServerUnreachable(f"the server at {self.url} does not answer ({why.lower()})") from None
         if response.status != 200:
-            raise error_of(response.status, response.reason, self._path, data, response.headers.get("retry-after"))
+            raise error_of(response.status, response.reason, path, data, response.headers.get("retry-after"))
         try:
-            return answer_of(json.loads(data)["data"])
+            return json.loads(data)["data"]
         except (ValueError, KeyError, TypeError):
-            raise StreamgaugeError(f"what answers at {self.url} is no streamgauge") from None
+            raise self._stranger() from None
+
+    def _stranger(self) -> StreamgaugeError:
+        return StreamgaugeError(f"what answers at {self.url} is no streamgauge")
 
     def close(self) -> None:
         self._connection.close()
@@ -102,12 +142,12 @@ class FolderTarget:
         """Raises FolderInUse and StorageError."""
         self._data = data
         self._loop = asyncio.new_event_loop()
-        self._ready: Future[BulkImport] = Future()
+        self._ready: Future[tuple[BulkImport, Events]] = Future()
         self._end = asyncio.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="store")
         self._thread.start()
-        self._bulk = self._ready.result()
+        self._bulk, self._events = self._ready.result()
 
     def send(self, body: bytes) -> Answer:
         async def pieces() -> AsyncIterator[bytes]:
@@ -115,6 +155,16 @@ class FolderTarget:
 
         work = self._bulk.receive({"content-type": CONTENT_TYPE}, pieces())
         return answer_of(asyncio.run_coroutine_threadsafe(work, self._loop).result().as_json())
+
+    def send_events(self, events: SentEvents) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield events.body
+
+        headers = headers_json([(HEADER.encode(), events.source.encode())])
+        opening = Opening(HTTP, headers, events.name, events.first)
+        work = self._events.receive(opening, {}, pieces())
+        if (error := asyncio.run_coroutine_threadsafe(work, self._loop).result().error) is not None:
+            raise error
 
     def close(self) -> None:
         """Write everything into blocks. Raises StorageError when that fails; the log then keeps what is in none."""
@@ -147,8 +197,10 @@ class FolderTarget:
             limits = Limits(body=UNBOUNDED, inflight=UNBOUNDED)
             async with asyncio.TaskGroup() as group:
                 background = group.create_task(maintenance.run())
-                bulk = BulkImport(store, stats, clock, InFlight(limits.inflight, stats), Turns(), limits)
-                self._ready.set_result(bulk)
+                inflight, turns = InFlight(limits.inflight, stats), Turns()
+                bulk = BulkImport(store, stats, clock, inflight, turns, limits)
+                events = Events(store.events, stats, clock, inflight, turns, EventLimits(event=UNBOUNDED))
+                self._ready.set_result((bulk, events))
                 await self._end.wait()
                 background.cancel()
             await maintenance.flush_all()

@@ -49,20 +49,41 @@ class _Member:
     path: Path = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A leaf of texts as times, us since 1970 as int64 (see `instants`), or the texts that are none."""
+
+    path: tuple[str, ...]
+    others: bool = False
+
+
 class PartColumns:
     """Writes expressions over the columns of one part, and keeps count of which they need."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._columns: dict[Column, pa.DataType] = {}
+        self._columns: dict[Column | Instant, pa.DataType] = {}
+        self._once: list[str] = []
 
     @property
-    def needed(self) -> list[Column]:
+    def needed(self) -> list[Column | Instant]:
         """In the order of their numbers."""
         return list(self._columns)
 
     def schema(self) -> pa.Schema:
         return pa.schema([pa.field(str(number), kind) for number, kind in enumerate(self._columns.values())])
+
+    def selected(self, rows: str) -> str:
+        """What stands behind FROM for all expressions to be valid."""
+        for number, expression in enumerate(self._once):
+            rows = f"(SELECT *, {expression} AS _once_{number} FROM {rows})"
+        return rows
+
+    def once(self, expression: str) -> str:
+        """A name for what an expression is, to be used more than once."""
+        if expression not in self._once:
+            self._once.append(expression)
+        return f"_once_{self._once.index(expression)}"
 
     def fixed(self, column: Fixed) -> str:
         return self._name(column, pa.int64())
@@ -70,6 +91,26 @@ class PartColumns:
     def value(self, path: Path, use: Use) -> str:
         """The value at a path as TEXT, NUMBER, BOOL or JSON."""
         return _first([self._of_member(member, use) for member in _members(self._node, path)], _NULLS[use])
+
+    def text_itself(self) -> str:
+        """The payload where it is a text."""
+        if not self._node.rest:
+            return "NULL::VARCHAR"
+        rest = self._rest(())
+        return f"CASE WHEN starts_with({rest}, '\"') THEN ({rest})::JSON->>'$' END"
+
+    def leaf_type(self, path: Path) -> LeafType | None:
+        """Of a path that has a column and is nowhere else."""
+        members = list(_members(self._node, path))
+        return members[0].leaf if len(members) == 1 else None
+
+    def instant(self, path: Path) -> str:
+        """Times that are the texts of such a path, as far as they can be read quickly, in us since 1970."""
+        return self._name(Instant(tuple(map(str, path))), pa.int64())
+
+    def not_instant(self, path: Path) -> str:
+        """The texts for which `instant` is null."""
+        return self._name(Instant(tuple(map(str, path)), others=True), pa.string())
 
     def natural(self, path: Path, kind: str) -> str:
         """The value at a path as of a natural type."""
@@ -92,10 +133,10 @@ class PartColumns:
     def type_in_rest(self, path: Path) -> str | None:
         """An expression for the type of a value that may be in a rest, null where there is no value; None where none
         is."""
-        for member in _members(self._node, path):
-            if member.leaf is None and member.child is None:
-                return _type_of(self._rest(member.at), member.path)
-        return None
+        found = [member for member in _members(self._node, path) if member.leaf is None and member.child is None]
+        values = [f"json_extract({self._rest(member.at)}, {quoted(written(member.path))})" for member in found]
+        types = [_type_of(self.once(value)) for value in values]  # to look for it takes longer than all else
+        return _first(types, "VARCHAR") if types else None
 
     # ---- values ----
 
@@ -137,7 +178,7 @@ class PartColumns:
     def _rest(self, at: tuple[str, ...]) -> str:
         return self._name(Rest(at), pa.string())
 
-    def _name(self, column: Column, kind: pa.DataType) -> str:
+    def _name(self, column: Column | Instant, kind: pa.DataType) -> str:
         self._columns.setdefault(column, kind)
         return f'"{list(self._columns).index(column)}"'
 
@@ -145,13 +186,11 @@ class PartColumns:
 _NULLS = {Use.NUMBER: "DOUBLE", Use.BOOL: "BOOLEAN", Use.TEXT: "VARCHAR", Use.JSON: "JSON"}
 
 
-def _type_of(rest: str, path: Path) -> str:
-    """The type that a column for a value in a rest would have."""
-    where = quoted(written(path))
-    large = f"length(json_extract_string({rest}, {where})) >= {_LONG}"
+def _type_of(value: str) -> str:
+    """The type that a column for a value of JSON would have."""
     return (
-        f"CASE json_type({rest}, {where}) WHEN 'UBIGINT' THEN CASE WHEN {large} THEN 'HUGEINT' ELSE 'BIGINT' END"
-        " WHEN 'BIGINT' THEN 'BIGINT' WHEN 'DOUBLE' THEN 'DOUBLE' WHEN 'BOOLEAN' THEN 'BOOLEAN'"
+        f"CASE json_type({value}) WHEN 'UBIGINT' THEN CASE WHEN length({value}) >= {_LONG} THEN 'HUGEINT'"
+        " ELSE 'BIGINT' END WHEN 'BIGINT' THEN 'BIGINT' WHEN 'DOUBLE' THEN 'DOUBLE' WHEN 'BOOLEAN' THEN 'BOOLEAN'"
         " WHEN 'OBJECT' THEN 'JSON' WHEN 'ARRAY' THEN 'JSON' WHEN 'VARCHAR' THEN 'VARCHAR' END"
     )
 
@@ -169,6 +208,8 @@ def _members(node: Node, path: Path) -> Iterator[_Member]:
             yield _Member((*at, name), leaf=node.leaves[name])
         if name is not None and name in node.children:
             if not last:
+                if node.may_be_in_rest(name):  # a payload that was not divided
+                    yield _Member(at, path=path[number:])
                 node, at = node.children[name], (*at, name)
                 continue
             yield _Member((*at, name), child=node.children[name])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from streamgauge.model.event_source import Column, EventPart, EventRange, Fixed, Node
+from streamgauge.model.event_source import Column, EventPart, EventRange, Fixed, Leaf, Node
 from streamgauge.query.budget import Budget
 from streamgauge.query.sql import event_columns
+from streamgauge.query.sql.chosen import Chosen
 from streamgauge.query.sql.database import Session
-from streamgauge.query.sql.event_columns import NUMBERS, PartColumns
+from streamgauge.query.sql.event_columns import NUMBERS, Instant, PartColumns
+from streamgauge.query.sql.instants import instants, without_instants
 from streamgauge.query.sql.promoted import only, promoted
 from streamgauge.query.sql.relations import Path, Use, View
 
@@ -24,11 +27,15 @@ class EventViews:
         self._parts = parts or [_NoRows()]
         self._budget = budget
 
-    def make(self, view: View, wanted: EventRange) -> None:
-        """Put a view into the database."""
+    def make(self, view: View, wanted: EventRange, chosen: Chosen | None = None) -> None:
+        """Put a view into the database. Where events are `chosen`, it has no others."""
         kinds = self._natural_types(view, wanted)
+        parts = self._parts
+        if chosen is not None:
+            wanted = chosen.within(wanted)
+            parts = [part for part in parts if _has_some(part, wanted, chosen)] or [_NoRows()]
         selects = []
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(parts):
             columns = PartColumns(part.node)
             where = only(view.kind, columns.value)
             shown = [f"{self._column(name, columns)} AS {name}" for name in view.columns if name in view.needed]
@@ -38,8 +45,8 @@ class EventViews:
             listed = ", ".join(shown) or "NULL AS nothing"
             if not columns.needed:
                 columns.fixed(Fixed.INDEX)  # rows are counted by something
-            selects.append(f"SELECT {listed} FROM {rows}" + (f" WHERE {where}" if where else ""))
-            self._add(rows, part, columns, wanted)
+            selects.append(f"SELECT {listed} FROM {columns.selected(rows)}" + (f" WHERE {where}" if where else ""))
+            self._add(rows, part, columns, wanted, chosen)
         self._session.add_view(view.name, " UNION ALL ".join(selects))
 
     def _column(self, name: str, columns: PartColumns) -> str:
@@ -52,8 +59,7 @@ class EventViews:
                 return f"make_timestamptz({columns.fixed(Fixed.RECEIVED)} // 1000)"
             case "payload":
                 return columns.value((), Use.JSON)
-        received = columns.fixed(Fixed.RECEIVED) if name == "time" else ""
-        return promoted(name, columns.value, received)
+        return promoted(name, columns)
 
     def _natural_types(self, view: View, wanted: EventRange) -> Mapping[Path, str]:
         """The type of each path that is wanted as what it is."""
@@ -70,35 +76,69 @@ class EventViews:
                 rows = f"{view.name}_types_{number}"
                 self._add(rows, part, columns, wanted)
                 lists = ", ".join(f"list(DISTINCT {expression})" for expression in asked.values())
-                found = self._session.reader(f"SELECT {lists} FROM {rows}").read_all()
+                found = self._session.reader(f"SELECT {lists} FROM {columns.selected(rows)}").read_all()
                 for path, column in zip(asked, found.columns, strict=True):
                     types[path] |= set(column[0].as_py() or ()) - {None}
         return {path: event_columns.natural(found_types) for path, found_types in types.items()}
 
-    def _add(self, name: str, part: EventPart, columns: PartColumns, wanted: EventRange) -> None:
-        rows = _Rows(part, columns, wanted, self._budget)
+    def _add(
+        self, name: str, part: EventPart, columns: PartColumns, wanted: EventRange, chosen: Chosen | None = None
+    ) -> None:
+        rows = _Rows(part, columns, wanted, chosen, self._budget)
         self._session.add_rows(name, rows.schema, rows.read)
 
 
 class _Rows:
     """Columns of a part, to be read as often as the database scans them."""
 
-    def __init__(self, part: EventPart, columns: PartColumns, wanted: EventRange, budget: Budget) -> None:
+    def __init__(
+        self, part: EventPart, columns: PartColumns, wanted: EventRange, chosen: Chosen | None, budget: Budget
+    ) -> None:
         self._part = part
         self._columns = columns.needed
         self._wanted = wanted
+        self._chosen = chosen
         self._budget = budget
-        batches = part.read(self._columns, wanted)
+        batches = self._batches()
         first = next(batches, None)
         self.schema = columns.schema() if first is None else _as_given(columns.schema(), first.schema)
         self._begun: Iterator[pa.RecordBatch] | None = itertools.chain([] if first is None else [first], batches)
 
     def read(self) -> Iterator[pa.RecordBatch]:
-        batches = self._begun or self._part.read(self._columns, self._wanted)
+        batches = self._begun or self._batches()
         self._begun = None
         for batch in batches:
-            self._budget.check()
             yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        asked = [Leaf(column.path) if isinstance(column, Instant) else column for column in self._columns]
+        for batch in self._part.read([*asked, *(_KEYS if self._chosen else ())], self._wanted):
+            self._budget.check()
+            if self._chosen is not None:
+                batch = batch.filter(pa.array(self._chosen.among(batch)))
+                if not len(batch):
+                    continue
+            arrays = list(_made(self._columns, batch.columns))
+            yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(arrays))])
+
+
+def _made(columns: Sequence[Column | Instant], given: Sequence[pa.Array[Any]]) -> Iterator[pa.Array[Any]]:
+    """The columns, out of those that a part gave for them."""
+    times: dict[tuple[str, ...], pa.Array[Any]] = {}
+    for column, values in zip(columns, given, strict=False):
+        if not isinstance(column, Instant):
+            yield values
+            continue
+        if column.path not in times:
+            times[column.path] = instants(values)
+        yield without_instants(values, times[column.path]) if column.others else times[column.path]
+
+
+_KEYS = (Fixed.STREAM, Fixed.INDEX)
+
+
+def _has_some(part: EventPart, wanted: EventRange, chosen: Chosen) -> bool:
+    return any(chosen.among(batch).any() for batch in part.read(_KEYS, wanted))
 
 
 def _path(columns: PartColumns, path: Path, use: Use, kinds: Mapping[Path, str]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from streamgauge.model.event_source import Fixed, LeafType
+from streamgauge.query.sql.event_columns import PartColumns
 from streamgauge.query.sql.relations import Path, Use
 
 Value = Callable[[Path, Use], str]
@@ -43,23 +45,22 @@ def path(dotted: str) -> Path:
     return tuple(dotted.split("."))
 
 
-def promoted(column: str, value: Value, received: str) -> str:
-    """SQL for one of the columns. `received` is when the event was received, in ns."""
+def promoted(column: str, columns: PartColumns) -> str:
+    """SQL for one of the columns."""
     if column == "time":
-        return _time(value, received)
+        return _time(columns)
     if column == "severity":
-        return f"upper({_first(SEVERITY, value)})"
+        return f"upper({_first(SEVERITY, columns.value)})"
     if column == "message":
-        text = value((), Use.TEXT)
-        return f"COALESCE({_first(MESSAGE, value)}, CASE WHEN starts_with({text}, '\"') THEN ({text})::JSON->>'$' END)"
+        return f"COALESCE({_first(MESSAGE, columns.value)}, {columns.text_itself()})"
     if column == "duration_ns":
         found = [
-            f"{value(path(prefix + name), Use.NUMBER)} * {ns}"
+            f"{columns.value(path(prefix + name), Use.NUMBER)} * {ns}"
             for prefix in ("", "trace.")
             for name, ns in DURATIONS.items()
         ]
         return f"TRY_CAST(COALESCE({', '.join(found)}) AS BIGINT)"
-    return _first(TEXTS[column], value)
+    return _first(TEXTS[column], columns.value)
 
 
 def only(view: str, value: Value) -> str:
@@ -77,18 +78,60 @@ def _first(names: Sequence[str], value: Value) -> str:
     return f"COALESCE({', '.join(value(path(name), Use.TEXT) for name in names)})"
 
 
-def _time(value: Value, received: str) -> str:
+def _time(columns: PartColumns) -> str:
     """A number is seconds, or by its size ms, us or ns since 1970; a text is read as a time, of UTC where it names no
     zone.
 
     What is neither, or before 1970 or after 2200, is not the event's time.
     """
-    text = _first(TIME, value)
+    names = [path(name) for name in TIME]
+    at = next((number for number, each in enumerate(names) if columns.leaf_type(each) is not None), len(names))
+    before, after = (_texts(some, columns) for some in (names[:at], names[at + 1 :]))
+    if at == len(names):
+        micros = _micros(columns.once(before))
+    else:
+        found, quick, left = _quick(names[at], columns)
+        also = "" if before == _NOTHING else f" OR {before} IS NOT NULL"
+        text = columns.once(f"CASE WHEN {found} IS NULL{also} THEN COALESCE({before}, {left}, {after}) END")
+        micros = f"CASE WHEN {text} IS NULL THEN {quick} ELSE {_micros(text)} END"
+    micros = columns.once(micros)
+    own = f"CASE WHEN {micros} BETWEEN 0 AND {_LATEST_US} THEN {micros}::BIGINT END"
+    return f"make_timestamptz(COALESCE({own}, {columns.fixed(Fixed.RECEIVED)} // 1000))"
+
+
+_NOTHING = "NULL::VARCHAR"
+
+
+def _texts(names: Sequence[Path], columns: PartColumns) -> str:
+    found = [value for value in (columns.value(name, Use.TEXT) for name in names) if value != _NOTHING]
+    return f"COALESCE({', '.join(found)})" if found else _NOTHING
+
+
+def _quick(name: Path, columns: PartColumns) -> tuple[str, str, str]:
+    """Of a column of times: what is not null where it tells the time, what the time then is as `_micros` has it, and
+    the texts of other values."""
+    kind = columns.leaf_type(name)
+    if kind is LeafType.TEXT:
+        instant = columns.instant(name)
+        return instant, instant, columns.not_instant(name)
+    number = columns.value(name, Use.NUMBER)
+    if kind is LeafType.BOOL:
+        return columns.value(name, Use.BOOL), number, _NOTHING
+    return number, _scaled(number), _NOTHING
+
+
+def _micros(text: str) -> str:
+    """Us since 1970 as a double. To try a number first takes as long as to read a time: what begins as times do is
+    none."""
     number = f"TRY_CAST({text} AS DOUBLE)"
-    micros = (
-        f"CASE WHEN {number} IS NULL THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) WHEN {number} < 1e11 THEN"
-        f" {number} * 1e6 WHEN {number} < 1e14 THEN {number} * 1e3 WHEN {number} < 1e17 THEN {number}"
-        f" ELSE {number} / 1e3 END"
+    time = f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))"
+    return (
+        f"CASE WHEN {text} LIKE '____-__-__%' THEN {time} WHEN {number} IS NULL THEN {time} ELSE {_scaled(number)} END"
     )
-    own = f"CASE WHEN ({micros}) BETWEEN 0 AND {_LATEST_US} THEN ({micros})::BIGINT END"
-    return f"make_timestamptz(COALESCE({own}, {received} // 1000))"
+
+
+def _scaled(number: str) -> str:
+    return (
+        f"CASE WHEN {number} < 1e11 THEN {number} * 1e6 WHEN {number} < 1e14 THEN {number} * 1e3"
+        f" WHEN {number} < 1e17 THEN {number} ELSE {number} / 1e3 END"
+    )

@@ -9,8 +9,8 @@ from streamgauge.query.budget import Budget
 from streamgauge.query.requests import SqlQuery
 from streamgauge.query.sql.allowed import check
 from streamgauge.query.sql.answers import encoded
+from streamgauge.query.sql.chosen import Chosen, keys_of_chosen, without_where
 from streamgauge.query.sql.database import Session, session
-from streamgauge.query.sql.latest import narrow, times_of_chosen
 from streamgauge.query.sql.parameters import fill
 from streamgauge.query.sql.promql_tables import PromqlTables
 from streamgauge.query.sql.resolve import Resolver
@@ -28,10 +28,9 @@ def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMappin
         check(statement)
         fill(statement, dict(query.parameters))
         run = _Run(opened, query, source, budget)
-        chosen = times_of_chosen(statement)
-        if chosen is not None:
-            run.narrow(statement, *chosen)
-        yield from encoded(opened, run.made(statement), query.format)
+        keys = keys_of_chosen(statement, opened.is_of_one_row)
+        sql = run.made(statement) if keys is None else run.made_of_chosen(statement, keys)
+        yield from encoded(opened, sql, query.format)
 
 
 class _Run:
@@ -41,18 +40,26 @@ class _Run:
         self._source = source
         self._budget = budget
 
-    def made(self, statement: Tree, prefix: str = "") -> str:
+    def made(self, statement: Tree) -> str:
         """A statement as SQL over views that have been made for it."""
-        resolver = Resolver(self._query.query.encode(), prefix)
-        resolver.resolve(statement)
+        resolver = self._resolved(statement, "")
         make_views(self._session, self._source, self._budget, resolver.views)
         for call in resolver.calls:
             PromqlTables(self._session, self._source, self._budget, self._query.lookback).make(call)
         return written(self._session, statement)
 
-    def narrow(self, statement: Tree, times: Tree, count: int, latest: bool) -> None:
-        """Add a condition to a statement that has an ORDER BY time and a LIMIT, if there are as many events."""
-        rows = f"(FROM ({self.made(times, '_times')}) AS chosen(t) SELECT"
-        found = self._session.numbers([f"{rows} count(*))", f"{rows} epoch_us({'min' if latest else 'max'}(t)))"])
-        if found is not None and found[0] == count:
-            narrow(statement, found[1], latest)
+    def made_of_chosen(self, statement: Tree, keys: Tree) -> str:
+        """The same for one whose answer is of few events, which `keys` asks for."""
+        first = self._resolved(keys, "_keys")
+        make_views(self._session, self._source, self._budget, first.views)
+        chosen = Chosen.of(self._session.reader(written(self._session, keys)).read_all())
+        without_where(statement)
+        [view] = self._resolved(statement, "").views
+        view.conditions = first.views[0].conditions
+        make_views(self._session, self._source, self._budget, [view], chosen)
+        return written(self._session, statement)
+
+    def _resolved(self, statement: Tree, prefix: str) -> Resolver:
+        resolver = Resolver(self._query.query.encode(), prefix)
+        resolver.resolve(statement)
+        return resolver

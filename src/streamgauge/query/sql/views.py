@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from streamgauge.model.source import Source
 from streamgauge.query.budget import Budget
+from streamgauge.query.sql.chosen import Chosen
 from streamgauge.query.sql.database import Session
 from streamgauge.query.sql.events import EventViews
 from streamgauge.query.sql.metrics import MetricViews
@@ -15,13 +16,15 @@ from streamgauge.query.sql.schema import EVENTS
 from streamgauge.query.sql.streams import add_streams
 
 
-def make_views(session: Session, source: Source, budget: Budget, views: Sequence[View]) -> None:
-    """Put them into the session's database."""
+def make_views(
+    session: Session, source: Source, budget: Budget, views: Sequence[View], chosen: Chosen | None = None
+) -> None:
+    """Put them into the session's database. Where events are `chosen`, views of events have no others."""
     ranges = Ranges(session)
     events = source.events()
     for view in views:
         if view.kind in EVENTS:
-            EventViews(session, events.parts(), budget).make(view, ranges.of_events(view))
+            EventViews(session, events.parts(), budget).make(view, ranges.of_events(view), chosen)
         elif view.kind == "streams":
             add_streams(session, events, view)
         else:

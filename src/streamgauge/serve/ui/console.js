@@ -1,9 +1,11 @@
 // The page at /: asks the HTTP API what everybody else may ask it too. Text is only ever set as text.
 
 import { attachCompletion } from "./complete.js";
+import { attachEvents } from "./events.js";
 import { compact, drawGraph, seriesName } from "./graph.js";
 
 const REFRESH_MS = 5000;
+const STATUS_MS = 2000; // with which new events are noticed
 const NAMES_MS = 60000;
 const RATE_SECONDS = 60;
 const YOUNG_SECONDS = 600;
@@ -27,6 +29,7 @@ const ANY_METRIC = ["Series by metric", 'topk(25, count by (__name__) ({__name__
 
 const $ = (id) => document.getElementById(id);
 const [expr, range, live] = [$("expr"), $("range"), $("live")];
+const showEvents = attachEvents($("events"));
 const state = { tab: "graph", names: new Set(), notes: new Map(), running: null, looks: [] };
 
 async function api(path, parameters = {}, signal = undefined) {
@@ -242,6 +245,7 @@ async function refreshStatus() {
     facts.push(["Version", state.version ?? ""]);
     if (data.corruptionCount) facts.push(["Damaged files", String(data.corruptionCount)]);
     status.replaceChildren(...facts.map(fact));
+    if (live.checked) showEvents(data.lastEventTime);
   } catch (error) {
     status.replaceChildren(fact(["Server", error instanceof TypeError ? "cannot be reached" : error.message]));
   }
@@ -307,10 +311,10 @@ async function main() {
   addEventListener("resize", () => live.checked && run());
   setInterval(() => {
     if (document.hidden) return;
-    refreshStatus();
     if (live.checked && state.running === null) run();
     if (state.names.size === 0) refreshNames();
   }, REFRESH_MS);
+  setInterval(() => document.hidden || refreshStatus(), STATUS_MS);
   setInterval(() => document.hidden || refreshNames(), NAMES_MS);
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, cast
@@ -27,10 +28,11 @@ from streamgauge.store.events.format import (
     RowGroup,
     decode_checksums,
     decode_meta,
+    decode_mixed,
     streams_of,
 )
 from streamgauge.store.events.ports import EventBlockMeta
-from streamgauge.store.events.tree import REST, node_of
+from streamgauge.store.events.tree import REST, node_of, with_mixed
 from streamgauge.store.failpoints import hit
 from streamgauge.store.samples_file import reading
 
@@ -99,15 +101,19 @@ class EventBlockReader:
         self._parquet = pq.ParquetFile(self._file)
         footer = self._parquet.metadata
         size = checksums.events_size + checksums.streams_size + names.checksums_file(self._directory).stat().st_size
-        self.meta = decode_meta((footer.metadata or {}).get(FOOTER_KEY.encode()), size)
+        entry = (footer.metadata or {}).get(FOOTER_KEY.encode())
+        self.meta = decode_meta(entry, size)
         if self.meta.id != self._directory.name:
             raise ValueError(f"its footer names block {self.meta.id}")
         self._payload_type = self._parquet.schema_arrow.field(PAYLOAD).type
         self._leaf_paths: list[Path] = [(name,) for name in self._parquet.schema_arrow.names[:-1]]
         self._leaf_paths += [(PAYLOAD, *path) for path in _leaf_paths(self._payload_type)]
         self._numbers = {path: number for number, path in enumerate(self._leaf_paths)}
-        self._node = node_of(self._payload_type)
+        mixed = None if entry is None else decode_mixed(entry)
+        node = self._without_empty_rests(node_of(self._payload_type), ())
+        self._node = node if mixed is None else with_mixed(node, mixed)
         self._groups = _Groups(footer)
+        self._texts_by_number = pq.ParquetFile(self._file, metadata=footer, read_dictionary=self._dictionaries())
 
     def __enter__(self) -> EventBlockReader:
         return self
@@ -144,12 +150,12 @@ class EventBlockReader:
             return streams_of(pq.read_table(pa.BufferReader(content)))
 
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
-        """A batch for each row group that may have such events."""
+        """A batch for each row group that may have such events. Texts that the file has in a dictionary come in one."""
         leaves = [self._leaf_of(column) for column in columns]
         for group in self._groups.chosen(wanted):
-            table = self._read_group(group, leaves)
-            arrays = [_extract(table, column) for column in columns]
-            yield pa.RecordBatch.from_arrays(arrays, [str(number) for number in range(len(columns))])
+            table = self._read_group(self._texts_by_number, group, leaves)
+            names = [str(number) for number in range(len(columns))]
+            yield pa.RecordBatch.from_arrays(_extracted(table, columns), names)
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
@@ -160,9 +166,9 @@ class EventBlockReader:
 
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""
-        table = self._read_group(group, self._leaf_paths)
-        payloads = cast("pa.StructArray", table.column(PAYLOAD).combine_chunks())
-        streams, indexes, times = (_extract(table, column).to_numpy() for column in Fixed)
+        table = self._read_group(self._parquet, group, self._leaf_paths)
+        payloads = cast("pa.StructArray", _in_one(table.column(PAYLOAD)))
+        streams, indexes, times = (values.to_numpy() for values in _extracted(table, list(Fixed)))
         return RowGroup(streams, indexes, times, payloads, self.text_bytes[group])
 
     @property
@@ -183,6 +189,7 @@ class EventBlockReader:
         return sum(chunk.num_values - (chunk.statistics.null_count if chunk.statistics else 0) for chunk in chunks)
 
     def close(self) -> None:
+        self._texts_by_number.close()
         self._parquet.close()
         self._file.close()
 
@@ -197,12 +204,28 @@ class EventBlockReader:
             return (*path, REST)
         return next(leaf for leaf in self._leaf_paths if leaf[: len(path)] == path)
 
-    def _read_group(self, group: int, leaves: Sequence[Path]) -> pa.Table:
+    def _without_empty_rests(self, node: Node, path: Path) -> Node:
+        children = {name: self._without_empty_rests(child, (*path, name)) for name, child in node.children.items()}
+        return Node(node.leaves, children, rest=node.rest and self.values_of((*path, REST)) > 0)
+
+    def _dictionaries(self) -> list[str]:
+        """Columns of texts that are in a dictionary in every row group, by their names in the file."""
+        footer = self._parquet.metadata
+        counts = Counter(map(".".join, self._leaf_paths))  # names with dots may make one of two
+        return [
+            ".".join(path)
+            for path, number in self._numbers.items()
+            if _type_at(self._payload_type, path[1:]) == pa.string()
+            and counts[".".join(path)] == 1
+            and _in_dictionaries(footer, number)
+        ]
+
+    def _read_group(self, parquet: pq.ParquetFile, group: int, leaves: Sequence[Path]) -> pa.Table:
         with reading(self._path):
             hit("fs.read")
             for leaf in set(leaves):
                 self._verify(group, self._numbers[leaf])
-            table = self._parquet.read_row_group(group, columns=[".".join(leaf) for leaf in leaves], use_threads=False)
+            table = parquet.read_row_group(group, columns=[".".join(leaf) for leaf in leaves], use_threads=False)
             if table.num_rows != self._groups.rows[group]:
                 raise ValueError(f"row group {group} has {table.num_rows} rows, not {self._groups.rows[group]}")
             return table
@@ -258,11 +281,36 @@ def _leaf_paths(type_: pa.StructType) -> Iterator[Path]:
             yield (column.name,)
 
 
-def _extract(table: pa.Table, column: Column) -> pa.Array[Any]:
-    """A column out of what was read for it and for others."""
-    if isinstance(column, Fixed):
-        return cast("pa.Array[Any]", table.column(column.value).combine_chunks().view(pa.int64()))
-    values: Any = table.column(PAYLOAD).combine_chunks()
+def _type_at(type_: pa.DataType, path: Path) -> pa.DataType | None:
+    for name in path:
+        if not isinstance(type_, pa.StructType):
+            return None
+        type_ = type_.field(name).type
+    return type_
+
+
+def _in_dictionaries(footer: pq.FileMetaData, column: int) -> bool:
+    groups = [footer.row_group(group).column(column) for group in range(footer.num_row_groups)]
+    return all(chunk.has_dictionary_page for chunk in groups)
+
+
+def _extracted(table: pa.Table, columns: Sequence[Column]) -> list[pa.Array[Any]]:
+    """Columns out of what was read for all of them."""
+    payloads = _in_one(table.column(PAYLOAD)) if PAYLOAD in table.column_names else None
+    return [
+        _in_one(table.column(column.value)).view(pa.int64())
+        if isinstance(column, Fixed)
+        else _of_payloads(payloads, column)
+        for column in columns
+    ]
+
+
+def _of_payloads(values: Any, column: Leaf | Present | Rest) -> pa.Array[Any]:
     for name in (*column.path, REST) if isinstance(column, Rest) else column.path:
         values = pc.struct_field(values, values.type.get_field_index(name))
     return cast("pa.Array[Any]", values.is_valid() if isinstance(column, Present) else values)
+
+
+def _in_one(column: Any) -> Any:
+    """Of its chunks, which would be copied, there is nearly always one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

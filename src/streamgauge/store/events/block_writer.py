@@ -31,6 +31,7 @@ from streamgauge.store.events.format import (
     events_schema,
     streams_table,
 )
+from streamgauge.store.events.mixed import MixedMembers
 from streamgauge.store.events.ports import EventBlockMeta, EventRows
 from streamgauge.store.events.shred import Shredder, sample
 from streamgauge.store.parquet_output import ParquetOutput
@@ -53,6 +54,7 @@ class EventBlockWriter:
         self._times: list[int] = []
         self._text_bytes: list[int] = []
         self._streams: set[int] = set()
+        self._mixed = MixedMembers(node)
         self._rows = 0
         self.finished = False
 
@@ -65,6 +67,7 @@ class EventBlockWriter:
             rows.payloads,
         ]
         self._output.write_row_group(pa.Table.from_arrays(columns, schema=self._schema))
+        self._mixed.add(rows.payloads)
         self._times += [int(rows.times.min()), int(rows.times.max())]
         self._streams.update(np.unique(rows.streams).tolist())
         self._text_bytes.append(rows.text_bytes)
@@ -89,7 +92,7 @@ class EventBlockWriter:
         )
         footer_start = self._output.size
         self._output.take_checksum()
-        self._output.finish(FOOTER_KEY, encode_meta(meta))
+        self._output.finish(FOOTER_KEY, encode_meta(meta, self._mixed.paths))
         footer = self._output.take_checksum()
         self._output.close()
         streams_size, streams_checksum = self._write_streams(meta, streams)

@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Int64s
+from streamgauge.model.event_source import Node
 from streamgauge.store.arrow import booleans
 from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.format import MAX_ROW_GROUP, RowGroup
+from streamgauge.store.events.mixed import members_left
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.events.tree import REST
 
@@ -77,6 +79,7 @@ def _check_rows(reader: EventBlockReader, keys: list[tuple[Int64s, Int64s]]) -> 
         keys.append((rows.streams, rows.indexes))
         times += [int(rows.times.min()), int(rows.times.max())]
         yield from _check_group(group, rows, last, np.array(ids, np.int64))
+        yield from (f"row group {group}: {problem}" for problem in _check_rests(rows.payloads, reader.node, "payload"))
         last = int(rows.streams[-1]), int(rows.indexes[-1])
     if times and (min(times), max(times)) != (meta.min_time, meta.max_time):
         yield f"its footer says times {meta.min_time} to {meta.max_time}, its events {min(times)} to {max(times)}"
@@ -94,17 +97,20 @@ def _check_group(group: int, rows: RowGroup, last: tuple[int, int] | None, strea
         yield f"row group {group} has a stream or an index below 1"
     if rows.payloads.null_count:
         yield f"row group {group} has an event without payload"
-    yield from (f"row group {group}: {problem}" for problem in _check_rests(rows.payloads, "payload"))
 
 
-def _check_rests(objects: pa.StructArray, path: str) -> Iterator[str]:
-    """What is left over of objects is JSON, and has no member that a column has too."""
+def _check_rests(objects: pa.StructArray, node: Node, path: str) -> Iterator[str]:
+    """What is left over of objects is JSON, has no member that a column has too, and no other member with a column than
+    the footer says."""
     columns: dict[str, Any] = {
         field.name: pc.struct_field(objects, number) for number, field in enumerate(objects.type)
     }
     rest = columns.pop(REST)
     valid = {name: booleans(column.is_valid()) for name, column in columns.items()}
     divided = np.logical_or.reduce([np.zeros(len(objects), np.bool_), *valid.values()])
+    unmixed = [name for name in columns if not node.may_be_in_rest(name)]
+    for name in sorted(members_left(rest, unmixed))[:1]:
+        yield f"{path} has {name} left over, and the footer says that it has not"
     for at in np.flatnonzero(rest.is_valid()).tolist():
         try:
             left = msgspec.json.decode(rest[at].as_py())
@@ -119,7 +125,7 @@ def _check_rests(objects: pa.StructArray, path: str) -> Iterator[str]:
             return
     for name, column in columns.items():
         if isinstance(column.type, pa.StructType):
-            yield from _check_rests(column, f"{path}.{name}")
+            yield from _check_rests(column, node.children[name], f"{path}.{name}")
 
 
 def _check_disjoint(keys: Sequence[tuple[Int64s, Int64s]]) -> Iterator[str]:

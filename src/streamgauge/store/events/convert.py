@@ -16,7 +16,17 @@ from streamgauge.store.arrow import booleans
 from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.shred import divide, struct_of
-from streamgauge.store.events.texts import Part, Texts, leaf_of, leaf_texts, left_over, name_text, nulls, text_member
+from streamgauge.store.events.texts import (
+    Part,
+    Texts,
+    escaped,
+    leaf_of,
+    leaf_texts,
+    left_over,
+    name_text,
+    nulls,
+    text_member,
+)
 from streamgauge.store.events.tree import ARROW_TYPES, REST, struct_type
 
 _MAX_NAMES_SOUGHT = 200
@@ -109,9 +119,4 @@ def _pattern(names: list[str]) -> str | None:
         return None
     if len(names) > _MAX_NAMES_SOUGHT:
         return "."
-    return "|".join(_escaped(name_text(name).removesuffix(":")) for name in names)
-
-
-def _escaped(text: str) -> str:
-    """For RE2, which takes any ASCII character that is no letter or digit with a backslash before it."""
-    return "".join(c if c.isalnum() or not c.isascii() else f"\\{c}" for c in text)
+    return "|".join(escaped(name_text(name).removesuffix(":")) for name in names)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from streamgauge.errors import FormatTooNew
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.event_source import Node
+from streamgauge.model.event_source import Node, Path
 from streamgauge.model.events import Stream
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.events.tree import struct_type
@@ -113,11 +113,20 @@ def _day_name(time: int) -> str:
 _TUPLES = ("parents", "pruned")
 
 
-def encode_meta(meta: EventBlockMeta) -> str:
-    """The footer's JSON. `bytes` is not part of it: the files' sizes say it."""
+def encode_meta(meta: EventBlockMeta, mixed: Collection[Path] | None = None) -> str:
+    """The footer's JSON. `bytes` is not part of it: the files' sizes say it. `mixed`: of what `Node.mixed` tells, the
+    paths."""
     document = {"version": FORMAT_VERSION} | asdict(meta)
     del document["bytes"]
+    if mixed is not None:
+        document["mixed"] = sorted(mixed)
     return json.dumps(document, separators=(",", ":"))
+
+
+def decode_mixed(raw: bytes) -> frozenset[Path] | None:
+    """What `encode_meta` was given; None for a block of an earlier version. `raw` is what `decode_meta` took."""
+    paths = json.loads(raw).get("mixed")
+    return None if paths is None else frozenset(tuple(map(str, path)) for path in paths)
 
 
 def decode_meta(raw: bytes | None, size: int) -> EventBlockMeta:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
@@ -120,16 +121,20 @@ class EventHead:
         """Of those that are in the head; None when it is empty."""
         return next((run.first_commit for run in self._all()), None)
 
+    def first_commit_after(self, through: int) -> int | None:
+        """Of the runs behind those that a flush has taken `through` a commit; None when there are none."""
+        return next((run.first_commit for run in self._all() if run.first_commit > through), None)
+
     def reserve(self, rows: int, size: int) -> None:
         """Make sure that commits with so many events and so much text in all can be appended. Called before they are
         logged, since what is logged must become visible. Raises Overloaded when no shared memory is left."""
-        needed = max(-(-2 * rows // _USABLE_ROWS), -(-size // _USABLE_BYTES))
+        needed = ceil(2 * rows / _USABLE_ROWS + size / _USABLE_BYTES)
         while len(self._spares) < needed:
             self._spares.append(self._memory.create(segment_bytes(ROOM_ROWS, ROOM_BYTES)))
 
     def reserve_own(self, batch: EventBatch) -> None:
         """`reserve` for a batch that has more text than a commit may have. Raises Overloaded."""
-        self._own[id(batch)] = self._memory.create(segment_bytes(2 * len(batch), size_of(batch)))
+        self._own[id(batch)] = self._memory.create(segment_bytes(len(batch) + 1, size_of(batch)))
 
     def give_up(self, batch: EventBatch) -> None:
         """A batch with a segment of its own does not come."""
@@ -146,7 +151,7 @@ class EventHead:
         own = [batch for batch in batches if id(batch) in self._own]
         if own or size > ROOM_BYTES or rows > ROOM_ROWS:
             segment = self._own.pop(id(own[0])) if own else self._memory.create(segment_bytes(rows, size))
-            room = (2 * len(own[0]), size_of(own[0])) if own else (rows, size)
+            room = (len(own[0]) + 1, size_of(own[0])) if own else (rows, size)
             self.seal()
             self._active = _Active(segment, *room, commit)
         elif self._active is None or not self._active.fits(rows, size):

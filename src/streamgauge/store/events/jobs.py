@@ -22,11 +22,9 @@ from streamgauge.store.events.snapshot import head_streams
 from streamgauge.store.patience import Patience
 
 
-def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta | None:
-    """Write the runs as a block, which counts for nothing until the catalog names it. None when they hold no event."""
+def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta:
+    """Write the runs as a block, which counts for nothing until the catalog names it. It may have streams alone."""
     events = _joined([events_of(run.attached().rows(run)) for run in runs])
-    if not len(events):
-        return None
     flush = EventFlush(runs[0].first_commit, runs[-1].last_commit, events, head_streams(runs))
     return LocalEventBlocks(data).write(flush)
 

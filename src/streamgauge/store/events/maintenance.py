@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Corrupt, Disabled, StorageError
+from streamgauge.errors import Busy, ClientError, Corrupt, Disabled, StorageError
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.events.blocks import LocalEventBlocks
@@ -24,6 +24,7 @@ from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
 
+_STALE_SECONDS = 86_400.0
 _IDLE_SECONDS = 3600.0
 """Without a flush for so long, what the last ones wrote is merged as if others had followed."""
 
@@ -39,8 +40,8 @@ class EventCounts:
 
 
 class EventMaintenance:
-    """`trim` removes what blocks hold from the log; called after each flush. `rotate` lets the next append open another
-    segment; called on the log's thread."""
+    """`trim` removes what blocks hold from the log; called after each flush. `clear_log`: see Deletions.
+    `suspect` has the block looked at that a text names."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class EventMaintenance:
         compacter: Runner,
         clock: Clock,
         trim: Callable[[], None],
-        rotate: Callable[[], None],
+        clear_log: Callable[[int], Awaitable[None]],
+        suspect: Callable[[str], None],
     ) -> None:
         self._store = store
         self._events = store.events
@@ -62,7 +64,8 @@ class EventMaintenance:
         self._compacter = compacter
         self._clock = clock
         self._trim = trim
-        self._rotate = rotate
+        self._clear_log = clear_log
+        self._suspect = suspect
         self.conditions: Conditions | None = None  # set by who knows the language
         self._flushing = asyncio.Lock()
         self._rewriting = asyncio.Lock()
@@ -101,14 +104,12 @@ class EventMaintenance:
             if not await self.flush(everything=True):
                 return
 
-    def through(self, through: int) -> int:
-        """A commit, at most `through`, up to which blocks hold all events; never less than the catalog's."""
-        first = self._events.head.first_commit
-        return max(self._events.state.flushed_through, through if first is None else min(through, first - 1))
-
-    def _flushed(self, through: int, written: EventBlockMeta | None) -> Change:
+    def _flushed(self, through: int, written: EventBlockMeta) -> Change:
         events, store = self._events, self._store
-        add = [written] if written is not None else []
+        add = [written]
+        rest = events.head.first_commit_after(through)
+        # What has come since and is of samples needs no block of events.
+        through = max(through, store.state.commit if rest is None else rest - 1)
         samples_through = through if store.head.rows == 0 else store.state.flushed_through
         metadata = store.unsaved_metadata()
         change = CatalogChange(
@@ -192,18 +193,17 @@ class EventMaintenance:
         return {meta.id for meta in self._events.state.blocks}.issuperset(ids)
 
     async def delete(self, condition: str) -> int:
-        """Take the events that fulfil a condition off the disk; how many there were. Events that come meanwhile stay.
+        """Take the events that fulfil a condition off the disk; how many there were. Events that come meanwhile stay,
+        and the files of a block that a query reads until it ends.
 
         Raises BadInput for a condition that is none, StorageError and Overloaded. After an error some may be gone."""
         conditions = self._conditions()
         await self._compacter.run(conditions.check, condition)
-        await self._store.committer.run(self._rotate)
-        await self.flush_all()
+        await self._clear_log(self._store.state.commit)
         gone = 0
         async with self._rewriting:
             for meta in self._events.state.blocks:
                 gone += await self._prune(meta, condition, "")
-        self._trim()
         return gone
 
     async def prune(self, rules: Sequence[EventRule], now: int) -> None:
@@ -212,9 +212,22 @@ class EventMaintenance:
             for meta in past_age(self._events.state.blocks, now - rule.retention):
                 if rule.key not in meta.pruned and (meta.id, rule.key) not in self._fulfilled:
                     async with self._rewriting:
-                        await self._prune(meta, rule.condition, rule.key)
+                        await self._prune_if_possible(meta, rule)
         live = {meta.id for meta in self._events.state.blocks}
         self._fulfilled = {(block, key) for block, key in self._fulfilled if block in live}
+
+    async def _prune_if_possible(self, meta: EventBlockMeta, rule: EventRule) -> None:
+        """A condition that cannot be computed for the events of one block must not keep the other rules from theirs."""
+        try:
+            await self._prune(meta, rule.condition, rule.key)
+        except (ClientError, Busy) as error:
+            LOG.error("a retention rule could not be carried out on block %s: %s", meta.id, error.message)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether events have been in memory for so long that their block would span days, which retention drops as a
+        whole."""
+        return self._events.head.rows > 0 and self._clock.monotonic() - self._last_flush >= _STALE_SECONDS
 
     def _conditions(self) -> Conditions:
         if self.conditions is None:
@@ -223,6 +236,7 @@ class EventMaintenance:
 
     async def _prune(self, meta: EventBlockMeta, condition: str, rule: str) -> int:
         """How many events of a block have gone."""
+        await self._changes.settle()  # or what that wrote would pass for what is left of this, should this fail
         if not self._are_live([meta.id]):  # it went meanwhile
             return 0
         release = self._store.leases.acquire([meta.id])
@@ -230,8 +244,10 @@ class EventMaintenance:
             pruned = await self._compacter.run(
                 run_event_pruning, self._store.data, meta, condition, self._conditions(), rule
             )
-        except StorageError:
+        except StorageError as error:
             await self._remove_written(meta.first_commit, meta.last_commit)
+            if isinstance(error, Corrupt):
+                self._suspect(f"{meta.id}: {error.message}")
             raise
         finally:
             release()
@@ -269,6 +285,7 @@ class EventMaintenance:
 
     async def look_for_damage(self, metas: Sequence[EventBlockMeta]) -> int:
         """Read blocks back and take out of service those that are not what was written. How many there were."""
+        metas = [meta for meta in metas if self._are_live([meta.id])]
         release = self._store.leases.acquire([meta.id for meta in metas])
         try:
             damaged = await self._compacter.run(find_event_damage, self._store.data, metas)

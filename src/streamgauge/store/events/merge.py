@@ -50,12 +50,22 @@ def merge_blocks(
         if not streams:
             return None
         node = merged_node([source.reader for source in sources])
-        merged = blocks.write_groups(_successor(inputs, pruned), node, _merged_groups(sources, node), streams, level)
+        merged = blocks.write_groups(
+            _successor(inputs, _parents(blocks, inputs), pruned), node, _merged_groups(sources, node), streams, level
+        )
     hit("events.merge.after_write")
     return merged
 
 
-def _successor(inputs: Sequence[EventBlockMeta], pruned: Sequence[str]) -> EventBlockMeta:
+def _parents(blocks: LocalEventBlocks, inputs: Sequence[EventBlockMeta]) -> tuple[str, ...]:
+    """The inputs, and of what they were made of in turn whatever a query has kept on the disk: by this list, and
+    nothing else, a start without catalog knows that its events are here."""
+    standing = set(blocks.names())
+    kept = {parent for meta in inputs for parent in meta.parents if parent in standing}
+    return (*(meta.id for meta in inputs), *sorted(kept))
+
+
+def _successor(inputs: Sequence[EventBlockMeta], parents: tuple[str, ...], pruned: Sequence[str]) -> EventBlockMeta:
     """Times and sizes are the writer's to fill in."""
     first = min(meta.first_commit for meta in inputs)
     last = max(meta.last_commit for meta in inputs)
@@ -72,7 +82,7 @@ def _successor(inputs: Sequence[EventBlockMeta], pruned: Sequence[str]) -> Event
         events=0,
         streams=0,
         bytes=0,
-        parents=tuple(meta.id for meta in inputs),
+        parents=parents,
         pruned=tuple(sorted(in_all | set(pruned))),
     )
 

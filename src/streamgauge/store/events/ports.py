@@ -110,7 +110,7 @@ class EventChange:
 
     add: Sequence[EventBlockMeta] = ()
     remove: Sequence[str] = ()
-    flushed_through: int | None = None
+    flushed_through: int | None = None  # raises the catalog's, if it is higher
     next_stream: int | None = None
     named: Sequence[NamedStream] | None = None  # all of them
     dropped_before: int = 0  # raises the catalog's, if it is higher

@@ -20,8 +20,10 @@ MAX_EVENT_BYTES = 256 << 20
 """Of one event: a record of the log is read back whole, and its segment has at most 1 GiB."""
 MAX_QUEUED_BYTES = 64 << 20
 """Text on its way to the disk before writers are held back: a second or less of the fastest ingest."""
-MAX_NAMED_STREAMS = 100_000
-"""Each takes about a kilobyte of memory and a row of the catalog."""
+MAX_NAMED_BYTES = 16 << 20
+"""Of headers of streams with names: all of them are written to the catalog with each flush."""
+MAX_NAMED_STREAMS = 20_000
+"""Each takes a kilobyte of memory and a row of the catalog, whose checksum is over all of it: a second a change."""
 MAX_SET_BACK_NS = 60 * 10**9
 """By how much the clock may be set back without times of appends repeating: a step of a time service. What is more is a
 clock that was wrong, and would be for as long."""
@@ -79,6 +81,7 @@ class EventStore:
         self._queued_bytes = 0
         self.last_stored = max((meta.max_time for meta in state.blocks), default=0)  # time of the last append, ns
         self._last_time = self.last_stored  # the same, with what is on its way
+        self._waiting = 0  # who waits for what the store does
         self._named = {
             each.stream.name: _Named(each.stream, each.next_index, each.next_index, each.last_used)
             for each in state.named
@@ -93,12 +96,19 @@ class EventStore:
         named = self._named.get(name)
         if named is None:
             if len(self._named) >= MAX_NAMED_STREAMS:
-                self._forget_idle()
-            if len(self._named) >= MAX_NAMED_STREAMS:
-                raise Overloaded(f"{MAX_NAMED_STREAMS} streams with names are known, and there is no room for another")
+                self.forget_idle()
+            if len(self._named) >= MAX_NAMED_STREAMS or self._named_bytes() + len(headers) > MAX_NAMED_BYTES:
+                raise Overloaded(
+                    f"{len(self._named)} streams with names are known, and there is no room for another: the limits "
+                    f"are {MAX_NAMED_STREAMS} streams and {MAX_NAMED_BYTES} bytes of their headers"
+                )
             stream = self._new_stream(transport, headers, name)
             named = self._named[name] = _Named(stream, 1, 1, stream.started)
         return named.stream, named.queued_next
+
+    def _named_bytes(self) -> int:
+        """Looked at once for each new name."""
+        return sum(len(each.stream.headers) for each in self._named.values())
 
     def _new_stream(self, transport: str, headers: str, name: str) -> Stream:
         number = self.state.next_stream
@@ -112,17 +122,19 @@ class EventStore:
         self._gate.refuse()
         parts = list(_parts(EventBatch(stream, first, self._now(), payloads)))
         size = sum(map(size_of, parts))
-        if not self._has_room(size):
-            await self._gate.wait(lambda: self._has_room(size))
+        await self._wait(lambda: self._has_room(size))
         # From here to the queue nothing else gets a turn.
-        batches = self._not_yet_stored(parts)
-        if not batches:
-            return self._expected(stream, first)
+        while not (batches := self._not_yet_stored(parts)):
+            named = self._named_of(stream)
+            assert named is not None, "of other streams everything is new"
+            if (expected := await self._on_disk(named)) is not None:
+                return expected
+            await self._wait(lambda: self._has_room(size))
         time = self._next_time()
         batches = [replace(batch, time=time) for batch in batches]
         self._reserve(batches)
         following = batches[-1].first + len(batches[-1])
-        if (named := self._named.get(stream.name)) is not None:
+        if (named := self._named_of(stream)) is not None:
             named.queued_next = following
         self._queued_events += sum(map(len, batches))
         self._queued_bytes += sum(map(size_of, batches))
@@ -138,16 +150,39 @@ class EventStore:
         self._last_time = now
         return now
 
-    def _expected(self, stream: Stream, first: int) -> int:
-        named = self._named.get(stream.name)
-        return first if named is None else named.queued_next
+    def _named_of(self, stream: Stream) -> _Named | None:
+        """None for a stream without a name, and for one that was forgotten."""
+        named = self._named.get(stream.name) if stream.name else None
+        return named if named is not None and named.stream.id == stream.id else None
+
+    async def _on_disk(self, named: _Named) -> int | None:
+        """The index that is expected next, once all before it is on disk: another may have brought it and be waiting
+        for that. None when it fails."""
+        expected = named.queued_next
+        await self._wait(lambda: named.next_index >= expected or named.queued_next < expected)
+        return expected if named.next_index >= expected else None
+
+    async def _wait(self, until: Callable[[], bool]) -> None:
+        """Raises ReadOnly and Overloaded, as the gate does."""
+        if until():
+            return
+        self._waiting += 1
+        try:
+            await self._gate.wait(until)
+        finally:
+            self._waiting -= 1
 
     def _not_yet_stored(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
         """Of a stream with a name, what is not on the disk or on its way there. Raises IndexConflict for a gap."""
         stream = batches[0].stream
-        named = self._named.get(stream.name) if stream.name else None
-        if named is None:
+        if not stream.name:
             return list(batches)
+        if (named := self._named_of(stream)) is None:
+            raise IndexConflict(
+                f"stream {stream.name} was not heard of for so long that it has been forgotten; connect anew, which "
+                "begins another",
+                1,
+            )
         expected = named.queued_next
         if batches[0].first > expected:
             raise IndexConflict(
@@ -164,15 +199,22 @@ class EventStore:
         return fresh
 
     def _reserve(self, batches: Sequence[EventBatch]) -> None:
-        for batch in batches:
-            if size_of(batch) > MAX_COMMIT_BYTES:
-                self.head.reserve_own(batch)
         small = [batch for batch in batches if size_of(batch) <= MAX_COMMIT_BYTES]
         events = self._queued_events + sum(map(len, small)) + len(small)
-        self.head.reserve(events, self._queued_bytes + sum(map(size_of, small)))
+        try:
+            for batch in batches:
+                if size_of(batch) > MAX_COMMIT_BYTES:
+                    self.head.reserve_own(batch)
+            self.head.reserve(events, self._queued_bytes + sum(map(size_of, small)))
+        except BaseException:
+            for batch in batches:
+                self.head.give_up(batch)
+            raise
 
     def _has_room(self, size: int) -> bool:
-        crowded = self._queued_bytes and self._queued_bytes + size > MAX_QUEUED_BYTES
+        # What is large waits for half of the queue and not for all of it: small ones would never let it pass.
+        counted = min(size, MAX_QUEUED_BYTES // 2)
+        crowded = self._queued_bytes and self._queued_bytes + counted > MAX_QUEUED_BYTES
         return not crowded and not self.head.full
 
     # ---- what the store has done ------------------------------------------------------------------------------------
@@ -183,8 +225,7 @@ class EventStore:
         for batch in batches:
             self.last_stored = batch.time
             self.events_appended += len(batch)
-            named = self._named.get(batch.stream.name) if batch.stream.name else None
-            if named is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.next_index = max(named.next_index, batch.first + len(batch))
                 named.last_used = batch.time
 
@@ -192,27 +233,27 @@ class EventStore:
         """Batches did not reach the disk: they may come again."""
         for batch in batches:
             self.head.give_up(batch)
-            if (named := self._named.get(batch.stream.name)) is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.queued_next = min(named.queued_next, batch.first)
 
     def left_queue(self, batches: Sequence[EventBatch]) -> bool:
-        """Batches are no longer on their way. Whether somebody may wait for that."""
-        before = self._queued_bytes
+        """Batches are no longer on their way. Whether somebody waits for that."""
         self._queued_events -= sum(map(len, batches))
         self._queued_bytes -= sum(map(size_of, batches))
-        return before > MAX_QUEUED_BYTES // 2
+        return self._waiting > 0
 
     def replayed(self, commit: int, batches: Sequence[EventBatch]) -> None:
         """A commit that the log holds and no block does."""
         for batch in batches:
             stream = batch.stream
             self.state.next_stream = max(self.state.next_stream, stream.id + 1)
-            if stream.name and stream.name not in self._named:
+            known = self._named.get(stream.name)
+            if stream.name and (known is None or known.stream.id < stream.id):  # of one that was begun anew the last
                 self._named[stream.name] = _Named(stream, 1, 1, batch.time)
         self.published(commit, batches)
         self._last_time = self.last_stored
         for batch in batches:
-            if (named := self._named.get(batch.stream.name)) is not None:
+            if (named := self._named_of(batch.stream)) is not None:
                 named.queued_next = named.next_index
 
     # ---- reading ----------------------------------------------------------------------------------------------------
@@ -227,21 +268,27 @@ class EventStore:
     def flush_is_due(self) -> bool:
         return self.head.rows >= self._flush_rows or self.head.bytes >= self._flush_bytes
 
+    def in_blocks_through(self, through: int) -> int:
+        """A commit, at most `through`, up to which blocks hold all events; never less than the catalog's. Every commit
+        up to `through` is visible."""
+        first = self.head.first_commit
+        return max(self.state.flushed_through, through if first is None else min(through, first - 1))
+
     def swap(self, add: Sequence[EventBlockMeta], remove: Sequence[str], flushed_through: int | None = None) -> None:
         """Make a change that the catalog holds visible, in one step."""
         gone = set(remove)
         blocks = [*(meta for meta in self.state.blocks if meta.id not in gone), *add]
         self.state.blocks = tuple(sorted(blocks, key=lambda meta: (meta.first_commit, meta.last_commit)))
         if flushed_through is not None:
-            self.state.flushed_through = flushed_through
+            self.state.flushed_through = max(self.state.flushed_through, flushed_through)
             self.head.drop(flushed_through)
 
     def named(self) -> list[NamedStream]:
         """Those that can be resumed, as they are on disk."""
-        self._forget_idle()
         return [NamedStream(each.stream, each.next_index, each.last_used) for each in self._named.values()]
 
-    def _forget_idle(self) -> None:
+    def forget_idle(self) -> None:
+        """Forget the named streams that nobody has used for long. Only while the clock is believed, if it can wait."""
         before = self._now() - NAMED_STREAM_NS
         for name in [name for name, each in self._named.items() if each.last_used < before]:
             if self._named[name].queued_next == self._named[name].next_index:

@@ -136,6 +136,11 @@ def name_text(name: str) -> str:
     return msgspec.json.encode(name).decode() + ":"
 
 
+def escaped(text: str) -> str:
+    """For RE2, which takes any ASCII character that is no letter or digit with a backslash before it."""
+    return "".join(c if c.isalnum() or not c.isascii() else f"\\{c}" for c in text)
+
+
 # ---- objects --------------------------------------------------------------------------------------------------------
 
 

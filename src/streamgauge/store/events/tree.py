@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,6 +192,21 @@ def node_of(type_: pa.StructType) -> Node:
         else:
             leaves[column.name] = _leaf_type(column.type)
     return Node(leaves, children, rest)
+
+
+def with_mixed(node: Node, mixed: Collection[Path]) -> Node:
+    """The same tree, of whose members with a column only those at these paths are in a rest, too."""
+    return _with_mixed(node, frozenset(mixed), ())
+
+
+def _with_mixed(node: Node, mixed: frozenset[Path], at: Path) -> Node:
+    members = (*node.leaves, *node.children)
+    return Node(
+        node.leaves,
+        {name: _with_mixed(child, mixed, (*at, name)) for name, child in node.children.items()},
+        node.rest,
+        frozenset(name for name in members if (*at, name) in mixed),
+    )
 
 
 def _leaf_type(type_: pa.DataType) -> LeafType:
