@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.responses import Response
+
 from streamgauge.errors import BadInput
 from streamgauge.live.filters import EventFilter, Filter, SampleFilter, event_filter
 from streamgauge.live.history import EventHistory, SampleHistory
@@ -17,11 +19,10 @@ from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.event_socket import is_handshake, upgrade_of
 from streamgauge.serve.params import parse_duration, parse_time, quoted
 from streamgauge.serve.tail_answer import Following, TailAnswer
-from streamgauge.serve.tail_outlets import EventStreamOutlet, SocketOutlet
+from streamgauge.serve.tail_outlets import HEADERS, EventStreamOutlet, SocketOutlet
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from streamgauge.serve.params import Params
     from streamgauge.serve.services import HttpOptions, Services
@@ -36,13 +37,15 @@ class TailApi:
         self._options = options
 
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(PATH, self.tail, ("GET",), PARAMS)]
+        return [Endpoint(PATH, self.tail, params=PARAMS)]
 
     async def tail(self, request: Request, params: Params) -> Response:
         wanted = await self._wanted(params)
         # A browser that comes back repeats the URL that it began with: its Last-Event-ID says more than that.
         since = request.headers.get("last-event-id", "") or params.text("since")
         following = self._following(wanted, self._position(since) if since else None)
+        if request.method == "HEAD":
+            return Response(headers=HEADERS)
         if not is_handshake(request):
             return TailAnswer(following, EventStreamOutlet)
         upgrade = upgrade_of(request)
