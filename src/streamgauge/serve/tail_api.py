@@ -15,11 +15,11 @@ from streamgauge.live.history import EventHistory, SampleHistory
 from streamgauge.live.position import Position
 from streamgauge.query.requests import HistoryQuery, Job
 from streamgauge.serve.connections import Upgrade
-from streamgauge.serve.endpoint import GET, Endpoint
+from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.event_socket import is_handshake, upgrade_of
 from streamgauge.serve.params import parse_duration, parse_time, quoted
 from streamgauge.serve.tail_answer import Following, TailAnswer
-from streamgauge.serve.tail_outlets import EventStreamOutlet, SocketOutlet
+from streamgauge.serve.tail_outlets import HEADERS, EventStreamOutlet, SocketOutlet
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -37,15 +37,15 @@ class TailApi:
         self._options = options
 
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(PATH, self.tail, GET, PARAMS)]
+        return [Endpoint(PATH, self.tail, params=PARAMS)]
 
     async def tail(self, request: Request, params: Params) -> Response:
         wanted = await self._wanted(params)
         # A browser that comes back repeats the URL that it began with: its Last-Event-ID says more than that.
         since = request.headers.get("last-event-id", "") or params.text("since")
         following = self._following(wanted, self._position(since) if since else None)
-        if request.method == "HEAD":  # the answer itself has no end
-            return Response()
+        if request.method == "HEAD":
+            return Response(headers=HEADERS)
         if not is_handshake(request):
             return TailAnswer(following, EventStreamOutlet)
         upgrade = upgrade_of(request)

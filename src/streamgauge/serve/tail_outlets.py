@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from streamgauge.serve.connections import Upgrade
     from streamgauge.serve.websocket import WebSocket
 
-_HEADERS = [
-    (b"content-type", CONTENT_TYPE.encode()),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold messages back
-]
+HEADERS = {
+    "content-type": CONTENT_TYPE,
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",  # nginx would hold messages back
+}
 _ALIVE = b":\n\n"
 _RETRY_MS = 1000
 """After which a browser comes back when the connection has ended: it takes 3 s and more by itself."""
@@ -44,7 +44,8 @@ class EventStreamOutlet:
         self._send = send
 
     async def begin(self) -> None:
-        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def stand(self, position: str) -> None:
         """No event for a browser, but it knows where it stands before the first one comes."""
