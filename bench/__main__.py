@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, queries, scrape, small, year
+from bench import client, disk, events, imports, ingest, queries, scrape, small, tail, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "start": small.start_up,
     "year": year.run,
     "events": events.run,
+    "tail": tail.run,
     "client": client.run,
 }
 

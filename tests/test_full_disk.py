@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import streamgauge
 from streamgauge.store.verify import check_folder
@@ -138,6 +140,40 @@ def test_a_full_disk_deletes_nothing_until_it_has_room(small_disk: Path, kept_fr
         assert stored(server) is None
         clean = "/api/v1/admin/tsdb/clean_tombstones"
         eventually(lambda: server.post(clean).status == 204 and server.metric("streamgauge_tombstones") == 0)
+        server.process.terminate()
+        assert server.wait() == 0
+    assert check_folder(data) == []
+
+
+@pytest.mark.parametrize("kept_free", ["0", "8M"])
+def test_a_full_disk_keeps_every_event_that_was_counted_and_no_more(small_disk: Path, kept_free: str) -> None:
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    line = b'{"text":"' + b"x" * 990 + b'"}\n'
+
+    def counted() -> int:
+        answer = server.request("POST", "/api/v1/sql", b"SELECT count(*) FROM events", {"content-type": "text/plain"})
+        return int(answer.json()["data"]["rows"][0][0])
+
+    with start(data, kept_free) as server:
+        stored = int(server.request("POST", "/", line * 100).text)
+        assert stored == 100
+        ballast.write_bytes(bytes(DISK - (2 << 20)))
+        with connect(server.url.replace("http", "ws"), proxy=None) as socket:
+            socket.send("{}")
+            assert socket.recv() == "1"
+            while (answer := server.request("POST", "/", line * 100)).status == 200:
+                stored += int(answer.text)
+            stored += int(answer.text)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            latest = 1
+            with pytest.raises(ConnectionClosed):
+                for _ in range(10_000):
+                    socket.send(line.decode())
+                    latest = int(socket.recv())
+            assert socket.close_code == 1013
+        assert counted() == stored + latest
+        ballast.unlink()
+        eventually(lambda: server.request("POST", "/", b"{}").status == 200)
         server.process.terminate()
         assert server.wait() == 0
     assert check_folder(data) == []

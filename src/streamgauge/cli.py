@@ -239,6 +239,35 @@ def export(kind: str, selectors: tuple[str, ...], **options: Any) -> None:
     run_export(kind, selectors, **options)
 
 
+@cli.command(
+    short_help="Follow events or samples as they are stored.",
+    epilog="""\b
+A FILTER is one of these; all of them must hold:
+  level=ERROR          a field of the event: = != < <= > >= ~ !~
+  'http.status>=500'   ~ and !~ are RE2, found anywhere in the value
+  stream=12            a stream, by its number or name
+  text=timeout         what the event's JSON has in it; also timeout alone
+  'up{job="api"}'      with --kind samples: a selector of series
+Where standard input is a terminal, space pauses and goes on.
+""",
+)
+@click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@click.option("--since", metavar="T", help="Begin in the past: a duration such as 5m, or a time.")
+@click.option("--kind", type=click.Choice(["events", "samples"]), default="events", show_default=True)
+@click.option("--server", metavar="URL", help="Server to follow. Also STREAMGAUGE_SERVER.")
+@click.option("--json", "as_json", is_flag=True, help="Lines of JSON, as the server sends them.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N of them.")
+def tail(filters: tuple[str, ...], **options: Any) -> None:
+    """Show events as they are stored, a line each, coloured by level; with --kind samples, samples.
+
+    Ends with Ctrl-C. When the server goes away it is asked again until it is back, and nothing is missed. Without
+    --server the one that holds ./streamgauge-data is followed if it is there; else http://127.0.0.1:4318.
+    """
+    from streamgauge.commands.tail import run_tail
+
+    run_tail(filters, **options)
+
+
 @cli.command(short_help="Show which series there are, and which are new.")
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")

@@ -12,7 +12,9 @@ import pytest
 
 from streamgauge.backup.manifest import FileSum, Manifest, decode
 from streamgauge.errors import Corrupt, FormatTooNew
+from streamgauge.model.events import Stream
 from streamgauge.store import names
+from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, NamedStream
 from streamgauge.store.ports import BlockMeta, CatalogState, Tombstone
 
 BLOCK = BlockMeta("20231114-1-9-0a1b2c3d", 1, 9, -5, 1 << 62, 0, True, 2, 3, 4, 60, ("a", "b"), (1, 7), 300_000)
@@ -24,14 +26,24 @@ STATE = CatalogState(
     (("né", "gauge", "what\nit is", "bytes"),),
     (Tombstone(7, 9, -(1 << 63), (1 << 63) - 1, bytes(range(16))),),
     dropped_before=1234,
+    events=EventCatalog(
+        98,
+        17,
+        (EventBlockMeta("20231114-1to9-0a1b2c3d", 1, 9, 5, 1 << 62, 1, 16, 2, 30, 4, 60, ("c",), ("rule",)),),
+        (NamedStream(Stream(3, 1 << 60, "http", '{"ä":"b"}', "näme"), 7, (1 << 60) + 1),),
+        5,
+    ),
 )
-FILES = {BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.block_files(BLOCK.resolution))}}
+FILES = {
+    BLOCK.id: {name: FileSum(20, at + 1) for at, name in enumerate(names.block_files(BLOCK.resolution))},
+    STATE.events.blocks[0].id: {name: FileSum(20, at + 1) for at, name in enumerate(names.event_block_files())},
+}
 MANIFEST = Manifest(1_700_000_000_000, STATE, FILES)
 
 
 def test_it_is_read_as_it_was_written() -> None:
     assert decode(MANIFEST.encode(), "it") == MANIFEST
-    assert MANIFEST.size == 60
+    assert MANIFEST.size == 120
 
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw.replace(b"99", b"98", 1), lambda raw: b""])
@@ -49,8 +61,16 @@ def rewritten(change: Callable[[Any], None]) -> bytes:
 
 
 def test_one_of_a_later_format_is_refused() -> None:
-    with pytest.raises(FormatTooNew, match="x is of format 2"):
-        decode(rewritten(lambda document: document.update(version=2)), "x")
+    with pytest.raises(FormatTooNew, match="x is of format 3"):
+        decode(rewritten(lambda document: document.update(version=3)), "x")
+
+
+def test_one_of_the_format_before_knows_no_events() -> None:
+    def older(document: Any) -> None:
+        document["version"] = 1
+        del document["state"]["events"], document["files"][STATE.events.blocks[0].id]
+
+    assert decode(rewritten(older), "x").state.events == EventCatalog()
 
 
 def rename_block(document: Any, name: str) -> None:
@@ -86,5 +106,5 @@ def test_one_that_is_nested_without_end_makes_no_sense() -> None:
 
 
 def test_a_state_without_blocks_is_one() -> None:
-    empty = Manifest(0, replace(STATE, blocks=()), {})
+    empty = Manifest(0, replace(STATE, blocks=(), events=replace(STATE.events, blocks=())), {})
     assert decode(empty.encode(), "it") == empty

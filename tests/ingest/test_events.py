@@ -13,7 +13,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, IndexConflict, Overloaded, ReadOnly, SyncFailed, TooLarge, UnsupportedMedia
 from streamgauge.ingest.admission import InFlight
-from streamgauge.ingest.event_writer import GATHERED
+from streamgauge.ingest.event_writer import ALL_GATHERED, GATHERED
 from streamgauge.ingest.events import HTTP, WEBSOCKET, EventLimits, Events, Opening, Received
 from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
@@ -306,6 +306,30 @@ async def test_a_body_is_read_no_faster_than_it_is_stored(receiver: Receiver, si
     sink.gate.set()
     assert (await work).count == 10_000
     assert sink.appends[:2] == [1, before - 1], "what gathers while the disk is busy goes there together"
+
+
+async def test_many_streams_together_gather_little_while_the_disk_is_slow(
+    sink: MemoryEventSink, stats: Stats, clock: ManualClock
+) -> None:
+    receiver = Receiver(sink, stats, clock, EventLimits(), 1 << 30)
+    sink.gate.clear()
+    read = [0] * 300
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        for _ in range(9):
+            read[number] += 1
+            yield (b'"' + b"x" * 997 + b'"\n') * 128
+
+    works = [asyncio.create_task(receiver.events.receive(Opening(HTTP, "{}"), {}, body(n))) for n in range(300)]
+    await until(lambda: sink.waiting == 300)
+    sizes = [receiver.events._on_their_way.size]
+    while len(sizes) < 100 or sizes[-1] != sizes[-100]:
+        await asyncio.sleep(0)
+        sizes.append(receiver.events._on_their_way.size)
+    assert sizes[-1] < ALL_GATHERED + 300 * (140 << 10)
+    sink.gate.set()
+    assert [(await work).count for work in works] == [9 * 128] * 300
+    assert receiver.events._on_their_way.size == 0
 
 
 async def test_requests_at_once_are_limited(receiver: Receiver, stats: Stats) -> None:

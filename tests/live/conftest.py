@@ -29,7 +29,7 @@ from streamgauge.serve.services import Replay
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.store import Store
 from streamgauge.testing.lives import NOON, opened
-from streamgauge.testing.sse import SseEvent, SseParser
+from streamgauge.wire.sse import SseEvent, SseParser
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 

@@ -31,6 +31,12 @@ async def test_an_event_is_seen_as_it_is_stored(stand):
     assert reader.parser.id == "2023-11-14T12:00:00.000000000Z/2"
 
 
+async def test_the_head_of_a_tail_ends(stand):
+    answer = await stand.http.head("/api/v1/tail")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert stand.hub.open == 0
+
+
 async def test_a_payload_of_many_lines_is_one_message(stand):
     reader = await stand.tail()
     await stand.write(stand.stream(), 1, '{\r\n "a": [\n1,\n2]\n}')

@@ -216,3 +216,31 @@ async def test_a_page_of_an_allowed_origin_may_send_events_and_no_other(serve):
         answer = await request("/", headers={"origin": "https://evil.example"})
         assert answer.status_code == 403
     assert len(served.services.event_sink.streams) == 1
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 4\r\n\r\n1 2 ", b"transfer-encoding: chunked\r\n\r\n4\r\n1 2 \r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("step", [1, 50, 1000])
+async def test_a_body_of_a_request_that_wants_to_upgrade_is_read(
+    served, connect, framing: bytes, upgrade: bytes, step: int
+):
+    client = await connect(served.server)
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AA\r\n"
+    text = head + b"upgrade: " + upgrade + b"\r\n" + framing
+    for at in range(0, len(text), step):
+        await client.send(text[at : at + step])
+        await asyncio.sleep(0)
+    answer = await client.read_head()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert served.services.event_sink.payloads() == [b"1", b"2"]
+
+
+async def test_a_handshake_with_a_body_is_no_handshake(served, connect):
+    client = await connect(served.server)
+    head = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    key = b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    await client.send(head + key + b"content-length: 6\r\n\r\n\x81\x80\0\0\0\0")
+    assert b" 426 " in await client.read_head()
+    assert served.services.event_sink.streams == {}

@@ -118,3 +118,11 @@ async def test_an_allowed_origin_may_ask_and_read(serve):
 async def test_refusals_are_counted(served):
     await served.http.get("/", headers={"host": "evil.example"})
     assert served.stats.requests["refused", 403] == 1
+
+
+async def test_a_form_of_a_foreign_page_is_refused_whatever_it_hides(served):
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert (await served.http.post("/", content=b"{}", headers=headers)).status_code == 403
+    assert (await served.http.post("/", content=b"{}", headers={"origin": "null"})).status_code == 403
+    assert (await served.http.get("/", headers=headers)).status_code == 200
+    assert served.services.event_sink.streams == {}

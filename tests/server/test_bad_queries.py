@@ -172,7 +172,7 @@ def test_bodies_that_are_no_forms(server: ServerProcess) -> None:
 
 
 def test_what_is_asked_about_series_has_a_limit_too(start_server: Callable[..., ServerProcess]) -> None:
-    server = start_server("--query-max-bytes", "100KB")
+    server = start_server("--query-max-bytes", "100KB", "--query-lookback", "1d")
     many = [Series({"__name__": "m", "i": str(i), "pod": f"{i:0100}"}, [(NOW, 1.0)]) for i in range(3000)]
     assert server.write([*many, Series({"__name__": "few"}, [(NOW, 1.0)])]).status == 204
     for path in ("series?match[]=m", "label/pod/values"):

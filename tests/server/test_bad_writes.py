@@ -135,7 +135,7 @@ def test_labels_in_any_order_and_empty_ones_mean_the_same_series(server: ServerP
     server.write([one([name, ("a", "1"), ("b", "2")], NOW - 1)], message)
     server.write([one([name, ("a", "1"), ("b", "2"), ("c", "")], NOW)], message)
     assert server.samples(name[1], NOW / 1000) == [(NOW - 2, "1"), (NOW - 1, "1"), (NOW, "1")]
-    assert server.query(name[1])[0]["metric"] == {"__name__": name[1], "a": "1", "b": "2"}
+    assert server.query(name[1], NOW / 1000)[0]["metric"] == {"__name__": name[1], "a": "1", "b": "2"}
 
 
 @both_messages

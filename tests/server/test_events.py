@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -148,3 +151,57 @@ def _send_all(socket, texts: list[str]) -> None:
             socket.send(text)
     except ConnectionClosed:
         pass
+
+
+def test_a_gigabyte_on_one_line_ends_at_the_limit_in_bounded_memory(start_server) -> None:
+    server = start_server("--event-max-bytes", "8MB")
+    assert server.request("POST", "/", b"1").text == "1"
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+
+    def endless() -> Iterator[bytes]:
+        yield b'2\n{"text":"'
+        for _ in range(1 << 10):
+            yield b"x" * (1 << 20)
+
+    peak = 0
+    answered: list[bytes] = []
+    with server.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):  # the server does not want all of it
+            for piece in endless():
+                client.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                peak = max(peak, process.memory_info().rss)
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 16):
+                answered.append(data)
+    head, _, count = b"".join(answered).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert count == b"1"
+    assert peak - before < 64 << 20
+    assert server.metric('streamgauge_ingested_events_total{source="events_http"}') == 2
+
+
+def test_a_field_that_is_a_number_and_then_an_object_is_asked_for_in_sql(start_server) -> None:
+    server = start_server()
+    body = (
+        b'{"k":1,"n":9223372036854775807}{"k":{"a.b":"x","\xc3\xa9\\"":2}}{"k":"1"}{"k":null}{"n":18446744073709551615}'
+    )
+    assert server.request("POST", "/", body).text == "5"
+
+    def ask(query: str) -> list[list[object]]:
+        answer = server.request("POST", "/api/v1/sql", query.encode(), {"content-type": "application/sql"})
+        rows: list[list[object]] = answer.json()["data"]["rows"]
+        return rows
+
+    assert ask("SELECT count(*) FROM events WHERE payload.k = 1") == [[2]]
+    assert ask("SELECT count(*) FROM events WHERE payload.k = '1'") == [[2]]
+    assert ask("SELECT sum(payload.k::DOUBLE) FROM events WHERE payload.k <= 1") == [[2]]
+    assert ask("""SELECT payload.k."a.b", payload.k."é""\" FROM events WHERE payload.k."a.b" = 'x'""") == [["x", 2]]
+    assert ask("SELECT payload.n FROM events WHERE payload.n > 0 ORDER BY 1") == [
+        [9223372036854775807],
+        [18446744073709551615],
+    ]
+    assert ask("SELECT payload.n FROM events WHERE payload.n = 9223372036854775807") == [[9223372036854775807]]
+    assert ask("SELECT payload.n FROM events WHERE payload.n = 9223372036854775806") == []
+    assert ask("SELECT count(payload.k) FROM events") == [[3]]

@@ -76,6 +76,8 @@ def divide(pieces: Iterable[bytes], limit: int = 1000) -> tuple[list[bytes], Sto
     found: list[bytes] = []
     for piece in pieces:
         found += lines.feed(piece).to_pylist()
+        while lines.more:
+            found += lines.feed(b"").to_pylist()
     found += lines.finish().to_pylist()
     assert lines.held == 0
     return found, lines.stop
@@ -107,3 +109,16 @@ def test_a_line_over_the_limit_is_refused_and_those_before_it_are_kept(step: int
     assert isinstance(stop.error, TooLarge)
     assert (stop.event, stop.byte) == (3, 1003)
     assert stop.error.message == "event 3, byte 1003: it is larger than 1000 bytes, which is the limit"
+
+
+def test_lines_come_a_few_at_a_time() -> None:
+    lines = Lines(10)
+    assert len(lines.feed(b"a\n" * 2500 + b"b")) == 1000
+    assert (lines.more, len(lines.feed(b""))) == (True, 1000)
+    assert (lines.more, len(lines.feed(b""))) == (True, 500)
+    assert (lines.more, lines.held) == (False, 1)
+    assert lines.finish().to_pylist() == [b'"b"']
+    assert len(lines.feed(b"a\n" * 1500 + b"x" * 11 + b"\na\n")) == 1000
+    assert len(lines.feed(b"")) == 500
+    assert lines.stop is not None
+    assert (lines.stop.event, lines.more) == (4002, False)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +17,21 @@ from streamgauge.wire.json_values import MAX_DEPTH, JsonValues, Stop
 LIMIT = 1 << 20
 
 
-def divide(pieces: Iterable[bytes], limit: int = LIMIT) -> tuple[list[bytes], Stop | None]:
+def divide(pieces: Iterable[bytes], limit: int = LIMIT, most: int = 1 << 30) -> tuple[list[bytes], Stop | None]:
+    """most: values that are given at once."""
     values = JsonValues(limit)
     found: list[bytes] = []
+
+    def take(given: pa.BinaryArray) -> None:
+        assert len(given) <= most
+        found.extend(given.to_pylist())
+        if values.more:
+            take(values.feed(b""))
+
     for piece in pieces:
-        found += values.feed(piece).to_pylist()
-    found += values.finish().to_pylist()
+        take(values.feed(piece))
+    take(values.finish())
+    take(values.finish())
     assert values.held == 0
     return found, values.stop
 
@@ -128,6 +138,44 @@ def test_a_stream_is_read_up_to_what_is_wrong(body: bytes, kept: list[bytes], by
     assert isinstance(stop.error, BadInput)
     assert text in stop.error.message
     assert stop.error.message.startswith(f"event {stop.event}, byte {byte}: ")
+
+
+@pytest.mark.parametrize("shift", range(14))
+def test_surrogates_of_a_long_text_are_paired_wherever_they_stand(shift: int) -> None:
+    unit = rb"\ud83d\ude00\ud83d\\\ude00\udbff\udbff\udfff"
+    value = b'"' + b"x" * shift + unit * (300_000 // len(unit)) + b'"'
+    values, stop = divide([value + b" 1"])
+    assert stop is None
+    assert values[1] == b"1"
+    as_python_pairs_them = json.loads(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert len(values[0]) == len(value)
+    assert json.loads(values[0]) == as_python_pairs_them
+    assert divide(cut(value, range(shift + 1, len(value), 50_000)))[0] == values[:1]
+
+
+def test_an_escape_of_no_character_stays_what_is_wrong() -> None:
+    for escape in (rb"\ud8zz", rb"\ud83d\udczz", rb"\ud83"):
+        values, stop = divide([b'1 "' + escape + b'"'])
+        assert (values, stop is None) == ([b"1"], False)
+
+
+@pytest.mark.parametrize(
+    ("body", "count", "end"),
+    [
+        (b"1 " * 5000, 5000, None),
+        (b"null" * 5000, 5000, None),
+        (b"-1" * 5000, 5000, None),
+        (b"[]" * 5000 + b"x", 5000, 10_000),
+        (b"1 " * 5000 + b"x", 5000, 10_000),
+        (b"1 " * 5000 + b"\xff", 5000, 10_000),
+        (b"1" + b"-1" * 5000 + b"\xff", 5001, 10_001),
+    ],
+)
+def test_what_is_divided_value_by_value_comes_a_few_at_a_time(body: bytes, count: int, end: int | None) -> None:
+    for pieces in ([body], [body[:1], body[1:]]):
+        values, stop = divide(pieces, most=5000 if b"[" in body else 1001)
+        assert len(values) == count
+        assert (None if stop is None else stop.byte) == end
 
 
 def test_nothing_is_read_after_what_is_wrong() -> None:

@@ -26,7 +26,8 @@ def run_delete_events(condition: str, server: str | None, data: str | None, yes:
     if not yes and not click.confirm("Delete them for good?"):
         click.echo("Nothing was deleted.")
         return 1
-    click.echo(f"Deleted {_events(_delete(place, condition))}. They are off the disk.")
+    deleted = _delete(place, condition)
+    click.echo(f"Deleted {_events(deleted)}. {'It is' if deleted == 1 else 'They are'} off the disk.")
     return 0
 
 

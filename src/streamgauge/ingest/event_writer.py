@@ -15,8 +15,19 @@ GATHERED = 1 << 20
 """Bytes of events that may wait behind those on their way to the disk: some milliseconds of a fast sender, which is
 more than a sync takes, so that the disk is not waited for."""
 
+ALL_GATHERED = 64 << 20
+"""Bytes of events of all streams that may be on their way before each of them has no more waiting than one piece: there
+may be ten thousand."""
+
 SOURCES = {"http": "events_http", "websocket": "events_websocket"}
 """By the transport of a stream, how our metrics call what comes that way."""
+
+
+class OnTheirWay:
+    """Bytes of events of all streams that have been put and are not on disk."""
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class EventWriter:
@@ -33,6 +44,7 @@ class EventWriter:
         stream: Stream,
         first: int,
         expected: int,
+        on_their_way: OnTheirWay,
         stored: Callable[[int], None] | None = None,
     ) -> None:
         self.stream = stream
@@ -42,6 +54,7 @@ class EventWriter:
         self._events = stats.ingested_events.labels(source)
         self._bytes = stats.ingested_event_bytes.labels(source)
         self._sink = sink
+        self._all = on_their_way
         self._first = first  # index of the next one to append
         self._stored = stored
         self._gathered: list[pa.BinaryArray] = []
@@ -72,7 +85,7 @@ class EventWriter:
         self._raise_failure()
         if len(payloads):
             self._gather(payloads)
-        while self._size > GATHERED:
+        while self._size > (GATHERED if self._all.size <= ALL_GATHERED else 0):
             self._taken.clear()
             await self._taken.wait()
             self._raise_failure()
@@ -97,21 +110,26 @@ class EventWriter:
     def _gather(self, payloads: pa.BinaryArray) -> None:
         self._gathered.append(payloads)
         self._size += payloads.nbytes
+        self._all.size += payloads.nbytes
         if self._work is None:
             self._work = asyncio.get_running_loop().create_task(self._append_all(), name="events-append")
 
     async def _append_all(self) -> None:
         try:
             while self._gathered:
-                payloads = _joined(self._gathered)
+                payloads, size = _joined(self._gathered), self._size
                 self._gathered, self._size = [], 0
                 self._taken.set()
-                await self._append(payloads)
+                try:
+                    await self._append(payloads)
+                finally:
+                    self._all.size -= size
         except StreamgaugeError as error:
             self._failure = error
             self._failed.set()
-            self._gathered, self._size = [], 0
         finally:
+            self._all.size -= self._size
+            self._gathered, self._size = [], 0
             self._taken.set()
             self._work = None
 

@@ -25,7 +25,7 @@ from streamgauge.errors import (
 )
 from streamgauge.ingest.admission import Held, InFlight
 from streamgauge.ingest.coded_body import pieces
-from streamgauge.ingest.event_writer import SOURCES, EventWriter
+from streamgauge.ingest.event_writer import SOURCES, EventWriter, OnTheirWay
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.events import EventSink
 from streamgauge.stats import Stats
@@ -87,6 +87,8 @@ class Divider(Protocol):
     def stop(self) -> Stop | None: ...
     @property
     def held(self) -> int: ...
+    @property
+    def more(self) -> bool: ...
     def feed(self, piece: bytes) -> pa.BinaryArray: ...
     def finish(self) -> pa.BinaryArray: ...
 
@@ -110,6 +112,7 @@ class Events:
         self._inflight = inflight
         self._turns = turns
         self._open = 0
+        self._on_their_way = OnTheirWay()
 
     @contextlib.asynccontextmanager
     async def stream(self, opening: Opening, stored: Callable[[int], None] | None = None) -> AsyncIterator[EventWriter]:
@@ -137,7 +140,7 @@ class Events:
             )
         if not opening.name:
             stream = self._sink.open_stream(opening.transport, opening.headers)
-            return EventWriter(self._sink, self._stats, stream, 1, 1, stored)
+            return EventWriter(self._sink, self._stats, stream, 1, 1, self._on_their_way, stored)
         stream, expected = self._sink.resume_stream(opening.name, opening.transport, opening.headers)
         if opening.first > expected:
             raise IndexConflict(
@@ -145,7 +148,7 @@ class Events:
                 f"is {expected}",
                 expected,
             )
-        return EventWriter(self._sink, self._stats, stream, opening.first, expected, stored)
+        return EventWriter(self._sink, self._stats, stream, opening.first, expected, self._on_their_way, stored)
 
     def account(self) -> contextlib.AbstractContextManager[Held]:
         """The account of what a connection holds in memory."""
@@ -190,11 +193,19 @@ class Events:
             async for piece in inflated:
                 before = divider.held
                 await writer.put(await self._turns.take(lambda: divider.feed(piece)))  # noqa: B023
+                await self._put_more(writer, divider)
                 if divider.stop is not None:
                     break
                 held.add(divider.held - before)
                 await pace.keep(len(piece))
         await writer.put(divider.finish())
+        while divider.more:
+            await self._put_more(writer, divider)
+            await writer.put(divider.finish())
+
+    async def _put_more(self, writer: EventWriter, divider: Divider) -> None:
+        while divider.more:
+            await writer.put(await self._turns.take(lambda: divider.feed(b"")))
 
     async def receive_messages(self, writer: EventWriter, bursts: AsyncIterator[Sequence[bytes]]) -> None:
         """Store messages, each an event, JSON or not, until there are no more. Raises what storing them fails with, as

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,7 +51,12 @@ class Frame:
     @cached_property
     def texts(self) -> list[str]:
         """The messages alone."""
-        return [event.partition(_DATA)[2].decode() for event in self.sse.split(b"\n\n")[:-1]]
+        return texts_of(self.sse.split(b"\n\n")[:-1])
+
+
+def texts_of(events: Iterable[bytes]) -> list[str]:
+    """The data of whole Server-Sent Events."""
+    return [event.partition(_DATA)[2].decode() for event in events]
 
 
 def as_sse(positions: Any, texts: Any) -> Any:

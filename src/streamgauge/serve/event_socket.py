@@ -43,6 +43,22 @@ def handshake_refusal(request: Request) -> str | None:
     return None
 
 
+def upgrade_of(request: Request) -> Upgrade | Response:
+    """By what a request becomes a WebSocket, or the answer that says why it does not."""
+    if (refusal := handshake_refusal(request)) is not None:
+        return PlainTextResponse(f"{refusal}\n", 400, {"sec-websocket-version": "13"})
+    upgrade = request.scope.get("extensions", {}).get(UPGRADE)
+    if not isinstance(upgrade, Upgrade):
+        headers = {"upgrade": "websocket", "connection": "upgrade"}
+        return PlainTextResponse("this connection cannot be upgraded\n", 426, headers)
+    return upgrade
+
+
+def switching_headers(request: Request) -> list[tuple[bytes, bytes]]:
+    key = request.headers["sec-websocket-key"].strip().encode("latin-1")
+    return [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_key(key))]
+
+
 def _tokens(request: Request, header: str) -> set[str]:
     return {token.strip().lower() for value in request.headers.getlist(header) for token in value.split(",")}
 
@@ -61,13 +77,9 @@ class EventSocket(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        upgrade = scope.get("extensions", {}).get(UPGRADE)
-        if (refusal := handshake_refusal(self._request)) is not None:
-            headers = {"sec-websocket-version": "13"}
-            await PlainTextResponse(f"{refusal}\n", 400, headers)(scope, receive, send)
-        elif not isinstance(upgrade, Upgrade):
-            headers = {"upgrade": "websocket", "connection": "upgrade"}
-            await PlainTextResponse("this connection cannot be upgraded\n", 426, headers)(scope, receive, send)
+        upgrade = upgrade_of(self._request)
+        if isinstance(upgrade, Response):
+            await upgrade(scope, receive, send)
         else:
             await self._open(upgrade, scope, receive, send)
 
@@ -91,8 +103,7 @@ class EventSocket(Response):
             _end(self._socket, failure)
 
     def _switching(self, writer: EventWriter) -> list[tuple[bytes, bytes]]:
-        key = self._request.headers["sec-websocket-key"].strip().encode("latin-1")
-        headers = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept_key(key))]
+        headers = switching_headers(self._request)
         if self._opening.name:
             headers.append((b"x-stream-next", b"%d" % writer.next_index))
         return headers

@@ -68,7 +68,9 @@ class Guard:
             await self._refuse(BadInput("a request has at most one Origin header"), scope, receive, send)
         elif host not in self._known_hosts and not self._is_ours(host):
             await self._refuse(_foreign_host(host), scope, receive, send)
-        elif _is_same_origin(host, origin, site, mode):
+        elif _is_same_origin(host, origin, site) or (
+            origin is None and mode == b"navigate" and scope["method"] in ("GET", "HEAD")
+        ):
             await self._app(scope, receive, send)
         else:
             await self._cross_origin(scope, receive, send, _text(origin or b"another site"))
@@ -117,10 +119,10 @@ def own_names() -> set[str]:
     return {name, name.partition(".")[0]} - {""}
 
 
-def _is_same_origin(host: bytes, origin: bytes | None, site: bytes | None, mode: bytes | None) -> bool:
-    """Whether a request comes from a program, the address bar, a link, or a page of this server."""
+def _is_same_origin(host: bytes, origin: bytes | None, site: bytes | None) -> bool:
+    """Whether a request comes from a program, the address bar, or a page of this server. Links are others' pages."""
     if origin is None:
-        return site in (None, b"same-origin", b"none") or mode == b"navigate"
+        return site in (None, b"same-origin", b"none")
     return origin.lower().partition(b"://")[2] == host.lower()
 
 

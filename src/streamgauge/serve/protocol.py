@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections import deque
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,14 @@ class _Refused(Exception):
     """Raised out of a parser callback to stop parsing; the answer has been written."""
 
 
+class _BodyOnly:
+    """What a parser tells of a message whose header others have read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection. Created by the listener for each socket it accepts."""
 
@@ -73,6 +82,7 @@ class Connection(HttpToolsProtocol):
         self._drained_bytes = 0  # which the reader took in that time
         self._buffered = 0  # bytes unread when writing was last paused
         self._upgrade: Upgrade | None = None  # asked for by the request that is being answered
+        self._framing = b""  # of the body that a request to upgrade has: the parser takes it for none
         self._beyond: bytes | None = None  # what came after that request, which is no HTTP
         self._socket: WebSocket | None = None
 
@@ -115,6 +125,9 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as error:
             # What follows is not HTTP/1.1 any more, also where the wish is ignored, as it may be.
             self.cycle.keep_alive = False
+            if self._framing:
+                self._read_body(data[error.args[0] :])
+                return
             self._beyond = b""
             self._keep_beyond(data[error.args[0] :])
         except httptools.HttpParserError as error:
@@ -142,7 +155,13 @@ class Connection(HttpToolsProtocol):
         self._check_header()
         super().on_headers_complete()
         self._upgrade = None
-        if self.parser.should_upgrade() and (self.scope["method"], self.scope["http_version"]) == ("GET", "1.1"):
+        if self.parser.should_upgrade():
+            self._framing = _framing(self.scope["headers"])
+        if (
+            self.parser.should_upgrade()
+            and not self._framing
+            and (self.scope["method"], self.scope["http_version"]) == ("GET", "1.1")
+        ):
             self._upgrade = Upgrade()
             self.scope["extensions"] = {UPGRADE: self._upgrade}  # type: ignore[dict-item]
         # Trailers must not join the headers that were checked.
@@ -166,6 +185,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._framing:
+            return  # its body is to come
         super().on_message_complete()
         self._in_header = True
         self._advance()
@@ -285,7 +306,16 @@ class Connection(HttpToolsProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
-    # ---- WebSocket ------------------------------------------------------------------------------------------------
+    # ---- upgrades ------------------------------------------------------------------------------------------------
+
+    def _read_body(self, data: bytes) -> None:
+        """Read the body of a request that wants to upgrade, as Java's client does with each of its first ones. It is
+        answered as if it had not wanted to (RFC 9110, 7.8), and is the last one on its connection."""
+        self.parser = httptools.HttpRequestParser(_BodyOnly(self))
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % self._framing)
+        self._framing = b""
+        if data:
+            self.data_received(data)
 
     def _keep_beyond(self, data: bytes) -> None:
         """Keep what a client sends before it has the answer to its wish to upgrade."""
@@ -338,3 +368,11 @@ class Connection(HttpToolsProtocol):
             else:
                 logger.exception("no answer to %s %s", scope["method"], scope["path"])
                 await cycle.send_500_response()
+
+
+def _framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The header that says how long a body is; b"" where there is none. The parser has refused more than one."""
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+            return name + b": " + value
+    return b""

@@ -8,7 +8,7 @@ is still there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
 
 from streamgauge.errors import Overloaded
@@ -41,6 +41,8 @@ class Flow(Protocol):
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    async def drain(self) -> None:
+        """Return when the other side reads, or has gone."""
 
 
 class Line(Protocol):
@@ -150,6 +152,11 @@ class WebSocket:
         """Tell the client how many of its events are on disk."""
         self._count = count
         self._write_pending()
+
+    async def send(self, texts: Iterable[str]) -> None:
+        """Send messages. Returns when the client reads on, or has gone."""
+        self._write(b"".join(frame(Opcode.TEXT, text.encode()) for text in texts))
+        await self._line.flow.drain()
 
     def close(self, code: int, reason: str = "") -> None:
         """Say goodbye, and hang up."""

@@ -194,6 +194,8 @@ class Maintenance:
             return await self.flush(store.head.rows - store.settings.head_samples // 2)
         if store.events.flush_is_due:
             return await self.events.flush()
+        if self.events.is_stale:
+            return await self.events.flush(everything=True)
         if self._log.closed_bytes > MAX_LOG_BYTES:
             # What comes seldom must not keep the log of what comes often. Where nothing could be removed it would be
             # of no use to write the few rows that came meanwhile as blocks, again and again.

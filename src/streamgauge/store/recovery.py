@@ -25,7 +25,7 @@ from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.clean import samples_left
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange
-from streamgauge.store.events.recovery import LoggedStreams
+from streamgauge.store.events.recovery import LoggedStreams, named_in_blocks
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.patience import Patience
@@ -145,7 +145,7 @@ def replay(
     defined.add(series.ids)
     usable.add(series.ids)
     usable.discard(left_out)
-    streams = LoggedStreams()
+    streams = LoggedStreams({each.stream.id: each.stream for each in state.events.named})
     lost = 0
     for record in log.replay():
         try:
@@ -255,7 +255,8 @@ def _events_of_blocks(blocks: LocalEventBlocks, damage: list[Damage]) -> EventCa
             blocks.remove(meta.id)
     through = max((meta.last_commit for meta in live), default=0)
     following = max((meta.max_stream + 1 for meta in live), default=1)
-    return EventCatalog(through, following, tuple(sorted(live, key=lambda meta: meta.id)))
+    named = named_in_blocks(blocks, sorted(live, key=lambda meta: meta.last_commit))
+    return EventCatalog(through, following, tuple(sorted(live, key=lambda meta: meta.id)), named)
 
 
 def _held_by_blocks(data: Path, store_id: str, last: int) -> int:

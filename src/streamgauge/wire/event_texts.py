@@ -16,6 +16,8 @@ from streamgauge.errors import TooLarge
 from streamgauge.wire.json_values import Stop, one, several
 
 _CONTROLS = bytes(range(32))
+_AT_ONCE = 1000
+"""Lines that are given at once: each that is not JSON takes some microseconds, however short it is."""
 _LONG = 1 << 20
 """Bytes above which a text with many control characters, each of which takes six bytes in JSON, is taken for bytes."""
 
@@ -54,6 +56,13 @@ class Lines:
         self._count = 0
         self._offset = 0  # of the stream, where the line begins that is not complete
         self._begun = bytearray()
+        self._lines: list[bytes] = []  # whole ones that have not been given, the next one last
+        self._rest = b""  # what comes behind them
+
+    @property
+    def more(self) -> bool:
+        """Whether the last piece has more than was given at once: it comes with `feed(b"")`, before all else."""
+        return bool(self._lines)
 
     @property
     def held(self) -> int:
@@ -62,16 +71,19 @@ class Lines:
 
     def feed(self, piece: bytes) -> pa.BinaryArray:
         """The lines that this piece completes."""
-        if self.stop is not None or not piece:
-            return payloads_of([])
-        *lines, rest = piece.split(b"\n")
+        if self.stop is None and piece:
+            *lines, self._rest = piece.split(b"\n")
+            self._lines = lines[::-1]
+        lines = [self._lines.pop() for _ in range(min(len(self._lines), _AT_ONCE))]
         if lines:
             lines[0] = bytes(self._begun) + lines[0]
             self._begun.clear()
-        self._begun += rest
         taken = self._within_limit(lines)
-        if self.stop is None and len(self._begun) > self._limit:
-            self._end()
+        if self.stop is None and not self._lines:
+            self._begun += self._rest
+            self._rest = b""
+            if len(self._begun) > self._limit:
+                self._end()
         return payloads_of(taken)
 
     def finish(self) -> pa.BinaryArray:
@@ -96,6 +108,7 @@ class Lines:
         text = f"event {event}, byte {self._offset}: it is larger than {self._limit} bytes, which is the limit"
         self.stop = Stop(TooLarge(text), event, self._offset)
         self._begun.clear()
+        self._lines.clear()
 
 
 def _is_utf8(text: bytes) -> bool:

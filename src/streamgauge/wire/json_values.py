@@ -34,6 +34,10 @@ MAX_DEPTH = 512
 """Of arrays and objects in each other. What reads payloads recurses: Python's own parser ends before 1,000."""
 _SHORT = 4096
 """Bytes up to which an incomplete value is simply read again with the next piece, in some microseconds."""
+_AT_ONCE = 1000
+"""Values that are divided one by one before `more` is said: some milliseconds."""
+_PART = 64 << 10
+"""Bytes of a long text that are looked at together: arrays over all of it would be ten times as large."""
 _FIRST_LOOK = 512
 """Bytes of a piece in which the end of an unfinished value is looked for first."""
 _ROOM = b" " * 8
@@ -50,14 +54,15 @@ _NUMBER_SO_FAR = re.compile(
 _NUMBER_STARTS = b"-0123456789"
 _NUMBER_BYTES = re.compile(rb"[-+.0-9eE]*")
 _LITERAL_SO_FAR = re.compile(rb"(?:tr?|tru|fa?|fals?|nu?|nul)\Z")
-_PAIRED = re.compile(
-    rb"(?:[^\\]++|\\[^u]|\\u(?:[^dD]|[dD](?:[0-7]|[89abAB]..\\u[dD][c-fC-F])))*+\Z",
-    re.DOTALL,
-)
-_ESCAPES = re.compile(
-    rb"\\(?:u[dD](?:[89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
 _QUOTE, _BACKSLASH = b'"\\'
+_REPLACEMENT = b"\\ufffd"
+_PAIR = 12  # bytes of two escapes
+_HIGH, _LOW = 1, 2
+_HALF = np.zeros(256, np.uint8)  # by an escape's second hexadecimal digit, where the first is d
+_HALF[list(b"89abAB")] = _HIGH
+_HALF[list(b"cdefCDEF")] = _LOW
+_HEX = np.zeros(256, np.bool_)
+_HEX[list(b"0123456789abcdefABCDEF")] = True
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")] = 1
 _STEPS[list(b"]}")] = -1
@@ -88,6 +93,13 @@ class JsonValues:
         self._offset = 0  # of the stream, where this piece begins
         self._text = codecs.getincrementaldecoder("utf-8")()
         self._open: _Open | None = None
+        self._invalid: int | None = None  # where in the stream something is no UTF-8
+        self._rest: tuple[bytes, bytes, int, int] | None = None  # how `_divide_some` goes on
+
+    @property
+    def more(self) -> bool:
+        """Whether the last piece has more than was given at once: it comes with `feed(b"")`, before all else."""
+        return self._rest is not None
 
     @property
     def held(self) -> int:
@@ -96,19 +108,21 @@ class JsonValues:
 
     def feed(self, piece: bytes) -> pa.BinaryArray:
         """The values that this piece completes."""
-        if self.stop is not None or not piece:
-            return _array([])
-        whole, invalid = self._valid(piece)
-        self._read(whole)
-        if invalid is not None:
+        if self.stop is None and self._rest is not None:
+            self._divide_some(*self._rest)
+        elif self.stop is None and piece:
+            whole, self._invalid = self._valid(piece)
+            self._read(whole)
+            self._offset += len(piece)
+        if self._invalid is not None and not self.more:
             self._close()
-            if self.stop is None:
-                self._end(invalid, BadInput("this is not UTF-8"))
-        self._offset += len(piece)
+            if self.stop is None and not self.more:
+                self._end(self._invalid, BadInput("this is not UTF-8"))
         return self._taken()
 
     def finish(self) -> pa.BinaryArray:
-        """The value that the end of the stream completes, if that is a number. Sets `stop` when it ends in a value."""
+        """The values that the end of the stream completes, which are numbers. Sets `stop` when it ends in a value. If
+        there is `more` then, it is to be called again after that."""
         if not self._close() and self.stop is None:
             self._end(self._offset, BadInput("the body ends inside this event"))
         return self._taken()
@@ -116,7 +130,7 @@ class JsonValues:
     def _close(self) -> bool:
         """Take an unfinished number, as nothing continues it. False when another value is unfinished."""
         last = self._open
-        if last is None:
+        if last is None or self.more:
             return True
         if last.number and _NUMBER_SO_FAR.fullmatch(last.data) is None:
             self._again(last, b"")  # several, as in 1-1
@@ -138,7 +152,7 @@ class JsonValues:
     def _end(self, byte: int, error: BadInput | TooLarge) -> None:
         event = self._count + len(self._values) + 1
         self.stop = Stop(type(error)(f"event {event}, byte {byte}: {error.message}"), event, byte)
-        self._open = None
+        self._open = self._rest = None
 
     def _valid(self, piece: bytes) -> tuple[bytes, int | None]:
         """The part of a piece that is UTF-8, and where in the stream it is not."""
@@ -177,12 +191,13 @@ class JsonValues:
     def _resume(self, begun: _Open, piece: bytes) -> None:
         end = begun.follow(piece)
         begun.data += piece if end < 0 else piece[:end]
+        begun.pairs.mend(begun.data, len(begun.data) - (_PAIR if end < 0 else 0))
         if end < 0:
             self._check_size(begun)
             self._check_beginning(begun)
             return
         self._open = None
-        if self._check_and_take(_paired(bytes(begun.data)), begun.start):
+        if self._check_and_take(bytes(begun.data), begun.start, begun.brackets.deepest):
             self._divide(piece[end:], self._offset + end)
 
     def _check_size(self, begun: _Open) -> None:
@@ -194,20 +209,29 @@ class JsonValues:
         if self.stop is not None or len(begun.data) < begun.next_check:
             return
         begun.next_check = 2 * len(begun.data)
-        wrong = _wrong(_paired(bytes(begun.data)))
+        mended = bytes(begun.data[: begun.pairs.done])
+        wrong = _wrong(mended)
         if begun.brackets.deepest > MAX_DEPTH:
             wrong = _Wrong(0, _TOO_DEEP)
-        if wrong is not None and wrong.at < len(begun.data):
+        if wrong is not None and wrong.at < len(mended):
             self._end(begun.start + wrong.at, BadInput(wrong.text))
 
     def _divide(self, piece: bytes, start: int) -> None:
         """Take every value of a piece that begins between values; `start` is where it stands in the stream."""
         text = _paired(piece)
-        at = self._divide_at_once(text)
+        self._divide_some(text, piece, self._divide_at_once(text), start)
+
+    def _divide_some(self, text: bytes, piece: bytes, at: int, start: int) -> None:
+        """Take values one by one from `at` on. text: the piece with its surrogates paired."""
+        self._rest = None
         view = memoryview(text)
+        enough = len(self._values) + _AT_ONCE
         while self.stop is None:
             at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
             if at == len(text):
+                return
+            if len(self._values) >= enough:
+                self._rest = text, piece, at, start
                 return
             end = _number_end(text, at) if text[at] in _NUMBER_STARTS else _value_end(view[at:])
             if isinstance(end, _Wrong):
@@ -233,22 +257,24 @@ class JsonValues:
         self._check_size(begun)
         if not begun.number and len(data) >= _SHORT and begun.follow(data) >= 0:
             self._open = None
-            self._check_and_take(_paired(data), start)  # by its brackets it is complete: something in it is wrong
+            self._check_and_take(
+                _paired(data), start, MAX_DEPTH + 1
+            )  # by its brackets it is complete: something in it is wrong
 
-    def _check_and_take(self, value: bytes, start: int) -> bool:
-        """Take what is complete by its brackets and quotes, if it is a value. False stops."""
+    def _check_and_take(self, value: bytes, start: int, deepest: int) -> bool:
+        """Take what is complete by its brackets and quotes, and at most so deep, if it is a value. False stops."""
         wrong = _wrong(value + _ROOM)
         if wrong is not None:
             self._end(start + wrong.at, BadInput(wrong.text))
             return False
-        return self._take(value, start)
+        return self._take(value, start, deepest)
 
-    def _take(self, value: bytes, start: int) -> bool:
+    def _take(self, value: bytes, start: int, deepest: int = MAX_DEPTH + 1) -> bool:
         """Take a value, with or without white space after it, within the limits. False stops."""
         value = value.rstrip(b" \t\r\n")
         if len(value) > self._limit:
             self._end(start, _too_large(self._limit))
-        elif too_deep(value):
+        elif deepest > MAX_DEPTH and too_deep(value):
             self._end(start, BadInput(_TOO_DEEP))
         else:
             self._values.append(value)
@@ -264,6 +290,7 @@ class _Open:
         self.number = data[0] in _NUMBER_STARTS
         self.next_check = 2 * len(data)
         self.brackets = _Brackets()
+        self.pairs = _Pairs()
 
     def follow(self, piece: bytes) -> int:
         """Where in the next piece the value ends; -1 when it does not."""
@@ -283,16 +310,16 @@ class _Brackets:
         self.deepest = 0
         self._depth = 0
         self._quoted = False
-        self._escaped = False
+        self._escapes = _Escapes()
 
     def follow(self, piece: bytes) -> Int64s:
         """The places after the ends of strings, arrays and objects that are in no other."""
-        if self._quoted and not self._escaped and b'"' not in piece and b"\\" not in piece:
+        if self._quoted and not self._escapes.open and b'"' not in piece and b"\\" not in piece:
             return np.empty(0, np.int64)
         text = np.frombuffer(piece, np.uint8)
         quotes = text == _QUOTE
-        if self._escaped or b"\\" in piece:
-            quotes &= ~self._escapes(text)
+        if self._escapes.open or b"\\" in piece:
+            quotes &= ~self._escapes.of(text)
         quoted = np.bitwise_xor.accumulate(quotes) ^ self._quoted
         steps = np.where(quoted, np.int8(0), _STEPS[text])
         depths = np.cumsum(steps, dtype=np.int32) + np.int32(self._depth)
@@ -300,16 +327,22 @@ class _Brackets:
         self._depth, self._quoted = int(depths[-1]), bool(quoted[-1])
         return np.flatnonzero((depths <= 0) & ((steps < 0) | (quotes & ~quoted))) + 1
 
-    def _escapes(self, text: UInt8s) -> Bools:
-        """Which bytes a backslash makes ordinary."""
+
+class _Escapes:
+    """Which bytes a backslash makes ordinary, in a text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.open = False  # the next byte is one
+
+    def of(self, text: UInt8s) -> Bools:
         slashes = text == _BACKSLASH
-        if self._escaped:
+        if self.open:
             slashes[0] = False
         places = np.arange(len(text), dtype=np.int32)
         run = places - np.maximum.accumulate(np.where(slashes, np.int32(-1), places))  # of backslashes, up to here
         odd = (run & 1).astype(bool)
-        escaped = np.concatenate(([self._escaped], odd[:-1]))
-        self._escaped = bool(odd[-1])
+        escaped = np.concatenate(([self.open], odd[:-1]))
+        self.open = bool(odd[-1])
         return escaped
 
 
@@ -356,7 +389,8 @@ def too_deep(value: bytes) -> bool:
     if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return False
     brackets = _Brackets()
-    brackets.follow(value)
+    for at in range(0, len(value), _PART):
+        brackets.follow(value[at : at + _PART])
     return brackets.deepest > MAX_DEPTH
 
 
@@ -407,11 +441,46 @@ def _wrong(text: bytes | memoryview) -> _Wrong | None:
 
 def _paired(text: bytes) -> bytes:
     """The text with each escape of half a surrogate pair replaced by one of as many bytes."""
-    if b"\\" not in text:  # found ten times as fast as what is looked for next
+    if b"\\" not in text or (b"\\ud" not in text and b"\\uD" not in text):  # the first is found ten times as fast
         return text
-    if (b"\\ud" not in text and b"\\uD" not in text) or _PAIRED.match(text):
-        return text
-    return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == 6 else found[0], text)
+    mended = bytearray(text)
+    _Pairs().mend(mended, len(mended))
+    return bytes(mended)
+
+
+class _Pairs:
+    """Replaces escapes of half a surrogate pair, each by one of as many bytes, in a text that grows."""
+
+    def __init__(self) -> None:
+        self.done = 0  # bytes that are mended
+        self._escapes = _Escapes()
+        self._second = -1  # where the second half of a pair may begin, of which the first is mended
+
+    def mend(self, data: bytearray, end: int) -> None:
+        """Up to `end`, behind which there are `_PAIR` bytes more, or there will be none."""
+        text = np.frombuffer(data, np.uint8)
+        while self.done < end:
+            part = text[self.done : min(self.done + _PART, end)]
+            at = np.flatnonzero((part == _BACKSLASH) & ~self._escapes.of(part)) + self.done
+            self.done += len(part)
+            kinds = _surrogates(text, at)
+            high, low = at[kinds == _HIGH], at[kinds == _LOW]
+            paired = _surrogates(text, high + 6) == _LOW
+            seconds = np.append(high[paired] + 6, self._second)
+            self._second = int(seconds.max())
+            halves = np.concatenate((high[~paired], np.setdiff1d(low, seconds, assume_unique=True)))
+            for place, byte in enumerate(_REPLACEMENT):
+                text[halves + place] = byte
+
+
+def _surrogates(text: UInt8s, at: Int64s) -> UInt8s:
+    """Whether escapes that begin at these places are of the first or the second half of a pair, or of neither (0)."""
+    kinds = np.zeros(len(at), np.uint8)
+    inside = np.flatnonzero(at + 6 <= len(text))
+    backslash, u, d, kind, *digits = (text[at[inside] + place] for place in range(6))
+    is_one = (backslash == _BACKSLASH) & (u == ord("u")) & ((d | 0x20) == ord("d")) & _HEX[digits[0]] & _HEX[digits[1]]
+    kinds[inside] = np.where(is_one, _HALF[kind], 0)
+    return kinds
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -156,3 +156,9 @@ def test_the_command_offers_every_format() -> None:
 def test_what_is_no_format_of_ours() -> None:
     with pytest.raises(BadInput, match="none of the formats"):
         format_of(stream_of(b"PAR1\0\0\x15\0" * 10))
+
+
+def test_events_in_json_lines_are_not_taken_for_text_of_metrics() -> None:
+    with pytest.raises(BadInput, match="curl --data-binary"):
+        format_of(stream_of(b'{"level":"info","message":"hello"}\n'))
+    assert format_of(stream_of(b'{"my.metric",level="info"} 1 1700000000\n# EOF\n')) == "openmetrics"

@@ -333,3 +333,16 @@ def test_texts_by_number_are_texts(rows):
         [{"level": "WARN"}],
         [{"level": "ERROR"}],
     ]
+
+
+@pytest.mark.parametrize("path", ["payload.id", "payload->'id'", "payload->>'id'", "payload['id']"])
+def test_large_whole_numbers_are_compared_exactly(rows, path: str) -> None:
+    ids = [9007199254740992, 9007199254740993, -9223372036854775808, 9223372036854775806, 9223372036854775807]
+    source = store(*({"id": each} for each in ids), {"other": 1})
+    for each in ids:
+        assert rows(f"SELECT payload.id FROM events WHERE {path} = {each}", source=source) == [[each]]
+        assert rows(f"SELECT payload.id FROM events WHERE {path} IN (1, {each})", source=source) == [[each]]
+        assert rows(f"SELECT payload.id FROM events WHERE {path} = $1", each, source=source) == [[each]]
+    assert rows(f"SELECT count(*) FROM events WHERE {path} > 9223372036854775806", source=source) == [[1]]
+    mixed = store({"id": ids[0]}, {"id": "text"}, {"id": {"a": 1}})
+    assert rows(f"SELECT count(*) FROM events WHERE {path} = {ids[0]}", source=mixed) == [[1]]

@@ -158,6 +158,19 @@ def test_an_error_of_syntax_says_where() -> None:
         answer("SELECT 'é', FROM FROM")
 
 
+def test_what_cannot_be_had_here_is_not_proposed() -> None:
+    with pytest.raises(BadInput, match=r"in the spatial extension\.$"):
+        answer("SELECT ST_Point(1, 2)")
+    with pytest.raises(BadInput, match=r"^this SELECT has a part that is not answered here: a PIVOT"):
+        answer("SELECT * FROM (PIVOT events ON kind USING count(*))")
+    assert answer("SELECT * FROM (PIVOT events ON kind IN ('x') USING count(*) GROUP BY stream_id)") == [[1, 0]]
+
+
+def test_a_query_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(BadInput, match="nested too deeply"):
+        answer("SELECT * FROM (" * 2000 + "events" + ")" * 2000)
+
+
 def test_a_query_that_is_too_long_is_refused() -> None:
     with pytest.raises(TooLarge, match="131072 bytes"):
         answer("SELECT '" + "x" * (128 << 10) + "'")

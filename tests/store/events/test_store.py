@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import BadInput, IndexConflict, StorageError
+from streamgauge.errors import BadInput, IndexConflict, Overloaded, StorageError
 from streamgauge.event_rules import conditions
 from streamgauge.model.events import Stream
 from streamgauge.store import names
@@ -321,6 +321,32 @@ def test_a_lost_catalog_is_rebuilt(data: Path) -> None:
     asyncio.run(read())
 
 
+@pytest.mark.parametrize("in_log", [False, True])
+def test_a_named_stream_goes_on_after_the_catalog_was_lost(data: Path, in_log: bool) -> None:
+    async def write() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, maintenance):
+            other = store.events.open_stream("http", "{}")
+            stream, _ = store.events.resume_stream("mine", "http", "{}")
+            await store.events.append_events(stream, 1, payloads("1", "2"))
+            await maintenance.events.flush(everything=True)
+            await store.events.append_events(stream, 3, payloads("3"))
+            await store.events.append_events(other, 1, payloads("1"))
+            await maintenance.events.flush(everything=True)
+            if in_log:
+                await store.events.append_events(stream, 4, payloads("4"))
+
+    async def read() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            stream, following = store.events.resume_stream("mine", "http", "{}")
+            assert (stream.id, following) == (2, 4 + in_log)
+            await store.events.append_events(stream, 2, payloads("2", "3", "4"))
+            assert events_of(store) == {(1, 1): "1", **{(2, n): str(n) for n in range(1, 5)}}
+
+    asyncio.run(write())
+    names.catalog_file(data).unlink()
+    asyncio.run(read())
+
+
 # ---- a model --------------------------------------------------------------------------------------------------------
 
 STEPS = st.one_of(
@@ -373,3 +399,33 @@ async def _run(data: Path, steps: list[tuple[str, int, int]]) -> None:
                     for which, texts in expected.items()
                     for place, text in enumerate(texts, 1)
                 }
+
+
+def test_what_comes_seldom_is_written_within_a_day(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            await store.events.append_events(store.events.open_stream("http", "{}"), 1, payloads("1"))
+            assert not maintenance.events.is_stale
+            await clock.advance(DAY_MS / 1000)
+            assert maintenance.events.is_stale
+            await maintenance.events.flush(everything=True)
+            assert not maintenance.events.is_stale
+            await clock.advance(DAY_MS / 1000)
+            assert not maintenance.events.is_stale, "there is nothing in memory"
+
+    asyncio.run(main())
+
+
+def test_streams_with_names_have_a_limit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgauge.store.events.store.MAX_NAMED_BYTES", 10)
+
+    async def main() -> None:
+        async with opened(data, ManualClock(NOON)) as (store, _):
+            store.events.resume_stream("a", "http", '{"a":1}')
+            with pytest.raises(Overloaded, match="no room for another"):
+                store.events.resume_stream("b", "http", '{"a":1}')
+            store.events.resume_stream("a", "http", "{}")
+
+    asyncio.run(main())

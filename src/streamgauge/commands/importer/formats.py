@@ -31,6 +31,7 @@ _EARLIEST_MS = 1e11
 """A timestamp below it is in seconds: as ms it would lie before 1973, and as seconds after the year 5000."""
 
 _JSON = re.compile(rb'\s*\{\s*"(?:metric|values|timestamps)"\s*:')
+_OBJECT = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _DUMP = re.compile(rb'\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\]|\\.)*"[,}]')
 _STAMPED = re.compile(
     rb"^[^#\n][^\n]*[ \t](?:[+-]?[0-9.eE+-]+|NaN|[+-]?Inf)[ \t]+"
@@ -48,6 +49,11 @@ def format_of(stream: Stream) -> str:
         return EVENTS_SQLITE
     if _JSON.match(head):
         return JSON_LINES
+    if _OBJECT.match(head):
+        raise BadInput(
+            f"{stream.name} holds JSON that is no samples; if these are events, send them to the server: "
+            "curl --data-binary @FILE http://127.0.0.1:4318/"
+        )
     if _DUMP.match(head):
         return Form.DUMP.value
     if _is_request(head):

@@ -2,13 +2,13 @@
 
 DuckDB would put together the payload of every event before it chooses n of them. So the events of the answer are found
 first, of which nothing is read but what WHERE and ORDER BY name, and then the query is answered over these alone: of
-500,000 events `SELECT * FROM events ORDER BY time DESC LIMIT 20` takes a thirtieth of the time.
+500,000 events `SELECT * FROM events ORDER BY time DESC LIMIT 20` takes 0.2 s of a processor instead of 2.4.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,8 @@ from streamgauge.query.sql.syntax import Tree, nodes
 
 MAX_ROWS = 10_000
 """Of a LIMIT for which this is worth it."""
+OfOneRow = Callable[[str], bool]
+
 _KEYS = ("stream_id", "stream_event_index")
 _TIME = "insert_datetime"
 
@@ -65,25 +67,25 @@ class Chosen:
         return np.searchsorted(known_streams, streams) * len(known) + np.searchsorted(known, indexes)
 
 
-def keys_of_chosen(statement: Tree, aggregates: Collection[str]) -> Tree | None:
+def keys_of_chosen(statement: Tree, is_of_one_row: OfOneRow) -> Tree | None:
     """A statement for stream, index and time of the events that will be in the answer, before OFFSET. None for a query
-    that is of another kind. `aggregates`: names of functions that are over several rows."""
+    that is of another kind. `is_of_one_row`: whether a function of that name is no aggregate."""
     node = statement["node"]
-    if node["type"] != "SELECT_NODE" or not _is_plain(node, aggregates):
+    if node["type"] != "SELECT_NODE":
         return None
     modifiers = {modifier["type"]: modifier for modifier in node["modifiers"]}
     limit = modifiers.get("LIMIT_MODIFIER")
     if limit is None or not modifiers.keys() <= {"ORDER_MODIFIER", "LIMIT_MODIFIER"}:
         return None
     count = _count(limit) if limit["limit_type"] == "ROW_COUNT" else 0
-    if not 0 < count <= MAX_ROWS:
+    if not 0 < count <= MAX_ROWS or not _is_plain(node, is_of_one_row):
         return None
     found = copy.deepcopy(statement)
     chosen = found["node"]
     for modifier in chosen["modifiers"]:
         if modifier["type"] == "LIMIT_MODIFIER":
             modifier["limit"], modifier["offset"] = tree.constant(count), None
-        elif not all(_resolved(order, node, aggregates) for order in modifier["orders"]):
+        elif not all(_resolved(order, node, is_of_one_row) for order in modifier["orders"]):
             return None
     called = str(node["from_table"]["alias"] or node["from_table"]["table_name"])
     chosen["select_list"] = [
@@ -98,7 +100,7 @@ def without_where(statement: Tree) -> None:
     statement["node"]["where_clause"] = None
 
 
-def _is_plain(node: Tree, aggregates: Collection[str]) -> bool:
+def _is_plain(node: Tree, is_of_one_row: OfOneRow) -> bool:
     """Whether each row of the answer is of one event."""
     table = node["from_table"]
     if table["type"] != "BASE_TABLE" or str(table["table_name"]).lower() not in EVENTS or node["cte_map"]["map"]:
@@ -107,21 +109,21 @@ def _is_plain(node: Tree, aggregates: Collection[str]) -> bool:
         return False
     if node["group_expressions"] or node["having"] or node["qualify"]:
         return False
-    return node["aggregate_handling"] == "STANDARD_HANDLING" and _is_of_one(node["select_list"], aggregates)
+    return node["aggregate_handling"] == "STANDARD_HANDLING" and _is_of_one(node["select_list"], is_of_one_row)
 
 
-def _is_of_one(part: object, aggregates: Collection[str]) -> bool:
+def _is_of_one(part: object, is_of_one_row: OfOneRow) -> bool:
     """Whether expressions are over one row, and give one."""
     for each in nodes(part):
         if each.get("class") in ("WINDOW", "SUBQUERY"):
             return False
         name = str(each.get("function_name", "")).lower()
-        if name in aggregates or name == "unnest":
+        if name == "unnest" or (name and not each.get("is_operator") and not is_of_one_row(name)):
             return False
     return True
 
 
-def _resolved(order: Tree, node: Tree, aggregates: Collection[str]) -> bool:
+def _resolved(order: Tree, node: Tree, is_of_one_row: OfOneRow) -> bool:
     """Write what an ORDER BY names of the select list as what that stands for. Whether nothing else is left there."""
     expression = order["expression"]
     items: list[Tree] = node["select_list"]
@@ -142,7 +144,7 @@ def _resolved(order: Tree, node: Tree, aggregates: Collection[str]) -> bool:
             return False
         if item is None and any(str(each["alias"]).lower() == name for each in items):
             return False
-    return _is_of_one(order["expression"], aggregates)
+    return _is_of_one(order["expression"], is_of_one_row)
 
 
 def _numbered(constant: Tree, items: list[Tree]) -> Tree | None:

@@ -406,7 +406,7 @@ class Resolver:
         use = wanted if wanted in _STRICT else access.use
         if access.use is Use.NATURAL and wanted in (Use.JSON, Use.NUMERIC):
             use = wanted
-        if access.use is Use.TEXT and wanted is Use.NUMERIC:
+        if access.use in (Use.TEXT, Use.JSON) and wanted is Use.NUMERIC:
             use = wanted
         whole = not access.path and access.relation.table.origin(access.column) == ()
         if (whole and wanted not in _COMPARED) or (not access.path and use in (Use.NATURAL, Use.JSON)):

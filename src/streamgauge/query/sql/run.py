@@ -28,7 +28,7 @@ def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMappin
         check(statement)
         fill(statement, dict(query.parameters))
         run = _Run(opened, query, source, budget)
-        keys = keys_of_chosen(statement, opened.aggregates)
+        keys = keys_of_chosen(statement, opened.is_of_one_row)
         sql = run.made(statement) if keys is None else run.made_of_chosen(statement, keys)
         yield from encoded(opened, sql, query.format)
 

@@ -19,6 +19,8 @@ from streamgauge.query.sql.database import Session
 
 Tree = dict[str, Any]
 
+_SELECTS = frozenset({"SELECT", "WITH", "FROM", "VALUES", "TABLE"})
+
 MAX_BYTES = 128 << 10
 """Of a query. A tree takes a hundred times as much; what people and dashboards write has a few kB."""
 
@@ -90,6 +92,10 @@ def _refusal(answer: Tree, raw: bytes) -> str:
         words = (begin for begin, kind in duckdb.tokenize(raw.decode()) if kind != duckdb.token_type.comment)
         keyword = re.match(rb"[A-Za-z]+", raw[next(words, 0) :])
         named = keyword[0].decode().upper() if keyword else "this"
+        if named in _SELECTS:
+            return (
+                "this SELECT has a part that is not answered here: a PIVOT needs its columns, as in ON a IN ('x', 'y')"
+            )
         return f"{named} is not answered here: a request is one SELECT"
     message = str(answer["error_message"]).replace(ARROW, "->").partition(' Use "SET')[0]
     position = str(answer.get("position", ""))

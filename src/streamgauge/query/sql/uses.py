@@ -137,6 +137,8 @@ _TEXT = frozenset(
     }
 )
 _JSON = frozenset({"json", "to_json", "row_to_json", "from_json", "from_json_strict"})
+_INEXACT = 16
+"""Digits with which a whole number, such as an identifier, may not be a double."""
 _NUMBERS = frozenset({"INTEGER", "NUMERIC", "DOUBLE", "FLOAT", "DECIMAL"})
 _NUMERIC_TYPES = frozenset(
     {
@@ -180,7 +182,9 @@ def beside(other: Tree) -> Use | None:
     """Of what is compared with `other`. None when that does not say."""
     found = tree.literal(other)
     if found is not None:
-        kind, _ = found
+        kind, text = found
+        if kind == "INTEGER" and len(text) >= _INEXACT:
+            return Use.NUMERIC
         if kind in _NUMBERS:
             return Use.NUMBER
         return {"STRING": Use.TEXT, "BOOLEAN": Use.BOOL}.get(kind)
@@ -204,4 +208,6 @@ def among(others: list[Tree]) -> Use | None:
     found = {beside(other) for other in others}
     if len(found) == 1:
         return found.pop()
-    return Use.TEXT if found and found <= {Use.TEXT, Use.NUMBER, Use.BOOL} else None
+    if found == {Use.NUMBER, Use.NUMERIC}:
+        return Use.NUMERIC
+    return Use.TEXT if found and found <= {Use.TEXT, Use.NUMBER, Use.NUMERIC, Use.BOOL} else None

@@ -5,6 +5,7 @@ import { attachEvents } from "./events.js";
 import { compact, drawGraph, seriesName } from "./graph.js";
 
 const REFRESH_MS = 5000;
+const STATUS_MS = 2000; // with which new events are noticed
 const NAMES_MS = 60000;
 const RATE_SECONDS = 60;
 const YOUNG_SECONDS = 600;
@@ -310,10 +311,10 @@ async function main() {
   addEventListener("resize", () => live.checked && run());
   setInterval(() => {
     if (document.hidden) return;
-    refreshStatus();
     if (live.checked && state.running === null) run();
     if (state.names.size === 0) refreshNames();
   }, REFRESH_MS);
+  setInterval(() => document.hidden || refreshStatus(), STATUS_MS);
   setInterval(() => document.hidden || refreshNames(), NAMES_MS);
 }
 

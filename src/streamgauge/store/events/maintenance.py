@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from streamgauge.clock import Clock
-from streamgauge.errors import Corrupt, Disabled, StorageError
+from streamgauge.errors import Busy, ClientError, Corrupt, Disabled, StorageError
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.events.blocks import LocalEventBlocks
@@ -24,6 +24,7 @@ from streamgauge.store.store import Store
 
 LOG = logging.getLogger(__name__)
 
+_STALE_SECONDS = 86_400.0
 _IDLE_SECONDS = 3600.0
 """Without a flush for so long, what the last ones wrote is merged as if others had followed."""
 
@@ -211,9 +212,22 @@ class EventMaintenance:
             for meta in past_age(self._events.state.blocks, now - rule.retention):
                 if rule.key not in meta.pruned and (meta.id, rule.key) not in self._fulfilled:
                     async with self._rewriting:
-                        await self._prune(meta, rule.condition, rule.key)
+                        await self._prune_if_possible(meta, rule)
         live = {meta.id for meta in self._events.state.blocks}
         self._fulfilled = {(block, key) for block, key in self._fulfilled if block in live}
+
+    async def _prune_if_possible(self, meta: EventBlockMeta, rule: EventRule) -> None:
+        """A condition that cannot be computed for the events of one block must not keep the other rules from theirs."""
+        try:
+            await self._prune(meta, rule.condition, rule.key)
+        except (ClientError, Busy) as error:
+            LOG.error("a retention rule could not be carried out on block %s: %s", meta.id, error.message)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether events have been in memory for so long that their block would span days, which retention drops as a
+        whole."""
+        return self._events.head.rows > 0 and self._clock.monotonic() - self._last_flush >= _STALE_SECONDS
 
     def _conditions(self) -> Conditions:
         if self.conditions is None:

@@ -20,8 +20,10 @@ MAX_EVENT_BYTES = 256 << 20
 """Of one event: a record of the log is read back whole, and its segment has at most 1 GiB."""
 MAX_QUEUED_BYTES = 64 << 20
 """Text on its way to the disk before writers are held back: a second or less of the fastest ingest."""
-MAX_NAMED_STREAMS = 100_000
-"""Each takes about a kilobyte of memory and a row of the catalog."""
+MAX_NAMED_BYTES = 16 << 20
+"""Of headers of streams with names: all of them are written to the catalog with each flush."""
+MAX_NAMED_STREAMS = 20_000
+"""Each takes a kilobyte of memory and a row of the catalog, whose checksum is over all of it: a second a change."""
 MAX_SET_BACK_NS = 60 * 10**9
 """By how much the clock may be set back without times of appends repeating: a step of a time service. What is more is a
 clock that was wrong, and would be for as long."""
@@ -95,11 +97,18 @@ class EventStore:
         if named is None:
             if len(self._named) >= MAX_NAMED_STREAMS:
                 self.forget_idle()
-            if len(self._named) >= MAX_NAMED_STREAMS:
-                raise Overloaded(f"{MAX_NAMED_STREAMS} streams with names are known, and there is no room for another")
+            if len(self._named) >= MAX_NAMED_STREAMS or self._named_bytes() + len(headers) > MAX_NAMED_BYTES:
+                raise Overloaded(
+                    f"{len(self._named)} streams with names are known, and there is no room for another: the limits "
+                    f"are {MAX_NAMED_STREAMS} streams and {MAX_NAMED_BYTES} bytes of their headers"
+                )
             stream = self._new_stream(transport, headers, name)
             named = self._named[name] = _Named(stream, 1, 1, stream.started)
         return named.stream, named.queued_next
+
+    def _named_bytes(self) -> int:
+        """Looked at once for each new name."""
+        return sum(len(each.stream.headers) for each in self._named.values())
 
     def _new_stream(self, transport: str, headers: str, name: str) -> Stream:
         number = self.state.next_stream

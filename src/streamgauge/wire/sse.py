@@ -1,9 +1,11 @@
-"""Server-Sent Events, taken apart: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+"""Server-Sent Events, taken apart: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+Lines end with a line feed, as ours do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from typing import Any
 class SseEvent:
     """`id` is the last one that was sent, with this event or before it."""
 
-    event: str
+    event: str  # "message" where the sender names none
     id: str
     data: str
 
@@ -22,16 +24,24 @@ class SseEvent:
 
 
 class SseParser:
-    """Made of lines without their ends."""
+    """id: the last one that was sent. comments: how many came."""
 
     def __init__(self) -> None:
         self.id = ""
         self.comments = 0
+        self._rest = b""
         self._event = ""
         self._data: list[str] = []
 
+    def feed(self, piece: bytes) -> Iterator[SseEvent]:
+        """The events that this piece of the stream completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            if (event := self.line(line.decode(errors="replace"))) is not None:
+                yield event
+
     def line(self, line: str) -> SseEvent | None:
-        """The event that ends with this line."""
+        """The event that ends with this line, which is without its end."""
         if not line:
             event = SseEvent(self._event or "message", self.id, "\n".join(self._data)) if self._data else None
             self._event, self._data = "", []
@@ -47,10 +57,3 @@ class SseParser:
         elif name == "data":
             self._data.append(value)
         return None
-
-
-async def sse_events(lines: AsyncIterator[str]) -> AsyncIterator[SseEvent]:
-    parser = SseParser()
-    async for line in lines:
-        if (event := parser.line(line)) is not None:
-            yield event
