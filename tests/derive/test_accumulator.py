@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +97,15 @@ def test_a_metric_without_labels_begins_at_zero() -> None:
 def test_what_is_no_number_and_what_would_shrink_a_sum_is_left_out_and_told() -> None:
     left_out = add(Accumulator(EventMetric("m", Kind.SUM, ("n",))), {"n": "3"}, {"n": True}, {}, {"n": -1}, {"n": 2})
     assert (left_out.reasons["no_number"], left_out.reasons["negative"]) == (3, 1)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 4200, "1e999"])
+def test_a_number_beyond_all_doubles_is_none(number: str) -> None:
+    rows = EventRows.of([EventBatch(STREAM, 1, 0, pa.array([f'{{"n":{number}}}'.encode()], pa.binary()))])
+    assert Accumulator(EventMetric("m", Kind.SUM, ("n",))).add(rows).reasons["no_number"] == 1
+    labelled = Accumulator(EventMetric("m", Kind.COUNT, labels=(("n", ("n",)),)))
+    labelled.add(rows)
+    assert labelled.label_sets == 1
 
 
 def test_label_sets_are_bounded_and_those_that_are_there_go_on() -> None:

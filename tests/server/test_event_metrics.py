@@ -63,3 +63,20 @@ def test_events_can_be_asked_for_as_metrics(start_server: StartServer, tmp_path:
     again = start_server("--config", str(file))
     assert max(float(number) for _, number in again.samples(errors, end)) == 7
     eventually(lambda: value(again, "request_seconds_count") == 0)
+
+
+def test_events_of_any_shape_are_survived(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "streamgauge.yml"
+    file.write_text(
+        "event_metrics:\n- {name: n_total, type: sum, value: n, labels: {l: l}}\n- {name: all_total, type: count}\n"
+    )
+    server = start_server("--config", str(file))
+    deep = "[" * 500 + "]" * 500
+    values = ["9" * 5000, "1e999", deep, '"x"', "null", "{}", "3"]
+    body = "".join(f'{{"n":{value},"l":{value}}}\n' for value in values)
+    assert server.request("POST", "/api/v1/events", body.encode()).text == "7"
+    eventually(lambda: value(server, "all_total") == 7)
+    eventually(lambda: value(server, 'n_total{l="3"}') == 3)
+    skipped = 'streamgauge_event_metric_skipped_total{metric="n_total",reason="no_number"}'
+    assert server.metric(skipped) == 6
+    assert server.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.errors import BadInput, TooLarge
-from streamgauge.wire.json_values import MAX_DEPTH, JsonValues, Stop
+from streamgauge.wire.json_values import MAX_DEPTH, JsonValues, Stop, read_json
 
 LIMIT = 1 << 20
 
@@ -333,3 +334,11 @@ def test_fuzz_any_bytes_cut_anywhere_are_as_python_reads_them(parts: list[bytes]
     assert (stop is None) == (once[1] is None)
     if stop is not None and once[1] is not None:
         assert (stop.event, stop.byte) == (once[1].event, once[1].byte)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("9" * 5000, math.inf), ("-" + "9" * 5000, -math.inf), ("1e999", math.inf)]
+)
+def test_numbers_that_no_float_can_hold_are_infinite(text: str, value: float) -> None:
+    assert read_json(f'{{"a":[{text},"b"]}}') == {"a": [value, "b"]}
+    assert read_json("9" * 30) == 10**30 - 1
