@@ -11,11 +11,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from streamgauge.derive.rule import EventMetric, Kind
 from streamgauge.live.event_rows import ABSENT, MAX_EVENT_BYTES, EventRows, field_of
-from streamgauge.model.arrays import Int64s
 from streamgauge.model.labels import MAX_LABEL_VALUE_BYTES
 from streamgauge.stats import Family
 
@@ -68,7 +65,7 @@ class Accumulator:
         small = matching[rows.sizes[matching] <= MAX_EVENT_BYTES]
         reasons["too_large"] = unchecked + len(matching) - len(small)
         refused = 0
-        for payload in _payloads(rows, small):
+        for payload in rows.values(small):
             number = 1.0
             if self.rule.kind is not Kind.COUNT:
                 found = number_of(field_of(payload, self.rule.value))
@@ -128,10 +125,6 @@ class Accumulator:
                 yield f"{name}_bucket", (*labels, ("le", bound)), float(count)
             yield f"{name}_sum", labels, tally.sum
             yield f"{name}_count", labels, float(tally.count)
-
-
-def _payloads(rows: EventRows, wanted: Int64s) -> Iterator[Any]:
-    return (rows.value(row) for row in np.asarray(wanted).tolist())
 
 
 def number_of(value: Any) -> float | None:

@@ -96,11 +96,13 @@ class EventRows:
         sizes: Int64s = pc.binary_length(self.payloads).to_numpy(zero_copy_only=False)
         return sizes
 
-    def value(self, row: int) -> Any:
-        """The payload; parsed once, however many ask for it."""
-        if row not in self._parsed:
-            self._parsed[row] = read_json(self.payloads[row].as_py())
-        return self._parsed[row]
+    def values(self, rows: Int64s) -> list[Any]:
+        """Payloads; each is parsed once, however many ask for it."""
+        missing = [row for row in rows.tolist() if row not in self._parsed]
+        if missing:
+            texts = taken(self.payloads, np.array(missing)).to_pylist()
+            self._parsed.update(zip(missing, map(read_json, texts), strict=True))
+        return [self._parsed[row] for row in rows.tolist()]
 
     # ---- matching ---------------------------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class EventRows:
         """Which of some rows fulfil a term. Only those are parsed in which the field's name occurs."""
         candidates = among & _may_have(self.payloads, term)
         rows = np.flatnonzero(candidates)
-        values = [field_of(self.value(row), term.path) for row in rows.tolist()]
+        values = [field_of(payload, term.path) for payload in self.values(rows)]
         found = np.full(len(self), term.op.negative)
         found[rows] = _decided(term, values)
         return found
