@@ -95,10 +95,10 @@ def test_an_error_at_any_point_is_survived(folder: Path, point: str, errno: str)
 
 @pytest.mark.parametrize("point", CALLS)
 def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, times_reached: Counter[str], point: str) -> None:
-    """Calls by the hundred: ten of them spread over the life, in turn with either error."""
+    """Calls by the hundred: seven of them spread over the life, in turn with either error."""
     total = times_reached[point]
     refused = 0
-    for number, time in enumerate(sorted({1 + at * (total - 1) // 9 for at in range(10)})):
+    for number, time in enumerate(sorted({1 + at * (total - 1) // 6 for at in range(7)})):
         one = folder / str(time)
         one.mkdir()
         refused += live(one, point, "eio" if number % 2 and point != "fs.open" else "enospc", time)
