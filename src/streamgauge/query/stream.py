@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 
 from streamgauge.errors import QueryFailed
+from streamgauge.query.collected import Collected
 
 GZIP_LEVEL = 1
 """On the JSON of a range query level 1 makes a fifth to a third more bytes than level 6 in a quarter of its time."""
@@ -60,7 +59,7 @@ def _gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """One zstd frame. The coder writes into `out`, which is emptied after each chunk."""
-    out = _Collected()
+    out = Collected()
     with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as coder:
         for chunk in chunks:
             coder.write(chunk)
@@ -93,22 +92,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     groups.append(number)
     return bytes(groups)
-
-
-class _Collected(io.RawIOBase):
-    """Holds what was written since it was last taken."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data

@@ -289,13 +289,19 @@ def _read_series(
     try:
         patience.read(read)
     except Corrupt as error:
-        if meta.id not in blocks.names():
-            damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.samples} samples are lost with it"))
-            return False
-        what = f"{error.message}; {meta.samples} samples are not served"
-        damage.append(blocks.set_aside(meta.id, what) if writable else Damage(meta.id, what))
+        damage.append(_lost(blocks, meta.id, f"{meta.samples} samples", error, writable))
         return False
     return True
+
+
+def _lost(
+    blocks: LocalBlocks | LocalEventBlocks, block_id: str, content: str, error: Corrupt, writable: bool
+) -> Damage:
+    """What to say of a block that cannot be read, which is set aside if it is there."""
+    if block_id not in blocks.names():
+        return Damage(block_id, f"block {block_id} is missing: {content} are lost with it")
+    what = f"{error.message}; {content} are not served"
+    return blocks.set_aside(block_id, what) if writable else Damage(block_id, what)
 
 
 def _remove_orphans(blocks: LocalBlocks, state: CatalogState, damage: list[Damage]) -> None:
@@ -322,11 +328,7 @@ def _can_read(
     try:
         patience.read(lambda: blocks.open(meta.id).close())
     except Corrupt as error:
-        if meta.id not in blocks.names():
-            damage.append(Damage(meta.id, f"block {meta.id} is missing: {meta.events} events are lost with it"))
-            return False
-        what = f"{error.message}; {meta.events} events are not served"
-        damage.append(blocks.set_aside(meta.id, what) if writable else Damage(meta.id, what))
+        damage.append(_lost(blocks, meta.id, f"{meta.events} events", error, writable))
         return False
     return True
 

@@ -83,10 +83,10 @@ def test_an_event_larger_than_a_segment_has_one_of_its_own(head: EventHead) -> N
 
 def test_a_flush_takes_whole_segments_and_drops_them(head: EventHead) -> None:
     head.append(1, [batch(1, 1, b"1")])
-    assert head.take_oldest(10) is None
+    assert head.take_sealed() is None
     head.seal()
     head.append(2, [batch(1, 2, b"2")])
-    taken = head.take_oldest(10)
+    taken = head.take_sealed()
     assert taken is not None
     assert taken.through == 1
     head.drop(1)

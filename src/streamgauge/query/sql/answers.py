@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from streamgauge.query.collected import Collected
 from streamgauge.query.encode import JSON
 from streamgauge.query.requests import SqlFormat
 from streamgauge.query.sql.database import Column, Session
@@ -72,7 +73,7 @@ def _csv(session: Session, sql: str) -> Iterator[bytes]:
 
 def _arrow(session: Session, sql: str) -> Iterator[bytes]:
     reader = session.reader(sql)
-    out = _Collected()
+    out = Collected()
     with pa.ipc.new_stream(out, reader.schema) as writer:
         yield out.take()
         for batch in reader:
@@ -83,7 +84,7 @@ def _arrow(session: Session, sql: str) -> Iterator[bytes]:
 
 def _parquet(session: Session, sql: str) -> Iterator[bytes]:
     reader = session.reader(sql)
-    out = _Collected()
+    out = Collected()
     with pa.parquet.ParquetWriter(pa.PythonFile(out, mode="w"), reader.schema, compression="zstd") as writer:
         held: list[pa.RecordBatch] = []
         for batch in reader:
@@ -154,22 +155,3 @@ def _csv_name(name: str) -> str:
 
 def _dumped(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class _Collected(io.RawIOBase):
-    """Holds what was written since it was last taken."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data

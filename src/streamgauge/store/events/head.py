@@ -171,18 +171,12 @@ class EventHead:
     def snapshot(self) -> EventHeadSnapshot:
         return EventHeadSnapshot(tuple(self._all()))
 
-    def take_oldest(self, max_rows: int) -> EventFlushInput | None:
-        """The oldest sealed segments: as many as have `max_rows` rows together, and at least one. None when none is
-        sealed. They stay in the head until `drop`."""
-        runs: list[EventRun] = []
-        for run in self._runs:
-            if runs and sum(taken.rows for taken in runs) + run.rows > max_rows:
-                break
-            runs.append(run)
-        if not runs:
+    def take_sealed(self) -> EventFlushInput | None:
+        """The sealed segments. None when none is. They stay in the head until `drop`."""
+        if not self._runs:
             return None
-        rest = [*self._runs[len(runs) :], *([self._active.run] if self._active else [])]
-        return EventFlushInput(tuple(runs), rest[0].first_commit - 1 if rest else self._last_commit)
+        through = self._active.run.first_commit - 1 if self._active else self._last_commit
+        return EventFlushInput(tuple(self._runs), through)
 
     def drop(self, through: int) -> None:
         """Forget the commits up to `through`, as an EventFlushInput says: they are in blocks now."""

@@ -82,7 +82,7 @@ class EventMaintenance:
             head = self._events.head
             if everything or self._events.flush_is_due:
                 head.seal()
-            taken = head.take_oldest(head.rows)
+            taken = head.take_sealed()
             if taken is None:
                 return False
             release = self._store.leases.acquire([run.name for run in taken.runs])
