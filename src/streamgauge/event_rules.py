@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamgauge.durations import format_duration, parse_duration
+from streamgauge.durations import format_duration
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.retention_rules import divided, with_period
 
 if TYPE_CHECKING:
     from streamgauge.model.arrays import Int64s
@@ -25,15 +26,9 @@ _NS = 1_000_000
 def split_event_rules(text: str) -> tuple[str, ...]:
     """The rules of a text, one after the other. Raises BadInput."""
     rules: list[str] = []
-    at = 0
-    while at < len(text):
-        found = _RULE.match(text, at)
-        if found is None:
-            raise BadInput(f'"{text[at : at + 64]}" is no retention rule; {_HINT}')
-        if found[1].strip():
-            rules.append(found[1].strip())
-            parse_event_rule(rules[-1])
-        at = found.end()
+    for rule in filter(None, divided(text, _RULE, _HINT)):
+        parse_event_rule(rule)
+        rules.append(rule)
     return tuple(rules)
 
 
@@ -42,12 +37,7 @@ def parse_event_rule(text: str) -> EventRule:
     # Imported only here: every command reads the settings.
     from streamgauge.store.events.ports import EventRule
 
-    condition, _, period = text.rpartition(":")
-    if not condition.strip():
-        raise BadInput(f'"{text[:64]}" is no retention rule; {_HINT}')
-    retention = parse_duration(period.strip())
-    if not retention:
-        raise BadInput(f'"{text[:64]}": a rule can only keep shorter than the retention of all events, not for ever')
+    condition, retention = with_period(text, "all events", _HINT)
     return EventRule(condition.strip(), retention * _NS)
 
 

@@ -6,7 +6,7 @@ Each is shorter than the retention of everything else, which decides when whole 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from streamgauge.durations import format_duration, parse_duration
@@ -24,15 +24,32 @@ _HINT = """write SELECTOR: DURATION, for example {job="debug"}: 1d, and commas b
 def split_rules(text: str) -> tuple[str, ...]:
     """The rules of a text, one after the other, each checked. Raises BadInput."""
     rules: list[str] = []
+    for rule in divided(text, _RULE, _HINT):
+        parse_rule(rule)
+        rules.append(rule)
+    return tuple(rules)
+
+
+def divided(text: str, rule: re.Pattern[str], hint: str) -> Iterator[str]:
+    """What the first group of `rule` matches in a text, one by one. Raises BadInput where it does not match."""
     at = 0
     while at < len(text):
-        found = _RULE.match(text, at)
+        found = rule.match(text, at)
         if found is None:
-            raise BadInput(f'"{text[at : at + 64]}" is no retention rule; {_HINT}')
-        rules.append(found["selector"].strip())
-        parse_rule(rules[-1])
+            raise BadInput(f'"{text[at : at + 64]}" is no retention rule; {hint}')
+        yield found[1].strip()
         at = found.end()
-    return tuple(rules)
+
+
+def with_period(text: str, others: str, hint: str) -> tuple[str, int]:
+    """What a rule is about, and for how many ms that is kept. `others`: what is kept longer. Raises BadInput."""
+    what, _, period = text.rpartition(":")
+    if not what.strip():
+        raise BadInput(f'"{text[:64]}" is no retention rule; {hint}')
+    retention = parse_duration(period.strip())
+    if not retention:
+        raise BadInput(f'"{text[:64]}": a rule can only keep shorter than the retention of {others}, not for ever')
+    return what, retention
 
 
 def parse_rule(text: str) -> RetentionRule:
@@ -41,14 +58,7 @@ def parse_rule(text: str) -> RetentionRule:
     from streamgauge.query.promql.parser import parse_selector
     from streamgauge.store.retention import RetentionRule
 
-    selector, _, period = text.rpartition(":")
-    if not selector.strip():
-        raise BadInput(f'"{text[:64]}" is no retention rule; {_HINT}')
-    retention = parse_duration(period.strip())
-    if not retention:
-        raise BadInput(
-            f'"{text[:64]}": a rule can only keep shorter than the retention of everything else, not for ever'
-        )
+    selector, retention = with_period(text, "everything else", _HINT)
     return RetentionRule(parse_selector(selector), retention)
 
 
