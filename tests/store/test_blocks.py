@@ -81,7 +81,7 @@ def folder_of(tmp_path: Path, meta: BlockMeta) -> Path:
     return tmp_path / "blocks" / meta.id
 
 
-def test_what_was_written_is_read(blocks: LocalBlocks) -> None:
+def test_what_was_written_is_read(blocks: LocalBlocks, tmp_path: Path) -> None:
     rows = sorted_rows([3, 1, 2, 4])
     meta = blocks.write(META, rows)
     assert (meta.series, meta.samples, meta.min_time, meta.max_time) == (4, 10, DAY, DAY + 3000)
@@ -96,7 +96,7 @@ def test_what_was_written_is_read(blocks: LocalBlocks) -> None:
     assert part.times.tolist() == [DAY + 1000, DAY + 2000, DAY + 1000, DAY + 2000]
     assert part.values.tolist() == [7, 8, 1, 2]
     assert blocks.scan() == ([meta], [])
-    assert meta.bytes == sum(file.stat().st_size for file in (blocks._data / "blocks" / "b").iterdir())
+    assert meta.bytes == sum(file.stat().st_size for file in (tmp_path / "blocks" / "b").iterdir())
 
 
 def test_long_keys_are_spread_over_row_groups_of_the_series_file(tmp_path: Path) -> None:

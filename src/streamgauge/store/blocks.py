@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 
-from streamgauge.errors import Corrupt, FormatTooNew, StorageError
-from streamgauge.store import fs, names
+from streamgauge.store import names
+from streamgauge.store.block_folders import BlockFolders
 from streamgauge.store.block_format import commits_in_id
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
@@ -25,7 +24,7 @@ class LocalBlocks:
     """
 
     def __init__(self, data: Path, read_only: bool = False, patience: Patience | None = None) -> None:
-        self._data = data
+        self._folders = BlockFolders(data, names.blocks_dir(data))
         self._read_only = read_only
         self._patience = patience or Patience()
 
@@ -35,28 +34,11 @@ class LocalBlocks:
         For the start, while nobody uses the folder: what was half written is removed. Raises FormatTooNew for a block
         of a later version.
         """
-        if not self._read_only:
-            fs.clear_tmp(self._data)
-        found: list[BlockMeta] = []
-        damage: list[Damage] = []
-        for block_id in self.names():
-            try:
-                found.append(self._patience.read(partial(read_meta, names.block_dir(self._data, block_id))))
-            except FormatTooNew:
-                raise
-            except Corrupt as error:
-                if self._read_only:
-                    damage.append(
-                        Damage(str(names.block_dir(self._data, block_id)), f"{error.message}; it is not used")
-                    )
-                else:
-                    damage.append(self.set_aside(block_id, error.message))
-        return found, damage
+        return self._folders.scan(read_meta, self._patience, self._read_only)
 
     def names(self) -> list[str]:
         """The ids of the blocks that are there, readable or not."""
-        folder = names.blocks_dir(self._data)
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+        return self._folders.names()
 
     def write(self, meta: BlockMeta, rows: SortedRows) -> BlockMeta:
         with self.writer(meta, FLUSH_ENCODING) as writer:
@@ -66,45 +48,28 @@ class LocalBlocks:
     @contextmanager
     def writer(self, meta: BlockMeta, encoding: Encoding) -> Iterator[BlockWriter]:
         """A writer whose block is published when the `with` ends without an error, and is gone if it does not."""
-        temporary = fs.free_name(names.tmp_dir(self._data), meta.id)
-        fs.make_dir(names.blocks_dir(self._data))
-        fs.make_dir(temporary)
-        try:
+        with self._folders.publishing(meta.id) as temporary:
             writer = BlockWriter(temporary, meta, encoding)
             try:
                 yield writer
             finally:
                 writer.close()
             assert writer.finished
-            fs.publish_dir(temporary, names.block_dir(self._data, meta.id))
-        except BaseException:
-            # A publication whose last sync failed has moved the block to its name, where nobody may find it.
-            left = temporary if temporary.exists() else names.block_dir(self._data, meta.id)
-            with suppress(StorageError):  # what stays all the same is no part of the catalog
-                fs.remove_tree(left, names.tmp_dir(self._data))
-            raise
 
     def open(self, block_id: str) -> LocalBlockReader:
         """Raises Corrupt when its series cannot be read; its rows are checked as they are read."""
-        return LocalBlockReader(names.block_dir(self._data, block_id))
+        return LocalBlockReader(self._folders.directory(block_id))
 
     def remove(self, block_id: str) -> None:
-        fs.remove_tree(names.block_dir(self._data, block_id), names.tmp_dir(self._data))
+        self._folders.remove(block_id)
 
     def remove_written(self, first_commit: int, last_commit: int, keep: Callable[[str], bool]) -> None:
         """Remove the blocks of exactly these commits, finished or not, except those to `keep`, by id: for a writer that
         ended without a word."""
-        written = commits_in_id(first_commit, last_commit)
-        for block_id in self.names():
-            if written in block_id and not keep(block_id):
-                self.remove(block_id)
-        tmp = names.tmp_dir(self._data)
-        for name in fs.list_dir(tmp):
-            if written in name:
-                fs.remove_tree(tmp / name, tmp)
+        self._folders.remove_written(commits_in_id(first_commit, last_commit), keep)
 
     def set_aside(self, block_id: str, why: str) -> Damage:
-        return fs.set_aside(names.block_dir(self._data, block_id), self._data, why)
+        return self._folders.set_aside(block_id, why)
 
 
 def live_blocks(found: Sequence[BlockMeta]) -> tuple[list[BlockMeta], list[BlockMeta]]:

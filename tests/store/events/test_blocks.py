@@ -134,7 +134,7 @@ def test_columns_are_what_the_node_says(blocks: LocalEventBlocks) -> None:
 
 
 def test_row_groups_that_cannot_hold_what_is_wanted_are_not_read(
-    blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch
+    blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("streamgauge.store.events.block_writer.MAX_ROW_GROUP", 10)
     texts = [f'{{"n":{n}}}' for n in range(95)]
@@ -147,7 +147,7 @@ def test_row_groups_that_cannot_hold_what_is_wanted_are_not_read(
         assert read(reader, column, wanted=times) == [list(range(40, 60))]
         assert read(reader, column, wanted=EventRange(first_stream=2, last_stream=2)) == [list(range(30, 60))]
         assert read(reader, column, wanted=EventRange(last_stream=0)) == [[]]
-    damage(blocks._data / "events" / meta.id / "events.parquet", 8)
+    damage(folder_of(tmp_path, meta) / "events.parquet", 8)
     with blocks.open(meta.id) as reader:
         assert read(reader, column, wanted=times) == [list(range(40, 60))]
         with pytest.raises(Corrupt, match="row group 0"):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 
-from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.model.event_source import Node
 from streamgauge.model.events import Stream
-from streamgauge.store import fs, names
+from streamgauge.store import names
+from streamgauge.store.block_folders import BlockFolders
 from streamgauge.store.events.block_reader import EventBlockReader, read_meta
 from streamgauge.store.events.block_writer import EventBlockWriter, shred_rows
 from streamgauge.store.events.check import check_event_blocks
@@ -29,7 +28,7 @@ class LocalEventBlocks:
     """
 
     def __init__(self, data: Path, read_only: bool = False, patience: Patience | None = None) -> None:
-        self._data = data
+        self._folders = BlockFolders(data, names.event_blocks_dir(data))
         self._read_only = read_only
         self._patience = patience or Patience()
 
@@ -39,27 +38,11 @@ class LocalEventBlocks:
         For the start, while nobody uses the folder: what was half written is removed. Raises FormatTooNew for a block
         of a later version.
         """
-        if not self._read_only:
-            fs.clear_tmp(self._data)
-        found: list[EventBlockMeta] = []
-        damage: list[Damage] = []
-        for block_id in self.names():
-            directory = names.event_block_dir(self._data, block_id)
-            try:
-                found.append(self._patience.read(partial(read_meta, directory)))
-            except FormatTooNew:
-                raise
-            except Corrupt as error:
-                if self._read_only:
-                    damage.append(Damage(str(directory), f"{error.message}; it is not used"))
-                else:
-                    damage.append(self.set_aside(block_id, error.message))
-        return found, damage
+        return self._folders.scan(read_meta, self._patience, self._read_only)
 
     def names(self) -> list[str]:
         """The ids of the blocks that are there, readable or not."""
-        folder = names.event_blocks_dir(self._data)
-        return [name for name in fs.list_dir(folder) if (folder / name).is_dir()]
+        return self._folders.names()
 
     def write(
         self, flush: EventFlush, level: int = 0, parents: tuple[str, ...] = (), pruned: tuple[str, ...] = ()
@@ -99,46 +82,29 @@ class LocalEventBlocks:
     @contextmanager
     def writer(self, meta: EventBlockMeta, node: Node, encodings: Encodings) -> Iterator[EventBlockWriter]:
         """A writer whose block is published when the `with` ends without an error, and is gone if it does not."""
-        temporary = fs.free_name(names.tmp_dir(self._data), meta.id)
-        fs.make_dir(names.event_blocks_dir(self._data))
-        fs.make_dir(temporary)
-        try:
+        with self._folders.publishing(meta.id) as temporary:
             writer = EventBlockWriter(temporary, meta, node, encodings)
             try:
                 yield writer
             finally:
                 writer.close()
             assert writer.finished
-            fs.publish_dir(temporary, names.event_block_dir(self._data, meta.id))
-        except BaseException:
-            # A publication whose last sync failed has moved the block to its name, where nobody may find it.
-            left = temporary if temporary.exists() else names.event_block_dir(self._data, meta.id)
-            with suppress(StorageError):  # what stays all the same is no part of the catalog
-                fs.remove_tree(left, names.tmp_dir(self._data))
-            raise
 
     def open(self, block_id: str) -> EventBlockReader:
         """Raises Corrupt when its footer cannot be read; its columns are checked as they are read."""
-        return EventBlockReader(names.event_block_dir(self._data, block_id))
+        return EventBlockReader(self._folders.directory(block_id))
 
     def verify(self, metas: Sequence[EventBlockMeta]) -> list[str]:
         """Everything that is wrong with blocks that the catalog names, as sentences. Reads all of them."""
         return check_event_blocks(metas, self.open)
 
     def remove(self, block_id: str) -> None:
-        fs.remove_tree(names.event_block_dir(self._data, block_id), names.tmp_dir(self._data))
+        self._folders.remove(block_id)
 
     def remove_written(self, first_commit: int, last_commit: int, keep: Callable[[str], bool]) -> None:
         """Remove the blocks of exactly these commits, finished or not, except those to `keep`, by id: for a writer that
         ended without a word."""
-        written = commits_in_id(first_commit, last_commit)
-        for block_id in self.names():
-            if written in block_id and not keep(block_id):
-                self.remove(block_id)
-        tmp = names.tmp_dir(self._data)
-        for name in fs.list_dir(tmp):
-            if written in name:
-                fs.remove_tree(tmp / name, tmp)
+        self._folders.remove_written(commits_in_id(first_commit, last_commit), keep)
 
     def set_aside(self, block_id: str, why: str) -> Damage:
-        return fs.set_aside(names.event_block_dir(self._data, block_id), self._data, why)
+        return self._folders.set_aside(block_id, why)
