@@ -19,14 +19,16 @@ ALLOWED = {
     "model": {"errors"},
     "wire": LEAVES,
     "store": LEAVES,
+    "auth": LEAVES,
+    "cluster": LEAVES,
     "query": LEAVES,
     "backup": LEAVES | {"store"},
-    "ingest": LEAVES | {"wire"},
+    "ingest": LEAVES | {"wire", "auth"},
     "forward": LEAVES | {"wire"},
     "live": LEAVES | {"wire"},
     "derive": LEAVES | {"ingest", "live"},
     "client": {"wire"},
-    "serve": LEAVES | {"wire", "query", "ingest", "live"},
+    "serve": LEAVES | {"wire", "query", "ingest", "live", "auth"},
 }
 """`main`, `cli`, `commands` and the like, which are not listed, may see everything."""
 

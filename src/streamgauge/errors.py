@@ -4,6 +4,7 @@
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
+    │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
@@ -18,6 +19,7 @@
     │   │       ├── MetricFull a metric has as many series as it may have
     │   │       └── LabelFull  a label has as many values as it may have
     │   ├── NotReady           starting or stopping (503)
+    │   ├── RateLimited        this client comes too often (429)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
     ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
@@ -62,6 +64,17 @@ class BadInput(ClientError):
 
 class NotAllowed(BadInput):
     pass
+
+
+class Unauthorized(ClientError):
+    """`challenges` are what the answer's WWW-Authenticate says, one for each way to come."""
+
+    status = 401
+    kind = "unauthorized"
+
+    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.challenges = challenges
 
 
 class Forbidden(ClientError):
@@ -140,6 +153,10 @@ class LabelFull(IndexFull):
 
 class NotReady(Busy):
     pass
+
+
+class RateLimited(Busy):
+    status = 429
 
 
 class QueryTimeout(Busy):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamgauge.auth.authenticator import Authenticator, Open
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
@@ -90,6 +91,7 @@ class ServerServices:
         self._reread = reread
         self._metrics = metrics
         self._config_numbers = ConfigNumbers(True, clock.now_ms())
+        self._authenticator: Authenticator = Open()
         self.progress = Progress()
         self.opened: Opened | None = None
         self.key = ""  # of the folder's lock, once that is held
@@ -134,6 +136,10 @@ class ServerServices:
     @property
     def workers(self) -> WorkerPool:
         return self._workers
+
+    @property
+    def authenticator(self) -> Authenticator:
+        return self._authenticator
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         return await self._open().receiver.receive(headers, body)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from streamgauge.auth.authenticator import Open
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -110,6 +111,7 @@ class InProcessServices:
         self.clock = clock
         self.started_at = clock.now_ms() - 60_000
         self.workers = InProcessWorkers()
+        self.authenticator = Open()
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),

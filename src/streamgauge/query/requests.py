@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamgauge.model.source import Meter, Selection, Selector, Snapshot, Source
+from streamgauge.model.view import EVERYTHING, View
 from streamgauge.query.budget import Limits
 
 DEFAULT_LOOKBACK_MS = 300_000
@@ -219,6 +220,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     encoding: str = "identity"
     stats: bool = False
+    view: View = EVERYTHING
+    sender: str = ""  # who asks, for the list of running queries
 
 
 class Chunks(Protocol):
@@ -253,6 +256,7 @@ class RunningQuery:
     started: int
     state: str  # "waiting" or "running"
     worker: int | None  # process id
+    sender: str = ""
 
 
 TakeSnapshot = Callable[[], tuple[Snapshot, Callable[[], None]]]

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse
 
 from streamgauge.errors import ConfigError, NotFound
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import CHANGE, Endpoint
+from streamgauge.serve.endpoint import CHANGE, Endpoint, administers
 from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class AdminApi:
     def endpoints(self) -> list[Endpoint]:
         return [
             Endpoint("/api/v1/admin/queries/{id}/cancel", self.cancel, ("POST", "DELETE")),
-            Endpoint("/-/reload", self.reload, CHANGE),
+            Endpoint("/-/reload", self.reload, CHANGE, needs=administers),
         ]
 
     async def cancel(self, request: Request, params: Params) -> Response:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 
 from streamgauge.errors import Disabled
+from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
 from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
@@ -133,7 +134,7 @@ def _pattern(scope: Scope) -> str:
 
 
 class _Ready:
-    """Answers 503 for an endpoint that needs the stored data until that has been read."""
+    """Lets to an endpoint who may call it; one that needs the stored data answers 503 until that has been read."""
 
     def __init__(self, services: Services, endpoint: Endpoint) -> None:
         self.path = endpoint.path
@@ -141,6 +142,8 @@ class _Ready:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._endpoint.while_starting:
+        endpoint = self._endpoint
+        await admit(scope, endpoint.needs, endpoint.bound, self._services.authenticator)
+        if not endpoint.while_starting:
             check_ready(self._services)
         await self._endpoint(scope, receive, send)

@@ -13,7 +13,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from streamgauge.errors import Busy, StreamgaugeError
+from streamgauge.errors import Busy, StreamgaugeError, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ def failure(path: str, error: BaseException) -> Response:
         headers = {}
         if isinstance(error, Busy) and error.retry_after is not None:
             headers["retry-after"] = str(error.retry_after)
+        if isinstance(error, Unauthorized) and error.challenges:
+            headers["www-authenticate"] = ", ".join(error.challenges)
         return _answer(path, error.status, error.kind, error.message, headers)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return _answer(path, 404, "not_found", "there is nothing at this path", {})

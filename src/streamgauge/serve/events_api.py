@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from streamgauge.auth.identity import Permission
 from streamgauge.errors import BadInput, Busy, IndexConflict, StorageError, StreamgaugeError
 from streamgauge.ingest.events import HTTP, RETRY_SECONDS, WEBSOCKET, Opening, Received
 from streamgauge.ingest.request_headers import headers_json
 from streamgauge.serve.connections import PATIENT
-from streamgauge.serve.endpoint import GET, GET_OR_POST, Endpoint
+from streamgauge.serve.endpoint import GET, GET_OR_POST, Endpoint, writes
 from streamgauge.serve.event_socket import EventSocket, is_handshake
 from streamgauge.serve.health import check_ready
 
@@ -48,9 +49,9 @@ class EventsApi:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/", self.root, GET_OR_POST, _PARAMS, while_starting=True, takes_form=False),
-            Endpoint(PATH, self.receive, ("POST",), _PARAMS, takes_form=False),
-            Endpoint(SOCKET_PATH, self.converse, GET, _OPENING_PARAMS),
+            Endpoint("/", self.root, GET_OR_POST, _PARAMS, while_starting=True, takes_form=False, needs=_root_needs),
+            Endpoint(PATH, self.receive, ("POST",), _PARAMS, takes_form=False, needs=writes),
+            Endpoint(SOCKET_PATH, self.converse, GET, _OPENING_PARAMS, needs=writes),
         ]
 
     async def root(self, request: Request, params: Params) -> Response:
@@ -78,6 +79,11 @@ class EventsApi:
         except BadInput as error:
             return _failed(request, error)
         return EventSocket(self._services.events, request, opening, lambda error: _failed(request, error))
+
+
+def _root_needs(request: Request) -> Permission:
+    brings = request.method == "POST" or is_handshake(request)
+    return Permission.WRITE if brings else Permission.READ
 
 
 def _failed(request: Request, error: StreamgaugeError) -> Response:

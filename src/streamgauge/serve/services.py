@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from streamgauge.auth.authenticator import Authenticator
 from streamgauge.clock import Clock
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -78,6 +79,10 @@ class Services(Protocol):
 
     @property
     def workers(self) -> Workers: ...
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Tells who sends a request."""
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
         """Store one remote-write request. Header names are in lower case."""

@@ -14,7 +14,7 @@ from streamgauge.durations import format_duration, format_size
 from streamgauge.errors import BadInput
 from streamgauge.query.requests import CardinalityQuery, GroupBy, GrowthQuery, Job, Order
 from streamgauge.serve.answers import QueryAnswer, accepted_encoding, json_answer
-from streamgauge.serve.endpoint import GET_OR_POST, Endpoint, Handler
+from streamgauge.serve.endpoint import GET_OR_POST, Endpoint, Handler, administers
 from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class StatusApi:
             Endpoint(f"{status}/queries", self.queries),
             Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
             Endpoint(f"{status}/limits", self.limits),
-            Endpoint(f"{status}/check", self.check, ("POST",)),  # it reads everything: no link may start it
+            Endpoint(
+                f"{status}/check", self.check, ("POST",), needs=administers
+            ),  # it reads everything: no link may start it
             *(Endpoint(f"/api/v1/{name}", _always(data), params=params) for name, (data, params) in _EMPTY.items()),
         ]
 

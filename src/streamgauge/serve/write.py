@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from streamgauge.serve.access import admit
+from streamgauge.serve.endpoint import writes
 from streamgauge.serve.health import check_ready
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class RemoteWrite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
+        await admit(scope, writes, True, self._services.authenticator)
         check_ready(self._services)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         reply = await self._services.remote_write(headers, _body(receive))
