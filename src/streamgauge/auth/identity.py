@@ -18,8 +18,8 @@ class Permission(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """name: how lists and logs call them, and whose the streams are that they write. bound: names and values of labels,
-    in order of the names, which all series have that they write or read; somebody bound reads their own streams only."""
+    """name: how lists and logs call them, and whose the streams are that they write. bound: labels, in order of their
+    names, which all series have that they write or read; somebody bound reads their own streams only."""
 
     name: str
     permissions: frozenset[Permission]
