@@ -15,11 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from streamgauge.errors import BadInput, TooLarge
 from streamgauge.wire import snappy
-from streamgauge.wire.crc32c import crc32c
+from streamgauge.wire.crc32c import crc32c_of
 
 IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
 CHUNK_BYTES = 65_536
@@ -114,5 +112,5 @@ def _content(stream: bytes, at: int, kind: int, start: int, stop: int) -> bytes:
 
 def _checksum(content: bytes) -> int:
     """The masked CRC-32C, which the format has in place of a plain one: sums of what holds sums are weak."""
-    crc = int(crc32c(np.frombuffer(content, np.uint8), np.array([0, len(content)], np.int64))[0])
+    crc = crc32c_of(content)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
