@@ -107,7 +107,7 @@ def _move_table(power: int) -> UInt32s:
     return table
 
 
-# ---- one long message -------------------------------------------------------------------------------------------------
+# ---- one long message -----------------------------------------------------------------------------------------
 
 _SPARSE = (5685, 1362, 426, 0)
 """x^5685 + x^1362 + x^426 + 1 is a multiple of the polynomial, found by search. So are its powers of two, which have
