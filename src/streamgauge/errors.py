@@ -11,6 +11,7 @@
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -109,6 +110,10 @@ class Disabled(ClientError):
 
 class UnsupportedMedia(ClientError):
     status = 415
+
+
+class PushRefused(ClientError):
+    status = 422
 
 
 class QueryFailed(ClientError):
