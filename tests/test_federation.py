@@ -40,7 +40,7 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
     federation.close()
 
 
-async def test_nobody_pushes_without_the_section(federation: Federation, tmp_path: Path) -> None:
+def test_nobody_pushes_without_the_section(federation: Federation, tmp_path: Path) -> None:
     federation.apply(None)
     with pytest.raises(NotFound, match="federation:"):
         _ = federation.access

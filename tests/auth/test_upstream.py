@@ -225,7 +225,8 @@ async def test_what_is_kept_is_a_whole_response(dumped: bytes, good: bool) -> No
 
 async def test_answers_are_kept_under_the_digest_of_the_credentials(authority: Answering, resolver: Resolver) -> None:
     class Shared:
-        values: dict[str, bytes] = {}
+        def __init__(self) -> None:
+            self.values: dict[str, bytes] = {}
 
         async def get(self, key: str) -> bytes | None:
             return self.values.get(key)
