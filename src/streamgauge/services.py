@@ -14,6 +14,7 @@ from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
+from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.remote_write import RemoteWrite
@@ -56,6 +57,7 @@ class Opened:
     pins: Pins
     tails: Hub
     event_metrics: EventMetrics
+    remote_writes: RemoteWriteManager
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -211,6 +213,7 @@ class ServerServices:
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            self.opened.remote_writes.apply(config.remote_writes)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
 
