@@ -57,7 +57,6 @@ ENGINES = {
     "dns": {"ingest/discovery/dns.py"},
     "jwt": {"auth/"},
     "cryptography": {"auth/"},
-    "aiomcache": {"auth/memcached.py"},
     "pydantic": {"config.py", "event_config.py", "federation_config.py", "prometheus_config.py", "scrape_config.py"},
     "yaml": {"config.py", "ingest/discovery/file.py"},
 }
