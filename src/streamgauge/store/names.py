@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 LOCK = "lock"
 CATALOG = "catalog.sqlite"
@@ -61,6 +62,11 @@ def destination_file(data: Path, name: str) -> Path:
 def cluster_key_file(data: Path) -> Path:
     """The key that signs cluster tokens, where the configuration names none. Only the server's user may read it."""
     return data / CLUSTER_KEY
+
+
+def remote_write_file(data: Path, name: str) -> Path:
+    """How far a destination of samples is. It may have any name."""
+    return data / DESTINATIONS / f"remote_write.{quote(name, safe='')}.sqlite"
 
 
 def log_dir(data: Path) -> Path:
