@@ -23,6 +23,7 @@ from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
+from streamgauge.federation import Federation
 from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
@@ -222,8 +223,11 @@ class Server:
         )
         stack.callback(store.listen(tails))
         start(tails.run())
+        federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
+        stack.callback(federation.close)
+        federation.apply(self._config.federation)
         services.opened = Opened(
-            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, sending
+            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, sending, federation
         )
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
