@@ -44,7 +44,7 @@ class Federation:
         return self.clock.now_ms()
 
     async def upload(self, *families: MetricFamily, cluster: str = "one", **required: str) -> None:
-        await self.send(pushes.upload(families), cluster=cluster, **required)
+        await self.send(pushes.upload(families), pushes.HEADERS, cluster, **required)
 
     async def send(
         self, body: bytes, headers: Mapping[str, str] = pushes.HEADERS, cluster: str = "one", **required: str
