@@ -59,14 +59,14 @@ def destination_file(data: Path, name: str) -> Path:
     return data / DESTINATIONS / f"{name}.sqlite"
 
 
-def cluster_key_file(data: Path) -> Path:
-    """The key that signs cluster tokens, where the configuration names none. Only the server's user may read it."""
-    return data / CLUSTER_KEY
-
-
 def remote_write_file(data: Path, name: str) -> Path:
     """How far a destination of samples is. It may have any name."""
     return data / DESTINATIONS / f"remote_write.{quote(name, safe='')}.sqlite"
+
+
+def cluster_key_file(data: Path) -> Path:
+    """The key that signs cluster tokens, where the configuration names none. Only the server's user may read it."""
+    return data / CLUSTER_KEY
 
 
 def log_dir(data: Path) -> Path:
