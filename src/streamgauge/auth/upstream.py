@@ -35,6 +35,7 @@ LOG = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 20.0
 """Of one question, waiting for a free connection and for a token of the server's own included."""
+CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 32_768
 MAX_CONNECTIONS = 32
 """Questions at once: what one authority can be expected to take from one server. The others wait."""
@@ -87,7 +88,7 @@ class Upstream:
         self._cache = cache
         self._stats = stats
         self._tokens = tokens
-        self._options = HttpOptions(follow_redirects=False)
+        self._options = HttpOptions(follow_redirects=False, connect_seconds=CONNECT_SECONDS)
         self._contexts = TlsContexts(Tls())
         self._free: list[HttpClient] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
