@@ -64,7 +64,7 @@ class EventHistory:
         bounds = (min(streams), max(streams)) if streams else (0, (1 << 63) - 1)
         everything = EventRange(self.after.time, first_stream=bounds[0], last_stream=bounds[1])
         parts: list[Int64s] = []
-        for part in events.parts():
+        for part in events.parts(everything):
             for batch in part.read([Fixed.RECEIVED, Fixed.STREAM], everything):
                 times, numbers = (column.to_numpy() for column in batch.columns)
                 parts.append(times[(times >= self.after.time) & (numbers >= bounds[0]) & (numbers <= bounds[1])])
