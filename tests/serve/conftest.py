@@ -121,6 +121,7 @@ class InProcessServices:
         self.reply = Reply()
         self.written: list[tuple[Mapping[str, str], bytes]] = []
         self.imported: list[tuple[Mapping[str, str], bytes]] = []
+        self.bindings: list[tuple[tuple[str, str], ...]] = []  # of those who wrote
         self.write_started = asyncio.Event()
         self.write_ended = asyncio.Event()
         self.bad_config = ""
@@ -139,7 +140,10 @@ class InProcessServices:
             self.event_sink, stats, clock, InFlight(1 << 20, stats), Turns(), EventLimits(1000, 0, 3, 10_000)
         )
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Reply:
+        self.bindings.append(bound)
         self.write_started.set()
         try:
             self.written.append((headers, b"".join([piece async for piece in body])))
@@ -147,7 +151,10 @@ class InProcessServices:
         finally:
             self.write_ended.set()
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Mapping[str, object]:
+        self.bindings.append(bound)
         self.imported.append((dict(headers), b"".join([piece async for piece in body])))
         return {"stored": 2, "refused": {}, "examples": []}
 

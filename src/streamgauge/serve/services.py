@@ -8,6 +8,7 @@ from typing import Protocol
 
 from streamgauge.auth.authenticator import Authenticator
 from streamgauge.clock import Clock
+from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.live.hub import Hub
@@ -84,11 +85,15 @@ class Services(Protocol):
     def authenticator(self) -> Authenticator:
         """Tells who sends a request."""
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
-        """Store one remote-write request. Header names are in lower case."""
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> WriteReply:
+        """Store one remote-write request of somebody who is bound to these labels. Header names are in lower case."""
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
-        """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> Mapping[str, object]:
+        """Store one request of samples in bulk; what became of it, as JSON types. Otherwise as `remote_write`."""
 
     @property
     def tails(self) -> Hub:
