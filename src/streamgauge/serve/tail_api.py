@@ -45,7 +45,7 @@ class TailApi:
         wanted = await self._wanted(params, identity_of(request).view)
         # A browser that comes back repeats the URL that it began with: its Last-Event-ID says more than that.
         since = request.headers.get("last-event-id", "") or params.text("since")
-        following = self._following(request, wanted, self._position(since) if since is not None else None)
+        following = self._following(request, wanted, self._position(since) if since else None)
         if request.method == "HEAD":
             return Response(headers=HEADERS)
         if not is_handshake(request):
