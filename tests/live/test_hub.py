@@ -142,7 +142,9 @@ async def test_filters_are_shared_by_those_only_who_may_see_the_same() -> None:
     for tail in tails:
         tail.follow()
     async with passing_on(hub):
-        hub.stored_events(1, [owned("a", b'{"n":1}', stream=1), owned("b", b'{"n":2}', stream=2), batch(b'{"n":3}', stream=3)])
+        hub.stored_events(
+            1, [owned("a", b'{"n":1}', stream=1), owned("b", b'{"n":2}', stream=2), batch(b'{"n":3}', stream=3)]
+        )
         deliveries = [await tail.next() for tail in tails]
     texts = [[text for frame in each.frames for text in frame.texts] for each in deliveries if each is not None]
     numbers = [[json.loads(text)["payload"]["n"] for text in each] for each in texts]

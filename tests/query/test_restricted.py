@@ -165,10 +165,10 @@ def test_labels_and_numbers_of_series_tell_nothing_of_others(data: st.DataObject
         CardinalityQuery(),
         *(GrowthQuery(matches, 0, 5 * MINUTE, MINUTE, by) for by in GroupBy),
         RawQuery(selectors, SamplesFormat(), (("team", "b"),)),
-        SqlQuery("SELECT name, labels, time, value FROM samples ORDER BY ALL"),
-        SqlQuery("SELECT count(*), count(DISTINCT series_id) FROM samples WHERE labels['team'] <> 'a'"),
+        SqlQuery("SELECT name, labels, time, value FROM metrics ORDER BY ALL"),
+        SqlQuery("SELECT count(*), count(DISTINCT series_id) FROM samples"),
         SqlQuery("SELECT count(*) FROM series"),
-        SqlQuery("SELECT * FROM metrics ORDER BY ALL"),
+        SqlQuery("SELECT count(*) FROM metrics WHERE labels['team'] <> 'a'"),
         SqlQuery(
             "SELECT labels, value FROM promql('sum by (team, Team)({job=~\".+\"})', to_timestamp(240)) ORDER BY ALL"
         ),
@@ -296,7 +296,9 @@ def test_sql_sees_nothing_of_the_events_of_others(question: str, plan: Any) -> N
     query = SqlQuery(question)
     everything = MemorySource.of([], events_of(rows))
     the_same(query, everything, MemorySource.of([], alone))
-    assert b"theirs" not in repr(ask(query, everything, VIEW)).encode()
+    answer = ask(query, everything, VIEW)
+    assert isinstance(answer, bytes) or "INTEGER" in question, answer
+    assert "theirs" not in repr(answer)
 
 
 @pytest.mark.parametrize("form", list(SqlFormat))
