@@ -9,6 +9,7 @@
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
+    │   ├── UpstreamRefused    who is asked whether a cluster may push says no, in another way (4xx)
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
@@ -101,6 +102,16 @@ class IndexConflict(ClientError):
     def __init__(self, message: str, expected: int = 1) -> None:
         super().__init__(message)
         self.expected = expected
+
+
+class UpstreamRefused(ClientError):
+    """`status` is what was answered, which our answer has, too."""
+
+    kind = "forbidden"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TooLarge(ClientError):

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgauge.auth.authenticator import Authenticator, Open
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
+from streamgauge.federation import Federation
+from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
@@ -57,6 +60,8 @@ class Opened:
     pins: Pins
     tails: Hub
     event_metrics: EventMetrics
+    remote_writes: RemoteWriteManager
+    federation: Federation
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -142,6 +147,10 @@ class ServerServices:
     def authenticator(self) -> Authenticator:
         return self._authenticator
 
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        return self._open().federation.access
+
     async def remote_write(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
     ) -> WriteReply:
@@ -216,6 +225,8 @@ class ServerServices:
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            self.opened.remote_writes.apply(config.remote_writes)
+            self.opened.federation.apply(config.federation)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
 

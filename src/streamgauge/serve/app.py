@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.authorize_api import AuthorizeApi
 from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
@@ -68,6 +69,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += PinsApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += EventsApi(services, console.welcome).endpoints()
+    table += AuthorizeApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table

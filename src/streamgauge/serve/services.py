@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamgauge.auth.authenticator import Authenticator
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
@@ -84,6 +85,10 @@ class Services(Protocol):
     @property
     def authenticator(self) -> Authenticator:
         """Tells who sends a request."""
+
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        """Tells which clusters may push. Raises NotFound when none does, NotReady while the server starts."""
 
     async def remote_write(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
