@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from streamgauge.auth.authenticator import Credentials
 from streamgauge.auth.identity import EVERYBODY, Identity
 from streamgauge.model.view import EVERYTHING, View
 from streamgauge.query.requests import FederateQuery, RunningQuery
+from streamgauge.serve.app import endpoints
+from streamgauge.serve.services import HttpOptions
 
 pytestmark = pytest.mark.anyio
 VIEW = View((("team", "a"),), "a")
@@ -107,3 +110,13 @@ async def test_streams_belong_to_whoever_is_bound(tenant, path: str):
     assert streams[1].name != streams[2].name == "log"
     gap = await tenant.http.post(path, content=b"1", headers=TOKEN | named | {"x-stream-index": "5"})
     assert (gap.status_code, gap.headers["x-stream-next"]) == (409, "2")
+
+
+def test_the_page_of_tenants_names_every_route_that_is_theirs() -> None:
+    nothing: Any = None
+    text = (Path(__file__).parents[2] / "docs" / "tenants.md").read_text()
+    for endpoint in endpoints(nothing, HttpOptions()):
+        name = endpoint.path.removeprefix("/api/v1/").removeprefix("label/").split("/")[-1]
+        known = {"/", "/graph", "/ui/{file}", "/api/v1/events/ws", "/api/v1/admin/queries/{id}/cancel"}
+        if endpoint.bound and endpoint.path not in known:
+            assert name in text, endpoint.path
