@@ -57,7 +57,7 @@ class EventHistory:
         known = events.streams()
         numbers: Sequence[Any] = known.column("stream_id").to_pylist()
         names: Sequence[Any] = known.column("name").to_pylist()
-        return {number for number, name in zip(numbers, names, strict=True) if self.wanted.wants_stream(number, name)}
+        return {number for number, name in zip(numbers, names, strict=True) if self.wanted.names_stream(number, name)}
 
     def _windows(self, events: EventSource, streams: Collection[int] | None, meter: Meter) -> Iterator[EventRange]:
         """Ranges of time of so many events each, ascending."""
