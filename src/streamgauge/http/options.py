@@ -39,6 +39,8 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
+    """system_roots: trusted also where `ca` is given; without it they always are."""
+
     ca: Secret = Secret()
     cert: Secret = Secret()
     key: Secret = Secret()
@@ -46,6 +48,7 @@ class Tls:
     verify: bool = True
     oldest: str = ""  # TLS10 … TLS13
     newest: str = ""
+    system_roots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class TlsContexts:
 def _context(tls: Tls) -> ssl.SSLContext:
     """ssl.SSLError is an OSError."""
     context = ssl.create_default_context(cadata=tls.ca.read() if tls.ca else None)
+    if tls.ca and tls.system_roots:
+        context.load_default_certs()
     if tls.ca:
         # A certificate that is trusted by name is enough, though no root has signed it, as in Go.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
