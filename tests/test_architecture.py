@@ -21,7 +21,7 @@ ALLOWED = {
     "model": {"errors"},
     "wire": LEAVES,
     "store": LEAVES,
-    "auth": LEAVES,
+    "auth": LEAVES | {"http"},
     "cluster": LEAVES,
     "query": LEAVES,
     "backup": LEAVES | {"store"},
@@ -55,7 +55,10 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
+    "jwt": {"auth/"},
+    "cryptography": {"auth/"},
+    "aiomcache": {"auth/memcached.py"},
+    "pydantic": {"config.py", "event_config.py", "federation_config.py", "prometheus_config.py", "scrape_config.py"},
     "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""

@@ -19,6 +19,7 @@ from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
+    from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
     from streamgauge.ingest.scrape.job import ScrapeJob
 
@@ -101,7 +102,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
-    is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them."""
+    is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `federation`
+    who may push and what becomes of it."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class Config:
     jobs: tuple[ScrapeJob, ...] = ()
     destinations: tuple[EventDestination, ...] = ()
     event_metrics: tuple[EventMetric, ...] = ()
+    federation: FederationConfig | None = None
 
 
 def parse_bool(text: str) -> bool:
