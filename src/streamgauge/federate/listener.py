@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +19,6 @@ from streamgauge.errors import BadInput, ConfigError, ListenFailed
 from streamgauge.federate.worker import Worker
 from streamgauge.wire import metric_family_text
 
-LOG = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 16_384
 HEAD_SECONDS = 10
@@ -61,7 +60,8 @@ class Listener:
         try:
             return await asyncio.start_server(self._accept, host.strip("[]") or None, int(port), limit=MAX_HEAD_BYTES)
         except OSError as error:
-            raise ListenFailed(f"--listen {address}: {(error.strerror or str(error)).lower()}") from None
+            words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise ListenFailed(f"--listen {address}: {words.lower()}") from None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
