@@ -19,7 +19,6 @@ from streamgauge.errors import BadInput, ConfigError, ListenFailed
 from streamgauge.federate.worker import Worker
 from streamgauge.wire import metric_family_text
 
-
 MAX_HEAD_BYTES = 16_384
 HEAD_SECONDS = 10
 """Within which a request must have come whole."""
