@@ -145,7 +145,8 @@ def _folded(message: UInt8s) -> UInt8s:
             moved = units[: min(size - top, top - places[0])]
             for place in places:
                 begin = top - place
-                units[begin : begin + len(moved)] ^= moved
+                target = units[begin : begin + len(moved)]
+                np.bitwise_xor(target, moved, out=target)
             units = units[len(moved) :]
         message = units.view(np.uint8)
     return message
