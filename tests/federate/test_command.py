@@ -13,26 +13,15 @@ from typing import Any
 import pytest
 
 from streamgauge.clock import SystemClock
+from streamgauge.testing.federate_process import FederateProcess
 from streamgauge.testing.federation import PROTOBUF, Peers, samples, status
-from streamgauge.testing.server import ServerProcess, run_command
+from streamgauge.testing.server import run_command
 from streamgauge.testing.target import Request, answer
 from streamgauge.testing.until import until
 from streamgauge.wire import metric_family_protobuf
 from streamgauge.wire.metric_family import Metric, MetricFamily, MetricType
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")]
-
-
-class Client(ServerProcess):
-    """The command, ready."""
-
-    @classmethod
-    async def begin(cls, *arguments: str) -> Client:
-        command = [sys.executable, "-m", "streamgauge", "federate", "--listen", "127.0.0.1:0", *arguments]
-        client = cls(command, Path())
-        line = await asyncio.to_thread(client.await_line, "listening on http://")
-        client.port = int(line.rpartition(":")[2])
-        return client
 
 
 def arguments(peers: Peers, folder: Path, *more: str) -> list[str]:
@@ -58,12 +47,12 @@ def stamps(pushes: list[list[MetricFamily]]) -> set[int | None]:
 async def test_a_kill_in_an_outage_loses_no_scrape(peers: Peers, folder: Path) -> None:
     peers.target.reply = ticking(peers)
     peers.uploads = [status("503 Service Unavailable")] * 1000
-    with await Client.begin(*arguments(peers, folder)) as client:
+    with await FederateProcess.begin(*arguments(peers, folder)) as client:
         await until(lambda: len(stamps(peers.pushes)) >= 5)
         client.kill()
     tried = stamps(peers.pushes)
     peers.uploads = []
-    with await Client.begin(*arguments(peers, folder)) as client:
+    with await FederateProcess.begin(*arguments(peers, folder)) as client:
         await until(lambda: tried <= stamps(peers.taken))
         await asyncio.to_thread(client.stop)
         assert client.process.returncode == 0
@@ -77,7 +66,7 @@ async def test_sighup_reads_the_file_and_keeps_going_with_a_bad_one(peers: Peers
     def zone() -> str | None:
         return dict(peers.taken[-1][0].metrics[-1].labels).get("zone") if peers.taken else None
 
-    with await Client.begin(*arguments(peers, folder, "--config", str(file))) as client:
+    with await FederateProcess.begin(*arguments(peers, folder, "--config", str(file))) as client:
         await until(lambda: zone() == "north")
         file.write_text("label: [novalue]")
         client.signal(signal.SIGHUP)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from streamgauge.clock import ManualClock
+from streamgauge.federate.batch import Batch
 from streamgauge.federate.buffer import Buffer, DiskBuffer, LatestBuffer
 from streamgauge.federate.config import FederateConfig
 from streamgauge.federate.worker import Worker
@@ -350,36 +351,35 @@ async def test_429_is_no_fault_until_it_lasts(peers: Peers, folder: Path, clock:
 
 
 async def test_413_makes_pushes_smaller_until_they_pass(peers: Peers, folder: Path, clock: ManualClock) -> None:
-    metrics = tuple(Metric((("i", str(i)),), MetricType.UNTYPED, 1.0, NOW + i) for i in range(4))
+    metrics = tuple(Metric((("i", str(i)),), MetricType.UNTYPED, 1.0, NOW + i) for i in range(16))
     peers.families = [MetricFamily("up", MetricType.UNTYPED, metrics)]
     peers.uploads = [status("413 Request Entity Too Large")] * 2
     async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
-        await until(lambda: worker.metrics.failed == 1)
-        await advance(clock, 0.5)
-        await until(lambda: worker.metrics.failed == 2)
-        await advance(clock, 1)
+        for failed in (1, 2):
+            await until(lambda failed=failed: worker.metrics.failed == failed)
+            await advance(clock, 1)
         await until(lambda: not worker.metrics.buffer.waiting)
-    assert sorted(time or 0 for push in peers.times() for time in push) == [NOW + i for i in range(4)]
+    assert sorted(time or 0 for push in peers.times() for time in push) == [NOW + i for i in range(16)]
     assert not +worker.metrics.buffer.lost
 
 
 async def test_a_batch_that_is_refused_does_not_hold_up_the_others(
     peers: Peers, folder: Path, clock: ManualClock
 ) -> None:
-    peers.uploads = [status("503 Service Unavailable")] * 1000
-    async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
-        await until(lambda: worker.metrics.failed == 1)
-        await next_scrape(peers, clock)
-        await until(lambda: len(worker.metrics.buffer.waiting) == 2)
-        peers.uploads = [status("400 Bad Request")] * 2  # for both together, then for the first alone
-        for _ in range(3):
-            failed = worker.metrics.failed
-            await advance(clock, 30)
-            await until(lambda failed=failed: worker.metrics.failed > failed or not worker.metrics.buffer.waiting)
-        await until(lambda: not worker.metrics.buffer.waiting)
+    buffer = DiskBuffer(folder, LARGE)
+    for time in (NOW, NOW + 1000):
+        buffer.add(Batch(tuple(samples(time))))
+    peers.scrape = [status("503 Service Unavailable")] * 1000
+    peers.uploads = [status("400 Bad Request")] * 2  # for both together, then for the first alone
+    async with running(peers.config(), buffer, clock) as worker:
+        for refused in (1, 2):
+            await until(lambda refused=refused: len(peers.pushes) == refused)
+            await advance(clock, 2)
+        await until(lambda: not buffer.waiting)
         assert worker.metrics.buffer.lost["refused"] == 1
+    assert [len(push[0].metrics) for push in peers.pushes] == [2, 1, 1]
+    assert peers.times() == [[NOW + 1000]]
     assert names(folder) == ["000000000001.refused", "lock"]
-    assert peers.times()[0] == [NOW + 100_000]
 
 
 async def test_a_damaged_batch_is_skipped(peers: Peers, folder: Path, clock: ManualClock) -> None:

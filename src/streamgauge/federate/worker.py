@@ -100,6 +100,7 @@ class Worker:
         self._config = config
         self._source = Source(config, self._resolver, self.metrics.http)
         self._target = Target(config, self._clock, self._resolver, self.metrics.http)
+        self._fits = config.limit_bytes  # bytes of a push, as far as is known of the server
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -179,7 +180,8 @@ class Worker:
                 self._confirmed = self._clock.monotonic()
                 continue
             self._tell(outcome)
-            await self._pause(max(backoff.pause(), outcome.retry_after or 0), changed)
+            pause = FIRST_PAUSE if outcome.verdict is Verdict.TOO_LARGE else backoff.pause()
+            await self._pause(max(pause, outcome.retry_after or 0), changed)
 
     def _tell(self, outcome: Outcome) -> None:
         """Of a push that was not taken. That a server has it wait is no fault, unless it waits for long."""
@@ -201,7 +203,7 @@ class Worker:
         self._fresh = False
         try:
             grant = await self._target.grant()
-            chosen = self._choose(grant)
+            chosen = await self._choose(grant)
             batches = [(one, await self._on_disk(self._buffer.load, one)) for one in chosen]
             self._tell_faults()
             loaded = [(one, batch) for one, batch in batches if batch is not None]
@@ -213,10 +215,17 @@ class Worker:
         await self._settle([one for one, _ in loaded], outcome)
         return outcome
 
-    def _choose(self, grant: Grant) -> Sequence[Waiting]:
-        """The oldest batches whose push stays below the limit; one in any case, as its scrape was within it."""
+    async def _choose(self, grant: Grant) -> Sequence[Waiting]:
+        """The oldest batches whose push stays below the limit; one in any case. Where the server is known to take less
+        than a scrape may have, the oldest is made smaller first."""
         label_bytes = labels_size(grant.labels)
-        left = self._config.limit_bytes
+        while self._fits < self._config.limit_bytes and self._buffer.waiting:
+            first = self._buffer.waiting[0]
+            if first.about.size + label_bytes * first.about.metrics < self._fits:
+                break
+            if not await self._on_disk(self._buffer.split, first):
+                break
+        left = self._fits
         waiting = self._buffer.waiting[: self._most]
         for number, one in enumerate(waiting):
             left -= one.about.size + label_bytes * one.about.metrics
@@ -231,8 +240,10 @@ class Worker:
             if not push.families:
                 outcome = Outcome(Verdict.TAKEN)
                 break
-            body = snappy_frames.encode(encode(push.families))
-            outcome, unauthorized = await self._target.push(body, grant.token)
+            content = encode(push.families)
+            outcome, unauthorized = await self._target.push(snappy_frames.encode(content), grant.token)
+            if outcome.verdict is Verdict.TOO_LARGE and sum(batch.metrics for batch in batches) > 1:
+                self._fits = max(min(self._fits, len(content)) // 2, 1)
             if not unauthorized:
                 break
             self._target.forget()
@@ -247,17 +258,17 @@ class Worker:
         return outcome
 
     async def _settle(self, chosen: Sequence[Waiting], outcome: Outcome) -> None:
-        """What becomes of the batches of a push. A push of several that is refused is tried with fewer, as it may be
-        for one of them."""
+        """What becomes of the batches of a push. One of several that is refused may be for one of them: it is tried
+        with fewer. One that is too large will be smaller."""
         if outcome.verdict is Verdict.TAKEN:
             await self._on_disk(self._buffer.remove, chosen)
             self._most = min(2 * self._most, _MOST_BATCHES)
-        elif outcome.verdict in (Verdict.TOO_LARGE, Verdict.REFUSED) and len(chosen) > 1:
+        elif outcome.verdict is Verdict.REFUSED and len(chosen) > 1:
             self._most = len(chosen) // 2
-        elif outcome.verdict in (Verdict.TOO_LARGE, Verdict.REFUSED):
-            may_be_two = outcome.verdict is Verdict.TOO_LARGE
-            if not may_be_two or not await self._on_disk(self._buffer.split, chosen[0]):
-                await self._on_disk(self._buffer.refuse, chosen[0])
+        elif outcome.verdict is Verdict.REFUSED or (
+            outcome.verdict is Verdict.TOO_LARGE and len(chosen) == 1 and chosen[0].about.metrics == 1
+        ):
+            await self._on_disk(self._buffer.refuse, chosen[0])
 
     def _tell_faults(self) -> None:
         for fault in self._buffer.take_faults():
