@@ -8,9 +8,11 @@
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
+    │   ├── UpstreamRefused    who is asked whether a cluster may push says no, in another way (4xx)
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -98,6 +100,16 @@ class IndexConflict(ClientError):
         self.expected = expected
 
 
+class UpstreamRefused(ClientError):
+    """`status` is what was answered, which our answer has, too."""
+
+    kind = "forbidden"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TooLarge(ClientError):
     status = 413
 
@@ -109,6 +121,10 @@ class Disabled(ClientError):
 
 class UnsupportedMedia(ClientError):
     status = 415
+
+
+class PushRefused(ClientError):
+    status = 422
 
 
 class QueryFailed(ClientError):

@@ -18,6 +18,7 @@ from streamgauge.http.options import Secret
 from streamgauge.ingest.federation.settings import PushSettings
 
 if TYPE_CHECKING:
+    from streamgauge.auth.signing_keys import SigningKey
     from streamgauge.model.source import Matcher
 
 MIN_TOKEN = 16
@@ -226,12 +227,26 @@ class _Reader:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise self._error(key, f"{path} cannot be read: {reason}") from None
 
-    def _keys(self) -> tuple[str, ...]:
+    def _keys(self) -> tuple[SigningKey, ...]:
         section = self._section
         if section.shared_key is not None and section.shared_keys is not None:
             raise self._error("shared-keys", "give shared-key or shared-keys, not both")
-        files = section.shared_keys if section.shared_keys is not None else [section.shared_key or ""]
-        return tuple(str(self._folder / file) for file in files if file)
+        if section.shared_keys is not None:
+            return tuple(self._signing_key("shared-keys", file) for file in section.shared_keys)
+        return (self._signing_key("shared-key", section.shared_key),) if section.shared_key else ()
+
+    def _signing_key(self, key: str, file: str) -> SigningKey:
+        # Imported only here: it takes a tenth of a second, and the key is made where none is named.
+        from streamgauge.auth.signing_keys import MAX_KEY_BYTES, read_key
+
+        path = self._folder / file
+        try:
+            with path.open("rb") as opened:
+                return read_key(opened.read(MAX_KEY_BYTES), str(path))
+        except OSError as error:
+            raise self._error(key, f"{path} cannot be read: {error.strerror}") from None
+        except ConfigError as error:
+            raise self._error(key, error.message) from None
 
     def _url(self, key: str, url: str | None) -> str:
         if url and not url.startswith(("http://", "https://")):

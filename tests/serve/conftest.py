@@ -13,6 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from streamgauge.auth.authenticator import Open
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -112,6 +113,7 @@ class InProcessServices:
         self.started_at = clock.now_ms() - 60_000
         self.workers = InProcessWorkers()
         self.authenticator = Open()
+        self.access: ClusterAccess | None = None
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),
@@ -138,6 +140,12 @@ class InProcessServices:
         self.events = Events(
             self.event_sink, stats, clock, InFlight(1 << 20, stats), Turns(), EventLimits(1000, 0, 3, 10_000)
         )
+
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        if self.access is None:
+            raise NotFound("nobody pushes to this server")
+        return self.access
 
     async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
         self.write_started.set()

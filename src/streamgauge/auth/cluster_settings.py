@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from streamgauge.http.options import Secret
+
+if TYPE_CHECKING:
+    from streamgauge.auth.signing_keys import SigningKey
 
 DAY_SECONDS = 86_400
 
@@ -32,15 +36,15 @@ class Oidc:
 
 @dataclass(frozen=True, slots=True)
 class AuthoritySettings:
-    """keys: files, the first of which signs; without any, one is made and kept in the data folder. upstream: URL of who
-    is asked whether a token may speak for a cluster; "" for nobody. cache_ms: how long its assent counts in memory,
-    where there is no memcached; 0 asks each time. The other times are seconds.
+    """keys: the first signs, all are accepted; without any, one is made and kept in the data folder. upstream: URL of
+    who is asked whether a token may speak for a cluster; "" for nobody. cache_ms: how long its assent to a remote write
+    is kept in memory; 0 asks each time. The other times are seconds.
     """
 
     partition_label: str = "_id"
     required_labels: tuple[tuple[str, str], ...] = ()
     expire_seconds: int = DAY_SECONDS
-    keys: tuple[str, ...] = ()
+    keys: tuple[SigningKey, ...] = ()
     upstream: str = ""
     oidc: Oidc | None = None
     push_tokens: Sequence[PushToken] = field(default=())

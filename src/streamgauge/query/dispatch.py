@@ -227,4 +227,5 @@ def _federated(query: FederateQuery, source: Source, budget: Budget) -> Body:
         dict(query.types),
         dict(query.external_labels),
         query.utf8,
+        query.pushed,
     )

@@ -60,7 +60,7 @@ class PrometheusApi:
             Endpoint(f"{v1}/labels", self.label_names, GET_OR_POST, _SELECTION),
             Endpoint(f"{v1}/label/{{name}}/values", self.label_values, params=_SELECTION),
             Endpoint(f"{v1}/metadata", self.metadata, params=("metric", "limit", "limit_per_metric")),
-            Endpoint("/federate", self.federate, params=("match[]",)),
+            Endpoint("/federate", self.federate, params=("match[]", "timestamps")),
         ]
 
     async def query(self, request: Request, params: Params) -> Response:
@@ -131,8 +131,11 @@ class PrometheusApi:
         types = tuple((known.metric, known.type) for known in self._services.metadata())
         options = self._options
         utf8 = _takes_utf8_names(request.headers.get("accept", ""))
+        pushed = options.pushed
+        if pushed is not None and params.flag("timestamps"):
+            pushed = replace(pushed, timestamps=True)
         return self._answer(
-            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels, utf8)
+            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels, utf8, pushed)
         )
 
     def _evaluate(self, request: Request, params: Params, query: InstantQuery | RangeQuery) -> Response:
