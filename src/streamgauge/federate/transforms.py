@@ -78,15 +78,20 @@ class Transforms:
                 left.append(replace(family, name=name, metrics=self._anonymized(_sorted(valid))))
         return Transformed(tuple(left), scraped, removed)
 
+    def hashed(self, value: str) -> str:
+        """What stands for a value of a label that is anonymised."""
+        return self._hashes.of(value) if value else value
+
     def _labelled(self, metric: Metric) -> Metric:
         return replace(metric, labels=with_labels(metric.labels, self.labels))
 
     def _anonymized(self, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
         if not self.anonymize:
             return tuple(metrics)
-        hashes, names = self._hashes, self.anonymize
         return tuple(
-            replace(metric, labels=tuple((n, hashes.of(v) if n in names and v else v) for n, v in metric.labels))
+            replace(
+                metric, labels=tuple((n, self.hashed(v) if n in self.anonymize and v else v) for n, v in metric.labels)
+            )
             for metric in metrics
         )
 
