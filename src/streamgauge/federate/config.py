@@ -74,7 +74,9 @@ def make_config(values: Values) -> FederateConfig:
         source_http=_source_http(given),
         authorize=authorize,
         upload=upload,
-        target_http=HttpOptions(tls=_loaded(Tls(ca=Secret(file=given.text("to-ca-file")), system_roots=True))),
+        target_http=HttpOptions(
+            tls=_loaded(Tls(ca=Secret(file=given.text("to-ca-file")), system_roots=True)), proxies=True
+        ),
         token=token,
         transforms=Transforms(given.pairs("label"), given.pairs("rename"), hashed, salt),
         interval=_interval(given.text("interval")),

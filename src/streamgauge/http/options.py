@@ -53,7 +53,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """headers: further ones, by name; each may have several values."""
+    """headers: further ones, by name; each may have several values. proxies: go through the proxy that the environment
+    names."""
 
     user: Secret = Secret()
     password: Secret = Secret()
@@ -62,6 +63,7 @@ class HttpOptions:
     tls: Tls = Tls()
     headers: tuple[tuple[str, Secret], ...] = ()
     follow_redirects: bool = True
+    proxies: bool = False
 
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
