@@ -164,4 +164,3 @@ def test_complaints_name_the_line(line: str, complaint: str) -> None:
 def test_two_ways_to_say_the_same_are_refused() -> None:
     with pytest.raises(ConfigError, match="not both"):
         section("shared-key: a\nshared-keys: [b]")
-    assert section("shared-keys: [a, b]").authority.keys == ("a", "b")

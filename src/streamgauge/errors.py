@@ -103,9 +103,10 @@ class IndexConflict(ClientError):
 class UpstreamRefused(ClientError):
     """`status` is what was answered, which our answer has, too."""
 
+    status = 403
     kind = "forbidden"
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 403) -> None:
         super().__init__(message)
         self.status = status
 

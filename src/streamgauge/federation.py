@@ -10,6 +10,7 @@ from streamgauge.auth.authority_stats import AuthorityStats
 from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.auth.cluster_settings import AuthoritySettings
 from streamgauge.auth.memcached import Memcached
+from streamgauge.auth.oidc import OidcTokens
 from streamgauge.auth.push_authorizer import Anybody, LocalTokens, Nobody, PushAuthorizer
 from streamgauge.auth.signing_keys import MAX_KEY_BYTES, SigningKey, generate_key, read_key
 from streamgauge.auth.upstream import Upstream, is_assent
@@ -85,7 +86,8 @@ class Federation:
                 self._clock,
             )
         cache = AnswerCache(is_assent, self._clock, self._stats, settings.cache_ms, shared)
-        return Upstream(settings.upstream, self._resolver, cache, self._clock, self._stats)
+        tokens = OidcTokens(settings.oidc, self._resolver, self._clock) if settings.oidc is not None else None
+        return Upstream(settings.upstream, self._resolver, cache, self._clock, self._stats, tokens)
 
 
 def kept_key(data: Path) -> SigningKey:

@@ -17,6 +17,7 @@ from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.federation import Federation
+from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.federation.receiver import PushReceiver
@@ -60,6 +61,7 @@ class Opened:
     pins: Pins
     tails: Hub
     event_metrics: EventMetrics
+    remote_writes: RemoteWriteManager
     federation: Federation
     pushes: PushReceiver
 
@@ -225,6 +227,7 @@ class ServerServices:
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            self.opened.remote_writes.apply(config.remote_writes)
             self.opened.federation.apply(config.federation)
             self.opened.pushes.apply(self.opened.federation.pushes)
         self.reloaded(settings, config)

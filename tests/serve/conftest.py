@@ -29,6 +29,8 @@ from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, Store
 from streamgauge.serve.stats import HttpStats
 from streamgauge.stats import Stats
 from streamgauge.testing.event_sink import MemoryEventSink
+from streamgauge.testing.push_receiver import receiver_of
+from streamgauge.testing.sink import MemorySink
 
 
 @pytest.fixture
@@ -114,6 +116,8 @@ class InProcessServices:
         self.workers = InProcessWorkers()
         self.authenticator = Open()
         self.access: ClusterAccess | None = None
+        self.push_sink = MemorySink()
+        self.pushes = receiver_of(self.push_sink, Stats(), ManualClock())
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),

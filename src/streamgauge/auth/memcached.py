@@ -78,12 +78,13 @@ class _Server:
                 return await self._run(command, read)
         except TimeoutError:
             raise self._failed(f"no answer within {TIMEOUT_SECONDS:g} s") from None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
             raise self._failed(str(error) or type(error).__name__) from None
 
     def close(self) -> None:
         while self._free:
-            self._free.pop()[1].transport.abort()
+            _, writer = self._free.pop()
+            writer.transport.abort()
 
     async def _look_up(self) -> None:
         now = self._clock.monotonic()

@@ -231,7 +231,7 @@ def _response(dumped: bytes) -> tuple[int, bytes]:
     response = http.client.HTTPResponse(cast("Any", _Bytes(dumped)))
     try:
         response.begin()
-        return response.status, response.read(MAX_ANSWER_BYTES)
+        return response.status, response.read()
     except (http.client.HTTPException, ValueError, OSError):
         return 0, b""
 

@@ -74,6 +74,18 @@ class HttpOptions:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """Of OAuth 2. params: further ones of the request for a token."""
+
+    client_id: str
+    client_secret: Secret
+    token_url: str
+    scopes: tuple[str, ...] = ()
+    params: tuple[tuple[str, str], ...] = ()
+    tls: Tls = Tls()
+
+
 def basic(user: str, password: str) -> str:
     """The value of an Authorization header."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

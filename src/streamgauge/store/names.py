@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 LOCK = "lock"
 CATALOG = "catalog.sqlite"
@@ -56,6 +57,11 @@ def catalog_copy(data: Path, version: int) -> Path:
 def destination_file(data: Path, name: str) -> Path:
     """How far a destination of events is."""
     return data / DESTINATIONS / f"{name}.sqlite"
+
+
+def remote_write_file(data: Path, name: str) -> Path:
+    """How far a destination of samples is. It may have any name."""
+    return data / DESTINATIONS / f"remote_write.{quote(name, safe='')}.sqlite"
 
 
 def cluster_key_file(data: Path) -> Path:
