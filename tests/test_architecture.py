@@ -52,7 +52,9 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"ingest/relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
+    "pydantic": {"auth_config.py", "config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
+    "bcrypt": {"auth/passwords.py"},
+    "jwt": {"auth/jwks.py", "auth/jwt_tokens.py"},
     "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""

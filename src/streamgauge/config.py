@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
@@ -78,6 +79,7 @@ ACTED_ON = frozenset(
         ("scrape_config_files",),
         ("event_destinations",),
         ("event_metrics",),
+        ("auth",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
     }
@@ -146,7 +148,8 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, Path(document.name).parent, document.error)
     derived = event_metrics(parsed, document.error)
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived)
+    auth = auth_rules(parsed, Path(document.name).parent, document.error)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, auth)
 
 
 _Configs = list[ScrapeConfig]

@@ -13,6 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from streamgauge.auth.authenticator import Open
+from streamgauge.auth.tokens import added, new_token, without
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -20,6 +21,7 @@ from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
+from streamgauge.model.token import StoredToken
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
 from streamgauge.serve.app import build_app
 from streamgauge.serve.connections import ConnectionLimits
@@ -130,6 +132,7 @@ class InProcessServices:
         self.last_event = 0
         self.folder_key = "a key"
         self.pins: list[str] = []
+        self.made_tokens: Sequence[StoredToken] = ()
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
         self.deleted: list[tuple[Sequence[str], int, int]] = []
         self.cleaned = 0
@@ -196,6 +199,17 @@ class InProcessServices:
 
     def unpin(self, pin: str) -> None:
         self.pins.remove(pin)
+
+    async def create_token(self, name, scopes, labels, expires):
+        text, token = new_token(name, scopes, labels, self.clock.now_ms(), expires)
+        self.made_tokens = added(self.made_tokens, token)
+        return text, token
+
+    def tokens(self) -> Sequence[StoredToken]:
+        return self.made_tokens
+
+    async def revoke_token(self, name: str) -> None:
+        self.made_tokens = without(self.made_tokens, name)
 
     async def folder_snapshot(self, skip_head: bool) -> str:
         self.snapshots.append(skip_head)
