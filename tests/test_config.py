@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from streamgauge.config import MAX_FILE_BYTES, load_config, parse_config
 from streamgauge.errors import ConfigError
 from streamgauge.ingest.discovery.groups import Group
-from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import DnsSource, FileSource, ScrapeJob
 from streamgauge.ingest.scrape.job import Limits as JobLimits
+from streamgauge.relabel import Action, Rule
 from streamgauge.settings import Config
 
 FULL = """\

@@ -17,9 +17,9 @@ from streamgauge.auth_config import AuthSection
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
 from streamgauge.event_config import EventDestinationSection, EventMetricSection
-from streamgauge.ingest.http_options import VERSIONS
-from streamgauge.ingest.relabel import Action, Rule, check
+from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
+from streamgauge.relabel import Action, Rule, check
 
 
 def _duration(value: object) -> int:

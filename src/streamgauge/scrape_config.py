@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from streamgauge.errors import ConfigError
+from streamgauge.http.options import HttpOptions, Secret, Tls
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.http_options import HttpOptions, Secret, Tls
-from streamgauge.ingest.relabel import Rule
 from streamgauge.ingest.scrape.job import (
     DEFAULT_PROTOCOLS,
     DnsSource,
@@ -22,6 +21,7 @@ from streamgauge.ingest.scrape.job import (
     Source,
 )
 from streamgauge.prometheus_config import GlobalConfig, HttpConfig, RelabelConfig, ScrapeConfig, TlsConfig
+from streamgauge.relabel import Rule
 
 Complain = Callable[[str, str], ConfigError]
 """An error about a key of the scrape configuration: its name, and what is wrong."""

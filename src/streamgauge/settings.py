@@ -371,7 +371,7 @@ TABLE: tuple[Setting, ...] = (
         200,  # dashboards of dozens of panels, opened by a few people at once
         _whole(0, 10_000),
         "N",
-        "Queries that may wait for their turn, first come, first served; the next is refused (503).",
+        "Queries that may wait for their turn; beyond that one of whoever has most waiting is refused (503).",
         group=QUERIES,
     ),
     Setting(

@@ -9,11 +9,11 @@ import pytest
 
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
 from streamgauge.ingest.discovery.static import StaticDiscovery
-from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.turns import Turns
+from streamgauge.relabel import Action, Rule
 from streamgauge.serve.targets_api import MAX_METADATA, selector
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink

@@ -14,10 +14,9 @@ import click
 
 from streamgauge.commands.table import printable, table
 from streamgauge.errors import BadInput, FetchFailed
+from streamgauge.http.client import Answer, HttpClient, Resolver
+from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.http_client import Answer, HttpClient, Resolver
-from streamgauge.ingest.http_options import TlsContexts
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
@@ -25,6 +24,7 @@ from streamgauge.ingest.scrape.target import METRICS_PATH, PARAM, SCHEME, Target
 from streamgauge.model.batch import Metadata
 from streamgauge.model.labels import labels_of, split_key
 from streamgauge.query.text import value_texts
+from streamgauge.relabel import Relabelling
 from streamgauge.settings import BY_NAME
 from streamgauge.wire import openmetrics, text_scrape
 from streamgauge.wire.scraped import ScrapeCache, Scraped, merged_notes

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from streamgauge.durations import format_duration
 from streamgauge.errors import BadInput, QueryFailed
-from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.relabel import Action, Relabelling, Rule
 from streamgauge.serve.answers import json_answer
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.params import quoted

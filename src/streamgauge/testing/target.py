@@ -1,4 +1,4 @@
-"""A scrape target whose every answer a test writes."""
+"""A scrape target, or what is pushed to, whose every answer a test writes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def answer(
 class Request:
     target: str  # of the request line
     headers: dict[str, str]  # names in lower case
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,10 @@ class HttpTarget:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 line, *rest = head.strip().split("\r\n")
                 pairs = (text.partition(":") for text in rest)
-                request = Request(line.split(" ")[1], {name.lower(): value.strip() for name, _, value in pairs})
+                headers = {name.lower(): value.strip() for name, _, value in pairs}
+                method, where, _ = line.split(" ")
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                request = Request(where, headers, method, body)
                 self.requests.append(request)
                 reply = self.reply(request) if callable(self.reply) else self.reply
                 if reply is None:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from streamgauge.clock import ManualClock
+from streamgauge.http.client import Resolver
 from streamgauge.ingest.discovery.groups import Discovery, Group
 from streamgauge.ingest.discovery.http import HttpDiscovery
 from streamgauge.ingest.discovery.refresh import Parts, Refresh
-from streamgauge.ingest.http_client import Resolver
 from streamgauge.ingest.scrape.job import HttpSource
 from streamgauge.stats import Stats
 from streamgauge.testing.target import answer, http_target

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from streamgauge.clock import ManualClock
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import TlsContexts
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Target, targets_of
 from streamgauge.ingest.turns import Turns
+from streamgauge.relabel import Relabelling
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, http_target

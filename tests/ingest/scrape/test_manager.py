@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 
 from streamgauge.clock import ManualClock
+from streamgauge.http.client import Resolver
 from streamgauge.ingest.discovery.groups import ADDRESS, Discovery, Found, Group
-from streamgauge.ingest.http_client import Resolver
-from streamgauge.ingest.relabel import Action, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.target import Health
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
+from streamgauge.relabel import Action, Rule
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, answer, http_target

@@ -10,16 +10,16 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import IndexFull, LabelFull, MetricFull, Overloaded, ReadOnly
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import TlsContexts
-from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Health, Target, targets_of
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.labels import labels_of
+from streamgauge.relabel import Action, Relabelling, Rule
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
 from streamgauge.testing.target import HttpTarget, Request, answer

@@ -6,9 +6,9 @@ import pytest
 
 from streamgauge.errors import BadInput
 from streamgauge.ingest.discovery.groups import Group, parse_groups
-from streamgauge.ingest.relabel import Action, Relabelling, Rule
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.target import Dropped, Target, targets_of
+from streamgauge.relabel import Action, Relabelling, Rule
 
 
 def one(job: ScrapeJob, labels: dict[str, str] | None = None, **own: str) -> Target | Dropped | BadInput:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamgauge.clock import Clock
+from streamgauge.http.client import Resolver
 from streamgauge.ingest.discovery.groups import Discovery
 from streamgauge.ingest.discovery.static import StaticDiscovery
-from streamgauge.ingest.http_client import Resolver
 from streamgauge.ingest.scrape.job import DnsSource, FileSource, HttpSource, ScrapeJob
 from streamgauge.stats import Stats
 

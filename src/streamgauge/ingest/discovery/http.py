@@ -12,13 +12,13 @@ from typing import Any
 
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, FetchFailed
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import TlsContexts
+from streamgauge.http.urls import shown_url
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
 from streamgauge.ingest.discovery.refresh import Parts, Refresh
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import TlsContexts
 from streamgauge.ingest.scrape.job import HttpSource
 from streamgauge.ingest.scrape.negotiation import USER_AGENT
-from streamgauge.ingest.urls import shown_url
 from streamgauge.stats import Stats
 
 MAX_ANSWER_BYTES = 16 << 20

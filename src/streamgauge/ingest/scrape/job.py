@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streamgauge.http.options import HttpOptions
 from streamgauge.ingest.discovery.groups import Group
-from streamgauge.ingest.http_options import HttpOptions
-from streamgauge.ingest.relabel import Rule
+from streamgauge.relabel import Rule
 
 TEXT_0_0_4 = "PrometheusText0.0.4"
 TEXT_1_0_0 = "PrometheusText1.0.0"

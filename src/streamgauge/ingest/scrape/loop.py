@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 
 from streamgauge.clock import Clock
+from streamgauge.http.urls import shown_url
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Health, Report
-from streamgauge.ingest.urls import shown_url
 
 LOG = logging.getLogger(__name__)
 

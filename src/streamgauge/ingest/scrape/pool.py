@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamgauge.clock import Clock
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import Discovery, Group
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import TlsContexts
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.departed import Departed
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
@@ -19,6 +18,7 @@ from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Dropped, Labels, Target, targets_of
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.sink import Sink
+from streamgauge.relabel import Relabelling
 from streamgauge.stats import Stats
 
 LOG = logging.getLogger(__name__)

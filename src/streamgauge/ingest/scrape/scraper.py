@@ -19,18 +19,18 @@ from streamgauge.errors import (
     StreamgaugeError,
     UnsupportedMedia,
 )
+from streamgauge.http.client import HttpClient
+from streamgauge.http.urls import shown_url
 from streamgauge.ingest.admission import count
-from streamgauge.ingest.http_client import HttpClient
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import TEXTS, ScrapeJob
 from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
 from streamgauge.ingest.turns import Turns
-from streamgauge.ingest.urls import shown_url
 from streamgauge.model.arrays import UInt32s, stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.sink import Sink
+from streamgauge.relabel import Relabelling
 from streamgauge.stats import Stats
 from streamgauge.wire import openmetrics, text_scrape
 from streamgauge.wire.findings import Findings, Reason

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from streamgauge.errors import BadInput, NotAllowed, Overloaded
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.model.labels import key_of, series_key
+from streamgauge.relabel import Relabelling
 from streamgauge.wire.exposition_text import Pairs
 from streamgauge.wire.findings import Reason, no_room, series_text
 from streamgauge.wire.scraped import DROPPED, REFUSED

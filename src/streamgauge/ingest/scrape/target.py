@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 from streamgauge.durations import format_duration, parse_duration
 from streamgauge.errors import BadInput
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.relabel import Relabelling
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.relabel import Relabelling
 
 SCHEME = "__scheme__"
 METRICS_PATH = "__metrics_path__"

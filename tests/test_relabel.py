@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from streamgauge.errors import BadInput
-from streamgauge.ingest.relabel import Action, Relabelling, Rule, check
+from streamgauge.relabel import Action, Relabelling, Rule, check
 
 LABELS = {"a": "foo", "b": "bar", "c": "baz"}
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from streamgauge.errors import FetchFailed
-from streamgauge.ingest.gunzip import MAX_MEMBERS, gunzip
+from streamgauge.http.gunzip import MAX_MEMBERS, gunzip
 
 NOISE = random.Random(1).randbytes(100_000)
 

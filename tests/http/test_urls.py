@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamgauge.errors import FetchFailed
-from streamgauge.ingest.urls import shown_url, split_url, user_of
+from streamgauge.http.urls import shown_url, split_url, user_of
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""An HTTP/1.1 client for GET: bounded in every way, one connection kept open, no work beyond what is asked for.
+"""An HTTP/1.1 client for GET and POST: bounded in every way, one connection kept open, no work beyond what is asked.
 
 Written for scrapes, of which there are thousands a minute: docs/dependencies.md has what the well-known clients cost.
-Used by scraping and by HTTP service discovery.
+Used by scraping, by HTTP service discovery, and by what is pushed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, urljoin
 import httptools
 
 from streamgauge.errors import FetchFailed
-from streamgauge.ingest.gunzip import body_too_large, gunzip
-from streamgauge.ingest.http_options import HttpOptions, TlsContexts, basic
-from streamgauge.ingest.urls import host_of, shown_url, split_url, user_of
+from streamgauge.http.gunzip import body_too_large, gunzip
+from streamgauge.http.options import HttpOptions, TlsContexts, basic
+from streamgauge.http.urls import host_of, shown_url, split_url, user_of
 
 MAX_REDIRECTS = 10
 MAX_HEAD_BYTES = 65_536
@@ -31,7 +31,8 @@ _OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on
 _REASON_CHARACTERS = 80  # of the words behind a status
 _NEXT_ADDRESS_SECONDS = 0.3  # after which the next address of a name is tried beside the one before
 _LOOKUPS_AT_ONCE = 16
-_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_REDIRECTS = {"GET": frozenset((301, 302, 303, 307, 308)), "POST": frozenset((307, 308))}
+"""By method. The others of a POST ask for a GET, which would lose the body: such an answer is the answer."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -78,15 +79,34 @@ class HttpClient:
 
         limit: of the body in bytes, inflated. Raises FetchFailed, and ConfigError for secrets that cannot be read.
         """
+        return await self._ask("GET", url, headers, limit, None, "")
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, limit: int, authorization: str = ""
+    ) -> Answer:
+        """`get` for a POST. Sent again when a connection that was kept open turns out to be closed: what is sent must
+        be harmless when it comes twice.
+
+        limit: of the answer. authorization: sent to where the URL says and nowhere else, in place of what the options
+        say.
+        """
+        return await self._ask("POST", url, headers, limit, body, authorization)
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], limit: int, body: bytes | None, authorization: str
+    ) -> Answer:
         origin = split_url(url)
         for _ in range(MAX_REDIRECTS + 1):
             parts = split_url(url)
             if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
                 raise FetchFailed(f"{shown_url(url)} is no http or https URL")
             same = (parts.scheme, host_of(parts)) == (origin.scheme, host_of(origin))
-            answer = await self._get_once(parts, self._head(parts, headers, origin if same else None), limit)
+            lines = [f"{method} {_target(parts)} HTTP/1.1", f"host: {host_of(parts)}"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            lines += self._secrets(origin, authorization) if same else []
+            answer = await self._ask_once(parts, _head(lines, body), body or b"", limit)
             target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not self._options.follow_redirects or not target:
+            if answer.status not in _REDIRECTS[method] or not self._options.follow_redirects or not target:
                 return await _inflated(answer, limit)
             url = split_url(urljoin(parts.geturl(), split_url(target).geturl())).geturl()
             if split_url(url).scheme not in _DEFAULT_PORTS:
@@ -98,22 +118,14 @@ class HttpClient:
             self._kept[1].close()
             self._kept = None
 
-    def _head(self, parts: SplitResult, headers: Mapping[str, str], origin: SplitResult | None) -> bytes:
-        """origin: what was asked for, if this is where secrets were meant to go; a redirect elsewhere gets none."""
-        path = parts.path or "/"
-        target = f"{path}?{parts.query}" if parts.query else path
-        lines = [f"GET {target} HTTP/1.1", f"host: {host_of(parts)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if origin is not None:
-            user = user_of(origin)
-            authorization = self._options.authorization() or (basic(*user) if user else "")
-            lines += [f"authorization: {authorization}"] if authorization else []
-            lines += [f"{name}: {value.read()}" for name, value in self._options.headers]
-        if any("\r" in line or "\n" in line or "\0" in line for line in lines):
-            raise FetchFailed("a header or the URL has a line break in it")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    def _secrets(self, origin: SplitResult, authorization: str) -> list[str]:
+        """Headers for where they were meant to go; a redirect elsewhere gets none. Raises ConfigError."""
+        user = user_of(origin)
+        authorization = authorization or self._options.authorization() or (basic(*user) if user else "")
+        lines = [f"authorization: {authorization}"] if authorization else []
+        return lines + [f"{name}: {value.read()}" for name, value in self._options.headers]
 
-    async def _get_once(self, parts: SplitResult, head: bytes, limit: int) -> Answer:
+    async def _ask_once(self, parts: SplitResult, head: bytes, body: bytes, limit: int) -> Answer:
         place = (parts.scheme, host_of(parts))
         kept, self._kept = self._kept, None
         connection = None
@@ -125,10 +137,10 @@ class HttpClient:
         answer = None
         try:
             if connection is not None:
-                answer = await connection.get(head, limit)
+                answer = await connection.ask(head, body, limit)
             if connection is None or answer is None:  # a kept one was closed from the other side, as it may be
                 connection = await self._connect(parts)
-                answer = await connection.get(head, limit)
+                answer = await connection.ask(head, body, limit)
             if answer is None:
                 raise FetchFailed("the connection was closed before there was an answer")
         except BaseException:
@@ -156,6 +168,19 @@ class HttpClient:
         if len(places) == 1:
             return await _open(*places[0], context, name)
         return await _first([_open(*place, context, name) for place in places])
+
+
+def _target(parts: SplitResult) -> str:
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _head(lines: list[str], body: bytes | None) -> bytes:
+    if any("\r" in line or "\n" in line or "\0" in line for line in lines):
+        raise FetchFailed("a header or the URL has a line break in it")
+    if body is not None:
+        lines.append(f"content-length: {len(body)}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 async def _open(address: str, port: int, context: ssl.SSLContext | None, name: str | None) -> _Connection:
@@ -228,13 +253,13 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._keep_alive = False
 
-    async def get(self, head: bytes, limit: int) -> Answer | None:
+    async def ask(self, head: bytes, body: bytes, limit: int) -> Answer | None:
         """None when the connection was closed before a byte of the answer came. Raises FetchFailed."""
         assert self._transport is not None
         self._limit = limit
         self._begin()
         self._waiter = asyncio.get_running_loop().create_future()
-        self._transport.write(head)
+        self._transport.writelines((head, body) if body else (head,))
         return await self._waiter
 
     def close(self) -> None:

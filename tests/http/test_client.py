@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from streamgauge.errors import ConfigError, FetchFailed
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import HttpOptions, Secret, Tls, TlsContexts
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import HttpOptions, Secret, Tls, TlsContexts
 from streamgauge.testing.target import HttpTarget, Request, answer, http_target
 from streamgauge.testing.until import until
 
@@ -131,8 +131,40 @@ async def test_giving_up_closes_the_connection(target: HttpTarget, resolver: Res
     fetching.close()
 
 
-def redirect(to: str) -> bytes:
-    return answer(b"", status="302 Found", headers={"location": to})
+async def test_a_body_is_posted(target: HttpTarget, resolver: Resolver) -> None:
+    options = HttpOptions(scheme="Bearer", credentials=Secret("sesame"))
+    fetching = client(resolver, options)
+    body = bytes(range(256)) * 4096
+    answered = await fetching.post(target.url("/push?a=1"), {"content-type": "x/y"}, body, LIMIT)
+    assert (answered.status, answered.body) == (200, b"a 1\n")
+    target.close = True
+    await fetching.post(target.url(), {}, b"", LIMIT)
+    await fetching.post(target.url(), {}, b"again", LIMIT, authorization="Bearer other")
+    assert [(r.method, r.target, r.body) for r in target.requests] == [
+        ("POST", "/push?a=1", body),
+        ("POST", "/metrics", b""),
+        ("POST", "/metrics", b"again"),
+    ]
+    assert target.requests[0].headers["content-type"] == "x/y"
+    assert [r.headers["authorization"] for r in target.requests] == ["Bearer sesame", "Bearer sesame", "Bearer other"]
+    assert target.connections == 2
+    fetching.close()
+
+
+async def test_a_post_is_redirected_with_its_body_or_not_at_all(target: HttpTarget, resolver: Resolver) -> None:
+    async with http_target() as other:
+        target.reply = redirect(other.url("/there"), "307 Temporary Redirect")
+        fetching = client(resolver)
+        assert (await fetching.post(target.url(), {}, b"body", LIMIT, authorization="Bearer sesame")).status == 200
+        assert other.requests == [Request("/there", {"host": other.address, "content-length": "4"}, "POST", b"body")]
+        target.reply = redirect(other.url("/there"))
+        assert (await fetching.post(target.url(), {}, b"body", LIMIT)).status == 302
+        assert len(other.requests) == 1
+        fetching.close()
+
+
+def redirect(to: str, status: str = "302 Found") -> bytes:
+    return answer(b"", status=status, headers={"location": to})
 
 
 async def test_redirects(target: HttpTarget, resolver: Resolver) -> None:
