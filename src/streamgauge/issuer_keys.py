@@ -11,8 +11,8 @@ from streamgauge.auth.jwks import MAX_BYTES
 from streamgauge.auth.rules import IssuerRule
 from streamgauge.auth_config import is_safe
 from streamgauge.errors import ConfigError, FetchFailed
-from streamgauge.ingest.http_client import HttpClient, Resolver
-from streamgauge.ingest.http_options import HttpOptions, Secret, Tls, TlsContexts
+from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.options import HttpOptions, Secret, Tls, TlsContexts
 from streamgauge.ingest.scrape.negotiation import USER_AGENT
 
 SECONDS = 10.0
