@@ -12,8 +12,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from streamgauge.auth.authenticator import Open
-from streamgauge.auth.tokens import added, new_token, without
+from streamgauge.auth.authorities import Authorities
+from streamgauge.auth.tokens import Tokens, added, new_token, without
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -27,6 +27,7 @@ from streamgauge.serve.app import build_app
 from streamgauge.serve.connections import ConnectionLimits
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
+from streamgauge.serve.sessions import Sessions
 from streamgauge.serve.stats import HttpStats
 from streamgauge.stats import Stats
 from streamgauge.testing.event_sink import MemoryEventSink
@@ -113,7 +114,7 @@ class InProcessServices:
         self.clock = clock
         self.started_at = clock.now_ms() - 60_000
         self.workers = InProcessWorkers()
-        self.authenticator = Open()
+        self.authenticator = Authorities(clock, Tokens(), lambda reason: None)
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),
@@ -233,6 +234,11 @@ class Served:
     services: InProcessServices
     stats: HttpStats
     http: httpx.AsyncClient
+    sessions: Sessions
+
+    @property
+    def authorities(self) -> Authorities:
+        return self.services.authenticator
 
 
 Serve = Callable[..., Awaitable[Served]]
@@ -262,9 +268,11 @@ async def serve(clock: ManualClock, listen: Listen) -> AsyncIterator[Serve]:
 
         async def start(options: HttpOptions | None = None) -> Served:
             services, stats = InProcessServices(clock), HttpStats()
-            server = await listen(build_app(services, options, stats))
+            authorities = services.authenticator
+            sessions = Sessions(clock, authorities, lambda: authorities.version)
+            server = await listen(build_app(services, options, stats, sessions))
             client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30, trust_env=False)
-            return Served(server, services, stats, await stack.enter_async_context(client))
+            return Served(server, services, stats, await stack.enter_async_context(client), sessions)
 
         yield start
 
