@@ -58,8 +58,16 @@ ENGINES = {
     "dns": {"ingest/discovery/dns.py"},
     "jwt": {"auth/"},
     "cryptography": {"auth/"},
-    "pydantic": {"config.py", "event_config.py", "federation_config.py", "prometheus_config.py", "scrape_config.py"},
+    "pydantic": {
+        "auth_config.py",
+        "config.py",
+        "event_config.py",
+        "federation_config.py",
+        "prometheus_config.py",
+        "scrape_config.py",
+    },
     "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
+    "bcrypt": {"auth/passwords.py"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge import federation_config
+from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
@@ -107,6 +108,7 @@ ACTED_ON = frozenset(
         ("event_destinations",),
         ("event_metrics",),
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
+        ("auth",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
@@ -181,7 +183,8 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     derived = event_metrics(parsed, document.error)
     written = remote_writes(parsed, Path(document.name).parent, document.error)
     pushes = federation_config.federation(parsed.federation, Path(document.name).parent, document.error)
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes)
+    auth = auth_rules(parsed, Path(document.name).parent, document.error)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth)
 
 
 _Configs = list[ScrapeConfig]

@@ -117,6 +117,10 @@ class WebSocket:
         """The server stops: what has come is stored yet, and nothing after it."""
         self._stop(End(Code.GOING_AWAY, "the server stops"))
 
+    def dismiss(self, reason: str) -> None:
+        """Whoever is there may not be any more: what has come is stored yet, and nothing after it."""
+        self._stop(End(Code.POLICY, reason))
+
     def check(self, seconds: float) -> None:
         """`seconds` have passed since the last check."""
         if self._line.flow.read_paused:

@@ -37,6 +37,7 @@ class Code(enum.IntEnum):
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     NOT_TEXT = 1007
+    POLICY = 1008
     TOO_LARGE = 1009
     INTERNAL = 1011
     TRY_AGAIN = 1013
