@@ -56,8 +56,8 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "jwt": {"auth/"},
-    "cryptography": {"auth/"},
+    "jwt": {"auth/", "testing/"},
+    "cryptography": {"auth/", "testing/"},
     "pydantic": {
         "auth_config.py",
         "config.py",
