@@ -21,14 +21,16 @@ ALLOWED = {
     "model": {"errors"},
     "wire": LEAVES,
     "store": LEAVES,
+    "auth": LEAVES | {"http"},
+    "cluster": LEAVES,
     "query": LEAVES,
     "backup": LEAVES | {"store"},
-    "ingest": LEAVES | {"wire", "http", "relabel"},
+    "ingest": LEAVES | {"wire", "http", "relabel", "auth"},
     "forward": LEAVES | {"wire", "http", "relabel"},
     "live": LEAVES | {"wire"},
     "derive": LEAVES | {"ingest", "live"},
     "client": {"wire"},
-    "serve": LEAVES | {"wire", "query", "ingest", "live", "relabel"},
+    "serve": LEAVES | {"wire", "query", "ingest", "live", "relabel", "auth"},
 }
 """`main`, `cli`, `commands` and the like, which are not listed, may see everything."""
 
@@ -53,7 +55,9 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
+    "jwt": {"auth/"},
+    "cryptography": {"auth/"},
+    "pydantic": {"config.py", "event_config.py", "federation_config.py", "prometheus_config.py", "scrape_config.py"},
     "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""

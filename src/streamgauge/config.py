@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from streamgauge import federation_config
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
@@ -105,6 +106,7 @@ ACTED_ON = frozenset(
         ("scrape_config_files",),
         ("event_destinations",),
         ("event_metrics",),
+        *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
@@ -178,7 +180,8 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     forwarded = destinations(parsed, Path(document.name).parent, document.error)
     derived = event_metrics(parsed, document.error)
     written = remote_writes(parsed, Path(document.name).parent, document.error)
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written)
+    pushes = federation_config.federation(parsed.federation, Path(document.name).parent, document.error)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes)
 
 
 _Configs = list[ScrapeConfig]
@@ -447,12 +450,13 @@ def _meant(key: str, known: Any) -> str:
 
 
 _SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
+_NO_SECRET = re.compile(r"[_-](file|seconds)")
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/\s]*@")
 
 
 def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
     """What was written, with secrets hidden: those the model knows as such, and whatever is named like one."""
-    named_so = isinstance(raw, str | int | float) and _SECRET_WORDS.search(key) and "_file" not in key
+    named_so = isinstance(raw, str | int | float) and _SECRET_WORDS.search(key) and not _NO_SECRET.search(key)
     if isinstance(parsed, SecretStr) or named_so:
         return "<secret>"
     if isinstance(raw, dict):

@@ -3,13 +3,17 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   ├── ForeignLabel   a series with another value of a label than its sender is bound to (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
+    │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
+    │   ├── UpstreamRefused    who is asked whether a cluster may push says no, in another way (4xx)
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -18,6 +22,7 @@
     │   │       ├── MetricFull a metric has as many series as it may have
     │   │       └── LabelFull  a label has as many values as it may have
     │   ├── NotReady           starting or stopping (503)
+    │   ├── RateLimited        this client comes too often (429)
     │   ├── QueryTimeout       out of time (503)
     │   └── QueryCanceled      somebody cancelled it (503)
     ├── FetchFailed            another server did not give what was asked of it: a scrape target, a discovery
@@ -60,8 +65,23 @@ class BadInput(ClientError):
     pass
 
 
+class ForeignLabel(BadInput):
+    pass
+
+
 class NotAllowed(BadInput):
     pass
+
+
+class Unauthorized(ClientError):
+    """`challenges` are what the answer's WWW-Authenticate says, one for each way to come."""
+
+    status = 401
+    kind = "unauthorized"
+
+    def __init__(self, message: str, challenges: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.challenges = challenges
 
 
 class Forbidden(ClientError):
@@ -85,6 +105,17 @@ class IndexConflict(ClientError):
         self.expected = expected
 
 
+class UpstreamRefused(ClientError):
+    """`status` is what was answered, which our answer has, too."""
+
+    status = 403
+    kind = "forbidden"
+
+    def __init__(self, message: str, status: int = 403) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TooLarge(ClientError):
     status = 413
 
@@ -96,6 +127,10 @@ class Disabled(ClientError):
 
 class UnsupportedMedia(ClientError):
     status = 415
+
+
+class PushRefused(ClientError):
+    status = 422
 
 
 class QueryFailed(ClientError):
@@ -140,6 +175,10 @@ class LabelFull(IndexFull):
 
 class NotReady(Busy):
     pass
+
+
+class RateLimited(Busy):
+    status = 429
 
 
 class QueryTimeout(Busy):

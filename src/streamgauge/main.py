@@ -23,6 +23,7 @@ from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
+from streamgauge.federation import Federation
 from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
@@ -31,6 +32,7 @@ from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
+from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -222,9 +224,28 @@ class Server:
         )
         stack.callback(store.listen(tails))
         start(tails.run())
+        federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
+        stack.callback(federation.close)
+        federation.apply(self._config.federation)
+        pushes = PushReceiver(store, self._stats, self._clock, inflight, turns, federation.pushes, limits)
+        self._stats.watch(pushes.readings)
+        start(pushes.markers.run())
         services.opened = Opened(
-            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, sending
+            store,
+            maintenance,
+            receiver,
+            bulk,
+            events,
+            scrapes,
+            snapshots,
+            pins,
+            tails,
+            derived,
+            sending,
+            federation,
+            pushes,
         )
+        start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
 from streamgauge.event_config import EventDestinationSection, EventMetricSection
+from streamgauge.federation_config import FederationSection
 from streamgauge.forward.remote_write.target import Protocol as WriteProtocol
 from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
@@ -461,5 +462,6 @@ class PrometheusConfig(Section):
     otlp: dict[str, Any] | None = None
     event_destinations: list[EventDestinationSection] | None = None  # ours
     event_metrics: list[EventMetricSection] | None = None  # ours
+    federation: FederationSection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
+    from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.scrape.job import ScrapeJob
@@ -103,7 +104,7 @@ class Settings:
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
     is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
-    what samples are sent to."""
+    what samples are sent to, `federation` who may push and what becomes of it."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -113,6 +114,7 @@ class Config:
     destinations: tuple[EventDestination, ...] = ()
     event_metrics: tuple[EventMetric, ...] = ()
     remote_writes: tuple[RemoteWriteTarget, ...] = ()
+    federation: FederationConfig | None = None
 
 
 def parse_bool(text: str) -> bool:
@@ -333,7 +335,7 @@ TABLE: tuple[Setting, ...] = (
         200,  # dashboards of dozens of panels, opened by a few people at once
         _whole(0, 10_000),
         "N",
-        "Queries that may wait for their turn, first come, first served; the next is refused (503).",
+        "Queries that may wait for their turn; beyond that one of whoever has most waiting is refused (503).",
         group=QUERIES,
     ),
     Setting(

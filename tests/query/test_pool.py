@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,27 @@ def test_queries_are_served_in_order_of_arrival_and_refused_when_too_many_wait()
         assert served == sorted(served)
         assert len(served) == 4
         assert stand.pool.statistics().refused == 1
+
+    run(test, max_waiting=3)
+
+
+def test_whoever_asks_much_neither_delays_nor_displaces_the_others() -> None:
+    many, few = replace(BIG, sender="many"), replace(BIG, sender="few")
+
+    async def test(stand: Stand, gate: Gate) -> None:
+        queries = [stand.begin(many, Trouble(gate=gate.port)) for _ in range(4)]
+        arrival = await gate.arrivals.get()
+        queries.append(stand.begin(few, Trouble(gate=gate.port)))
+        refused, body = await queries[3]
+        assert (refused.status, error(body)) == (503, "3 queries are waiting already (--query-queue)")
+        served = []
+        for left in range(4, 0, -1):
+            served += [line.sender for line in stand.pool.running() if line.state == "running"]
+            arrival.release()
+            if left > 1:
+                arrival = await gate.arrivals.get()
+        assert [(await query)[0].status for query in (*queries[:3], queries[4])] == [200] * 4
+        assert served == ["many", "few", "many", "many"]
 
     run(test, max_waiting=3)
 

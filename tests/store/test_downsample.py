@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import Overloaded
+from streamgauge.errors import Overloaded, ReadOnly
 from streamgauge.model.arrays import STALE_BITS, Floats, stale_mask
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import AggregateKind, Horizon, Matcher, MatchOp, NoMeter, Source
-from streamgauge.store import names
+from streamgauge.store import failpoints, names
 from streamgauge.store.compact import CompactionPlan, plan_compaction
 from streamgauge.store.downsample import SPAN_MS, Dropping, ThinningPlan, next_step
 from streamgauge.store.maintenance import Maintenance
@@ -234,6 +234,29 @@ def test_days_go_from_samples_to_aggregates_to_coarser_ones(data: Path) -> None:
         assert (high[:hours] - low[:hours] == 118).all()
         _, total = column(store, AggregateKind.SUM)
         assert total[0] == sum(2.0 * minute for minute in range(3 * 1440, 3 * 1440 + 60))
+
+    run(data, live)
+    assert check_folder(data) == []
+
+
+def test_without_room_for_aggregates_days_past_retention_go_once_writes_are_refused(data: Path) -> None:
+    async def live(store: Store, maintenance: Maintenance, clock: ManualClock) -> None:
+        for day in range(5):
+            await clock.advance(DAY_MS / 1000)
+            await scrape(store, day, float)
+            await flush(store, maintenance)
+        with failpoints.armed("thin.before_write", "enospc"):
+            with pytest.raises(ReadOnly):
+                await maintenance.expire()
+            assert len(raw(store.state.blocks)) == 5, "nobody is refused yet: somebody may make room"
+            store.refuse(ReadOnly("the disk is full"))
+            assert await expire(maintenance) == 2
+        store.accept()
+        assert [meta.window // DAY_MS - 20_000 for meta in store.state.blocks] == [2, 3, 4]
+        assert maintenance.counts.blocks_dropped == {"age": 0, "size": 0, "room": 2}
+        await clock.advance(DAY_MS / 1000)
+        await expire(maintenance)
+        assert [meta.window // DAY_MS - 20_000 for meta in thinned(store.state.blocks)] == [2], "and then as ever"
 
     run(data, live)
     assert check_folder(data) == []

@@ -143,7 +143,11 @@ def test_a_store_drops_what_is_beyond_its_size(writes: list[tuple[int, bool]], l
             after = content(store)
             assert after.items() <= before.items()
             assert after, "the newest block stays"
-            assert maintenance.counts.blocks_dropped == {"age": 0, "size": len(blocks) - len(store.state.blocks)}
+            assert maintenance.counts.blocks_dropped == {
+                "age": 0,
+                "size": len(blocks) - len(store.state.blocks),
+                "room": 0,
+            }
         async with opened(data, ManualClock(NOON + DAY_MS)) as (store, _):
             assert store.state.damage == []
             assert content(store) == after
@@ -204,7 +208,7 @@ def test_size_goes_by_no_clock(tmp_path: Path) -> None:
             assert not await maintenance.expire(), "the clock is not believed"
             store.keep_for(3 * DAY_MS, retention_bytes=1)
             assert await maintenance.expire()
-            assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1}
+            assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1, "room": 0}
 
     asyncio.run(life())
 
@@ -226,6 +230,6 @@ def test_what_fails_for_want_of_room_does_not_keep_blocks_from_going_by_size(tmp
             store.keep_for(DAY_MS, retention_bytes=1, tiers=tiers)
             with failpoints.armed("thin.before_write", "enospc"), pytest.raises(StorageError):
                 await maintenance.expire()
-            assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1}
+            assert maintenance.counts.blocks_dropped == {"age": 0, "size": 1, "room": 0}
 
     asyncio.run(life())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.testing.remote_read import crc32c as defined
-from streamgauge.wire.crc32c import crc32c
+from streamgauge.wire.crc32c import crc32c, crc32c_of
 
 
 def sums(messages: list[bytes]) -> list[int]:
@@ -41,3 +41,9 @@ def test_long_messages_and_those_of_every_length_around_a_block() -> None:
     data = np.random.default_rng(1).bytes(200_000)
     messages = [data[:length] for length in (*range(10), 127, 128, 129, 255, 256, 257, 65_535, 200_000)]
     assert sums(messages) == [defined(message) for message in messages]
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 128, 5685, 5686, 11_371, 45_481, 65_536, 100_003])
+def test_one_long_message(length: int) -> None:
+    message = np.random.default_rng(length).bytes(length)
+    assert crc32c_of(message) == defined(message)

@@ -1,9 +1,9 @@
 """The query workers: who runs what, and when one of them has to go.
 
-    waiting (first come, first served) -> running in a worker -> answered
+    waiting -> running in a worker -> answered
 
-A query takes its snapshot, and a lease on what that names, when its turn has come and not before: what waits keeps
-nothing on the disk from going away, and sees what was stored while it waited.
+Whoever asks has turns with the others who do, and within them the query that came first; and when too many wait, the
+last one of whoever has most waiting goes. So one client cannot keep the others from being answered.
 One worker at least is kept ready; more are started while queries wait, and end when they have been idle for a while.
 One more is reserved for small queries, so that a list of labels never waits behind a month of samples.
 """
@@ -17,6 +17,7 @@ import logging
 import os
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ class WorkerPool:
         """
         workers: how many queries run at once, beside a small one; by default as many as there are cores, but no more
             than `concurrency`.
-        max_waiting: how many queries may wait for a worker; the next is refused.
+        max_waiting: how many queries may wait for a worker; beyond that one is refused.
         starter: starts the workers; it is closed with the pool.
         watch_memory: look at the workers' memory twice a second, where no kernel enforces the limit.
         spool_directory: where answers go that their clients are slow to take.
@@ -106,6 +107,7 @@ class WorkerPool:
         self._workers: list[PoolWorker] = []  # the one used last at the end
         self._waiting: list[PoolQuery] = []
         self._queries: dict[int, PoolQuery] = {}  # waiting, or running and not yet answered; oldest first
+        self._last_turns: dict[str, int] = {}  # of those who ask: the higher, the later it was
         self._next_id = 1
         self._totals = PoolStatistics()
         self._cannot_start: str | None = None  # then no worker is started until somebody asks again
@@ -209,23 +211,38 @@ class WorkerPool:
         self._schedule()
         if len(self._waiting) > self._max_waiting:
             self._totals.refused += 1
-            self._forget(query)
-            raise Overloaded(f"{self._max_waiting} queries are waiting already (--query-queue)", RETRY_AFTER)
+            refused = self._most_waiting()
+            error = Overloaded(f"{self._max_waiting} queries are waiting already (--query-queue)", RETRY_AFTER)
+            if refused is query:
+                self._forget(query)
+                raise error
+            self._fail(refused, error)
         return query
 
+    def _most_waiting(self) -> PoolQuery:
+        """The last query of whoever has most of them waiting."""
+        waiting = Counter(query.job.sender for query in self._waiting)
+        return max(reversed(self._waiting), key=lambda query: waiting[query.job.sender])
+
     def _schedule(self) -> None:
-        """Give waiting queries to idle workers, in order of arrival, and start workers for the rest."""
-        for query in list(self._waiting):
-            worker = self._idle_worker(query)
-            if worker is not None:
-                try:
-                    self._assign(query, worker)
-                except StreamgaugeError as error:  # there is no snapshot to be had
-                    self._fail(query, error)
-                except Exception:
-                    logger.exception("a query could not be handed to its worker: %s", query.text)
-                    self._fail(query, StreamgaugeError(HIDDEN))
+        """Give waiting queries to idle workers, and start workers for the rest."""
+        while (turn := self._next()) is not None:
+            query, worker = turn
+            try:
+                self._assign(query, worker)
+            except StreamgaugeError as error:  # there is no snapshot to be had
+                self._fail(query, error)
+            except Exception:
+                logger.exception("a query could not be handed to its worker: %s", query.text)
+                self._fail(query, StreamgaugeError(HIDDEN))
         self._staff()
+
+    def _next(self) -> tuple[PoolQuery, PoolWorker] | None:
+        """The query whose turn it is, and its worker."""
+        if not any(worker.idle for worker in self._workers):
+            return None
+        able = [(query, worker) for query in self._waiting if (worker := self._idle_worker(query)) is not None]
+        return min(able, key=lambda turn: self._last_turns.get(turn[0].job.sender, 0), default=None)
 
     def _idle_worker(self, query: PoolQuery) -> PoolWorker | None:
         """The reserved worker for what is small; else the one used last, so that the others may end."""
@@ -241,9 +258,15 @@ class WorkerPool:
         worker.process.channel.send(Kind.REQUEST, pickle.dumps((query.id, query.job, snapshot, waited)))
         self._waiting.remove(query)
         query.worker, worker.query = worker, query
+        self._note_turn(query.job.sender)
         worker.stop_idling()
         if self._watch_memory:
             self._task(query, self._enforce_memory(query, worker.process))
+
+    def _note_turn(self, sender: str) -> None:
+        present = {query.job.sender for query in self._queries.values()}
+        turns = {other: turn for other, turn in self._last_turns.items() if other in present}
+        self._last_turns = turns | {sender: max(turns.values(), default=0) + 1}
 
     def _stop(self, query: PoolQuery, error: StreamgaugeError) -> None:
         """Tell a query to stop. What is waited for raises `error` at once; the worker gets a moment to obey."""

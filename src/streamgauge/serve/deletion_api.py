@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from streamgauge.errors import BadInput
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import CHANGE, Endpoint
+from streamgauge.serve.endpoint import CHANGE, Endpoint, administers
 from streamgauge.serve.params import MAX_TIME, MIN_TIME, check_order
 
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ class DeletionApi:
         tsdb = "/api/v1/admin/tsdb"
         range_of_series = ("match[]", "start", "end")
         return [
-            Endpoint(f"{tsdb}/delete_series", self.delete_series, CHANGE, range_of_series, admin=True),
-            Endpoint(f"{tsdb}/clean_tombstones", self.clean_tombstones, CHANGE, admin=True),
-            Endpoint("/api/v1/admin/events/delete", self.delete_events, CHANGE, ("where",), admin=True),
+            Endpoint(
+                f"{tsdb}/delete_series", self.delete_series, CHANGE, range_of_series, admin=True, needs=administers
+            ),
+            Endpoint(f"{tsdb}/clean_tombstones", self.clean_tombstones, CHANGE, admin=True, needs=administers),
+            Endpoint(
+                "/api/v1/admin/events/delete", self.delete_events, CHANGE, ("where",), admin=True, needs=administers
+            ),
         ]
 
     async def delete_series(self, request: Request, params: Params) -> Response:

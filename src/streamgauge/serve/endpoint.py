@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from streamgauge.auth.identity import EVERYBODY, Identity, Permission
 from streamgauge.serve.params import Params, read_params
 
 if TYPE_CHECKING:
@@ -16,9 +17,37 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Request, Params], Awaitable["Response"]]
 
+Needs = Callable[[Request], Permission | None]
+"""What the sender of a request must be permitted; None: anybody may send it."""
+
+IDENTITY = "streamgauge.identity"
+"""Where the scope of a request has the identity of who sent it."""
+
 GET = ("GET", "HEAD")
 GET_OR_POST = ("GET", "HEAD", "POST")
 CHANGE = ("POST", "PUT")
+
+
+def reads(request: Request) -> Permission:
+    return Permission.READ
+
+
+def writes(request: Request) -> Permission:
+    return Permission.WRITE
+
+
+def administers(request: Request) -> Permission:
+    return Permission.ADMIN
+
+
+def is_open(request: Request) -> None:
+    return None
+
+
+def identity_of(request: Request) -> Identity:
+    """Who sent it."""
+    identity: Identity = request.scope.get(IDENTITY, EVERYBODY)
+    return identity
 
 
 @dataclass(frozen=True)
@@ -32,6 +61,8 @@ class Endpoint:
     while_starting: bool = False  # answered before the log is replayed
     takes_form: bool = True  # a body holds parameters; else the handler reads it
     admin: bool = False  # refused unless the admin API is enabled
+    needs: Needs = reads
+    bound: bool = False  # whether whoever is bound to labels may call it: it shows and changes nothing beyond them
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse
 
 from streamgauge.errors import NotReady
 from streamgauge.serve.answers import body_answer
-from streamgauge.serve.endpoint import Endpoint
+from streamgauge.serve.endpoint import Endpoint, is_open
 from streamgauge.serve.prometheus_api import EXPOSITION_TEXT
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Health:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/-/healthy", self.healthy, while_starting=True),
-            Endpoint("/-/ready", self.ready, while_starting=True),
+            Endpoint("/-/healthy", self.healthy, while_starting=True, needs=is_open),
+            Endpoint("/-/ready", self.ready, while_starting=True, needs=is_open),
             Endpoint("/metrics", self.metrics, while_starting=True),
         ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamgauge.errors import Forbidden
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import Endpoint
+from streamgauge.serve.endpoint import Endpoint, administers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -30,8 +30,8 @@ class PinsApi:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint(PATH, self.take, ("POST",)),
-            Endpoint(f"{PATH}/{{id}}", self.one, ("POST", "DELETE")),
+            Endpoint(PATH, self.take, ("POST",), needs=administers),
+            Endpoint(f"{PATH}/{{id}}", self.one, ("POST", "DELETE"), needs=administers),
         ]
 
     async def take(self, request: Request, params: Params) -> Response:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamgauge.errors import BadInput
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import CHANGE, Endpoint
+from streamgauge.serve.endpoint import CHANGE, Endpoint, administers
 from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class SnapshotApi:
 
     def endpoints(self) -> list[Endpoint]:
         path = "/api/v1/admin/tsdb/snapshot"
-        return [Endpoint(path, self.snapshot, CHANGE, params=("skip_head",), admin=True)]
+        return [Endpoint(path, self.snapshot, CHANGE, params=("skip_head",), admin=True, needs=administers)]
 
     async def snapshot(self, request: Request, params: Params) -> Response:
         word = params.text("skip_head")

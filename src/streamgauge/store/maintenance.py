@@ -41,6 +41,7 @@ from streamgauge.store.jobs import (
 )
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, CatalogState
+from streamgauge.store.resolutions import raw
 from streamgauge.store.retention import NS, RetentionRule, older, too_old_for_size
 from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST
@@ -71,7 +72,7 @@ class Counts:
     compaction_failures: int = 0
     expiry_failures: int = 0
     downsampling_runs: int = 0
-    blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0))
+    blocks_dropped: Counter[str] = field(default_factory=lambda: Counter(age=0, size=0, room=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,7 +497,29 @@ class Maintenance:
         if isinstance(step, Dropping):
             return await self._drop(step.gone, "age")
         await self._changes.removals()
-        return self._may_replace(step) and await self._perform(step)
+        try:
+            return self._may_replace(step) and await self._perform(step)
+        except ReadOnly as error:
+            if self._store.refusal is None:  # nobody suffers yet: somebody may make room until the next time
+                raise
+            return await self._make_room(step, error)
+
+    async def _make_room(self, step: ThinningPlan | CompactionPlan, error: ReadOnly) -> bool:
+        """Let samples past retention go without aggregates, which the disk does not take: what comes is refused for
+        want of room, and is worth more. Raises the error where there are no such samples."""
+        store = self._store
+        past = expired_days_end(self._clock.now_ms(), store.settings.retention)
+        newest = max((meta.max_time for meta in raw(step.inputs) if meta.max_time < past), default=None)
+        gone = [] if newest is None else older(store.state.blocks, newest + 1)
+        if not gone:
+            raise error
+        LOG.error(
+            "%s. %d blocks past retention are dropped, and there will be no aggregates of what they held: %s",
+            error.message,
+            len(gone),
+            ", ".join(meta.id for meta in gone),
+        )
+        return await self._drop(gone, "room")
 
     async def _expire_by_rules(self, now: int) -> None:
         """Delete what a retention rule no longer lets live, by whole days: a block is then written anew once a day at

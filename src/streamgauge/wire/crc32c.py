@@ -105,3 +105,60 @@ def _move_table(power: int) -> UInt32s:
     for _ in range(_BLOCK):
         table = _zero_byte(table)
     return table
+
+
+# ---- one long message -----------------------------------------------------------------------------------------
+
+_SPARSE = (5685, 1362, 426, 0)
+"""x^5685 + x^1362 + x^426 + 1 is a multiple of the polynomial, found by search. So are its powers of two, which have
+the same exponents times 8, 16, 32 or 64: a unit of so many bits that stands 5685 units from the end may be added at
+those three places instead. That is an exclusive or of slices, and leaves 5685 bytes of any message."""
+_UNITS = (np.uint64, np.uint32, np.uint16, np.uint8)
+
+
+def crc32c_of(message: bytes) -> int:
+    """The checksum of one message, as `crc32c`: five times as fast for one of 64 KiB."""
+    if len(message) <= _INVERTED:
+        return int(crc32c(np.frombuffer(message, np.uint8), np.array([0, len(message)], np.int64))[0])
+    front = -len(message) % 8  # zeros before a message do not change its sum
+    padded = np.zeros(front + len(message), np.uint8)
+    padded[front:] = np.frombuffer(message, np.uint8)
+    padded[front : front + _INVERTED] ^= 0xFF  # the initial register of ones
+    rest = _folded(padded)
+    blocks = np.zeros((-(-len(rest) // _BLOCK), _BLOCK), np.intp)
+    blocks.reshape(-1)[blocks.size - len(rest) :] = rest
+    blocks += _block_places()
+    sums: UInt32s = np.bitwise_xor.reduce(_byte_table().take(blocks), axis=1)
+    one, two, three, four = _move_lists()
+    crc = 0
+    for block in sums.tolist():
+        crc = one[crc & 0xFF] ^ two[crc >> 8 & 0xFF] ^ three[crc >> 16 & 0xFF] ^ four[crc >> 24] ^ block
+    return crc ^ 0xFFFFFFFF
+
+
+def _folded(message: UInt8s) -> UInt8s:
+    """A message of 5685 bytes or fewer that has the same sum, made within `message`."""
+    top, *places = _SPARSE
+    for unit in _UNITS:
+        units = message.view(unit)
+        while (size := len(units)) > top:
+            moved = units[: min(size - top, top - places[0])]
+            for place in places:
+                begin = top - place
+                target = units[begin : begin + len(moved)]
+                np.bitwise_xor(target, moved, out=target)
+            units = units[len(moved) :]
+        message = units.view(np.uint8)
+    return message
+
+
+@cache
+def _block_places() -> Int64s:
+    """Where in the byte table the row of each byte of a block begins. int64[_BLOCK]."""
+    return np.arange(_BLOCK - 1, -1, -1) << 8
+
+
+@cache
+def _move_lists() -> tuple[list[int], ...]:
+    """The table of one block, as lists."""
+    return tuple(row.tolist() for row in _move_table(0))

@@ -36,6 +36,8 @@ _HELP_ESCAPE = re.compile(rb"\\([\\n])")
 _UNESCAPED = {b"n": b"\n"}
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITY = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
+_MAX_STAMP = (1 << 63) - 1
+_STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
 _SHOWN = 80  # bytes of a line in a message
 
 MAX_READ_LABELS = 2048
@@ -144,6 +146,14 @@ def read_value(text: bytes) -> float:
     raise BadInput(f"{shown(text)} is no value")
 
 
+def read_stamp(text: bytes) -> int:
+    """A timestamp in ms, digits only. Raises BadInput."""
+    digits = text.lstrip(b"0")
+    if not text.isdigit() or len(digits) > _STAMP_DIGITS or (stamp := int(digits or b"0")) > _MAX_STAMP:
+        raise BadInput(f"{text[:32].decode(errors='backslashreplace')} is no timestamp in ms")
+    return stamp
+
+
 def is_number(text: bytes) -> bool:
     """Whether it is a finite number as `read_value` takes it."""
     return _NUMBER.fullmatch(text) is not None
@@ -155,11 +165,7 @@ def normal_float(value: bytes) -> bytes:
         number = read_value(value)
     except BadInput:
         return value
-    if number != number:
-        return b"NaN"
-    if number in (float("inf"), float("-inf")):
-        return b"+Inf" if number > 0 else b"-Inf"
-    return go_float(number).encode()
+    return label_float(number).encode()
 
 
 def normal_pairs(pairs: Pairs, number: bytes | None) -> Pairs:
@@ -167,6 +173,20 @@ def normal_pairs(pairs: Pairs, number: bytes | None) -> Pairs:
     if number is None:
         return pairs
     return [(name, normal_float(value) if name == number else value) for name, value in pairs]
+
+
+def label_float(number: float) -> str:
+    """A number in the normal form that it has as the value of a label."""
+    if number != number:
+        return "NaN"
+    if number in (float("inf"), float("-inf")):
+        return "+Inf" if number > 0 else "-Inf"
+    return go_float(number)
+
+
+def sample_float(number: float) -> str:
+    """A number as Go writes the value of a sample: as that of a label, but for the .0 behind a whole one."""
+    return label_float(number).removesuffix(".0")
 
 
 def go_float(number: float) -> str:

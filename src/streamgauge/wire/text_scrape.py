@@ -13,7 +13,15 @@ import numpy as np
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Int64s
-from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, normal_pairs, read_note, read_sample, read_value
+from streamgauge.wire.exposition_text import (
+    FLOAT_LABELS,
+    Note,
+    normal_pairs,
+    read_note,
+    read_sample,
+    read_stamp,
+    read_value,
+)
 from streamgauge.wire.scraped import (
     DROPPED,
     NO_STAMP,
@@ -31,8 +39,6 @@ from streamgauge.wire.scraped import (
 from streamgauge.wire.text_layout import Lines, chunks_of, layout_of, match, read_stamps, read_values
 
 _KINDS = (b"", b"counter", b"gauge", b"histogram", b"summary", b"untyped")
-_MAX_STAMP = (1 << 63) - 1
-_STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
 _TURN = 2048  # lines looked up before other tasks get their turn: a millisecond
 
 
@@ -159,7 +165,7 @@ class _LineReader:
                     spelling, value, stamp = before, first, value
             if series is not None:
                 try:
-                    self._add(number, series, spelling, read_value(value), _stamp(stamp) if stamp else NO_STAMP)
+                    self._add(number, series, spelling, read_value(value), read_stamp(stamp) if stamp else NO_STAMP)
                     continue
                 except BadInput:  # such as a tab among the last words
                     pass
@@ -186,7 +192,7 @@ class _LineReader:
             return False
         sample = read_sample(line)
         value = read_value(sample.value)
-        stamp = NO_STAMP if sample.timestamp is None else _stamp(sample.timestamp)
+        stamp = NO_STAMP if sample.timestamp is None else read_stamp(sample.timestamp)
         series = self._series_of(normal_pairs(sample.pairs, FLOAT_LABELS.get(_KINDS[self._kind])))
         self.added += series >= 0
         words = line[sample.value_at - 1 :]
@@ -222,10 +228,3 @@ class _LineReader:
         texts = self._texts if layout is None else None
         kinds = np.array(self._kinds, np.int64)
         return Chunk(layout, series, self._first_kind, kinds, tuple(self._notes), texts)
-
-
-def _stamp(text: bytes) -> int:
-    digits = text.lstrip(b"0")
-    if not text.isdigit() or len(digits) > _STAMP_DIGITS or (stamp := int(digits or b"0")) > _MAX_STAMP:
-        raise BadInput(f"{text[:32].decode(errors='backslashreplace')} is no timestamp in ms")
-    return stamp

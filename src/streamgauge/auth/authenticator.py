@@ -1,0 +1,30 @@
+"""How a request shows who sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from streamgauge.auth.identity import EVERYBODY, Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """authorization: the header's values, as they came; a request should have one at most. certificate: of the
+    client, as `ssl.SSLSocket.getpeercert` describes one that was verified; None without."""
+
+    authorization: Sequence[str] = ()
+    certificate: Mapping[str, Any] | None = None
+
+
+class Authenticator(Protocol):
+    async def identify(self, credentials: Credentials) -> Identity:
+        """Raises Unauthorized, with the challenges to answer with, and Overloaded or NotReady where it cannot tell."""
+
+
+class Open:
+    """Implements Authenticator for a server without authentication: everybody may do everything."""
+
+    async def identify(self, credentials: Credentials) -> Identity:
+        return EVERYBODY
