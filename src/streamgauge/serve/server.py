@@ -262,7 +262,8 @@ def _keep_alive(sock: socket.socket) -> None:
 
 def _explain(host: str, port: int, error: OSError) -> str:
     reasons = {
-        errno.EADDRINUSE: "another program listens there; choose another address with --listen",
+        errno.EADDRINUSE: "another program listens there, maybe another streamgauge or an OpenTelemetry collector; "
+        "choose another address with --listen, such as 127.0.0.1:0 for any port that is free",
         errno.EACCES: "this user may not",
         errno.EADDRNOTAVAIL: "this machine does not have that address",
     }
