@@ -53,8 +53,9 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """headers: further ones, by name; each may have several values. proxies: go through the proxy that the environment
-    names."""
+    """headers: further ones, by name; each may have several values. connect_seconds: for looking a name up, connecting
+    and TLS, within what the caller gives the whole; 0 for no limit of their own. proxies: go through the proxy that the
+    environment names."""
 
     user: Secret = Secret()
     password: Secret = Secret()
@@ -63,6 +64,7 @@ class HttpOptions:
     tls: Tls = Tls()
     headers: tuple[tuple[str, Secret], ...] = ()
     follow_redirects: bool = True
+    connect_seconds: float = 0.0
     proxies: bool = False
 
     def authorization(self) -> str:
