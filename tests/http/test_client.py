@@ -234,7 +234,21 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2")
+    openssl(
+        "req",
+        "-x509",
+        *new,
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=test",
+        "-days",
+        "2",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    )
     for name in ("server", "client"):
         (folder / f"{name}.ext").write_text("subjectAltName=DNS:target.example,DNS:localhost")
         openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
@@ -376,3 +390,19 @@ async def test_every_address_is_tried(target: HttpTarget) -> None:
     with pytest.raises(FetchFailed, match=r"several\.example has no address"):
         await fetching.get("http://several.example/", {}, LIMIT)
     resolver.close()
+
+
+class Silent(Resolver):
+    """Finds no address and does not say so."""
+
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_connecting_may_have_a_limit_of_its_own() -> None:
+    silent = Silent()
+    fetcher = HttpClient(HttpOptions(connect_seconds=0.01), TlsContexts(Tls()), silent)
+    with pytest.raises(FetchFailed, match=r"no connection to far\.example:1 within 0\.01 s"):
+        await fetcher.get("http://far.example:1/", {}, 100)
+    silent.close()

@@ -152,6 +152,14 @@ class HttpClient:
         return answer
 
     async def _connect(self, parts: SplitResult) -> _Connection:
+        seconds = self._options.connect_seconds
+        try:
+            async with asyncio.timeout(seconds or None):
+                return await self._connect_to(parts)
+        except TimeoutError:
+            raise FetchFailed(f"no connection to {host_of(parts)} within {seconds:g} s") from None
+
+    async def _connect_to(self, parts: SplitResult) -> _Connection:
         try:
             port = parts.port or _DEFAULT_PORTS[parts.scheme]
         except ValueError:

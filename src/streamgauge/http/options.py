@@ -50,7 +50,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """headers: further ones, by name; each may have several values."""
+    """headers: further ones, by name; each may have several values. connect_seconds: for looking a name up, connecting
+    and TLS, within what the caller gives the whole; 0 for no limit of their own."""
 
     user: Secret = Secret()
     password: Secret = Secret()
@@ -59,6 +60,7 @@ class HttpOptions:
     tls: Tls = Tls()
     headers: tuple[tuple[str, Secret], ...] = ()
     follow_redirects: bool = True
+    connect_seconds: float = 0.0
 
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
@@ -67,6 +69,18 @@ class HttpOptions:
         if self.credentials:
             return f"{self.scheme} {self.credentials.read()}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """Of OAuth 2. params: further ones of the request for a token."""
+
+    client_id: str
+    client_secret: Secret
+    token_url: str
+    scopes: tuple[str, ...] = ()
+    params: tuple[tuple[str, str], ...] = ()
+    tls: Tls = Tls()
 
 
 def basic(user: str, password: str) -> str:

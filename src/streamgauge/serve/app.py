@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from streamgauge.auth.authenticator import Authenticator
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.authorize_api import AuthorizeApi
 from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
@@ -35,6 +36,7 @@ from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
 from streamgauge.serve.tokens_api import TokensApi
+from streamgauge.serve.upload_api import PUSH_PATHS, PushApi
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
@@ -67,7 +69,7 @@ def build_app(
         for each in allowed(endpoints(services, options), options)
         if not options.internal_listener or each.path not in INTERNAL
     ]
-    application = _Application(services, table, stats, services.authenticator, sessions, (WRITE_PATH,))
+    application = _Application(services, table, stats, services.authenticator, sessions, True)
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
@@ -76,7 +78,7 @@ def build_internal_app(
 ) -> ASGIApp:
     """What the internal listener answers. authenticator: of whoever reaches it."""
     table = [each for each in endpoints(services, options) if each.path in INTERNAL]
-    application = _Application(services, table, stats, authenticator, sessions, ())
+    application = _Application(services, table, stats, authenticator, sessions, False)
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
@@ -97,6 +99,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += TokensApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += EventsApi(services, console.welcome).endpoints()
+    table += AuthorizeApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table
@@ -112,7 +115,7 @@ async def _disabled(request: Request, params: Params) -> Response:
 
 
 class _Application:
-    """Routes a request, answers it if it fails, and counts it. past: paths that are answered past the router."""
+    """Routes a request, answers it if it fails, and counts it. main: whether it has paths that go past the router."""
 
     def __init__(
         self,
@@ -121,13 +124,14 @@ class _Application:
         stats: HttpStats,
         authenticator: Authenticator,
         sessions: Sessions | None,
-        past: Collection[str],
+        main: bool,
     ) -> None:
         self._clock = services.clock
         self._stats = stats
         self._watching = _unwatched if sessions is None else sessions.watching
-        self._past = past
+        self._main = main
         self._write = RemoteWrite(services)
+        self._pushes = PushApi(services)
         routes = [Route(each.path, _Ready(services, each, authenticator), methods=list(each.methods)) for each in table]
         self._router = Router(routes, redirect_slashes=False)
 
@@ -157,8 +161,11 @@ class _Application:
             self._stats.observe(_pattern(scope), status or CLIENT_GONE, seconds)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in self._past:
+        if scope["path"] == WRITE_PATH and self._main:
             await self._write(scope, receive, send)
+            return
+        if scope["path"] in PUSH_PATHS and self._main:
+            await self._pushes(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise 404 and 405 instead of answering them in text
         await self._router(scope, receive, send)
@@ -172,7 +179,8 @@ def _pattern(scope: Scope) -> str:
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, _Ready):
         return endpoint.path
-    return WRITE_PATH if scope["path"] == WRITE_PATH else "unknown"
+    path: str = scope["path"]
+    return path if path == WRITE_PATH or path in PUSH_PATHS else "unknown"
 
 
 class _Ready:
