@@ -16,6 +16,7 @@ from streamgauge.auth.authenticator import Authenticator, Open
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
+from streamgauge.http.addresses import is_loopback
 from streamgauge.serve.app import build_app, build_internal_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import HttpOptions
@@ -24,7 +25,7 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.serve.tls import Tls, TlsFiles
 from streamgauge.services import ServerServices, http_options
 from streamgauge.settings import BY_NAME, Config, Settings, local_url
-from streamgauge.start import host_and_port, is_loopback, log_form
+from streamgauge.start import host_and_port, log_form
 from streamgauge.stats import Stats
 from streamgauge.store.lock import FolderLock
 

@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.model.arrays import Int64s
-from streamgauge.model.event_source import Column, EventPart, EventRange, EventSource, Fixed, Leaf, Node, Path, Present
+from streamgauge.model.event_source import (
+    EVERY_EVENT,
+    Column,
+    EventPart,
+    EventRange,
+    EventSource,
+    Fixed,
+    Leaf,
+    Node,
+    Path,
+    Present,
+)
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
 from streamgauge.model.owned import owner_mark
 from streamgauge.model.source import (
@@ -107,7 +118,8 @@ class RestrictedEvents:
         self._events = events
         self._owner = owner
 
-    def parts(self) -> Sequence[EventPart]:
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
+        """All of them, whatever is wanted: each remembers what it has looked up."""
         return self._parts
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
