@@ -3,6 +3,7 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   ├── ForeignLabel   a series with another value of a label than its sender is bound to (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
@@ -61,6 +62,10 @@ class ClientError(StreamgaugeError):
 
 
 class BadInput(ClientError):
+    pass
+
+
+class ForeignLabel(BadInput):
     pass
 
 

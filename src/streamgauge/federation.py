@@ -13,7 +13,7 @@ from streamgauge.auth.memcached import Memcached
 from streamgauge.auth.oidc import OidcTokens
 from streamgauge.auth.push_authorizer import Anybody, LocalTokens, Nobody, PushAuthorizer
 from streamgauge.auth.signing_keys import MAX_KEY_BYTES, SigningKey, generate_key, read_key
-from streamgauge.auth.upstream import Upstream, is_assent
+from streamgauge.auth.upstream import Upstream, read_assent
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, Corrupt, NotFound
 from streamgauge.federation_config import FederationConfig
@@ -85,7 +85,7 @@ class Federation:
                 self._resolver,
                 self._clock,
             )
-        cache = AnswerCache(is_assent, self._clock, self._stats, settings.cache_ms, shared)
+        cache = AnswerCache(read_assent, self._clock, self._stats, settings.cache_ms, shared)
         tokens = OidcTokens(settings.oidc, self._resolver, self._clock) if settings.oidc is not None else None
         return Upstream(settings.upstream, self._resolver, cache, self._clock, self._stats, tokens)
 

@@ -28,6 +28,7 @@ from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
+from streamgauge.http.addresses import is_loopback
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
@@ -49,7 +50,7 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url
-from streamgauge.start import is_loopback, log_form
+from streamgauge.start import log_form
 from streamgauge.stats import Stats
 from streamgauge.store import shm
 from streamgauge.store.events.feed import StoreFeed

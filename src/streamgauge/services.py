@@ -18,6 +18,7 @@ from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.federation import Federation
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
+from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.federation.receiver import PushReceiver
@@ -157,11 +158,15 @@ class ServerServices:
     def pushes(self) -> PushReceiver:
         return self._open().pushes
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
-        return await self._open().receiver.receive(headers, body)
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> WriteReply:
+        return await self._open().receiver.receive(headers, body, bound)
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
-        return (await self._open().bulk.receive(headers, body)).as_json()
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> Mapping[str, object]:
+        return (await self._open().bulk.receive(headers, body, bound)).as_json()
 
     @property
     def events(self) -> Events:

@@ -65,7 +65,11 @@ class Setup:
         self.stats = Stats()
         self.authority = Authority()
         self.cache = AnswerCache(
-            lambda answer: answer.startswith(b"ok"), self.clock, AuthorityStats(self.stats), keep_ms, shared
+            lambda answer: answer if answer.startswith(b"ok") else None,
+            self.clock,
+            AuthorityStats(self.stats),
+            keep_ms,
+            shared,
         )
 
     async def answer(self, key: str = "k") -> bytes:
@@ -167,6 +171,12 @@ async def test_a_cache_that_is_away_is_left_alone_for_a_while() -> None:
     shared.away = False
     await setup.clock.advance(PAUSE_SECONDS)
     assert [await setup.answer(), await setup.answer()] == [b"ok 3", b"ok 3"]
+
+
+async def test_large_answers_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgauge.auth.answer_cache.MAX_KEPT_BYTES", 3)
+    setup = Setup()
+    assert [await setup.answer(), await setup.answer()] == [b"ok 1", b"ok 2"]
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

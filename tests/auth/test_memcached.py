@@ -179,6 +179,8 @@ class Moving(Resolver):
         self.ports = ports
 
     async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        if not self.ports:
+            raise OSError("no such name")
         return [("127.0.0.1", self.ports.pop(0))]
 
 
@@ -193,10 +195,10 @@ async def test_names_are_looked_up_again() -> None:
         moving = Moving([one, other])
         cache = Memcached([("cache.example", 1)], 0, 10, moving, clock)
         found = []
-        for wait in (0, 9.9, 0.1):
+        for wait in (0, 9.9, 0.1, 10):
             await clock.advance(wait)
             found.append(await cache.get("k"))
-        assert found == [b"%05d" % port for port in (one, one, other)]
+        assert found == [b"%05d" % port for port in (one, one, other, other)]
         cache.close()
         moving.close()
         await asyncio.sleep(0)

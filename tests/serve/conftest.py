@@ -127,6 +127,7 @@ class InProcessServices:
         self.reply = Reply()
         self.written: list[tuple[Mapping[str, str], bytes]] = []
         self.imported: list[tuple[Mapping[str, str], bytes]] = []
+        self.bindings: list[tuple[tuple[str, str], ...]] = []  # of those who wrote
         self.write_started = asyncio.Event()
         self.write_ended = asyncio.Event()
         self.bad_config = ""
@@ -151,7 +152,10 @@ class InProcessServices:
             raise NotFound("nobody pushes to this server")
         return self.access
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Reply:
+        self.bindings.append(bound)
         self.write_started.set()
         try:
             self.written.append((headers, b"".join([piece async for piece in body])))
@@ -159,7 +163,10 @@ class InProcessServices:
         finally:
             self.write_ended.set()
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Mapping[str, object]:
+        self.bindings.append(bound)
         self.imported.append((dict(headers), b"".join([piece async for piece in body])))
         return {"stored": 2, "refused": {}, "examples": []}
 

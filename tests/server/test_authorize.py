@@ -22,7 +22,7 @@ from streamgauge.auth.authority_stats import AuthorityStats
 from streamgauge.auth.memcached import Memcached
 from streamgauge.auth.receive_credentials import read_credentials
 from streamgauge.auth.signing_keys import generate_key
-from streamgauge.auth.upstream import Upstream, is_assent
+from streamgauge.auth.upstream import Upstream, read_assent
 from streamgauge.clock import SystemClock
 from streamgauge.errors import Overloaded
 from streamgauge.http.client import Resolver
@@ -198,7 +198,7 @@ def confirmed(peers: Peers, cluster: str, authority: int) -> str:
     async def confirm() -> str:
         clock, stats, resolver = SystemClock(), AuthorityStats(Stats()), Resolver()
         shared = Memcached([("127.0.0.1", peers.memcached)], 60, 10, resolver, clock)
-        cache = AnswerCache(is_assent, clock, stats, 0, shared)
+        cache = AnswerCache(read_assent, clock, stats, 0, shared)
         upstream = Upstream(f"http://127.0.0.1:{authority}/", resolver, cache, clock, stats)
         try:
             return await upstream.confirm(read_credentials(shown(cluster)))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from streamgauge.auth.authority_stats import AuthorityStats
 from streamgauge.clock import Clock
@@ -16,8 +16,13 @@ LOG = logging.getLogger(__name__)
 
 MAX_ENTRIES = 20_000
 """Of answers in memory: one for each client that shows its credentials, half a kilobyte each."""
+MAX_KEPT_BYTES = 4096
+"""Of an answer that is kept in memory. Others are asked for again."""
 PAUSE_SECONDS = 5.0
 """For which a shared cache that failed is not asked: a push need not wait for it each time."""
+
+
+Understood = TypeVar("Understood")
 
 
 class SharedCache(Protocol):
@@ -28,33 +33,33 @@ class SharedCache(Protocol):
     def close(self) -> None: ...
 
 
-class AnswerCache:
-    """usable: whether bytes from the shared cache, where others write, are an answer. keep_ms: how long an answer is
-    kept in memory; 0 for not at all. Used on the event loop. `close` it."""
+class AnswerCache(Generic[Understood]):
+    """read: what an answer means; None when it is no answer, as others write to the shared cache, too. keep_ms: how
+    long an answer is kept in memory; 0 for not at all. Used on the event loop. `close` it."""
 
     def __init__(
         self,
-        usable: Callable[[bytes], bool],
+        read: Callable[[bytes], Understood | None],
         clock: Clock,
         stats: AuthorityStats,
         keep_ms: int,
         shared: SharedCache | None = None,
     ) -> None:
-        self._usable = usable
+        self._read = read
         self._clock = clock
         self._stats = stats
         self._keep = keep_ms / 1000
         self._shared = shared
-        self._answers: OrderedDict[str, tuple[float, bytes]] = OrderedDict()  # until when, by the monotonic clock
-        self._asking: dict[str, asyncio.Task[bytes]] = {}
+        self._answers: OrderedDict[str, tuple[float, Understood]] = OrderedDict()  # until when, by the monotonic clock
+        self._asking: dict[str, asyncio.Task[Understood]] = {}
         self._paused_until = 0.0
 
-    async def answer(self, key: str, ask: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def answer(self, key: str, ask: Callable[[], Awaitable[bytes]]) -> Understood:
         """The answer for a key. However many want it at once, `ask` is called once; what it raises, they all get, and
         is not remembered. Raises NotReady when the cache is closed meanwhile."""
-        until, answer = self._answers.get(key, (0.0, b""))
-        if until > self._clock.monotonic():
-            return answer
+        known = self._answers.get(key)
+        if known is not None and known[0] > self._clock.monotonic():
+            return known[1]
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._find(key, ask))
@@ -72,22 +77,33 @@ class AnswerCache:
         if self._shared is not None:
             self._shared.close()
 
-    def _done(self, key: str, task: asyncio.Task[bytes]) -> None:
+    def _done(self, key: str, task: asyncio.Task[Understood]) -> None:
         del self._asking[key]
         if not task.cancelled():
             task.exception()  # which those who wait have got, if somebody does
 
-    async def _find(self, key: str, ask: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _find(self, key: str, ask: Callable[[], Awaitable[bytes]]) -> Understood:
         answer = await self._shared_answer(key)
-        if answer is None:
+        understood = None if answer is None else self._understood(answer)
+        if answer is None or understood is None:
             answer = await ask()
+            understood = self._read(answer)
+            assert understood is not None, "whoever asks refuses what is no answer"
             await self._share(key, answer)
-        if self._keep:
+        if self._keep and len(answer) <= MAX_KEPT_BYTES:
             self._answers.pop(key, None)
-            self._answers[key] = (self._clock.monotonic() + self._keep, answer)
+            self._answers[key] = (self._clock.monotonic() + self._keep, understood)
             if len(self._answers) > MAX_ENTRIES:
                 self._answers.popitem(last=False)
-        return answer
+        return understood
+
+    def _understood(self, answer: bytes) -> Understood | None:
+        """Of an answer from the shared cache."""
+        understood = self._read(answer)
+        self._stats.cache_reads.labels("error" if understood is None else "hit").inc()
+        if understood is None:
+            LOG.warning("an entry of memcached is no answer of an authority, and is replaced")
+        return understood
 
     async def _shared_answer(self, key: str) -> bytes | None:
         """None also while the shared cache is away: then the authority itself is asked."""
@@ -99,11 +115,8 @@ class AnswerCache:
             self._stats.cache_reads.labels("error").inc()
             self._pause(error)
             return None
-        if answer is not None and not self._usable(answer):
-            self._stats.cache_reads.labels("error").inc()
-            LOG.warning("an entry of memcached is no answer of an authority, and is replaced")
-            return None
-        self._stats.cache_reads.labels("miss" if answer is None else "hit").inc()
+        if answer is None:
+            self._stats.cache_reads.labels("miss").inc()
         return answer
 
     async def _share(self, key: str, answer: bytes) -> None:

@@ -90,7 +90,12 @@ class _Server:
         now = self._clock.monotonic()
         if self._address is not None and (not self._interval or now < self._looked_up + self._interval):
             return
-        address = (await self._resolver.addresses(self._host, self._port))[0]
+        try:
+            address = (await self._resolver.addresses(self._host, self._port))[0]
+        except OSError:
+            if self._address is None:
+                raise
+            address = self._address  # what was right so far
         if address != self._address:
             self.close()
         self._address, self._looked_up = address, now

@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import logging
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from streamgauge.auth.answer_cache import AnswerCache
@@ -34,6 +35,7 @@ LOG = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 20.0
 """Of one question, waiting for a free connection and for a token of the server's own included."""
+CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 32_768
 MAX_CONNECTIONS = 32
 """Questions at once: what one authority can be expected to take from one server. The others wait."""
@@ -48,6 +50,14 @@ IN_USE = "the provided cluster identifier is already in use under a different ac
 
 _JSON = "application/json"
 _HEADERS = {"content-type": _JSON, "accept": _JSON}
+
+
+@dataclass(frozen=True, slots=True)
+class Assent:
+    """Both "" where the authority does not say."""
+
+    account: str
+    cluster: str
 
 
 class Tokens(Protocol):
@@ -68,7 +78,7 @@ class Upstream:
         self,
         url: str,
         resolver: Resolver,
-        cache: AnswerCache,
+        cache: AnswerCache[Assent],
         clock: Clock,
         stats: AuthorityStats,
         tokens: Tokens | None = None,
@@ -78,7 +88,7 @@ class Upstream:
         self._cache = cache
         self._stats = stats
         self._tokens = tokens
-        self._options = HttpOptions(follow_redirects=False)
+        self._options = HttpOptions(follow_redirects=False, connect_seconds=CONNECT_SECONDS)
         self._contexts = TlsContexts(Tls())
         self._free: list[HttpClient] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -102,12 +112,10 @@ class Upstream:
 
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         key = hashlib.sha256(credentials.raw).hexdigest()
-        confirmed = await self._cache.answer(key, lambda: self._confirmation(credentials.raw))
-        members = _members(_response(confirmed)[1])
-        cluster, account = members.get("cluster_id"), members.get("account_id")
-        if isinstance(cluster, str) and cluster and cluster != credentials.cluster:
+        assent = await self._cache.answer(key, lambda: self._confirmation(credentials.raw))
+        if assent.cluster and assent.cluster != credentials.cluster:
             raise Forbidden("forbidden")  # it has read other credentials than we have
-        return account if isinstance(account, str) else ""
+        return assent.account
 
     def close(self) -> None:
         self._closed = True
@@ -236,6 +244,11 @@ def _response(dumped: bytes) -> tuple[int, bytes]:
         return 0, b""
 
 
-def is_assent(dumped: bytes) -> bool:
-    """Whether bytes from a cache are an answer that lets somebody push."""
-    return _response(dumped)[0] in ASSENTS
+def read_assent(dumped: bytes) -> Assent | None:
+    """What a kept response says; None when it lets nobody push."""
+    status, body = _response(dumped)
+    if status not in ASSENTS:
+        return None
+    members = _members(body)
+    account, cluster = (members.get(name) for name in ("account_id", "cluster_id"))
+    return Assent(account if isinstance(account, str) else "", cluster if isinstance(cluster, str) else "")

@@ -269,6 +269,7 @@ class RunningQuery:
     state: str  # "waiting" or "running"
     worker: int | None  # process id
     sender: str = ""
+    view: View = EVERYTHING
 
 
 TakeSnapshot = Callable[[], tuple[Snapshot, Callable[[], None]]]

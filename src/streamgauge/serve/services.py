@@ -9,6 +9,7 @@ from typing import Protocol
 from streamgauge.auth.authenticator import Authenticator
 from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock
+from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -95,11 +96,15 @@ class Services(Protocol):
     def pushes(self) -> PushReceiver:
         """The receiver of what clusters push. Raises NotReady while the server starts."""
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
-        """Store one remote-write request. Header names are in lower case."""
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> WriteReply:
+        """Store one remote-write request of somebody who is bound to these labels. Header names are in lower case."""
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
-        """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> Mapping[str, object]:
+        """Store one request of samples in bulk; what became of it, as JSON types. Otherwise as `remote_write`."""
 
     @property
     def tails(self) -> Hub:
