@@ -201,7 +201,9 @@ class Server:
         federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
         stack.callback(federation.close)
         federation.apply(self._config.federation)
-        pushes = PushReceiver(store, self._stats, self._clock, inflight, turns, federation.pushes, limits)
+        pushes = PushReceiver(
+            store, self._stats, self._clock, inflight, turns, federation.pushes, limits, store.is_described
+        )
         self._stats.watch(pushes.readings)
         start(pushes.markers.run())
         services.opened = Opened(
