@@ -6,10 +6,9 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamgauge.auth.authenticator import Authenticator, Open
-from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
@@ -41,6 +40,9 @@ from streamgauge.store.report import report
 from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
+
+if TYPE_CHECKING:
+    from streamgauge.auth.cluster_access import ClusterAccess
 
 LOG = logging.getLogger(__name__)
 
