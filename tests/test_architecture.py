@@ -30,6 +30,7 @@ ALLOWED = {
     "live": LEAVES | {"wire"},
     "derive": LEAVES | {"ingest", "live"},
     "client": {"wire"},
+    "federate": LEAVES | {"wire", "http"},
     "serve": LEAVES | {"wire", "query", "ingest", "live", "relabel", "auth"},
 }
 """`main`, `cli`, `commands` and the like, which are not listed, may see everything."""
@@ -58,7 +59,7 @@ ENGINES = {
     "jwt": {"auth/"},
     "cryptography": {"auth/"},
     "pydantic": {"config.py", "event_config.py", "federation_config.py", "prometheus_config.py", "scrape_config.py"},
-    "yaml": {"config.py", "ingest/discovery/file.py"},
+    "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -3,6 +3,7 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   ├── ForeignLabel   a series with another value of a label than its sender is bound to (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
@@ -12,6 +13,7 @@
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -60,6 +62,10 @@ class ClientError(StreamgaugeError):
 
 
 class BadInput(ClientError):
+    pass
+
+
+class ForeignLabel(BadInput):
     pass
 
 
@@ -121,6 +127,10 @@ class Disabled(ClientError):
 
 class UnsupportedMedia(ClientError):
     status = 415
+
+
+class PushRefused(ClientError):
+    status = 422
 
 
 class QueryFailed(ClientError):

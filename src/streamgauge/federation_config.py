@@ -86,6 +86,9 @@ class FederationSection(_Section):
     whitelist_file: str | None = None
     ratelimit: str | None = None
     burst: str | None = None
+    receive_ratelimit: str | None = None
+    receive_burst: str | None = None
+    limit_receive_content_bytes: str | None = None
     limit_bytes: str | None = None
     limit_receive_bytes: str | None = None
     max_series: str | None = None
@@ -158,6 +161,16 @@ class _Reader:
             whitelist=tuple(self._whitelist()),
             ratelimit=self._read("ratelimit", section.ratelimit, parse_duration, default.ratelimit),
             burst=self._read("burst", section.burst, _count(1), default.burst),
+            receive_ratelimit=self._read(
+                "receive-ratelimit", section.receive_ratelimit, parse_duration, default.receive_ratelimit
+            ),
+            receive_burst=self._read("receive-burst", section.receive_burst, _count(1), default.receive_burst),
+            limit_receive_content_bytes=self._read(
+                "limit-receive-content-bytes",
+                section.limit_receive_content_bytes,
+                parse_size,
+                default.limit_receive_content_bytes,
+            ),
             limit_bytes=self._read("limit-bytes", section.limit_bytes, parse_size, default.limit_bytes),
             limit_receive_bytes=self._read(
                 "limit-receive-bytes", section.limit_receive_bytes, parse_size, default.limit_receive_bytes

@@ -28,10 +28,12 @@ from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
+from streamgauge.http.addresses import is_loopback
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
+from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -48,7 +50,7 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url
-from streamgauge.start import is_loopback, log_form
+from streamgauge.start import log_form
 from streamgauge.stats import Stats
 from streamgauge.store import shm
 from streamgauge.store.events.feed import StoreFeed
@@ -226,9 +228,25 @@ class Server:
         federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
         stack.callback(federation.close)
         federation.apply(self._config.federation)
+        pushes = PushReceiver(store, self._stats, self._clock, inflight, turns, federation.pushes, limits)
+        self._stats.watch(pushes.readings)
+        start(pushes.markers.run())
         services.opened = Opened(
-            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, sending, federation
+            store,
+            maintenance,
+            receiver,
+            bulk,
+            events,
+            scrapes,
+            snapshots,
+            pins,
+            tails,
+            derived,
+            sending,
+            federation,
+            pushes,
         )
+        start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))

@@ -40,6 +40,8 @@ MAX_ROUND = 65_536
 """Samples that are divided among shards at a time; the next are divided when these are sent."""
 SAVE_SECONDS = 1.0
 """Between two notes of the position: what may be sent twice after a crash, beside what was on its way."""
+LOOK_SECONDS = 30.0
+"""Between two looks at which blocks there are."""
 RETRY_SECONDS = 10.0
 """After a disk did not give something back."""
 
@@ -123,6 +125,7 @@ class Destination:
         try:
             await self._open()
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_removals())
                 if self.target.metadata.interval:
                     group.create_task(self._send_metadata())
                 while True:
@@ -289,6 +292,12 @@ class Destination:
     def _advance(self, through: int) -> None:
         self._position.through = through
 
+    async def _watch_removals(self) -> None:
+        """A piece may take hours, if the destination is away, and other blocks come and go meanwhile."""
+        while True:
+            await self._clock.sleep(LOOK_SECONDS)
+            self._count_removed(self._feed.pieces(self._position.through))
+
     def _count_removed(self, pieces: Sequence[SamplePiece]) -> None:
         """Blocks that are gone before they were sent, and in no other, are told and counted."""
         name, position = self._name, self._position
@@ -296,7 +305,9 @@ class Destination:
             if not any(other.first <= piece.first and piece.through <= other.through for other in pieces):
                 del self._waiting[known]
                 if piece.through > position.through and known not in position.done:
-                    LOG.error("%d samples were removed by retention before %s had them", piece.samples, name)
+                    LOG.error(
+                        "%d samples were removed, most likely by retention, before %s had them", piece.samples, name
+                    )
                     self._numbers.dropped.labels(name, "removed").inc(piece.samples)
         self._waiting = {piece.id: piece for piece in pieces if piece.lasting and piece.id not in position.done}
 

@@ -22,6 +22,8 @@ from streamgauge.http.options import TlsContexts
 LOG = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 1 << 20
+LOG_SECONDS = 10.0
+"""Between two log lines of a kind."""
 MAX_PAUSE_SECONDS = 3600.0
 """Of what a Retry-After may ask for."""
 _SHOWN = 300  # characters of an answer in the log
@@ -60,6 +62,7 @@ class Sender:
             "x-prometheus-remote-write-version": version,
         }
         self._fails = False  # a failure was logged, and no success since
+        self._failure_logged_at = -float("inf")
         self._refusal_logged_at = -float("inf")
         self._unlogged = 0  # refused samples since then
         self._silent = False  # that it does not say what it has written was logged
@@ -88,9 +91,7 @@ class Sender:
                 self._log_refused(samples, refusal.words)
                 return 0
             self._numbers.retried.labels(name).inc(samples)
-            if not self._fails:
-                LOG.error("samples are not sent to %s, which is tried again: %s", name, refusal.words)
-            self._fails = True
+            self._log_failure(refusal.words)
             await self._clock.sleep(max(backoff * random.uniform(0.5, 1.0), refusal.pause))
             backoff = min(2 * backoff, policy.max_backoff / 1000)
 
@@ -139,9 +140,8 @@ class Sender:
     def _refused(self, answer: Answer) -> _Refusal:
         status = answer.status
         words = f"{status} {answer.reason}: {_shown(answer.body)}".rstrip(": ")
-        if status == 415:
-            other = Protocol.V1 if self._target.protocol is Protocol.V2 else Protocol.V2
-            words += f" (it does not take {self._target.protocol}; there is protobuf_message: {other})"
+        if status == 415 and self._target.protocol is Protocol.V2:
+            words += f" (it does not take remote write 2.0; set protobuf_message: {Protocol.V1})"
         if status == 429:
             return _Refusal(words, self._target.queue.retry_on_429, self._pause(answer.headers))
         again = status < 400 or status >= 500 or status in _AGAIN
@@ -154,16 +154,23 @@ class Sender:
             return min(float(text), MAX_PAUSE_SECONDS)
         try:
             when = parsedate_to_datetime(text)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
         now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
         seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)) - now
         return min(max(seconds.total_seconds(), 0.0), MAX_PAUSE_SECONDS)
 
+    def _log_failure(self, words: str) -> None:
+        """Once until it works again, and once in ten seconds where that comes and goes."""
+        now = self._clock.monotonic()
+        if not self._fails and now - self._failure_logged_at >= LOG_SECONDS:
+            LOG.error("samples are not sent to %s, which is tried again: %s", self._target.name, words)
+            self._fails, self._failure_logged_at = True, now
+
     def _log_refused(self, samples: int, words: str) -> None:
-        """Once in ten seconds, as Prometheus: a destination may refuse each request."""
+        """Not for each request: a destination may refuse all."""
         self._unlogged += samples
-        if self._clock.monotonic() - self._refusal_logged_at >= 10:
+        if self._clock.monotonic() - self._refusal_logged_at >= LOG_SECONDS:
             self._refusal_logged_at = self._clock.monotonic()
             LOG.error("%s refuses %d samples, which are not sent again: %s", self._target.name, self._unlogged, words)
             self._unlogged = 0
