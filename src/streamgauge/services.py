@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamgauge.auth.authenticator import Authenticator
-from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.authentication import Authentication
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
@@ -50,6 +49,9 @@ from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
 from streamgauge.store.token_file import token_problems
+
+if TYPE_CHECKING:
+    from streamgauge.auth.cluster_access import ClusterAccess
 
 LOG = logging.getLogger(__name__)
 

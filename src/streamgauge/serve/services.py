@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streamgauge.auth.authenticator import Authenticator
-from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
@@ -19,6 +18,9 @@ from streamgauge.model.source import Matcher
 from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, PushedSeries, Workers
+
+if TYPE_CHECKING:
+    from streamgauge.auth.cluster_access import ClusterAccess
 
 
 @dataclass(frozen=True, slots=True)
