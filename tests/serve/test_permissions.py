@@ -43,8 +43,8 @@ async def test_every_route_is_listed_with_what_it_needs(served):
 
 
 async def test_what_changes_something_needs_more_than_reading(served):
-    """Whatever takes PUT or DELETE, or POST without GET, but for remote read, which only asks."""
-    asking = {"/api/v1/read", "/api/v1/sql", "/api/v1/admin/queries/{id}/cancel"}
+    """Whatever takes PUT or DELETE, or POST without GET, but for what only asks."""
+    asking = {"/api/v1/read", "/api/v1/sql", "/api/v1/admin/queries/{id}/cancel", "/authorize"}
     for endpoint in endpoints(served.services, HttpOptions()):
         changes = {"PUT", "DELETE"} & set(endpoint.methods) or "GET" not in endpoint.methods
         if changes and endpoint.path not in asking:
