@@ -39,8 +39,8 @@ CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 32_768
 MAX_CONNECTIONS = 32
 """Questions at once: what one authority can be expected to take from one server. The others wait."""
-MAX_WAITING = 1000
-"""Questions that are under way or wait. One holds up to 70 KB, also after its client has gone, and whoever asks has
+MAX_WAITING = 500
+"""Questions that are under way or wait. One holds up to 150 KB, also after its client has gone, and whoever asks has
 shown nothing yet: without a limit a silent authority would cost memory without bound."""
 BUSY_SECONDS = 5
 """After which whoever finds that many waiting may come again."""
