@@ -455,6 +455,9 @@ def _meant(key: str, known: Any) -> str:
 _SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
 _NO_SECRET = re.compile(r"[_-](file|seconds)")
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/\s]*@")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL_VALUE = re.compile(r"(?<=[?&])([^=&#\s]+=)[^&#\s]+")
+"""Of a parameter: keys of services stand there, under any name. The log leaves all of them out, too."""
 
 
 def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
@@ -472,5 +475,6 @@ def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
         items_ = parsed if isinstance(parsed, list) and len(parsed) == len(raw) else [None] * len(raw)
         return [_shown(value, item, key) for value, item in zip(raw, items_, strict=True)]
     if isinstance(raw, str):
-        return _URL_PASSWORD.sub(r"\1<secret>@", raw)
+        shown = _URL_PASSWORD.sub(r"\1<secret>@", raw)
+        return _URL_VALUE.sub(r"\1<secret>", shown) if _URL.match(shown) else shown
     return raw
