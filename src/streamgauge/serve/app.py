@@ -76,7 +76,8 @@ def build_app(
 def build_internal_app(
     services: Services, options: HttpOptions, stats: HttpStats, authenticator: Authenticator, sessions: Sessions | None
 ) -> ASGIApp:
-    """What the internal listener answers. authenticator: of whoever reaches it."""
+    """What the internal listener answers. authenticator: of whoever reaches it. sessions: as of `build_app`, None where
+    nobody is asked, and so nobody's time can be up."""
     table = [each for each in endpoints(services, options) if each.path in INTERNAL]
     application = _Application(services, table, stats, authenticator, sessions, {})
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
