@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from streamgauge import __version__
-from streamgauge.auth.authenticator import Open
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
@@ -87,10 +86,8 @@ class Listeners:
     def _build_internal(self, settings: Settings, config: Config) -> ASGIApp:
         host, _ = host_and_port(self._settings.internal_listen)
         options = self._options(settings, config)
-        if is_loopback(host):
-            return build_internal_app(self._services, options, self._stats, Open(), None)
-        authorities = self._authentication.authorities
-        return build_internal_app(self._services, options, self._stats, authorities, self._sessions)
+        asks = not is_loopback(host)
+        return build_internal_app(self._services, options, self._stats, self._sessions, asks=asks)
 
     def _options(self, settings: Settings, config: Config) -> HttpOptions:
         # Of the settings at the start: a listener comes and goes by no reload.

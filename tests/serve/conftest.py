@@ -57,7 +57,7 @@ class InProcessWorkers:
 
     async def run(self, job: Job) -> Answer:
         self.jobs.append(job)
-        text = getattr(job.query, "query", "")
+        text = job.query.matches[0] if isinstance(job.query, FederateQuery) else getattr(job.query, "query", "")
         if text == "too many":
             raise Overloaded("20 queries wait already", retry_after=3)
         if text == "waits":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 
-from streamgauge.auth.authenticator import Authenticator
+from streamgauge.auth.authenticator import Authenticator, Open
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
@@ -74,12 +74,13 @@ def build_app(
 
 
 def build_internal_app(
-    services: Services, options: HttpOptions, stats: HttpStats, authenticator: Authenticator, sessions: Sessions | None
+    services: Services, options: HttpOptions, stats: HttpStats, sessions: Sessions | None, *, asks: bool
 ) -> ASGIApp:
-    """What the internal listener answers. authenticator: of whoever reaches it. sessions: as of `build_app`, None where
-    nobody is asked, and so nobody's time can be up."""
+    """What the internal listener answers. asks: whether whoever reaches it is asked who they are; where nobody is,
+    nobody's time is up either."""
     table = [each for each in endpoints(services, options) if each.path in INTERNAL]
-    application = _Application(services, table, stats, authenticator, sessions, {})
+    authenticator = services.authenticator if asks else Open()
+    application = _Application(services, table, stats, authenticator, sessions if asks else None, {})
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
