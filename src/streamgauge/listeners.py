@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from streamgauge import __version__
-from streamgauge.auth.authenticator import Authenticator, Open
+from streamgauge.auth.authenticator import Open
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
@@ -85,10 +85,12 @@ class Listeners:
         return build_app(self._services, self._options(settings, config), self._stats, self._sessions)
 
     def _build_internal(self, settings: Settings, config: Config) -> ASGIApp:
-        host, _ = host_and_port(self._settings.internal_listen)
-        authenticator: Authenticator = Open() if is_loopback(host) else self._authentication.authorities
         options = self._options(settings, config)
-        return build_internal_app(self._services, options, self._stats, authenticator, self._sessions)
+        if is_loopback(host_and_port(self._settings.internal_listen)[0]):
+            # Whoever comes here was never asked, so no change of who may come elsewhere ends their requests.
+            return build_internal_app(self._services, options, self._stats, Open(), None)
+        authorities = self._authentication.authorities
+        return build_internal_app(self._services, options, self._stats, authorities, self._sessions)
 
     def _options(self, settings: Settings, config: Config) -> HttpOptions:
         # Of the settings at the start: a listener comes and goes by no reload.
