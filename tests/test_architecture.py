@@ -54,7 +54,7 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "scrape_config.py"},
+    "pydantic": {"config.py", "event_config.py", "prometheus_config.py", "relay_config.py", "scrape_config.py"},
     "yaml": {"config.py", "ingest/discovery/file.py"},
 }
 """One third-party engine, one module (or folder)."""

@@ -39,6 +39,7 @@ from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
+from streamgauge.relays import open_relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.app import build_app
 from streamgauge.serve.server import HttpServer
@@ -207,6 +208,8 @@ class Server:
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,
         )
+        if self._config.relay is not None:
+            await open_relays(self._config.relay, store, self._stats, self._clock, stack, start)
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)

@@ -19,6 +19,7 @@ from streamgauge.event_config import EventDestinationSection, EventMetricSection
 from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 from streamgauge.relabel import Action, Rule, check
+from streamgauge.relay_config import RelaySection
 
 
 def _duration(value: object) -> int:
@@ -457,5 +458,6 @@ class PrometheusConfig(Section):
     otlp: dict[str, Any] | None = None
     event_destinations: list[EventDestinationSection] | None = None  # ours
     event_metrics: list[EventMetricSection] | None = None  # ours
+    relay: RelaySection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from streamgauge.retention_rules import split_rules
 if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
     from streamgauge.forward.destination import EventDestination
+    from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
@@ -110,6 +111,7 @@ class Config:
     jobs: tuple[ScrapeJob, ...] = ()
     destinations: tuple[EventDestination, ...] = ()
     event_metrics: tuple[EventMetric, ...] = ()
+    relay: RelaySettings | None = None
 
 
 def parse_bool(text: str) -> bool:
