@@ -103,7 +103,7 @@ async def test_each_request_is_a_stream_that_begins_at_one(receiver: Receiver, s
         (b"[1] NaN", 1, BadInput, 2, 4),
         (b'{"a":1}{"a":', 1, BadInput, 2, 12),
         (b'"a" "\xff"', 1, BadInput, 2, 5),
-        (b"1 " + b"[" * 10_000, 1, BadInput, 2, 2),
+        (b"1 " + b"[" * 900, 1, BadInput, 2, 2),
         (b'1 "' + b"x" * 1000 + b'"', 1, TooLarge, 2, 2),
     ],
 )

@@ -16,6 +16,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from streamgauge.auth.authenticator import Open
 from streamgauge.clock import ManualClock
 from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.model.events import Stream
@@ -123,7 +124,7 @@ class _Services:
     """Of serve.services.Services what the route needs."""
 
     def __init__(self, clock: ManualClock, workers: WorkerPool, tails: Hub) -> None:
-        self.clock, self.workers, self.tails = clock, workers, tails
+        self.clock, self.workers, self.tails, self.authenticator = clock, workers, tails, Open()
 
     def replay(self) -> Replay:
         return Replay(1, 1, True)
