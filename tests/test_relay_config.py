@@ -9,7 +9,7 @@ import pytest
 from streamgauge.config import load_config, parse_config
 from streamgauge.errors import ConfigError
 from streamgauge.ingest.relay.settings import RelaySettings
-from streamgauge.relays import check_relays, divided
+from streamgauge.relay_config import check_relays, divided
 
 REFERENCE = {
     "aggregate-interval": 15,

@@ -208,8 +208,9 @@ class Server:
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,
         )
+        relays = None
         if self._config.relay is not None:
-            await open_relays(self._config.relay, store, self._stats, self._clock, stack, start)
+            relays = await open_relays(self._config.relay, store, self._stats, self._clock, self._app, stack, start)
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
@@ -222,7 +223,9 @@ class Server:
         )
         stack.callback(store.listen(tails))
         start(tails.run())
-        services.opened = Opened(store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived)
+        services.opened = Opened(
+            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, relays
+        )
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
 from streamgauge.settings import parse_address
+from streamgauge.start import is_loopback
 
 MAX_FILE_BYTES = 1 << 20
 MINUTES_A_DAY = 1_440
@@ -170,3 +171,27 @@ def notices(section: RelaySection | None) -> Iterator[tuple[str, str]]:
         key = RelaySection.model_fields[name].alias or name
         if key in _NOT_YET and getattr(section, name):
             yield key, f"relay.{key} changes nothing: {_NOT_YET[key]}"
+
+
+def check_relays(settings: RelaySettings | None, insecure: bool) -> None:
+    """Raises ConfigError for an address that others reach, unless that is wanted."""
+    if settings is None or insecure:
+        return
+    host, _ = divided(settings.listen)
+    if not is_loopback(host) and not settings.allow:
+        raise ConfigError(
+            f"relay.server-listen-address {settings.listen} can be reached from other machines: name in relay.allow "
+            "the networks that relays come from, or add --insecure if everybody who reaches it may send values"
+        )
+    for key, address in (("http", settings.http_listen), ("live", settings.live_listen)):
+        if address and not is_loopback(divided(address)[0]) and not settings.token:
+            raise ConfigError(
+                f"relay.{key}-listen-address {address} can be reached from other machines: set relay.token, or add "
+                "--insecure if everybody who reaches this address may read"
+            )
+
+
+def divided(address: str) -> tuple[str, int]:
+    """Host and port; an empty host is all addresses."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -2,72 +2,121 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from streamgauge.clock import Clock
-from streamgauge.errors import ConfigError, ListenFailed
+from streamgauge.errors import ListenFailed
 from streamgauge.ingest.relay.listener import RelayListener
 from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.ingest.relay.values import Collector
+from streamgauge.live.tags import TagHub
 from streamgauge.model.sink import Sink
-from streamgauge.serve.server import bind
-from streamgauge.start import is_loopback
+from streamgauge.relay_config import divided
+from streamgauge.serve.live_tags_tcp import LiveTagsListener
+from streamgauge.serve.server import HttpServer, bind
+from streamgauge.serve.services import HttpOptions
+from streamgauge.serve.stats_api import StatsAccess
+from streamgauge.serve.stats_front import AtRoot
 from streamgauge.stats import Stats
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 LOG = logging.getLogger(__name__)
+
+GRACE_SECONDS = 30.0
+"""How long requests of the stats API's own listener that have begun may go on when the server stops."""
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
 
 
-def check_relays(settings: RelaySettings | None, insecure: bool) -> None:
-    """Raises ConfigError for an address that others reach, unless that is wanted."""
-    if settings is None or insecure:
-        return
-    host, _ = divided(settings.listen)
-    if not is_loopback(host) and not settings.allow:
-        raise ConfigError(
-            f"relay.server-listen-address {settings.listen} can be reached from other machines: name in relay.allow "
-            "the networks that relays come from, or add --insecure if everybody who reaches it may send values"
-        )
-    for key, address in (("http", settings.http_listen), ("live", settings.live_listen)):
-        if address and not is_loopback(divided(address)[0]) and not settings.token:
-            raise ConfigError(
-                f"relay.{key}-listen-address {address} can be reached from other machines: set relay.token, or add "
-                "--insecure if everybody who reaches this address may read"
-            )
+class Relays:
+    """Implements serve.services.RelayControl."""
 
+    def __init__(self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock) -> None:
+        self.settings = settings
+        self.listener = RelayListener(settings, sink, stats, clock)
+        self.live_tags = TagHub(self._listening)
+        stats.watch(self.listener.readings)
+        stats.watch(self.live_tags.readings)
 
-def divided(address: str) -> tuple[str, int]:
-    """Host and port; an empty host is all addresses."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+    def override(self, seconds: float, intervals: Mapping[str, float]) -> int:
+        return self.listener.override(seconds, intervals)
+
+    def flush(self) -> int:
+        return self.listener.flush()
+
+    def _listening(self, busy: bool) -> None:
+        self.listener.live = self._publish if busy else None
+
+    def _publish(self, host: str, collector: Collector, name: bytes, text: bytes) -> None:
+        tags = [tag.decode(errors="replace") for tag in collector.tags]
+        tags += ["metrics", f"host:{host}", name.decode(errors="replace")]
+        self.live_tags.publish(tags, text.decode(errors="replace"))
 
 
 async def open_relays(
-    settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock, stack: AsyncExitStack, start: Start
-) -> RelayListener:
-    """Listen for relays. Raises ListenFailed for an address that was configured and cannot be had."""
-    listener = RelayListener(settings, sink, stats, clock)
-    stats.watch(listener.readings)
-    start(listener.run())
-    stack.push_async_callback(listener.stop)
+    settings: RelaySettings,
+    sink: Sink,
+    stats: Stats,
+    clock: Clock,
+    app: ASGIApp,
+    stack: AsyncExitStack,
+    start: Start,
+) -> Relays:
+    """Listen for relays, and where that is configured for those who ask for their values. `app` answers the stats API.
+    Raises ListenFailed for an address that was configured and cannot be had."""
+    relays = Relays(settings, sink, stats, clock)
+    start(relays.listener.run())
+    stack.push_async_callback(relays.listener.stop)
+    stack.callback(relays.live_tags.close)
     if sockets := _bound(settings):
-        await listener.start(sockets)
+        await relays.listener.start(sockets)
         LOG.info("relays are listened for on %s", _name(sockets[0]))
-    return listener
+    if settings.live_listen:
+        fits = StatsAccess(HttpOptions(relay=settings)).fits
+        live = LiveTagsListener(relays.live_tags, fits)
+        stack.push_async_callback(live.stop)
+        sockets = _bind("live-listen-address", settings.live_listen)
+        await live.start(sockets)
+        LOG.info("live values are on %s", _name(sockets[0]))
+    if settings.http_listen:
+        host, port = divided(settings.http_listen)
+        http = HttpServer(cast("Any", AtRoot(app)), host, port, clock=clock)
+        with _named("http-listen-address"):
+            await http.start()
+        stack.push_async_callback(http.stop, GRACE_SECONDS)
+        LOG.info("the stats API is on http://%s/", http.addresses[0])
+    return relays
+
+
+@contextlib.contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Have a complaint about an address name the setting that it is of."""
+    try:
+        yield
+    except ListenFailed as error:
+        raise ListenFailed(error.message.replace("--listen", f"relay.{key}")) from None
+
+
+def _bind(key: str, address: str) -> list[socket.socket]:
+    with _named(key):
+        return bind(*divided(address))
 
 
 def _bound(settings: RelaySettings) -> list[socket.socket]:
     """None where the address is our default one and taken."""
     try:
-        return bind(*divided(settings.listen))
+        return _bind("server-listen-address", settings.listen)
     except ListenFailed as error:
         if settings.explicit:
-            raise ListenFailed(error.message.replace("--listen", "relay.server-listen-address")) from None
-        LOG.warning("%s; no relay can connect", error.message.replace("--listen", "relay.server-listen-address"))
+            raise
+        LOG.warning("%s; no relay can connect", error.message)
         return []
 
 

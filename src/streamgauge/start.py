@@ -90,7 +90,7 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
     parse_rules(settings.retention_rules, settings.retention)
     parse_event_rules(settings.event_retention_rules, settings.event_retention)
     if config.relay is not None:
-        from streamgauge.relays import check_relays
+        from streamgauge.relay_config import check_relays
 
         check_relays(config.relay, settings.insecure)
     return config, settings

@@ -40,18 +40,18 @@ def test_a_line_that_is_too_long_is_left_out_and_nothing_of_it_is_kept() -> None
 
 
 @pytest.mark.parametrize(
-    ("rest", "expected"),
+    ("rest", "tags", "words"),
     [
-        (b"cpu", Added(b"cpu")),
-        (b"cpu:", Added(b"cpu")),
-        (b"cpu:dc:a,rack:7", Added(b"cpu", ((b"dc", b"a"), (b"rack", b"7")))),
-        (b"cpu:metrics,,dc:a,", Added(b"cpu", ((b"dc", b"a"),))),
-        (b"cpu:url:http://x", Added(b"cpu", ((b"url", b"http://x"),))),
-        (b"cpu:dc:a,dc:b,:c", Added(b"cpu", ((b"dc", b"b"),))),
+        (b"cpu", {}, []),
+        (b"cpu:", {}, []),
+        (b"cpu:dc:a,rack:7", {b"dc": b"a", b"rack": b"7"}, [b"dc:a", b"rack:7"]),
+        (b"cpu:metrics,,dc:a,", {b"dc": b"a"}, [b"metrics", b"dc:a"]),
+        (b"cpu:url:http://x", {b"url": b"http://x"}, [b"url:http://x"]),
+        (b"cpu:dc:a,dc:b,:c", {b"dc": b"b"}, [b"dc:a", b"dc:b", b":c"]),
     ],
 )
-def test_tags_of_a_collector(rest: bytes, expected: Added) -> None:
-    assert relay.added(rest) == expected
+def test_tags_of_a_collector(rest: bytes, tags: dict[bytes, bytes], words: list[bytes]) -> None:
+    assert relay.added(rest) == Added(b"cpu", tuple(tags.items()), tuple(words))
 
 
 @pytest.mark.parametrize("rest", [b"", b":dc:a", b"a-b", b"a,b", b"_connected", b"_connected:dc:a", b"a b"])

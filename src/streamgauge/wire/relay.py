@@ -37,10 +37,12 @@ _FORBIDDEN = re.compile(r"[-:,\s\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What `add` says. tags: the last of a key counts."""
+    """What `add` says. tags: those with a key and a value, of which the last of a key counts; words: all that are not
+    empty, as they came."""
 
     name: bytes
     tags: tuple[tuple[bytes, bytes], ...] = ()
+    words: tuple[bytes, ...] = ()
 
 
 class LineReader:
@@ -105,11 +107,12 @@ def added(rest: bytes) -> Added:
     name, _, tags = rest.partition(b":")
     check_collector(name.decode(errors="replace"))
     found: dict[bytes, bytes] = {}
-    for tag in tags.split(b","):
-        key, colon, value = tag.strip().partition(b":")
+    all_of_them = words(tags)
+    for tag in all_of_them:
+        key, colon, value = tag.partition(b":")
         if colon and key:
             found[key] = value
-    return Added(name, tuple(found.items()))
+    return Added(name, tuple(found.items()), tuple(all_of_them))
 
 
 def check_collector(name: str) -> None:

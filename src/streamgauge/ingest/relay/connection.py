@@ -203,10 +203,10 @@ class RelayConnection(asyncio.BufferedProtocol):
         if known is None and len(self.collectors) >= MAX_COLLECTORS:
             self._table.values.refuse("collector_limit")
             return
-        if known is None or known.tags != added.tags:
+        if known is None or known.tags != added.words:
             labels = dict(added.tags) | {HOST: self.name.encode()}
             labels.pop(b"__name__", None)
-            self._replace(known, Collector(added.name, added.tags, tuple(labels.items())))
+            self._replace(known, Collector(added.name, added.words, tuple(labels.items())))
         self.write(b"ok\n")
         self._table.offers(self)
 

@@ -32,10 +32,10 @@ _ATTEMPTS = 3
 
 @dataclass(eq=False, slots=True)
 class Collector:
-    """What a relay can be asked for. labels: of its series, but for their names."""
+    """What a relay can be asked for. tags: as they came; labels: of its series, but for their names."""
 
     name: bytes
-    tags: tuple[tuple[bytes, bytes], ...]
+    tags: tuple[bytes, ...]
     labels: tuple[tuple[bytes, bytes], ...]
 
 
