@@ -29,7 +29,7 @@ ALLOWED = {
     "forward": LEAVES | {"wire", "http", "relabel"},
     "live": LEAVES | {"wire"},
     "derive": LEAVES | {"ingest", "live"},
-    "client": {"wire"},
+    "client": {"wire", "errors"},
     "serve": LEAVES | {"wire", "query", "ingest", "live", "relabel", "auth"},
 }
 """`main`, `cli`, `commands` and the like, which are not listed, may see everything."""
@@ -45,7 +45,7 @@ ENGINES = {
         "forward/cursor.py",
     },
     "psycopg": {"forward/postgres.py"},
-    "psutil": {"ingest/host_portable.py", "query/process.py", "query/pool.py", "testing/"},
+    "psutil": {"ingest/host_portable.py", "query/process.py", "query/pool.py", "commands/relay_host.py", "testing/"},
     "prometheus_client": {"stats.py"},
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
     "httptools": {"serve/protocol.py", "http/client.py"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from streamgauge.testing.server import SECONDS, ServerProcess, eventually
+from streamgauge.testing.server import SECONDS, ServerProcess, eventually, launch_command
 
 TOKEN = {"X-AUTH-TOKEN": "a secret"}
 CONFIG = """\
@@ -210,3 +210,18 @@ def test_values_are_told_as_they_come_to_who_subscribed_to_their_tags(server: Re
     with socket.create_connection(("127.0.0.1", server.live), SECONDS) as stranger:
         stranger.sendall(b'{"command":"auth","data":"wrong"}\n')
         assert b"error" in stranger.makefile("rb").readline()
+
+
+def test_the_relay_command_has_its_host_asked(server: RelayServer) -> None:
+    arguments = ["relay", "--server", f"127.0.0.1:{server.relay}", "--id", "itself", "--tag", "dc:z"]
+    process = launch_command([*arguments, "--collect", "memory", "--collect", "load"], {})
+    try:
+        assert process.stderr is not None
+        assert "asks itself for memory, load" in process.stderr.readline()
+        eventually(lambda: server.process.query('memory_total{host="itself", dc="z"} > 1e6'))
+        assert server.process.query('load1{host="itself"}')
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.communicate()
