@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, queries, scrape, small, tail, year
+from bench import client, disk, events, imports, ingest, queries, relays, scrape, small, tail, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "events": events.run,
     "tail": tail.run,
     "client": client.run,
+    "relays": relays.run,
 }
 
 

@@ -112,7 +112,7 @@ async def start(clock: ManualClock, stats: Stats) -> AsyncIterator[StartRelays]:
 
         async def begin(settings: RelaySettings | None = None) -> Relays:
             sink = MemorySink()
-            listener = RelayListener(settings or RelaySettings(), sink, stats, clock)
+            listener = RelayListener(settings or RelaySettings(), sink, stats, clock, gather=0.0)
             stats.watch(listener.readings)
             sock = bound()
             await listener.start([sock])

@@ -12,7 +12,7 @@ from streamgauge.clock import Clock
 from streamgauge.ingest.relay.connection import RelayConnection, Values
 from streamgauge.ingest.relay.polls import Polls
 from streamgauge.ingest.relay.settings import RelaySettings
-from streamgauge.ingest.relay.values import RelayValues
+from streamgauge.ingest.relay.values import GATHER_SECONDS, RelayValues
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Reading, Stats
 
@@ -27,11 +27,13 @@ CHECK_SECONDS = 1.0
 
 
 class RelayListener:
-    """Implements connection.Table. Everything is on the event loop."""
+    """Implements connection.Table. Everything is on the event loop. gather: seconds from one append to the next."""
 
-    def __init__(self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock) -> None:
+    def __init__(
+        self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock, gather: float = GATHER_SECONDS
+    ) -> None:
         self.clock = clock
-        self.values = RelayValues(sink, stats, clock)
+        self.values = RelayValues(sink, stats, clock, gather)
         self.live: Values | None = None
         self.beat = settings.beat
         self.buffer = memoryview(bytearray(READ_BYTES))

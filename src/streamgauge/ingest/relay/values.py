@@ -1,6 +1,6 @@
 """From what relays answer to columns in the store.
 
-What comes in one turn of the loop, from however many relays, and while the disk is busy, becomes one append. A series
+What comes in a tenth of a second, from however many relays, and while the disk is busy, becomes one append. A series
 is looked up once for each collector and name of a relay, and asked of the store again when that has pruned some.
 """
 
@@ -27,6 +27,10 @@ MAX_WAITING = 500_000
 """Values that wait for the disk. 5,000 relays of 20 stats bring 100,000 at once."""
 NEW_AT_ONCE = 64
 """Series seen for the first time in one turn of the loop: some 30 µs each."""
+GATHER_SECONDS = 0.1
+"""From one append to the next. One costs a millisecond, whatever is in it, and thousands of relays answer evenly."""
+_TURNS = 16
+"""Of new series that go into one append."""
 _ATTEMPTS = 3
 
 
@@ -71,9 +75,10 @@ class _Waiting:
 
 
 class RelayValues:
-    """One for a server. `run` stores what `put` and `put_new` bring, one append at a time."""
+    """One for a server. `run` stores what `put` and `put_new` bring, one append at a time, in each `gather` seconds."""
 
-    def __init__(self, sink: Sink, stats: Stats, clock: Clock) -> None:
+    def __init__(self, sink: Sink, stats: Stats, clock: Clock, gather: float = GATHER_SECONDS) -> None:
+        self._gather = gather
         self._sink = sink
         self._stats = stats
         self._clock = clock
@@ -112,16 +117,20 @@ class RelayValues:
         while True:
             await self._news.wait()
             self._news.clear()
-            await asyncio.sleep(0)  # who else is heard in this turn
             await self.step()
+            if not self._new:
+                await self._clock.sleep(self._gather)
 
     async def step(self) -> None:
-        """Store what waits, and of new series as many as one turn has time for."""
+        """Store what waits, and of new series as many as some turns of the loop have time for."""
         async with self._storing:
-            for _ in range(min(len(self._new), NEW_AT_ONCE)):
-                self._meet(self._new.popleft())
-            if self._new:
+            for _ in range(_TURNS):
+                for _ in range(min(len(self._new), NEW_AT_ONCE)):
+                    self._meet(self._new.popleft())
+                if not self._new:
+                    break
                 self._news.set()
+                await asyncio.sleep(0)
             waiting, self._waiting = self._waiting, _Waiting()
             if waiting.stats:
                 await self._store(waiting)
