@@ -10,7 +10,7 @@ MINUTES ?= 5
 COMPILE := $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11
 
-.PHONY: serve test bench soak agree fuzz dist lock clean
+.PHONY: serve test bench soak agree fuzz demo-federation dist lock clean
 
 serve: $(VENV)/run
 	$(BIN)/streamgauge serve --data $(DATA)
@@ -32,6 +32,10 @@ agree: $(VENV)/dev
 
 fuzz: $(VENV)/dev
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -k "fuzz" --timeout 3600
+
+# With FROM=URL and TOKEN=… on a Prometheus of yours; with OUTAGE=20 the server is away for 20 s.
+demo-federation: $(VENV)/dev
+	$(BIN)/python -m demo.federation $(if $(OUTAGE),--outage $(OUTAGE)) $(if $(FROM),--from '$(FROM)') $(if $(TOKEN),--token '$(TOKEN)')
 
 # Twice the same bytes: the build tools are locked, and write no time of their own.
 dist: $(VENV)/dev

@@ -54,7 +54,7 @@ def _measured(server: Server, port: int) -> Row:
     for key in list(selector.get_map().values()):
         socket.socket.close(key.fileobj)  # type: ignore[arg-type]
     return Row(
-        f"{RELAYS} relays of {STATS} stats, each polled every {POLL_SECONDS} s: cores used, p99 until an answer is stored",
+        f"{RELAYS} relays of {STATS} stats, each polled every {POLL_SECONDS} s: cores, p99 until an answer is stored",
         f"{cores:.2f} cores at {rate:.0f} samples/s, p99 below {p99 * 1000:.0f} ms",
         "–",
         None,

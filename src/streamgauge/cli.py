@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from streamgauge import __version__
 from streamgauge.errors import BadInput, ConfigError, NotFound, StorageError, StreamgaugeError
+from streamgauge.federate.flags import FLAGS, Flag
 from streamgauge.settings import GENERAL, TABLE, Setting, written
 
 EXIT_CODES = """\b
@@ -72,6 +73,19 @@ class _SettingOption(click.Option):
         return self._spelling, self.help or ""
 
 
+class _FederateOption(click.Option):
+    """A flag of the federation client, under the heading of its group, with its default."""
+
+    def __init__(self, flag: Flag) -> None:
+        names = [f"--{flag.name}", flag.parameter, *([f"-{flag.short}"] if flag.short else [])]
+        default = f"  [{flag.default}]" if flag.default else ""
+        self.group = flag.group
+        if flag.switch:
+            super().__init__(names, is_flag=True, help=flag.help)
+        else:
+            super().__init__(names, multiple=flag.many, metavar=flag.metavar, help=flag.help + default)
+
+
 class _Grouped(click.Command):
     """A command whose --help has its options under headings."""
 
@@ -88,6 +102,11 @@ class _Grouped(click.Command):
 def _setting_options(command: click.Command) -> click.Command:
     """One option for each setting, in the table's order, before those of click's own."""
     command.params += [_SettingOption(setting) for setting in TABLE]
+    return command
+
+
+def _federate_options(command: click.Command) -> click.Command:
+    command.params += [_FederateOption(flag) for flag in FLAGS]
     return command
 
 
@@ -513,6 +532,27 @@ def delete(selectors: tuple[str, ...], where: str | None, **options: Any) -> int
     from streamgauge.commands.delete import run_delete
 
     return run_delete(selectors, **options)
+
+
+@_federate_options
+@cli.command(
+    cls=_Grouped,
+    short_help="Push what an isolated Prometheus has to a server.",
+    epilog="Flags and defaults are those of telemeter-client. docs/federate.md says more.",
+)
+@click.option("--config", type=click.Path(), metavar="FILE", help="YAML file whose keys are flags; a flag wins.")
+@click.option(
+    "--dry-run", is_flag=True, help="Scrape once and show, label by label, what would be sent. Sends nothing."
+)
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), help="Form of what --dry-run shows.")
+def federate(config: str | None, dry_run: bool, format_: str | None, **flags: Any) -> int:
+    """Scrape a Prometheus that cannot be reached from outside, anonymise, and push to a server that can.
+
+    What the server cannot take now waits on disk. Ends with SIGTERM or Ctrl-C; SIGHUP reads all files again.
+    """
+    from streamgauge.commands.federate import run_federate
+
+    return run_federate(config, flags, dry_run, format_)
 
 
 @cli.command("check-config", short_help="Check a configuration file.")

@@ -17,18 +17,23 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from streamgauge import federation_config
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.prometheus_config import (
     GlobalConfig,
     HttpDiscovery,
+    MetadataConfig,
     PrometheusConfig,
+    QueueConfig,
+    RemoteWrite,
     ScrapeConfig,
     ScrapeConfigFile,
     ScrapeLimits,
 )
 from streamgauge.relay_config import as_section, notices, relay_settings, with_file
+from streamgauge.remote_write_config import remote_writes
 from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
 
@@ -59,6 +64,29 @@ _NOT_YET = frozenset(
     }
 )
 """Keys of scraping that are known and not acted on, wherever they stand."""
+_NOT_SENT = frozenset(
+    {
+        "send_exemplars",
+        "send_native_histograms",
+        "round_robin_dns",
+        "sigv4",
+        "azuread",
+        "google_iam",
+        "queue_config",
+        "metadata_config",
+    }
+)
+"""Keys of remote_write that are not acted on, or of which each key counts by itself."""
+_OAUTH2 = (
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "grant_type",
+    "token_url",
+    "scopes",
+    "endpoint_params",
+    "tls_config",
+)
 _DISCOVERIES = frozenset({"static_configs", "file_sd_configs", "http_sd_configs", "dns_sd_configs"})
 
 
@@ -79,14 +107,19 @@ ACTED_ON = frozenset(
         ("scrape_config_files",),
         ("event_destinations",),
         ("event_metrics",),
+        *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         ("relay",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
+        *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
+        *(("remote_write", "queue_config", key) for key in QueueConfig.model_fields),
+        *(("remote_write", "metadata_config", key) for key in MetadataConfig.model_fields),
+        *(("remote_write", "oauth2", key) for key in _OAUTH2),
     }
 )
 """Paths of Prometheus keys that this version acts on. Every other one that is set is warned of."""
 
-_LOOKED_INTO = frozenset({("scrape_configs",), ("scrape_configs", "http_sd_configs")})
+_LOOKED_INTO = frozenset({("scrape_configs",), ("scrape_configs", "http_sd_configs"), ("remote_write",)})
 """Lists of sections of which each key counts by itself."""
 
 _HINT = "; file_sd_configs and http_sd_configs are, and other discoveries can feed them: see docs/scraping.md"
@@ -152,9 +185,11 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, base, document.error)
     derived = event_metrics(parsed, document.error)
+    written = remote_writes(parsed, base, document.error)
+    pushes = federation_config.federation(parsed.federation, base, document.error)
     relays = relay_settings(parsed.relay, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, relays)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, relays)
 
 
 _Configs = list[ScrapeConfig]
@@ -423,12 +458,13 @@ def _meant(key: str, known: Any) -> str:
 
 
 _SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
+_NO_SECRET = re.compile(r"[_-](file|seconds)")
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/\s]*@")
 
 
 def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
     """What was written, with secrets hidden: those the model knows as such, and whatever is named like one."""
-    named_so = isinstance(raw, str | int | float) and _SECRET_WORDS.search(key) and "_file" not in key
+    named_so = isinstance(raw, str | int | float) and _SECRET_WORDS.search(key) and not _NO_SECRET.search(key)
     if isinstance(parsed, SecretStr) or named_so:
         return "<secret>"
     if isinstance(raw, dict):

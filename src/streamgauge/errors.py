@@ -3,14 +3,17 @@
     StreamgaugeError
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
+    │   │   ├── ForeignLabel   a series with another value of a label than its sender is bound to (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
     │   ├── NotFound           (404)
     │   ├── IndexConflict      events of a stream that do not follow on what is stored of it (409)
+    │   ├── UpstreamRefused    who is asked whether a cluster may push says no, in another way (4xx)
     │   ├── TooLarge           over a size limit (413)
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
+    │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -62,6 +65,10 @@ class BadInput(ClientError):
     pass
 
 
+class ForeignLabel(BadInput):
+    pass
+
+
 class NotAllowed(BadInput):
     pass
 
@@ -98,6 +105,17 @@ class IndexConflict(ClientError):
         self.expected = expected
 
 
+class UpstreamRefused(ClientError):
+    """`status` is what was answered, which our answer has, too."""
+
+    status = 403
+    kind = "forbidden"
+
+    def __init__(self, message: str, status: int = 403) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TooLarge(ClientError):
     status = 413
 
@@ -109,6 +127,10 @@ class Disabled(ClientError):
 
 class UnsupportedMedia(ClientError):
     status = 415
+
+
+class PushRefused(ClientError):
+    status = 422
 
 
 class QueryFailed(ClientError):

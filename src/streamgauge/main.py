@@ -23,13 +23,17 @@ from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
+from streamgauge.federation import Federation
 from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
+from streamgauge.forward.remote_write.manager import RemoteWriteManager
+from streamgauge.http.addresses import is_loopback
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
+from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
@@ -47,14 +51,15 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
 from streamgauge.settings import Config, Settings, local_url
-from streamgauge.start import is_loopback, log_form
+from streamgauge.start import log_form
 from streamgauge.stats import Stats
 from streamgauge.store import shm
 from streamgauge.store.events.feed import StoreFeed
+from streamgauge.store.feed import StoreSampleFeed
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import FolderLock
-from streamgauge.store.names import destination_file
+from streamgauge.store.names import destination_file, remote_write_file
 from streamgauge.store.opening import open_store
 from streamgauge.store.pins import Pins
 from streamgauge.store.store import Store, StoreSettings
@@ -199,6 +204,7 @@ class Server:
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
+        sending = self._start_sending(start, store)
         scrapes = ScrapeManager(
             store,
             self._stats,
@@ -223,9 +229,29 @@ class Server:
         )
         stack.callback(store.listen(tails))
         start(tails.run())
+        federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
+        stack.callback(federation.close)
+        federation.apply(self._config.federation)
+        pushes = PushReceiver(store, self._stats, self._clock, inflight, turns, federation.pushes, limits)
+        self._stats.watch(pushes.readings)
+        start(pushes.markers.run())
         services.opened = Opened(
-            store, maintenance, receiver, bulk, events, scrapes, snapshots, pins, tails, derived, relays
+            store,
+            maintenance,
+            receiver,
+            bulk,
+            events,
+            scrapes,
+            snapshots,
+            pins,
+            tails,
+            derived,
+            sending,
+            federation,
+            pushes,
+            relays,
         )
+        start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))
@@ -241,6 +267,15 @@ class Server:
         delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
         store.listen(delivery)
         start(delivery.run())
+
+    def _start_sending(self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store) -> RemoteWriteManager:
+        """Send samples on to where the configuration says."""
+        position = partial(remote_write_file, self._data)
+        sending = RemoteWriteManager(StoreSampleFeed(store), store.listen, position, self._clock, self._stats)
+        sending.apply(self._config.remote_writes)
+        self._stats.watch(sending.readings)
+        start(sending.run())
+        return sending
 
     def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         scrapes = self._services.scrapes

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
 from streamgauge.event_config import EventDestinationSection, EventMetricSection
+from streamgauge.federation_config import FederationSection
+from streamgauge.forward.remote_write.target import Protocol as WriteProtocol
 from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 from streamgauge.relabel import Action, Rule, check
@@ -370,27 +372,30 @@ class AlertingConfig(Section):
     alertmanagers: list[AlertmanagerConfig] | None = None
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 class QueueConfig(Section):
-    capacity: int = 10_000
-    max_shards: int = 50
-    min_shards: int = 1
-    max_samples_per_send: int = 2000
+    capacity: Count = 10_000
+    max_shards: Count = 50
+    min_shards: Count = 1
+    max_samples_per_send: Count = 2000
     batch_send_deadline: Duration = 5000
     min_backoff: Duration = 30
     max_backoff: Duration = 5000
-    retry_on_http_429: bool = False
+    retry_on_http_429: bool = True  # in Prometheus false: a destination that is busy would lose samples
     sample_age_limit: Duration = 0
 
 
 class MetadataConfig(Section):
     send: bool = True
     send_interval: Duration = 60_000
-    max_samples_per_send: int = 2000
+    max_samples_per_send: Count = 2000
 
 
 class RemoteWrite(HttpConfig):
-    url: str
-    protobuf_message: str = "prometheus.WriteRequest"
+    url: Annotated[str, AfterValidator(_http_url)]
+    protobuf_message: Annotated[str, _one_of(*WriteProtocol)] = WriteProtocol.V1.value
     remote_timeout: Duration = 30_000
     headers: dict[str, SecretStr] | None = None
     write_relabel_configs: list[RelabelConfig] | None = None
@@ -458,6 +463,7 @@ class PrometheusConfig(Section):
     otlp: dict[str, Any] | None = None
     event_destinations: list[EventDestinationSection] | None = None  # ours
     event_metrics: list[EventMetricSection] | None = None  # ours
+    federation: FederationSection | None = None  # ours
     relay: RelaySection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -113,6 +113,12 @@ def _compiled(pattern: str) -> Any:
         raise BadInput(f"bad regular expression: {text}") from None
 
 
+def whole_match(pattern: str) -> Callable[[str], bool]:
+    """Whether all of a text matches a regular expression. Raises BadInput for one that is none."""
+    matches = _compiled(pattern).fullmatch
+    return lambda text: matches(text.encode()) is not None
+
+
 def _set(labels: Labels, name: str, value: str) -> None:
     """An empty value is the same as no label."""
     if value:

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.http.addresses import is_loopback
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
 from streamgauge.settings import parse_address
-from streamgauge.start import is_loopback
 
 MAX_FILE_BYTES = 1 << 20
 MINUTES_A_DAY = 1_440

@@ -114,16 +114,16 @@ def _sources(config: ScrapeConfig, base: Path) -> Iterator[Source]:
 def http_options(config: HttpConfig, base: Path) -> HttpOptions:
     """How to reach what a section configures. base: the folder of the file in which it stands."""
     basic, bearer, authorization = config.basic_auth, "Bearer", config.authorization
-    credentials = _secret(config.bearer_token, config.bearer_token_file, base)
+    credentials = secret(config.bearer_token, config.bearer_token_file, base)
     if authorization is not None:
         bearer = authorization.type.strip()
-        credentials = _secret(authorization.credentials, authorization.credentials_file, base)
+        credentials = secret(authorization.credentials, authorization.credentials_file, base)
     return HttpOptions(
-        user=_secret(basic.username, basic.username_file, base) if basic else Secret(),
-        password=_secret(basic.password, basic.password_file, base) if basic else Secret(),
+        user=secret(basic.username, basic.username_file, base) if basic else Secret(),
+        password=secret(basic.password, basic.password_file, base) if basic else Secret(),
         scheme=bearer,
         credentials=credentials,
-        tls=_tls(config.tls_config, base),
+        tls=tls(config.tls_config, base),
         headers=tuple(_headers(config, base)),
         follow_redirects=config.follow_redirects,
     )
@@ -132,18 +132,19 @@ def http_options(config: HttpConfig, base: Path) -> HttpOptions:
 def _headers(config: HttpConfig, base: Path) -> Iterator[tuple[str, Secret]]:
     for name, header in (config.http_headers or {}).items():
         for value in [*(header.values or ()), *(header.secrets or ())]:
-            yield name, _secret(value, None, base)
+            yield name, secret(value, None, base)
         for file in header.files or ():
-            yield name, _secret(None, file, base)
+            yield name, secret(None, file, base)
 
 
-def _tls(config: TlsConfig | None, base: Path) -> Tls:
+def tls(config: TlsConfig | None, base: Path) -> Tls:
+    """What `tls_config` comes to."""
     if config is None:
         return Tls()
     return Tls(
-        ca=_secret(config.ca, config.ca_file, base),
-        cert=_secret(config.cert, config.cert_file, base),
-        key=_secret(config.key, config.key_file, base),
+        ca=secret(config.ca, config.ca_file, base),
+        cert=secret(config.cert, config.cert_file, base),
+        key=secret(config.key, config.key_file, base),
         server_name=config.server_name or "",
         verify=not config.insecure_skip_verify,
         oldest=config.min_version or "",
@@ -151,6 +152,7 @@ def _tls(config: TlsConfig | None, base: Path) -> Tls:
     )
 
 
-def _secret(text: str | SecretStr | None, file: str | None, base: Path) -> Secret:
+def secret(text: str | SecretStr | None, file: str | None, base: Path) -> Secret:
+    """What a key and its twin `…_file` come to."""
     plain = text.get_secret_value() if isinstance(text, SecretStr) else text
     return Secret(plain or "", str(base / file) if file else "")

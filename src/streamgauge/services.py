@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from streamgauge.auth.authenticator import Authenticator, Open
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
+from streamgauge.federation import Federation
+from streamgauge.forward.remote_write.manager import RemoteWriteManager
+from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
+from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -25,7 +31,7 @@ from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
-from streamgauge.query.requests import CardinalityQuery, Job, SelectorsQuery
+from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, PushedSeries, SelectorsQuery
 from streamgauge.relays import Relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
@@ -57,6 +63,9 @@ class Opened:
     pins: Pins
     tails: Hub
     event_metrics: EventMetrics
+    remote_writes: RemoteWriteManager
+    federation: Federation
+    pushes: PushReceiver
     relays: Relays | None = None
 
 
@@ -143,11 +152,23 @@ class ServerServices:
     def authenticator(self) -> Authenticator:
         return self._authenticator
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
-        return await self._open().receiver.receive(headers, body)
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        return self._open().federation.access
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
-        return (await self._open().bulk.receive(headers, body)).as_json()
+    @property
+    def pushes(self) -> PushReceiver:
+        return self._open().pushes
+
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> WriteReply:
+        return await self._open().receiver.receive(headers, body, bound)
+
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> Mapping[str, object]:
+        return (await self._open().bulk.receive(headers, body, bound)).as_json()
 
     @property
     def events(self) -> Events:
@@ -219,8 +240,28 @@ class ServerServices:
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            self.opened.remote_writes.apply(config.remote_writes)
+            self.opened.federation.apply(config.federation)
+            self.opened.pushes.apply(self.opened.federation.pushes)
         self.reloaded(settings, config)
         LOG.info("the configuration was reloaded")
+
+    async def recover_pushes(self) -> None:
+        """Find again which pushed series were live when the server stopped, so that those which end are marked."""
+        pushed = pushed_series(self._config)
+        if pushed is None:
+            return
+        matches = (f'{{{pushed.label}!=""}}',)
+        shown = PushedSeries(pushed.label, pushed.ttl, timestamps=True)
+        query = FederateQuery(matches, self._clock.now_ms(), utf8=True, pushed=shown)
+        try:
+            answer = await self._workers.run(Job(query, http_options(self._settings, self._config).limits))
+            async with aclosing(answer.chunks):
+                found = await self._open().pushes.recover(answer.chunks)
+        except StreamgaugeError as error:
+            LOG.warning("pushed series that end now are not marked as stale: %s", error.message)
+        else:
+            LOG.info("%d pushed series are live", found)
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         opened = self._open()
@@ -301,6 +342,14 @@ class ServerServices:
         return self._metrics()
 
 
+def pushed_series(config: Config) -> PushedSeries | None:
+    """How /federate gives what clusters push; None where none push."""
+    if config.federation is None:
+        return None
+    pushes = config.federation.pushes
+    return PushedSeries(pushes.partition_label, pushes.ttl)
+
+
 def http_options(settings: Settings, config: Config) -> HttpOptions:
     """What the routes are told of settings and configuration."""
     return HttpOptions(
@@ -309,6 +358,7 @@ def http_options(settings: Settings, config: Config) -> HttpOptions:
         allow_hosts=settings.allow_host,
         allow_origins=settings.allow_origin,
         external_labels=tuple(config.external_labels.items()),
+        pushed=pushed_series(config),
         admin_api=settings.enable_admin_api,
         relay=config.relay,
     )

@@ -19,7 +19,9 @@ from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
+    from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
+    from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
 
@@ -102,7 +104,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
-    is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them."""
+    is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
+    what samples are sent to, `federation` who may push and what becomes of it."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +114,8 @@ class Config:
     jobs: tuple[ScrapeJob, ...] = ()
     destinations: tuple[EventDestination, ...] = ()
     event_metrics: tuple[EventMetric, ...] = ()
+    remote_writes: tuple[RemoteWriteTarget, ...] = ()
+    federation: FederationConfig | None = None
     relay: RelaySettings | None = None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from streamgauge import logs
 from streamgauge.clock import SystemClock
 from streamgauge.errors import ConfigError
 from streamgauge.event_rules import parse_event_rules
+from streamgauge.http.addresses import is_loopback
 from streamgauge.retention_rules import parse_rules
 from streamgauge.settings import Config, Settings, misspelt_variables, resolve
 from streamgauge.store import failpoints
@@ -113,13 +113,3 @@ def check_address(settings: Settings) -> tuple[str, int]:
             "listen on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
         )
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

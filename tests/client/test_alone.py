@@ -19,7 +19,8 @@ import logging, sys
 import streamgauge.client as client
 allowed = set(sys.stdlib_module_names) | {"websockets", "streamgauge", "__main__", "__mp_main__"}
 strangers = {name.partition(".")[0] for name in sys.modules} - allowed
-strangers = {name for name in strangers if not name.startswith(("_distutils", "distutils-precedence", "_virtualenv", "sitecustomize"))}
+of_the_environment = ("_distutils", "distutils-precedence", "_virtualenv", "sitecustomize")
+strangers = {name for name in strangers if not name.startswith(of_the_environment)}
 assert not strangers, strangers
 ours = {name for name in sys.modules if name.startswith("streamgauge.") and not name.startswith("streamgauge.client")}
 ours -= {"streamgauge.errors", "streamgauge.wire", "streamgauge.wire.relay"}  # of the standard library alone

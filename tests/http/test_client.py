@@ -390,3 +390,19 @@ async def test_every_address_is_tried(target: HttpTarget) -> None:
     with pytest.raises(FetchFailed, match=r"several\.example has no address"):
         await fetching.get("http://several.example/", {}, LIMIT)
     resolver.close()
+
+
+class Silent(Resolver):
+    """Finds no address and does not say so."""
+
+    async def addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_connecting_may_have_a_limit_of_its_own() -> None:
+    silent = Silent()
+    fetcher = HttpClient(HttpOptions(connect_seconds=0.01), TlsContexts(Tls()), silent)
+    with pytest.raises(FetchFailed, match=r"no connection to far\.example:1 within 0\.01 s"):
+        await fetcher.get("http://far.example:1/", {}, 100)
+    silent.close()

@@ -64,3 +64,7 @@ def test_addresses_lose_their_parameters() -> None:
     for name in ("x-original-uri", "x-original-url", "x-forwarded-uri", "x-envoy-original-path"):
         assert json.loads(headers_json([(name.encode(), b"/x?token=hunter2")])) == {name: "/x"}
     assert json.loads(headers_json([(b"sec-websocket-key", b"abc")])) == {"sec-websocket-key": "abc"}
+
+
+def test_no_request_can_say_what_the_server_notes_itself() -> None:
+    assert headers_json([(b":owner", b"a"), (b":OWNER", b"a"), (b"x:y", b"1"), (b"host", b"h")]) == '{"host":"h"}'

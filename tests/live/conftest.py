@@ -16,7 +16,8 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from streamgauge.auth.authenticator import Open
+from streamgauge.auth.authenticator import Credentials
+from streamgauge.auth.identity import EVERYBODY, Identity
 from streamgauge.clock import ManualClock
 from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.model.events import Stream
@@ -120,11 +121,22 @@ class Stand:
         return reader
 
 
+class ByToken:
+    """An Authenticator: whoever has the token `a` or `b` is bound to that team, and everybody else sees everything."""
+
+    async def identify(self, credentials: Credentials) -> Identity:
+        for name in ("a", "b"):
+            if list(credentials.authorization) == [f"Bearer {name}"]:
+                return Identity(name, EVERYBODY.permissions, (("team", name),))
+        return EVERYBODY
+
+
 class _Services:
     """Of serve.services.Services what the route needs."""
 
     def __init__(self, clock: ManualClock, workers: WorkerPool, tails: Hub) -> None:
-        self.clock, self.workers, self.tails, self.authenticator = clock, workers, tails, Open()
+        self.clock, self.workers, self.tails = clock, workers, tails
+        self.authenticator = ByToken()
 
     def replay(self) -> Replay:
         return Replay(1, 1, True)

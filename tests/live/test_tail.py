@@ -8,6 +8,7 @@ import pytest
 
 from streamgauge.live.hub import HEARTBEAT_SECONDS, TailLimits
 from streamgauge.model.labels import key_of
+from streamgauge.model.owned import owned_headers
 from streamgauge.testing.lives import NOON, batch_of
 from streamgauge.testing.until import until
 
@@ -262,3 +263,43 @@ async def test_nothing_is_kept_while_nobody_listens(stand):
     await stand.write(stand.stream(), 1, 2)
     assert stand.hub.queued == 0
     await samples.response.aclose()
+
+
+async def test_who_is_bound_follows_their_own_in_the_past_and_from_now_on(stand):
+    own = stand.store.events.open_stream("http", owned_headers("a", "{}"))
+    others = [stand.store.events.open_stream("http", headers) for headers in ("{}", owned_headers("b", "{}"))]
+    keys = [key_of({"__name__": "up", "team": team}) for team in ("a", "b")]
+    for stream in (*others, own):
+        await stand.write(stream, 1, {"n": stream.id}, {"n": -stream.id})
+    await stand.maintenance.events.flush(everything=True)
+    await stand.store.append(batch_of(stand.store, [(key, NOON, n) for n, key in enumerate(keys)]))
+    token = {"authorization": "Bearer a"}
+    events = await stand.tail(token, since="1h")
+    filtered = await stand.tail(token, since="1h", filter="n<0")
+    by_number = await stand.tail(token, since="1h", stream=[str(stream.id) for stream in (own, *others)])
+    samples = await stand.tail(token, since="1h", kind="samples", match='{team=~"a|b"}')
+    foreign = await stand.tail(token, since="1h", kind="samples", match='{team="b"}')
+    assert [each["payload"]["n"] for each in await events.take(2)] == [own.id, -own.id]
+    assert [each["payload"]["n"] for each in await filtered.take(1)] == [-own.id]
+    assert [each["payload"]["n"] for each in await by_number.take(2)] == [own.id, -own.id]
+    assert [each["labels"]["team"] for each in await samples.take(1)] == ["a"]
+
+    for stream in (*others, own):
+        await stand.write(stream, 3, {"n": -100 - stream.id})
+    await stand.store.append(batch_of(stand.store, [(key, NOON + 1, n) for n, key in enumerate(keys)]))
+    for tail in (events, filtered, by_number):
+        assert [each["payload"]["n"] for each in await tail.take(1)] == [-100 - own.id]
+    assert [each["labels"]["team"] for each in await samples.take(1)] == ["a"]
+    await until(lambda: not stand.hub.queued)
+    await stand.clock.advance(HEARTBEAT_SECONDS)
+    await foreign.comment()
+
+
+async def test_when_others_stored_their_last_event_is_not_told(stand):
+    token = {"authorization": "Bearer a"}
+    before = await stand.tail(token, kind="events", filter="n=1")
+    await before.begun()
+    await stand.write(stand.stream(), 1, {"n": 1})
+    after = await stand.tail(token, kind="events", filter="n=1")
+    await after.begun()
+    assert before.parser.id == after.parser.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from streamgauge.query.requests import (
     LabelNamesQuery,
     LabelValuesQuery,
     ParseQuery,
+    PushedSeries,
     Query,
     RangeQuery,
     SelectorsQuery,
@@ -244,6 +246,29 @@ def test_federation_shows_the_latest_samples_by_name() -> None:
         "# TYPE up gauge\n"
         'up{cluster="x",instance="1",job="a"} 0 60000\n'
     )
+
+
+def test_federation_gives_pushed_series_without_times_until_they_are_too_old() -> None:
+    late, ahead, gone = 10 * MINUTE, 20 * MINUTE, np.concatenate([[1.0], stale_marker()])
+    source = MemorySource.of(
+        [
+            ({"__name__": "up", "_id": "a"}, [MINUTE], [1]),
+            ({"__name__": "up", "_id": "old"}, [MINUTE - 1], [2]),
+            ({"__name__": "up", "_id": "ahead"}, [late, ahead], [2, 3]),
+            ({"__name__": "up", "_id": "gone"}, [MINUTE, late], gone),
+            ({"__name__": "up", "job": "scraped"}, [late], [4]),
+            ({"__name__": "up", "job": "too old"}, [MINUTE], [5]),
+        ]
+    )
+    query = FederateQuery(("up", '{_id="a"}'), time=11 * MINUTE, lookback=5 * MINUTE, pushed=PushedSeries("_id", late))
+    assert body(query, source).decode().splitlines() == [
+        "# TYPE up untyped",
+        'up{_id="a",instance=""} 1',
+        'up{_id="ahead",instance=""} 3',
+        f'up{{instance="",job="scraped"}} 4 {late}',
+    ]
+    timed = replace(query, pushed=PushedSeries("_id", late, timestamps=True))
+    assert f'up{{_id="ahead",instance=""}} 3 {ahead}' in body(timed, source).decode().splitlines()
 
 
 def test_federation_spells_what_is_special() -> None:

@@ -13,6 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from streamgauge.auth.authenticator import Open
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -28,6 +29,8 @@ from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, Store
 from streamgauge.serve.stats import HttpStats
 from streamgauge.stats import Stats
 from streamgauge.testing.event_sink import MemoryEventSink
+from streamgauge.testing.push_receiver import receiver_of
+from streamgauge.testing.sink import MemorySink
 
 
 @pytest.fixture
@@ -112,6 +115,9 @@ class InProcessServices:
         self.started_at = clock.now_ms() - 60_000
         self.workers = InProcessWorkers()
         self.authenticator = Open()
+        self.access: ClusterAccess | None = None
+        self.push_sink = MemorySink()
+        self.pushes = receiver_of(self.push_sink, Stats(), ManualClock())
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),
@@ -121,6 +127,7 @@ class InProcessServices:
         self.reply = Reply()
         self.written: list[tuple[Mapping[str, str], bytes]] = []
         self.imported: list[tuple[Mapping[str, str], bytes]] = []
+        self.bindings: list[tuple[tuple[str, str], ...]] = []  # of those who wrote
         self.write_started = asyncio.Event()
         self.write_ended = asyncio.Event()
         self.bad_config = ""
@@ -140,7 +147,16 @@ class InProcessServices:
             self.event_sink, stats, clock, InFlight(1 << 20, stats), Turns(), EventLimits(1000, 0, 3, 10_000)
         )
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        if self.access is None:
+            raise NotFound("nobody pushes to this server")
+        return self.access
+
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Reply:
+        self.bindings.append(bound)
         self.write_started.set()
         try:
             self.written.append((headers, b"".join([piece async for piece in body])))
@@ -148,7 +164,10 @@ class InProcessServices:
         finally:
             self.write_ended.set()
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()
+    ) -> Mapping[str, object]:
+        self.bindings.append(bound)
         self.imported.append((dict(headers), b"".join([piece async for piece in body])))
         return {"stored": 2, "refused": {}, "examples": []}
 

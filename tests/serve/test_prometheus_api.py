@@ -17,6 +17,7 @@ from streamgauge.query.requests import (
     LabelNamesQuery,
     LabelValuesQuery,
     ParseQuery,
+    PushedSeries,
     RangeQuery,
     SeriesQuery,
 )
@@ -213,6 +214,15 @@ async def test_federation(serve, clock: ManualClock):
     assert (query.matches, query.time, query.lookback) == (("up", '{job="x"}'), clock.now_ms(), 60_000)
     assert query.external_labels == (("region", "eu"),)
     assert ("up", "gauge") in query.types
+
+
+async def test_federation_of_what_is_pushed(serve, assert_error):
+    served = await serve(HttpOptions(pushed=PushedSeries("_id", 600_000)))
+    for text, timestamps in (("", False), ("false", False), ("true", True), ("1", True)):
+        await served.http.get("/federate", params={"match[]": "up", "timestamps": text})
+        assert served.services.workers.jobs[-1].query.pushed == PushedSeries("_id", 600_000, timestamps)
+    response = await served.http.get("/federate", params={"match[]": "up", "timestamps": "maybe"})
+    assert response.status_code == 400
 
 
 async def test_federation_of_nothing_is_empty(served):

@@ -46,7 +46,7 @@ async def test_a_refusal_of_the_receiver_is_text(served):
     ],
 )
 async def test_what_the_receiver_raises_is_text_too(served, error: Exception, status: int, text: str):
-    async def fails(headers: object, body: object) -> None:
+    async def fails(headers: object, body: object, bound: object) -> None:
         raise error
 
     served.services.remote_write = fails

@@ -10,14 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from streamgauge.model.event_source import EventRange, Fixed, Rest
-from streamgauge.store.events.assemble import payload_texts
-from streamgauge.store.events.block_reader import EventBlockReader
+from streamgauge.model.event_source import EVERY_EVENT
 from streamgauge.store.offline import open_folder
 from streamgauge.testing.server import ServerProcess
 
@@ -38,24 +35,10 @@ def stored(data: Path) -> dict[int, list[tuple[int, bytes]]]:
     found: dict[int, list[tuple[int, bytes]]] = {}
     with open_folder(data) as (snapshot, damage):
         assert not damage
-        for part in snapshot.open({}).events().parts():
-            keys = [
-                key
-                for batch in part.read([Fixed.STREAM, Fixed.INDEX], EventRange())
-                for key in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            ]
-            for (stream, index), text in zip(keys, _texts(part), strict=True):
-                found.setdefault(stream, []).append((index, text))
+        for batch in snapshot.open({}).events().payloads(EVERY_EVENT):
+            for stream, index, _, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                found.setdefault(stream, []).append((index, text.encode()))
     return {stream: sorted(events) for stream, events in found.items()}
-
-
-def _texts(part) -> list[bytes]:
-    if isinstance(part, EventBlockReader):
-        groups = [part.row_group(group) for group in range(len(part.group_rows))]
-        columns = [payload_texts(group.payloads) for group in groups]
-    else:
-        columns = [batch.column(0) for batch in part.read([Rest(())], EventRange())]
-    return [text for column in columns for text in column.cast(pa.binary()).to_pylist()]
 
 
 @pytest.mark.peer("curl")

@@ -30,6 +30,7 @@ from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import failpoints
+from streamgauge.store.block_cache import BlockCache
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -40,11 +41,12 @@ from streamgauge.store.block_format import (
     encode_meta,
     new_block_id,
 )
-from streamgauge.store.block_reader import BlockCache, LocalBlockReader
+from streamgauge.store.block_reader import LocalBlockReader
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
+from streamgauge.testing.open_files import open_files
 
 DAY = 20_000 * DAY_MS
 FOREVER = (-(2**62), 2**62)
@@ -445,15 +447,18 @@ def test_the_cache_is_bounded_and_closes_what_it_drops(blocks: LocalBlocks) -> N
     for name in "abcd":
         blocks.write(replace(META, id=name), sorted_rows([3]))
     ids: UInt32s = np.zeros(1, np.uint32)
-    cache = BlockCache(blocks.open, max_blocks=2)
+    with blocks.open("a") as reader:
+        size = reader.held_bytes
+    cache = BlockCache(blocks.open, max_bytes=2 * size)
     first = cache.reader("a")
     assert cache.reader("a") is first
     cache.reader("b")
     cache.reader("a")
     cache.reader("c")  # b goes, as it was used least recently
     assert cache.reader("a") is first
+    assert cache.open_blocks == ["c", "a"]
     cache.keep_only(["c"])
-    with pytest.raises((Corrupt, ValueError)):
+    with pytest.raises(Corrupt, match="closed"):
         first.read(ids, *FOREVER, NoMeter())
     small = BlockCache(blocks.open, max_bytes=1)
     for name in "abcd":
@@ -461,6 +466,20 @@ def test_the_cache_is_bounded_and_closes_what_it_drops(blocks: LocalBlocks) -> N
     assert small.held_bytes == small.reader("d").held_bytes
     small.close()
     cache.close()
+
+
+def test_the_cache_has_few_files_open_and_opens_them_again(blocks: LocalBlocks, tmp_path: Path) -> None:
+    for name in "abcd":
+        blocks.write(replace(META, id=name), sorted_rows([3]))
+    ids: UInt32s = np.zeros(1, np.uint32)
+    cache = BlockCache(blocks.open, max_bytes=1 << 20, max_files=2)
+    first = cache.reader("a")
+    for name in "abcdabcd":
+        assert len(cache.reader(name).read(ids, *FOREVER, NoMeter()).times) == 3
+        assert len(open_files(tmp_path)) <= 2
+    assert cache.reader("a") is first, "what is known of a block stays"
+    cache.close()
+    assert open_files(tmp_path) == []
 
 
 def test_an_interrupted_merge_counts_once() -> None:

@@ -22,6 +22,7 @@ import httptools
 from streamgauge.errors import FetchFailed
 from streamgauge.http.gunzip import body_too_large, gunzip
 from streamgauge.http.options import HttpOptions, TlsContexts, basic
+from streamgauge.http.proxy import Proxy, proxy_for, tunnel
 from streamgauge.http.urls import host_of, shown_url, split_url, user_of
 
 MAX_REDIRECTS = 10
@@ -101,14 +102,18 @@ class HttpClient:
             if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
                 raise FetchFailed(f"{shown_url(url)} is no http or https URL")
             same = (parts.scheme, host_of(parts)) == (origin.scheme, host_of(origin))
-            lines = [f"{method} {_target(parts)} HTTP/1.1", f"host: {host_of(parts)}"]
+            proxy = proxy_for(parts, os.environ) if self._options.proxies else None
+            direct = proxy is None or parts.scheme == "https"
+            target = _target(parts) if direct else f"http://{host_of(parts)}{_target(parts)}"
+            lines = [f"{method} {target} HTTP/1.1", f"host: {host_of(parts)}"]
+            lines += proxy.headers if proxy is not None and not direct else []
             lines += [f"{name}: {value}" for name, value in headers.items()]
             lines += self._secrets(origin, authorization) if same else []
-            answer = await self._ask_once(parts, _head(lines, body), body or b"", limit)
-            target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS[method] or not self._options.follow_redirects or not target:
+            answer = await self._ask_once(parts, proxy, _head(lines, body), body or b"", limit)
+            location = answer.headers.get("location")
+            if answer.status not in _REDIRECTS[method] or not self._options.follow_redirects or not location:
                 return await _inflated(answer, limit)
-            url = split_url(urljoin(parts.geturl(), split_url(target).geturl())).geturl()
+            url = split_url(urljoin(parts.geturl(), split_url(location).geturl())).geturl()
             if split_url(url).scheme not in _DEFAULT_PORTS:
                 raise FetchFailed(f"redirected to {shown_url(url)}; only http and https are followed")
         raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
@@ -125,7 +130,7 @@ class HttpClient:
         lines = [f"authorization: {authorization}"] if authorization else []
         return lines + [f"{name}: {value.read()}" for name, value in self._options.headers]
 
-    async def _ask_once(self, parts: SplitResult, head: bytes, body: bytes, limit: int) -> Answer:
+    async def _ask_once(self, parts: SplitResult, proxy: Proxy | None, head: bytes, body: bytes, limit: int) -> Answer:
         place = (parts.scheme, host_of(parts))
         kept, self._kept = self._kept, None
         connection = None
@@ -139,7 +144,7 @@ class HttpClient:
             if connection is not None:
                 answer = await connection.ask(head, body, limit)
             if connection is None or answer is None:  # a kept one was closed from the other side, as it may be
-                connection = await self._connect(parts)
+                connection = await self._connect(parts, proxy)
                 answer = await connection.ask(head, body, limit)
             if answer is None:
                 raise FetchFailed("the connection was closed before there was an answer")
@@ -151,7 +156,15 @@ class HttpClient:
             self._kept = (place, connection)
         return answer
 
-    async def _connect(self, parts: SplitResult) -> _Connection:
+    async def _connect(self, parts: SplitResult, proxy: Proxy | None) -> _Connection:
+        seconds = self._options.connect_seconds
+        try:
+            async with asyncio.timeout(seconds or None):
+                return await self._connect_to(parts, proxy)
+        except TimeoutError:
+            raise FetchFailed(f"no connection to {host_of(parts)} within {seconds:g} s") from None
+
+    async def _connect_to(self, parts: SplitResult, proxy: Proxy | None) -> _Connection:
         try:
             port = parts.port or _DEFAULT_PORTS[parts.scheme]
         except ValueError:
@@ -159,6 +172,12 @@ class HttpClient:
         host = parts.hostname or ""
         context = self._contexts.get() if parts.scheme == "https" else None
         name = (self._options.tls.server_name or host) if context else None
+        if proxy is None:
+            return await self._reach(host, port, context, name)
+        connection = await self._reach(proxy.host, proxy.port, None, None)
+        return connection if context is None else await _through(connection, proxy, _place(host, port), context, name)
+
+    async def _reach(self, host: str, port: int, context: ssl.SSLContext | None, name: str | None) -> _Connection:
         try:
             places = await self._resolver.addresses(host, port) if not _is_address(host) else [(host, port)]
         except (OSError, UnicodeError) as error:
@@ -181,6 +200,22 @@ def _head(lines: list[str], body: bytes | None) -> bytes:
     if body is not None:
         lines.append(f"content-length: {len(body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def _through(
+    connection: _Connection, proxy: Proxy, place: str, context: ssl.SSLContext, name: str | None
+) -> _Connection:
+    """A connection to a TLS server, through one to a proxy."""
+    behind = _Connection()
+    try:
+        await tunnel(connection.transport, proxy, place, behind, context, name or "")
+    except (OSError, ValueError) as error:
+        connection.close()
+        raise FetchFailed(f"connecting to {place} through a proxy: {_reason(error)}") from None
+    except BaseException:
+        connection.close()
+        raise
+    return behind
 
 
 async def _open(address: str, port: int, context: ssl.SSLContext | None, name: str | None) -> _Connection:
@@ -266,6 +301,11 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
 
     # ---- asyncio.Protocol -------------------------------------------------------------------------------------------
 

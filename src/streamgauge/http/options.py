@@ -39,6 +39,8 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
+    """system_roots: trusted also where `ca` is given; without it they always are."""
+
     ca: Secret = Secret()
     cert: Secret = Secret()
     key: Secret = Secret()
@@ -46,11 +48,14 @@ class Tls:
     verify: bool = True
     oldest: str = ""  # TLS10 … TLS13
     newest: str = ""
+    system_roots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """headers: further ones, by name; each may have several values."""
+    """headers: further ones, by name; each may have several values. connect_seconds: for looking a name up, connecting
+    and TLS, within what the caller gives the whole; 0 for no limit of their own. proxies: go through the proxy that the
+    environment names."""
 
     user: Secret = Secret()
     password: Secret = Secret()
@@ -59,6 +64,8 @@ class HttpOptions:
     tls: Tls = Tls()
     headers: tuple[tuple[str, Secret], ...] = ()
     follow_redirects: bool = True
+    connect_seconds: float = 0.0
+    proxies: bool = False
 
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
@@ -67,6 +74,18 @@ class HttpOptions:
         if self.credentials:
             return f"{self.scheme} {self.credentials.read()}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """Of OAuth 2. params: further ones of the request for a token."""
+
+    client_id: str
+    client_secret: Secret
+    token_url: str
+    scopes: tuple[str, ...] = ()
+    params: tuple[tuple[str, str], ...] = ()
+    tls: Tls = Tls()
 
 
 def basic(user: str, password: str) -> str:
@@ -104,6 +123,8 @@ class TlsContexts:
 def _context(tls: Tls) -> ssl.SSLContext:
     """ssl.SSLError is an OSError."""
     context = ssl.create_default_context(cadata=tls.ca.read() if tls.ca else None)
+    if tls.ca and tls.system_roots:
+        context.load_default_certs()
     if tls.ca:
         # A certificate that is trusted by name is enough, though no root has signed it, as in Go.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

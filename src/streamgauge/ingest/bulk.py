@@ -16,13 +16,14 @@ import numpy as np
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, IndexFull, Overloaded, StreamgaugeError, UnsupportedMedia
 from streamgauge.ingest.admission import InFlight, Limits, count, read_body
+from streamgauge.ingest.bound import Bindings, Bound
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import Bools, Int64s
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
-from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, no_room, shorten
+from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, bad_labels, no_room, shorten
 from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
 from streamgauge.wire.series_text import parse_series
 
@@ -43,7 +44,7 @@ _NEW_BYTES = 32 << 10
 _REFUSED = -1
 _SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
-_SERIES_REASONS = (Reason.LABELS, Reason.SERIES_LIMIT, Reason.METRIC_LIMIT, Reason.LABEL_LIMIT)
+_SERIES_REASONS = (Reason.LABELS, Reason.FOREIGN, Reason.SERIES_LIMIT, Reason.METRIC_LIMIT, Reason.LABEL_LIMIT)
 _LATE_OR_EARLY = {
     Reason.TOO_OLD: "is older than the oldest that is taken, {} ms: start the server with a longer --retention, unless "
     "only aggregates are kept of that day any more",
@@ -109,25 +110,24 @@ class BulkImport:
     def __init__(
         self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, turns: Turns, limits: Limits | None = None
     ) -> None:
-        self._sink = sink
         self._stats = stats
         self._clock = clock
-        self._turns = turns
         self._limits = limits or Limits()
         # Requests that wait for room must leave some to those whom they wait for; one of them fits always.
         share = max(self._limits.inflight // 2, 2 * self._limits.body)
         self._inflight = InFlight(share, stats, inflight)
-        self._cache: dict[bytes, int] = {}  # ids of series by their texts
-        self._cache_size = 0  # bytes
-        self._generation = sink.generation
+        self._everything = _Way(sink, stats, turns, _CACHE_BYTES)
+        self._bindings = Bindings(sink, lambda own: _Way(own, stats, turns, _CACHE_BYTES // 4), _CACHE_BYTES)
 
-    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> BulkResult:
+    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()) -> BulkResult:
         """Store everything that is valid in one request. It is on disk then.
 
-        headers: by name in lower case. Raises BadInput, TooLarge and UnsupportedMedia when nothing is stored, and
-        Overloaded or StorageError when it is not known how much is. What `body` raises goes through.
+        headers: by name in lower case. bound: the labels that its sender's series have. Raises BadInput, TooLarge
+        and UnsupportedMedia when nothing is stored, and Overloaded or StorageError when it is not known how much is.
+        What `body` raises goes through.
         """
         status = 200
+        way = self._bindings.of(bound) if bound else self._everything
         try:
             with self._inflight.account() as held:
                 check_media(headers)
@@ -135,17 +135,32 @@ class BulkImport:
                 self._stats.ingest_request_bytes.labels(SOURCE).inc(len(data))
                 started = self._clock.monotonic()
                 held.add(len(data))  # what is decoded takes as much again
-                result = await self._store(data)
+                result = await way.store(data)
                 self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
         except StreamgaugeError as error:
             status = error.status
             raise
         finally:
             self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
+            if bound:
+                self._bindings.used(bound)
         count(self._stats, SOURCE, 0, result.findings)
         return result
 
-    async def _store(self, data: bytes) -> BulkResult:
+
+class _Way:
+    """Into a sink for some senders, with what is remembered of their series: `limit` bytes at most."""
+
+    def __init__(self, sink: Sink, stats: Stats, turns: Turns, limit: int) -> None:
+        self.size = 0  # bytes of the cache
+        self._sink = sink
+        self._stats = stats
+        self._turns = turns
+        self._limit = limit
+        self._cache: dict[bytes, int] = {}  # ids of series by their texts
+        self._generation = sink.generation
+
+    async def store(self, data: bytes) -> BulkResult:
         """Decode and append a request, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             result = BulkResult()
@@ -201,8 +216,8 @@ class BulkImport:
     def _renewed(self) -> int:
         """The sink's generation. What was remembered of another is forgotten."""
         generation = self._sink.generation
-        if generation != self._generation or self._cache_size > _CACHE_BYTES:
-            self._cache, self._cache_size, self._generation = {}, 0, generation
+        if generation != self._generation or self.size > self._limit:
+            self._cache, self.size, self._generation = {}, 0, generation
         return generation
 
     async def _identified(self, table: SeriesRows, first: int, generation: int, result: BulkResult) -> Int64s:
@@ -251,13 +266,13 @@ class BulkImport:
         try:
             series = self._sink.resolve(series_key(parse_series(text)))
         except BadInput as error:
-            refused.add(number, Reason.LABELS, f"{_shown(text)}: {error.message}")
+            refused.add(number, bad_labels(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         except IndexFull as error:
             refused.add(number, no_room(error), f"{_shown(text)}: {error.message}")
             return _REFUSED
         self._cache[text] = series
-        self._cache_size += len(text) + _ENTRY_BYTES
+        self.size += len(text) + _ENTRY_BYTES
         return series
 
     def _check_times(

@@ -28,6 +28,7 @@ from streamgauge.ingest.coded_body import pieces
 from streamgauge.ingest.event_writer import SOURCES, EventWriter, OnTheirWay
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.events import EventSink
+from streamgauge.model.owned import owned_headers, owned_name
 from streamgauge.stats import Stats
 from streamgauge.wire.event_texts import Lines, payloads_of
 from streamgauge.wire.json_values import JsonValues, Stop
@@ -61,12 +62,22 @@ class EventLimits:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a stream begins. headers: of the request, as JSON. name: "" for none. first: index of the first event."""
+    """How a stream begins. headers: of the request, as JSON. name: "" for none. first: index of the first event. owner:
+    whose it is, if that is somebody who is bound to labels."""
 
     transport: str
     headers: str
     name: str = ""
     first: int = 1
+    owner: str | None = None
+
+    @property
+    def stored_headers(self) -> str:
+        return self.headers if self.owner is None else owned_headers(self.owner, self.headers)
+
+    @property
+    def stored_name(self) -> str:
+        return self.name if self.owner is None else owned_name(self.owner, self.name)
 
 
 @dataclass(slots=True)
@@ -139,9 +150,9 @@ class Events:
                 f"{self._open} requests and connections bring events, which is the limit", retry_after=RETRY_SECONDS
             )
         if not opening.name:
-            stream = self._sink.open_stream(opening.transport, opening.headers)
+            stream = self._sink.open_stream(opening.transport, opening.stored_headers)
             return EventWriter(self._sink, self._stats, stream, 1, 1, self._on_their_way, stored)
-        stream, expected = self._sink.resume_stream(opening.name, opening.transport, opening.headers)
+        stream, expected = self._sink.resume_stream(opening.stored_name, opening.transport, opening.stored_headers)
         if opening.first > expected:
             raise IndexConflict(
                 f"event {opening.first} of stream {opening.name} does not follow on what is stored of it; the next one "

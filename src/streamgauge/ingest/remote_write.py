@@ -21,6 +21,7 @@ from streamgauge.errors import (
     UnsupportedMedia,
 )
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
+from streamgauge.ingest.bound import Bindings, Bound
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.sink import Sink
@@ -28,13 +29,15 @@ from streamgauge.stats import Stats
 from streamgauge.wire import remote_write_v1, remote_write_v2, snappy
 from streamgauge.wire.findings import Findings
 from streamgauge.wire.samples import Window
-from streamgauge.wire.series_cache import SeriesCache
+from streamgauge.wire.series_cache import DEFAULT_LIMIT, SeriesCache
 
 SOURCE = "remote_write"
 
 _TEXT = "text/plain; charset=utf-8"
 _OFF_LOOP_BYTES = 1 << 20  # bodies that decompress to more than this, 1 ms of work, do so on a thread
 _APPENDS_AT_ONCE = 64  # of one request: 128,000 samples on their way to the disk
+_BOUND_CACHE_BYTES = 64 << 20
+"""Of the series cache of one binding; all of them have together as much as everybody else."""
 _ATTEMPTS = 3
 _RETRY_SECONDS = 5
 
@@ -71,26 +74,41 @@ class _Outcome:
     failures: list[StreamgaugeError] = field(default_factory=list)  # of appends
 
 
+@dataclass(eq=False, slots=True)
+class _Way:
+    """Where samples of some senders go, and what is remembered of their series."""
+
+    sink: Sink
+    cache: SeriesCache = field(default_factory=SeriesCache)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.cache.size
+
+
 class RemoteWrite:
     """Receives requests of both versions. One for a server; used on the event loop."""
 
     def __init__(
         self, sink: Sink, stats: Stats, clock: Clock, inflight: InFlight, turns: Turns, limits: Limits | None = None
     ) -> None:
-        self._sink = sink
+        self._everything = _Way(sink)
+        self._bindings = Bindings(sink, lambda own: _Way(own, SeriesCache(_BOUND_CACHE_BYTES)), DEFAULT_LIMIT)
         self._stats = stats
         self._clock = clock
         self._inflight = inflight
         self._limits = limits or Limits()
-        self._cache = SeriesCache()
         self._turns = turns
 
-    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Reply:
+    async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()) -> Reply:
         """Answer one POST, after everything that is valid in it is on disk.
 
-        headers: by name in lower case. What `body` raises goes through: the sender is gone then.
+        headers: by name in lower case. bound: the labels that its sender's series have. What `body` raises goes
+        through: the sender is gone then.
         """
         outcome = _Outcome()
+        way = self._bindings.of(bound) if bound else self._everything
         try:
             with self._inflight.account() as held:
                 protocol = negotiate(headers)
@@ -98,14 +116,17 @@ class RemoteWrite:
                 self._stats.ingest_request_bytes.labels(SOURCE).inc(len(block))
                 started = self._clock.monotonic()
                 data = await self._decompress(block, held)
-                outcome = await self._store(data, DECODERS[protocol])
+                outcome = await self._store(data, DECODERS[protocol], way)
                 self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
             reply = _reply(outcome)
         except StreamgaugeError as error:
             reply = _error_reply(error, outcome)
+        finally:
+            if bound:
+                self._bindings.used(bound)
         count(self._stats, SOURCE, outcome.stored, outcome.findings)
         self._stats.ingest_requests.labels(SOURCE, str(reply.status)).inc()
-        self._stats.series_cache_bytes.set(self._cache.size)
+        self._stats.series_cache_bytes.set(self._everything.size + self._bindings.size)
         return reply
 
     async def _decompress(self, block: bytes, held: Held) -> bytes:
@@ -116,14 +137,14 @@ class RemoteWrite:
             return await asyncio.to_thread(snappy.decompress, block, self._limits.content)
         return snappy.decompress(block, self._limits.content)
 
-    async def _store(self, data: bytes, decode: Decode) -> _Outcome:
+    async def _store(self, data: bytes, decode: Decode, way: _Way) -> _Outcome:
         """Decode a request and append what it holds, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
-            generation = self._sink.generation
-            cache = self._cache = self._cache.for_generation(generation)
+            generation = way.sink.generation
+            cache = way.cache = way.cache.for_generation(generation)
             outcome, kept = _Outcome(), False
             try:
-                valid = await self._attempt(data, decode, generation, outcome)
+                valid = await self._attempt(data, decode, way.sink, cache, outcome)
                 kept = not outcome.failures
             finally:
                 if not kept:  # failed, or cancelled: let the metadata come again with the retry
@@ -132,9 +153,9 @@ class RemoteWrite:
                 return outcome
         raise Overloaded("series were pruned while the request was being stored", retry_after=1)
 
-    async def _attempt(self, data: bytes, decode: Decode, generation: int, outcome: _Outcome) -> bool:
+    async def _attempt(self, data: bytes, decode: Decode, sink: Sink, cache: SeriesCache, outcome: _Outcome) -> bool:
         """False when the sink pruned series on the way: ids that were resolved before may name nothing now."""
-        sink, findings = self._sink, outcome.findings
+        generation, findings = sink.generation, outcome.findings
         room = asyncio.Semaphore(_APPENDS_AT_ONCE)
         valid = True
 
@@ -153,7 +174,7 @@ class RemoteWrite:
             finally:
                 room.release()
 
-        batches = decode(data, self._cache, sink.resolve, sink.admitted(), findings)
+        batches = decode(data, cache, sink.resolve, sink.admitted(), findings)
 
         def step() -> SampleBatch | None:
             nonlocal valid

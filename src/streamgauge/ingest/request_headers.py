@@ -36,9 +36,11 @@ _URL_WORDS = (b"-url", b"-uri", b"original-path")
 
 def headers_json(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Names in lower case; a header that comes several times is an array. What is not ASCII is read as Latin-1, which
-    loses no byte."""
+    loses no byte. A name with a colon is none of HTTP, and left out: such are for what the server itself notes."""
     found: dict[str, list[str]] = {}
     for name, value in headers:
+        if b":" in name:
+            continue
         name = name.lower()
         found.setdefault(name.decode("latin-1"), []).append(_shown(name, value))
     return json.dumps(

@@ -13,7 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import BadInput
+from streamgauge.model.events import Stream
+from streamgauge.model.owned import client_name, owner_mark
 from streamgauge.model.source import Matcher
+from streamgauge.model.view import EVERYTHING, View
 
 MAX_CONDITIONS = 32
 """Of one tail or rule. Each costs a pass over what is stored while somebody listens."""
@@ -59,27 +62,49 @@ class FieldTerm:
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Events that fulfil all of it. streams: numbers or names, of which any will do; none is all of them. texts: parts
-    of the payload as JSON."""
+    of the payload as JSON. view: whoever asks for it sees events of no other streams."""
 
     streams: tuple[str, ...] = ()
     terms: tuple[FieldTerm, ...] = ()
     texts: tuple[str, ...] = ()
+    view: View = EVERYTHING
 
-    def wants_stream(self, number: int, name: str) -> bool:
-        return not self.streams or str(number) in self.streams or (bool(name) and name in self.streams)
+    @property
+    def of_all_streams(self) -> bool:
+        return not self.streams and self.view.owner is None
+
+    def sees_stream(self, stream: Stream) -> bool:
+        return self.view.owner is None or stream.headers.startswith(owner_mark(self.view.owner))
+
+    def wants_stream(self, stream: Stream) -> bool:
+        return self.sees_stream(stream) and self.names_stream(stream.id, stream.name)
+
+    def names_stream(self, number: int, name: str) -> bool:
+        """name: as the store has it."""
+        return not self.streams or str(number) in self.streams or (bool(name) and client_name(name) in self.streams)
 
 
 @dataclass(frozen=True, slots=True)
 class SampleFilter:
-    """Samples of series that fulfil any of the sets of matchers; no sets are all series."""
+    """Samples of series that fulfil any of the sets of matchers; no sets are all series. view: of whoever asks for it,
+    which the sets hold to."""
 
     matchers: tuple[tuple[Matcher, ...], ...] = ()
+    view: View = EVERYTHING
 
 
 Filter = EventFilter | SampleFilter
 
 
-def event_filter(streams: Sequence[str], fields: Sequence[str], texts: Sequence[str]) -> EventFilter:
+def sample_filter(sets: Sequence[Sequence[Matcher]], view: View = EVERYTHING) -> SampleFilter:
+    if view.labels:
+        sets = [(*view.matchers, *matchers) for matchers in sets or [()]]
+    return SampleFilter(tuple(map(tuple, sets)), view)
+
+
+def event_filter(
+    streams: Sequence[str], fields: Sequence[str], texts: Sequence[str], view: View = EVERYTHING
+) -> EventFilter:
     """From what somebody wrote. Raises BadInput."""
     conditions = [*streams, *fields, *texts]
     if len(conditions) > MAX_CONDITIONS:
@@ -89,7 +114,7 @@ def event_filter(streams: Sequence[str], fields: Sequence[str], texts: Sequence[
             raise BadInput("a condition is empty; write for example stream=12, level=ERROR or text=timeout")
         if len(text.encode()) > MAX_CONDITION_BYTES:
             raise BadInput(f"a condition has at most {MAX_CONDITION_BYTES} bytes")
-    return EventFilter(tuple(sorted(set(streams))), tuple(map(parse_term, fields)), tuple(texts))
+    return EventFilter(tuple(sorted(set(streams))), tuple(map(parse_term, fields)), tuple(texts), view)
 
 
 def parse_term(text: str) -> FieldTerm:

@@ -57,14 +57,14 @@ class EventHistory:
         known = events.streams()
         numbers: Sequence[Any] = known.column("stream_id").to_pylist()
         names: Sequence[Any] = known.column("name").to_pylist()
-        return {number for number, name in zip(numbers, names, strict=True) if self.wanted.wants_stream(number, name)}
+        return {number for number, name in zip(numbers, names, strict=True) if self.wanted.names_stream(number, name)}
 
     def _windows(self, events: EventSource, streams: Collection[int] | None, meter: Meter) -> Iterator[EventRange]:
         """Ranges of time of so many events each, ascending."""
         bounds = (min(streams), max(streams)) if streams else (0, (1 << 63) - 1)
         everything = EventRange(self.after.time, first_stream=bounds[0], last_stream=bounds[1])
         parts: list[Int64s] = []
-        for part in events.parts():
+        for part in events.parts(everything):
             for batch in part.read([Fixed.RECEIVED, Fixed.STREAM], everything):
                 times, numbers = (column.to_numpy() for column in batch.columns)
                 parts.append(times[(times >= self.after.time) & (numbers >= bounds[0]) & (numbers <= bounds[1])])

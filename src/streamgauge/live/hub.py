@@ -27,6 +27,7 @@ from streamgauge.live.subscription import Subscription
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import SampleBatch, joined
 from streamgauge.model.events import EventBatch
+from streamgauge.model.view import EVERYTHING, View
 from streamgauge.stats import Reading
 
 QUEUE_BYTES = 32 << 20
@@ -140,6 +141,7 @@ class Hub:
             del self._channels[channel.wanted]
             if isinstance(channel.wanted, SampleFilter):
                 self._series.forget(channel.wanted.matchers)
+                self._series.forget((channel.wanted.view.matchers,))
         if not self.open:
             self._queue.clear()
             self.queued = 0
@@ -205,12 +207,22 @@ class Hub:
 
     def _miss(self, item: _Events | _Samples) -> None:
         """Nobody looks at it: all who might have got something of it are told."""
-        kind = EventFilter if isinstance(item, _Events) else SampleFilter
-        for channel in self._channels.values():
-            if isinstance(channel.wanted, kind):
+        counts: dict[View, int] = {EVERYTHING: item.rows}
+        for channel in self._channels_of(EventFilter if isinstance(item, _Events) else SampleFilter):
+            wanted = channel.wanted
+            if wanted.view not in counts:
+                counts[wanted.view] = self._seen(item, wanted)
+            if rows := counts[wanted.view]:
                 for tail in channel.tails:
-                    self.unchecked += item.rows
-                    tail.miss(item.commit, item.rows)
+                    self.unchecked += rows
+                    tail.miss(item.commit, rows)
+
+    def _seen(self, item: _Events | _Samples, wanted: Filter) -> int:
+        """How much of it is of what may be seen: how much others store is nobody's business."""
+        if isinstance(item, _Events):
+            assert isinstance(wanted, EventFilter)
+            return sum(len(batch) for batch in item.batches if wanted.sees_stream(batch.stream))
+        return self._series.count((wanted.view.matchers,), joined(item.batches))
 
     # ---- to the tails -----------------------------------------------------------------------------------------------
 
@@ -240,7 +252,7 @@ class Hub:
 
     def _events(self, item: _Events) -> Iterator[None]:
         """One turn at a time."""
-        names = {batch.stream.id: batch.stream.name for batch in item.batches}
+        known = {batch.stream.id: batch.stream for batch in item.batches}
         everything = EventRows.of(item.batches)
         yield
         for start in range(0, len(everything), TURN_EVENTS):
@@ -249,8 +261,8 @@ class Hub:
                 wanted = channel.wanted
                 assert isinstance(wanted, EventFilter)
                 streams = None
-                if wanted.streams:
-                    streams = {number for number, name in names.items() if wanted.wants_stream(number, name)}
+                if not wanted.of_all_streams:
+                    streams = {number for number, stream in known.items() if wanted.wants_stream(stream)}
                     if not streams:
                         continue
                 matching, unchecked = rows.matching(wanted, streams)

@@ -83,14 +83,21 @@ class KnownSeries:
         """Label texts, times and values of the samples that are wanted. No stale markers."""
         ids, inverse = np.unique(batch.series, return_inverse=True)
         known = self._known(ids)
+        rows = np.flatnonzero(self._wanted(sets, ids, known)[inverse] & ~stale_mask(batch.values))
+        texts = [known[number][1] if number in known else "" for number in ids.tolist()]
+        return taken(pa.array(texts, TEXT), inverse[rows]), batch.times[rows], batch.values[rows]
+
+    def count(self, sets: MatcherSets, batch: SampleBatch) -> int:
+        """How many samples are of such series."""
+        ids, inverse = np.unique(batch.series, return_inverse=True)
+        return int(np.count_nonzero(self._wanted(sets, ids, self._known(ids))[inverse]))
+
+    def _wanted(self, sets: MatcherSets, ids: UInt32s, known: Mapping[int, tuple[Labels, str]]) -> Bools:
         verdicts = self._verdicts.setdefault(sets, {})
         unknown = [number for number in known if number not in verdicts]
         labels = [known[number][0] for number in unknown]
         verdicts.update(zip(unknown, fulfils(sets, labels).tolist(), strict=True))
-        wanted = np.fromiter((verdicts.get(number, False) for number in ids.tolist()), np.bool_, len(ids))
-        rows = np.flatnonzero(wanted[inverse] & ~stale_mask(batch.values))
-        texts = [known[number][1] if number in known else "" for number in ids.tolist()]
-        return taken(pa.array(texts, TEXT), inverse[rows]), batch.times[rows], batch.values[rows]
+        return np.fromiter((verdicts.get(number, False) for number in ids.tolist()), np.bool_, len(ids))
 
     def _known(self, ids: UInt32s) -> dict[int, tuple[Labels, str]]:
         if len(self._labels) > MAX_KNOWN_SERIES:

@@ -94,6 +94,8 @@ class EventRange:
     last_stream: int = (1 << 63) - 1
 
 
+EVERY_EVENT = EventRange()
+
 _STREAM_COLUMNS: Mapping[str, pa.DataType] = {
     "stream_id": pa.int64(),
     "started": pa.int64(),  # ns
@@ -122,6 +124,9 @@ class EventPart(Protocol):
     @property
     def node(self) -> Node: ...
 
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        """Of the batches that `read` gives."""
+
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """The columns, in the order asked for and named "0", "1", …, in batches of some ten thousand rows."""
 
@@ -129,8 +134,8 @@ class EventPart(Protocol):
 class EventSource(Protocol):
     """One consistent state of all events."""
 
-    def parts(self) -> Sequence[EventPart]:
-        """In order of time, as far as that goes."""
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
+        """Those that may have such events, in order of time, as far as that goes."""
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS, in batches of some ten thousand rows; in order of time as far
@@ -151,7 +156,7 @@ def batch_of_events(
 class NoEvents:
     """Implements EventSource where there are none."""
 
-    def parts(self) -> Sequence[EventPart]:
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
         return ()
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:

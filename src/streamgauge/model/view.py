@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamgauge.model.source import Matcher, MatchOp
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -16,6 +18,11 @@ class View:
     @property
     def whole(self) -> bool:
         return not self.labels and self.owner is None
+
+    @property
+    def matchers(self) -> tuple[Matcher, ...]:
+        """What every series that is seen fulfils."""
+        return tuple(Matcher(name, MatchOp.EQUAL, value) for name, value in self.labels)
 
 
 EVERYTHING = View()

@@ -39,6 +39,7 @@ from streamgauge.query.requests import (
     SeriesQuery,
     SqlQuery,
 )
+from streamgauge.query.restricted import restricted
 from streamgauge.query.result import Matrix, RangeVector, Result, Vector
 from streamgauge.query.text import strings, text_bytes
 
@@ -73,6 +74,7 @@ def execute(
 
     Raises any StreamgaugeError; MemoryError.
     """
+    source = restricted(source, job.view)
     match job.query:
         case InstantQuery() | RangeQuery() as query:
             return _json(*_evaluated(query, source, budget, (waited, preparing) if job.stats else None))
@@ -227,4 +229,5 @@ def _federated(query: FederateQuery, source: Source, budget: Budget) -> Body:
         dict(query.types),
         dict(query.external_labels),
         query.utf8,
+        query.pushed,
     )

@@ -78,8 +78,19 @@ class SelectorsQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class PushedSeries:
+    """How /federate gives series that have the label `label`: of them clusters push seldom, and late. ttl: how old a
+    value may be, ms. timestamps: whether it has one; without, it lives for whoever scrapes it until it is gone here."""
+
+    label: str
+    ttl: int
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FederateQuery:
-    """/federate: the latest sample of each matching series, as exposition text. `types` is metric name to type."""
+    """/federate: the latest sample of each matching series, as exposition text. `types` is metric name to type.
+    pushed: what is different about pushed series; None where none are pushed."""
 
     matches: tuple[str, ...]
     time: int  # ms
@@ -87,6 +98,7 @@ class FederateQuery:
     types: tuple[tuple[str, str], ...] = ()
     external_labels: tuple[tuple[str, str], ...] = ()
     utf8: bool = False  # whether names that are no identifiers are quoted; else they are escaped
+    pushed: PushedSeries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +269,7 @@ class RunningQuery:
     state: str  # "waiting" or "running"
     worker: int | None  # process id
     sender: str = ""
+    view: View = EVERYTHING
 
 
 TakeSnapshot = Callable[[], tuple[Snapshot, Callable[[], None]]]

@@ -64,9 +64,8 @@ class PoolQuery:
     def described(self) -> RunningQuery:
         process = self.worker.process if self.worker is not None else None
         state = "waiting" if process is None else "running"
-        return RunningQuery(
-            self.id, self.text, self.started, state, process.pid if process is not None else None, self.job.sender
-        )
+        pid = process.pid if process is not None else None
+        return RunningQuery(self.id, self.text, self.started, state, pid, self.job.sender, self.job.view)
 
     def begin(self, content_type: str, encoding: str) -> None:
         if not self.head.done():

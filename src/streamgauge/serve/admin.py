@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from streamgauge.errors import ConfigError, NotFound
 from streamgauge.serve.answers import json_answer
 from streamgauge.serve.endpoint import CHANGE, Endpoint, administers
+from streamgauge.serve.jobs import queries_of
 from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ class AdminApi:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/api/v1/admin/queries/{id}/cancel", self.cancel, ("POST", "DELETE")),
+            Endpoint("/api/v1/admin/queries/{id}/cancel", self.cancel, ("POST", "DELETE"), bound=True),
             Endpoint("/-/reload", self.reload, CHANGE, needs=administers),
         ]
 
     async def cancel(self, request: Request, params: Params) -> Response:
         text = request.path_params["id"]
         number = int(text) if text.isdecimal() and len(text) < 19 else -1
-        if not self._services.workers.cancel(number):
+        workers = self._services.workers
+        known = any(query.id == number for query in queries_of(request, workers))
+        if not known or not workers.cancel(number):
             raise NotFound(f"no query {quoted(text)} is running; /api/v1/status/queries lists those that are")
         return await json_answer(request, {"cancelled": number})
 

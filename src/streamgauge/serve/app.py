@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
+from streamgauge.serve.authorize_api import AuthorizeApi
 from streamgauge.serve.bulk import BulkApi
 from streamgauge.serve.console import Console
 from streamgauge.serve.deletion_api import DeletionApi
@@ -34,6 +35,7 @@ from streamgauge.serve.stats_front import StatsOrigins
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
+from streamgauge.serve.upload_api import PUSH_PATHS, PushApi
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
@@ -74,6 +76,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += PinsApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += EventsApi(services, console.welcome).endpoints()
+    table += AuthorizeApi(services).endpoints()
     table += Health(services).endpoints()
     table += console.endpoints()
     return table
@@ -95,6 +98,7 @@ class _Application:
         self._clock = services.clock
         self._stats = stats
         self._write = RemoteWrite(services)
+        self._pushes = PushApi(services)
         self._router = Router(
             [Route(endpoint.path, _Ready(services, endpoint), methods=list(endpoint.methods)) for endpoint in table],
             redirect_slashes=False,
@@ -128,6 +132,9 @@ class _Application:
         if scope["path"] == WRITE_PATH:
             await self._write(scope, receive, send)
             return
+        if scope["path"] in PUSH_PATHS:
+            await self._pushes(scope, receive, send)
+            return
         scope["app"] = self  # makes the router raise 404 and 405 instead of answering them in text
         await self._router(scope, receive, send)
 
@@ -136,7 +143,8 @@ def _pattern(scope: Scope) -> str:
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, _Ready):
         return endpoint.path
-    return WRITE_PATH if scope["path"] == WRITE_PATH else "unknown"
+    path: str = scope["path"]
+    return path if path == WRITE_PATH or path in PUSH_PATHS else "unknown"
 
 
 class _Ready:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import Endpoint, writes
+from streamgauge.serve.endpoint import Endpoint, identity_of, writes
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,7 +22,8 @@ class BulkApi:
         self._services = services
 
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(PATH, self.store, ("POST",), takes_form=False, needs=writes)]
+        return [Endpoint(PATH, self.store, ("POST",), takes_form=False, needs=writes, bound=True)]
 
     async def store(self, request: Request, params: Params) -> Response:
-        return await json_answer(request, await self._services.bulk_import(request.headers, request.stream()))
+        bound = identity_of(request).bound
+        return await json_answer(request, await self._services.bulk_import(request.headers, request.stream(), bound))

@@ -43,8 +43,8 @@ class Console:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/graph", self.page, while_starting=True),
-            Endpoint("/ui/{file}", self.file, while_starting=True),
+            Endpoint("/graph", self.page, while_starting=True, bound=True),
+            Endpoint("/ui/{file}", self.file, while_starting=True, bound=True),
         ]
 
     async def welcome(self, request: Request, params: Params) -> Response:

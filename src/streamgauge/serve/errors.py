@@ -19,6 +19,8 @@ from streamgauge.errors import Busy, StreamgaugeError, Unauthorized
 logger = logging.getLogger(__name__)
 
 API = "/api/"
+POST_ALONE = frozenset({"/authorize"})
+"""Paths whose clients get 404 for other methods, as the reference has no route for these."""
 STATS_API = "/pulse/"
 TEXT_APIS = frozenset({"/api/v1/write", "/api/v1/read"})
 HIDDEN = "internal error; the server's log says more"
@@ -43,6 +45,8 @@ def failure(path: str, error: BaseException) -> Response:
         return _answer(path, error.status, error.kind, error.message, headers)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return _answer(path, 404, "not_found", "there is nothing at this path", {})
+    if isinstance(error, HTTPException) and error.status_code == 405 and path in POST_ALONE:
+        return _answer(path, 404, "not_found", "404 page not found", {})
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
         return _answer(path, 405, "bad_data", f"this path takes {allowed}", {"allow": allowed})

@@ -18,7 +18,7 @@ from streamgauge.errors import BadInput, Busy, IndexConflict, StorageError, Stre
 from streamgauge.ingest.events import HTTP, RETRY_SECONDS, WEBSOCKET, Opening, Received
 from streamgauge.ingest.request_headers import headers_json
 from streamgauge.serve.connections import PATIENT
-from streamgauge.serve.endpoint import GET, GET_OR_POST, Endpoint, writes
+from streamgauge.serve.endpoint import GET, GET_OR_POST, Endpoint, identity_of, writes
 from streamgauge.serve.event_socket import EventSocket, is_handshake
 from streamgauge.serve.health import check_ready
 
@@ -49,9 +49,18 @@ class EventsApi:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("/", self.root, GET_OR_POST, _PARAMS, while_starting=True, takes_form=False, needs=_root_needs),
-            Endpoint(PATH, self.receive, ("POST",), _PARAMS, takes_form=False, needs=writes),
-            Endpoint(SOCKET_PATH, self.converse, GET, _OPENING_PARAMS, needs=writes),
+            Endpoint(
+                "/",
+                self.root,
+                GET_OR_POST,
+                _PARAMS,
+                while_starting=True,
+                takes_form=False,
+                needs=_root_needs,
+                bound=True,
+            ),
+            Endpoint(PATH, self.receive, ("POST",), _PARAMS, takes_form=False, needs=writes, bound=True),
+            Endpoint(SOCKET_PATH, self.converse, GET, _OPENING_PARAMS, needs=writes, bound=True),
         ]
 
     async def root(self, request: Request, params: Params) -> Response:
@@ -95,8 +104,10 @@ def read_opening(request: Request, params: Params, transport: str) -> Opening:
     name = request.headers.get("x-stream-id", "") or params.text("stream")
     index = request.headers.get("x-stream-index", "") or params.text("index")
     headers = headers_json(request.headers.raw)
+    identity = identity_of(request)
+    owner = identity.name if identity.bound else None
     if not name and not index:
-        return Opening(transport, headers)
+        return Opening(transport, headers, owner=owner)
     if not name:
         raise BadInput("X-Stream-Index needs X-Stream-Id, the name of the stream that it is an index of")
     if len(name) > MAX_NAME or not name.isprintable():
@@ -105,7 +116,7 @@ def read_opening(request: Request, params: Params, transport: str) -> Opening:
         raise BadInput("X-Stream-Id needs X-Stream-Index, the index of the first event that is sent")
     if not _INDEX.fullmatch(index) or not 1 <= int(index) <= MAX_INDEX:
         raise BadInput("X-Stream-Index is not a whole number from 1 on")
-    return Opening(transport, headers, name, int(index))
+    return Opening(transport, headers, name, int(index), owner)
 
 
 def _wants_lines(request: Request, params: Params) -> bool:

@@ -72,6 +72,13 @@ class Params:
             raise BadInput(f'invalid parameter "{name}": cannot parse {quoted(text)} to a valid duration')
         return duration
 
+    def flag(self, name: str) -> bool:
+        """Whether the parameter is `true` or `1`; not, where it is absent."""
+        text = self.text(name)
+        if text not in ("", "true", "1", "false", "0"):
+            raise BadInput(f'invalid parameter "{name}": write true or false, not {quoted(text)}')
+        return text in ("true", "1")
+
     def limit(self, name: str = "limit") -> int:
         """A count of at least 0, which is also the default."""
         text = self.text(name)

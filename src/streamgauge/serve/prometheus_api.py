@@ -14,7 +14,6 @@ from streamgauge.query.requests import (
     FederateQuery,
     FormatQuery,
     InstantQuery,
-    Job,
     LabelNamesQuery,
     LabelValuesQuery,
     ParseQuery,
@@ -22,8 +21,9 @@ from streamgauge.query.requests import (
     RangeQuery,
     SeriesQuery,
 )
-from streamgauge.serve.answers import QueryAnswer, accepted_encoding, body_answer, json_answer
-from streamgauge.serve.endpoint import GET_OR_POST, Endpoint
+from streamgauge.serve.answers import QueryAnswer, body_answer, json_answer
+from streamgauge.serve.endpoint import GET_OR_POST, Endpoint, identity_of
+from streamgauge.serve.jobs import job_of
 from streamgauge.serve.params import MAX_TIME, MIN_TIME, Params, check_order, quoted, unescape_label_name
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ MAX_POINTS = 11_000
 EXPOSITION_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 _EVALUATION = ("timeout", "limit", "lookback_delta", "stats")
+_RANGE = ("query", "start", "end", "step", *_EVALUATION)
 _SELECTION = ("match[]", "start", "end", "limit")
 
 
@@ -49,18 +50,17 @@ class PrometheusApi:
     def endpoints(self) -> list[Endpoint]:
         v1 = "/api/v1"
         return [
-            Endpoint(f"{v1}/query", self.query, GET_OR_POST, ("query", "time", *_EVALUATION)),
-            Endpoint(
-                f"{v1}/query_range", self.query_range, GET_OR_POST, ("query", "start", "end", "step", *_EVALUATION)
-            ),
-            Endpoint(f"{v1}/query_exemplars", self.query_exemplars, GET_OR_POST, ("query", "start", "end")),
-            Endpoint(f"{v1}/format_query", self.format_query, GET_OR_POST, ("query",)),
-            Endpoint(f"{v1}/parse_query", self.parse_query, GET_OR_POST, ("query",)),
-            Endpoint(f"{v1}/series", self.series, GET_OR_POST, _SELECTION),
-            Endpoint(f"{v1}/labels", self.label_names, GET_OR_POST, _SELECTION),
-            Endpoint(f"{v1}/label/{{name}}/values", self.label_values, params=_SELECTION),
+            Endpoint(f"{v1}/query", self.query, GET_OR_POST, ("query", "time", *_EVALUATION), bound=True),
+            Endpoint(f"{v1}/query_range", self.query_range, GET_OR_POST, _RANGE, bound=True),
+            Endpoint(f"{v1}/query_exemplars", self.query_exemplars, GET_OR_POST, ("query", "start", "end"), bound=True),
+            Endpoint(f"{v1}/format_query", self.format_query, GET_OR_POST, ("query",), bound=True),
+            Endpoint(f"{v1}/parse_query", self.parse_query, GET_OR_POST, ("query",), bound=True),
+            Endpoint(f"{v1}/series", self.series, GET_OR_POST, _SELECTION, bound=True),
+            Endpoint(f"{v1}/labels", self.label_names, GET_OR_POST, _SELECTION, bound=True),
+            Endpoint(f"{v1}/label/{{name}}/values", self.label_values, params=_SELECTION, bound=True),
+            # One name has one description, whoever has series of that name: it is of the whole server.
             Endpoint(f"{v1}/metadata", self.metadata, params=("metric", "limit", "limit_per_metric")),
-            Endpoint("/federate", self.federate, params=("match[]",)),
+            Endpoint("/federate", self.federate, params=("match[]", "timestamps"), bound=True),
         ]
 
     async def query(self, request: Request, params: Params) -> Response:
@@ -128,18 +128,22 @@ class PrometheusApi:
         matches = params.all("match[]")
         if not matches:
             return await body_answer(request, b"", EXPOSITION_TEXT)
-        types = tuple((known.metric, known.type) for known in self._services.metadata())
+        known = () if identity_of(request).bound else self._services.metadata()
+        types = tuple((each.metric, each.type) for each in known)
         options = self._options
         utf8 = _takes_utf8_names(request.headers.get("accept", ""))
+        pushed = options.pushed
+        if pushed is not None and params.flag("timestamps"):
+            pushed = replace(pushed, timestamps=True)
         return self._answer(
-            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels, utf8)
+            request, FederateQuery(matches, self._now(), options.lookback, types, options.external_labels, utf8, pushed)
         )
 
     def _evaluate(self, request: Request, params: Params, query: InstantQuery | RangeQuery) -> Response:
         return self._answer(request, query, self._limits(params), stats=bool(params.text("stats")))
 
     def _answer(self, request: Request, query: Query, limits: Limits | None = None, stats: bool = False) -> Response:
-        job = Job(query, limits or self._options.limits, accepted_encoding(request), stats)
+        job = job_of(request, query, limits or self._options.limits, stats=stats)
         return QueryAnswer(self._services.workers, job)
 
     def _limits(self, params: Params) -> Limits:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamgauge.errors import UnsupportedMedia
-from streamgauge.query.requests import Job, RawQuery, SeriesFormat
+from streamgauge.query.requests import RawQuery, SeriesFormat
 from streamgauge.serve.answers import QueryAnswer
 from streamgauge.serve.endpoint import Endpoint
+from streamgauge.serve.jobs import job_of
 from streamgauge.serve.params import quoted, read_body
 from streamgauge.wire import snappy
 from streamgauge.wire.read_answers import ChunksFormat, SamplesFormat
@@ -42,7 +43,7 @@ class RemoteRead:
         self._options = options
 
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(PATH, self.read, ("POST",), takes_form=False)]
+        return [Endpoint(PATH, self.read, ("POST",), takes_form=False, bound=True)]
 
     async def read(self, request: Request, params: Params) -> Response:
         _check_media(request.headers)
@@ -50,7 +51,7 @@ class RemoteRead:
         asked = decode(snappy.decompress(block, MAX_REQUEST_BYTES))
         form, encoding = _FORMATS[asked.response_type]
         query = RawQuery(asked.queries, form, self._options.external_labels)
-        return QueryAnswer(self._services.workers, Job(query, self._options.limits, encoding))
+        return QueryAnswer(self._services.workers, job_of(request, query, self._options.limits, encoding))
 
 
 def _check_media(headers: Headers) -> None:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamgauge.auth.authenticator import Authenticator
+from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock
+from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
+from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.live.hub import Hub
@@ -16,7 +19,7 @@ from streamgauge.live.tags import TagHub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher
 from streamgauge.query.budget import Limits
-from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, Workers
+from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, PushedSeries, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class HttpOptions:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     external_labels: tuple[tuple[str, str], ...] = ()  # added by /federate and remote read
+    pushed: PushedSeries | None = None  # how /federate gives what clusters push
     admin_api: bool = False  # whether endpoints that are marked `admin` are answered
     relay: RelaySettings | None = None
 
@@ -101,11 +105,23 @@ class Services(Protocol):
     def authenticator(self) -> Authenticator:
         """Tells who sends a request."""
 
-    async def remote_write(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> WriteReply:
-        """Store one remote-write request. Header names are in lower case."""
+    @property
+    def cluster_access(self) -> ClusterAccess:
+        """Tells which clusters may push. Raises NotFound when none does, NotReady while the server starts."""
 
-    async def bulk_import(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> Mapping[str, object]:
-        """Store one request of samples in bulk; what became of it, as JSON types. Header names are in lower case."""
+    @property
+    def pushes(self) -> PushReceiver:
+        """The receiver of what clusters push. Raises NotReady while the server starts."""
+
+    async def remote_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> WriteReply:
+        """Store one remote-write request of somebody who is bound to these labels. Header names are in lower case."""
+
+    async def bulk_import(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
+    ) -> Mapping[str, object]:
+        """Store one request of samples in bulk; what became of it, as JSON types. Otherwise as `remote_write`."""
 
     @property
     def tails(self) -> Hub:

@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from streamgauge.errors import BadInput, UnsupportedMedia
-from streamgauge.query.requests import Job, SqlFormat, SqlQuery, SqlValue
-from streamgauge.serve.answers import QueryAnswer, accepted_encoding
+from streamgauge.query.requests import SqlFormat, SqlQuery, SqlValue
+from streamgauge.serve.answers import QueryAnswer
 from streamgauge.serve.endpoint import Endpoint
+from streamgauge.serve.jobs import job_of
 from streamgauge.serve.params import quoted, read_body
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ class SqlApi:
         self._options = options
 
     def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(PATH, self.query, ("POST",), takes_form=False)]
+        return [Endpoint(PATH, self.query, ("POST",), takes_form=False, bound=True)]
 
     async def query(self, request: Request, params: Params) -> Response:
         form = accepted_format(request.headers.get("accept", ""))
         body = await read_body(request, MAX_REQUEST_BYTES, "request")
         text, parameters = _asked(request.headers.get("content-type", ""), body)
         query = SqlQuery(text, form, parameters, self._options.lookback)
-        return QueryAnswer(self._services.workers, Job(query, self._options.limits, accepted_encoding(request)))
+        return QueryAnswer(self._services.workers, job_of(request, query, self._options.limits))
 
 
 def accepted_format(accept: str) -> SqlFormat:

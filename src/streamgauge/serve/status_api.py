@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from streamgauge import __version__
 from streamgauge.durations import format_duration, format_size
 from streamgauge.errors import BadInput
-from streamgauge.query.requests import CardinalityQuery, GroupBy, GrowthQuery, Job, Order
-from streamgauge.serve.answers import QueryAnswer, accepted_encoding, json_answer
+from streamgauge.query.requests import CardinalityQuery, GroupBy, GrowthQuery, Order
+from streamgauge.serve.answers import QueryAnswer, json_answer
 from streamgauge.serve.endpoint import GET_OR_POST, Endpoint, Handler, administers
+from streamgauge.serve.jobs import job_of, queries_of
 from streamgauge.serve.params import quoted
 
 if TYPE_CHECKING:
@@ -52,16 +53,17 @@ class StatusApi:
             Endpoint(f"{status}/config", self.config),
             Endpoint(f"{status}/flags", self.flags),
             Endpoint(f"{status}/runtimeinfo", self.runtimeinfo),
-            Endpoint(f"{status}/buildinfo", self.buildinfo),
-            Endpoint(f"{status}/tsdb", self.tsdb, params=("limit",)),
+            Endpoint(f"{status}/buildinfo", self.buildinfo, bound=True),
+            Endpoint(f"{status}/tsdb", self.tsdb, params=("limit",), bound=True),
             Endpoint(
                 f"{status}/cardinality",
                 self.cardinality,
                 GET_OR_POST,
                 ("match[]", "by", "since", "end", "idle", "order", "buckets", "limit"),
+                bound=True,
             ),
             Endpoint(f"{status}/walreplay", self.walreplay, while_starting=True),
-            Endpoint(f"{status}/queries", self.queries),
+            Endpoint(f"{status}/queries", self.queries, bound=True),
             Endpoint(f"{status}/inspect", self.inspect, params=("limit",)),
             Endpoint(f"{status}/limits", self.limits),
             Endpoint(
@@ -113,11 +115,11 @@ class StatusApi:
         )
 
     async def tsdb(self, request: Request, params: Params) -> Response:
-        job = Job(CardinalityQuery(_entries(params)), self._options.limits, accepted_encoding(request))
+        job = job_of(request, CardinalityQuery(_entries(params)), self._options.limits)
         return QueryAnswer(self._services.workers, job)
 
     async def cardinality(self, request: Request, params: Params) -> Response:
-        job = Job(self._growth(params), self._options.limits, accepted_encoding(request))
+        job = job_of(request, self._growth(params), self._options.limits)
         return QueryAnswer(self._services.workers, job)
 
     def _growth(self, params: Params) -> GrowthQuery:
@@ -150,7 +152,7 @@ class StatusApi:
                 "state": query.state,
                 "worker": query.worker,
             }
-            for query in self._services.workers.running()
+            for query in queries_of(request, self._services.workers)
         ]
         return await json_answer(request, {"queries": running})
 

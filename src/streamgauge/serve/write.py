@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from streamgauge.serve.access import admit
-from streamgauge.serve.endpoint import writes
+from streamgauge.serve.endpoint import identity_of, writes
 from streamgauge.serve.health import check_ready
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class RemoteWrite:
         await admit(scope, writes, True, self._services.authenticator)
         check_ready(self._services)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        reply = await self._services.remote_write(headers, _body(receive))
+        bound = identity_of(Request(scope)).bound
+        reply = await self._services.remote_write(headers, read_pieces(receive), bound)
         body = reply.body.encode()
         answer = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
         if reply.status != 204:
@@ -41,7 +42,7 @@ class RemoteWrite:
         await send({"type": "http.response.body", "body": body})
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+async def read_pieces(receive: Receive) -> AsyncIterator[bytes]:
     """The request's body. Raises ClientDisconnect when the client goes away before its end."""
     more = True
     while more:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +18,13 @@ from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
 from streamgauge.model.source import AggregateKind, Meter
 from streamgauge.store import arrow, names
 from streamgauge.store.aggregates import AGGREGATE_ROW
+from streamgauge.store.block_file import reading
 from streamgauge.store.block_format import FOOTER_KEY, Checksums, decode_checksums, decode_meta
 from streamgauge.store.block_labels import Labels, labels_to_keys
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import SAMPLE_BYTES, BlockMeta, Part, part_bytes
 from streamgauge.store.ranges import lower_bound, ranges, starts_of, take_ranges
-from streamgauge.store.samples_file import SamplesFile, reading
+from streamgauge.store.samples_file import SamplesFile
 
 _GROUPS_AT_ONCE = 32
 """Row groups decoded in one go: some 3 million rows, 50 MB."""
@@ -162,6 +162,10 @@ class LocalBlockReader:
         """Roughly the memory that the open block takes."""
         per_series = sum(column.nbytes for column in (self._ids, self.rows, self.first_rows, *self.time_bounds()))
         return per_series + self._by_id.nbytes + self._sorted_ids.nbytes + 300 * len(self.samples.row_ends) + 20_000
+
+    def rest(self) -> None:
+        """Close its file, which is opened again when it is read."""
+        self.samples.rest()
 
     def close(self) -> None:
         self.samples.close()
@@ -303,48 +307,3 @@ class RowCursor:
         taken = self._times[:rows], self._values[:rows]
         self._times, self._values = self._times[rows:], self._values[rows:]
         return taken
-
-
-class BlockCache:
-    """Keeps the blocks that were read last open, for one process. Not for several threads.
-
-    Bounded in bytes, as an open block of 100,000 series holds 4 MB, and in number, as each holds a file descriptor.
-    """
-
-    def __init__(
-        self, open_block: Callable[[str], LocalBlockReader], max_bytes: int = 64 << 20, max_blocks: int = 256
-    ) -> None:
-        self._open = open_block
-        self._max_bytes = max_bytes
-        self._max_blocks = max_blocks
-        self._readers: OrderedDict[str, LocalBlockReader] = OrderedDict()
-        self.held_bytes = 0
-        """Roughly the memory that the open blocks take."""
-
-    def reader(self, block_id: str) -> LocalBlockReader:
-        """An open block, which the cache closes. Valid until the next call."""
-        reader = self._readers.pop(block_id, None)
-        if reader is None:
-            reader = self._open(block_id)
-            self.held_bytes += reader.held_bytes
-        self._readers[block_id] = reader
-        while len(self._readers) > 1 and (len(self._readers) > self._max_blocks or self.held_bytes > self._max_bytes):
-            self._close(self._readers.popitem(last=False)[1])
-        return reader
-
-    def _close(self, reader: LocalBlockReader) -> None:
-        self.held_bytes -= reader.held_bytes
-        reader.close()
-
-    @property
-    def open_blocks(self) -> list[str]:
-        """Ids of the blocks that are open, the least recently used first."""
-        return list(self._readers)
-
-    def keep_only(self, block_ids: Iterable[str]) -> None:
-        """Close every block that is not among `block_ids`: the others may be about to be removed."""
-        for block_id in self._readers.keys() - set(block_ids):
-            self._close(self._readers.pop(block_id))
-
-    def close(self) -> None:
-        self.keep_only(())

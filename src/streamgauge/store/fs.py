@@ -56,11 +56,11 @@ def disk_errors(doing: str) -> Iterator[None]:
 # ---- files that are open ------------------------------------------------------------------------------------------
 
 
-def create(path: Path) -> int:
+def create(path: Path, mode: int = 0o640) -> int:
     """A new file, open for writing; its descriptor. It is an error if the name is taken."""
     with disk_errors(f"create {path}"):
         hit("fs.open")
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o640)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
 
 
 def write(fd: int, buffers: Sequence[Buffer], path: Path) -> None:
@@ -201,12 +201,12 @@ def write_durably(path: Path, content: Buffer) -> None:
     write_pieces(path, [content])
 
 
-def write_atomically(path: Path, content: Buffer) -> None:
-    """Replace the content of a file, or make it. Not for two writers of one name at the same time."""
+def write_atomically(path: Path, content: Buffer, mode: int = 0o640) -> None:
+    """Replace a file, or make it. Not for two writers of one name at the same time. mode: of the file."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         remove_file(temporary)
-        write_durably(temporary, content)
+        write_pieces(temporary, [content], mode)
         replace(temporary, path)
     except StorageError:
         with suppress(StorageError):
@@ -250,9 +250,9 @@ def _next_piece(file: FileIO, path: Path) -> bytes:
         return file.read(_COPY_PIECE)
 
 
-def write_pieces(path: Path, pieces: Iterable[Buffer]) -> None:
+def write_pieces(path: Path, pieces: Iterable[Buffer], mode: int = 0o640) -> None:
     """Write and sync a new file, a piece after the other. Its name is durable once its directory is synced."""
-    fd = create(path)
+    fd = create(path, mode)
     try:
         for piece in pieces:
             write(fd, [piece], path)

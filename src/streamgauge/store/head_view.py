@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from streamgauge.model.arrays import Floats, Int32s, Int64s, UInt32s
+from streamgauge.model.batch import SampleBatch
 from streamgauge.model.source import Meter, NoMeter, Samples, empty_samples
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import Part, no_ids, part_bytes
@@ -48,6 +49,15 @@ def head_bounds(snapshot: HeadSnapshot) -> Iterator[tuple[UInt32s, Int64s, Int64
     for run in snapshot.runs:
         columns = _sorted(_open(run))
         yield columns.ids, columns.times[columns.starts[:-1]], columns.times[columns.starts[1:] - 1]
+
+
+def columns_of(run: Run) -> SampleBatch:
+    """Every row of a run, copied: in order of arrival, or, where the run is sorted, of (id, time, commit)."""
+    columns = _open(run)
+    if isinstance(columns, SortedColumns):
+        ids = np.repeat(columns.ids, np.diff(columns.starts).astype(np.int64))
+        return SampleBatch(ids, columns.times.copy(), columns.values.copy())
+    return SampleBatch(columns.ids.copy(), columns.times.copy(), columns.values.copy())
 
 
 def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:

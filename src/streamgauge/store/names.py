@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 LOCK = "lock"
 CATALOG = "catalog.sqlite"
@@ -14,6 +15,7 @@ TMP = "tmp"
 SET_ASIDE = "set-aside"
 SNAPSHOTS = "snapshots"
 DESTINATIONS = "destinations"
+CLUSTER_KEY = "cluster-key.pem"
 
 BACKUP_MARKER = "backup.json"
 """In a folder that holds backups, and in no data folder."""
@@ -55,6 +57,16 @@ def catalog_copy(data: Path, version: int) -> Path:
 def destination_file(data: Path, name: str) -> Path:
     """How far a destination of events is."""
     return data / DESTINATIONS / f"{name}.sqlite"
+
+
+def remote_write_file(data: Path, name: str) -> Path:
+    """How far a destination of samples is. It may have any name."""
+    return data / DESTINATIONS / f"remote_write.{quote(name, safe='')}.sqlite"
+
+
+def cluster_key_file(data: Path) -> Path:
+    """The key that signs cluster tokens, where the configuration names none. Only the server's user may read it."""
+    return data / CLUSTER_KEY
 
 
 def log_dir(data: Path) -> Path:

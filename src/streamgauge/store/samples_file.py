@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamgauge.errors import Corrupt, Unreadable
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.source import AggregateKind
 from streamgauge.store.aggregates import columns_of, values_of
+from streamgauge.store.block_file import BlockFile, reading
 from streamgauge.store.block_format import Checksums
 from streamgauge.store.decimals import from_stored
-from streamgauge.store.disk_errors import storage_error
 from streamgauge.store.failpoints import hit
 
 _THREADS_FROM = 4
 """Row groups from which it pays to decode the two columns at the same time."""
-
-
-_FILE_IS_TO_BLAME = (None, errno.EIO, errno.ENOENT)
-"""Arrow says what it cannot decode by an OSError without a number."""
 
 
 class SamplesFile:
@@ -42,11 +34,9 @@ class SamplesFile:
         self._byte_starts = np.concatenate((np.zeros(1, np.int64), self._byte_ends[:-1]))
         self._checksums = checksums
         self._path = path
+        self._file = BlockFile(path, checksums.samples_size)
         with reading(path):
-            hit("fs.open")
-            self._file = pa.OSFile(str(path), "r")
-            if self._file.size() != checksums.samples_size:
-                raise ValueError(f"it has {self._file.size()} bytes, not {checksums.samples_size}")
+            self._file.opened()
         self._parquet: pq.ParquetFile | None = None
         self._number_columns: dict[str, int] | None = None
 
@@ -88,19 +78,23 @@ class SamplesFile:
             column = self._open().read_row_groups(list(range(first, stop)), columns=["series_id"]).column(0)
         return _numpy(column, pa.uint32())
 
+    def rest(self) -> None:
+        """Close it until it is read again."""
+        self._parquet = None
+        self._file.rest()
+
     def close(self) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
+        self._parquet = None
         self._file.close()
 
     def _open(self) -> pq.ParquetFile:
         """The footer is parsed when the first rows are wanted, as many blocks are open for their series only."""
         if self._parquet is None:
             start = int(self._byte_ends[-1])
-            footer = self._read(start, self._checksums.samples_size)
+            footer = self._file.read(start, self._checksums.samples_size)
             if zlib.crc32(footer) != self._checksums.samples_footer:
                 raise ValueError("its footer is damaged")
-            self._parquet = pq.ParquetFile(self._file)
+            self._parquet = pq.ParquetFile(self._file.opened())
         return self._parquet
 
     def _columns(self, metadata: pq.FileMetaData, first: int, stop: int, aggregate: AggregateKind | None) -> list[str]:
@@ -120,34 +114,13 @@ class SamplesFile:
             if any(_has_any(metadata.row_group(group).column(column)) for group in range(first, stop))
         ]
 
-    def _read(self, start: int, stop: int) -> bytes:
-        self._file.seek(start)
-        content: bytes = self._file.read(stop - start)
-        return content
-
     def _verify(self, first: int, stop: int) -> None:
         start = int(self._byte_starts[first])
-        content = memoryview(self._read(start, int(self._byte_ends[stop - 1])))
+        content = memoryview(self._file.read(start, int(self._byte_ends[stop - 1])))
         for group in range(first, stop):
             piece = content[int(self._byte_starts[group]) - start : int(self._byte_ends[group]) - start]
             if zlib.crc32(piece) != self._checksums.row_groups[group]:
                 raise ValueError(f"row group {group} is damaged")
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Translate what goes wrong in reading a file of a block: to Corrupt, naming both, where the file is to blame or
-    is missing, to Unreadable where the disk is; to another StorageError where the system is, as when it has no
-    descriptor left."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except (OSError, ValueError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno not in _FILE_IS_TO_BLAME:
-            raise storage_error(error, f"read {path}") from error
-        kind = Unreadable if isinstance(error, OSError) and error.errno == errno.EIO else Corrupt
-        raise kind(f"block {path.parent.name}: {path.name} cannot be read: {error}") from error
 
 
 def _has_any(chunk: pq.ColumnChunkMetaData) -> bool:

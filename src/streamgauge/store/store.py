@@ -15,6 +15,7 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.events import EventBatch
 from streamgauge.model.listener import Listener
 from streamgauge.model.series_limits import SeriesLimits
+from streamgauge.store.commit_times import CommitTimes
 from streamgauge.store.committer import Commit, Committer, Pending, pending_events
 from streamgauge.store.events.head import EventHead
 from streamgauge.store.events.ports import EventRule
@@ -122,6 +123,7 @@ class Store:
         self._listeners: list[Listener] = []
         self.pruner = Pruner(index)
         self.refusals = Refusals()
+        self.commit_times = CommitTimes(state.flushed_through)
         self.committer = Committer(log, index.keys_of, self._published, self._failed)
         gate = Gate(self._refuse_if_must, self._wait_until, self._submit_events)
         self.events = EventStore(event_head, state.events, clock, gate, settings.head_events, settings.head_event_bytes)
@@ -294,9 +296,15 @@ class Store:
             if commit.events:
                 self.events.published(commit.number, commit.events)
             else:
-                self.head.append(commit.number, commit.batch)
+                self.take_in(commit.number, commit.batch)
             self.state.commit = commit.number
             self.samples_appended += len(commit.batch)
+
+    def take_in(self, commit: int, batch: SampleBatch) -> None:
+        """Add a commit's samples, which are on disk, to those in memory."""
+        self.head.append(commit, batch)
+        if len(batch):
+            self.commit_times.note(commit, int(batch.times.min()))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """From now on the listener is told of each commit; what is returned ends that."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from streamgauge.model.event_source import (
+    EVERY_EVENT,
     STREAM_COLUMNS,
     Column,
     EventPart,
@@ -35,6 +36,9 @@ class MemoryPart:
     def rows(self) -> int:
         return len(self.columns[Fixed.INDEX])
 
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        return pa.schema([pa.field(str(number), self.columns[column].type) for number, column in enumerate(columns)])
+
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         self.read_columns.extend(columns)
         received, stream = (self.columns[fixed].to_numpy() for fixed in (Fixed.RECEIVED, Fixed.STREAM))
@@ -53,7 +57,7 @@ class MemoryEvents:
     all_parts: Sequence[EventPart] = ()
     all_streams: pa.Table = field(default_factory=STREAM_COLUMNS.empty_table)
 
-    def parts(self) -> Sequence[EventPart]:
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
         return self.all_parts
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:

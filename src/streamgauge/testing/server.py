@@ -94,17 +94,26 @@ class ServerProcess:
 
     @classmethod
     def start(
-        cls, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        cls,
+        data: Path,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        module: str = "streamgauge",
     ) -> ServerProcess:
-        """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that."""
-        return cls.launch(data, arguments, environment)._until_ready("http://", "ready; ")
+        """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that. module: what
+        is run as the command line."""
+        return cls.launch(data, arguments, environment, module)._until_ready("http://", "ready; ")
 
     @classmethod
     def launch(
-        cls, data: Path, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        cls,
+        data: Path,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        module: str = "streamgauge",
     ) -> ServerProcess:
         """`streamgauge serve`, which may yet refuse to start."""
-        command = [sys.executable, "-m", "streamgauge", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", module, "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
         return cls([*command, *arguments], data, environment)
 
     @classmethod

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from streamgauge.model.event_source import EventPart, EventRange, Fixed, Rest
-from streamgauge.store.events.assemble import payload_texts
-from streamgauge.store.events.block_reader import EventBlockReader
+from streamgauge.store.events.block_part import BlockPart
 from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import Store
 
@@ -38,9 +37,8 @@ def events_in(snapshot: StoreSnapshot) -> Events:
 
 
 def _texts_of(part: EventPart) -> list[str]:
-    if isinstance(part, EventBlockReader):
-        groups = [part.row_group(group) for group in range(len(part.group_rows))]
-        return [text for group in groups for text in map(str, payload_texts(group.payloads).to_pylist())]
+    if isinstance(part, BlockPart):
+        return [text for batch in part.payloads(EventRange()) for text in map(str, batch.column(3).to_pylist())]
     return [text for batch in part.read([Rest(())], EventRange()) for text in map(str, batch.column(0).to_pylist())]
 
 

@@ -56,7 +56,10 @@ class HttpTarget:
                 pairs = (text.partition(":") for text in rest)
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
                 method, where, _ = line.split(" ")
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if headers.get("transfer-encoding") == "chunked":
+                    body = await _chunks(reader)
+                else:
+                    body = await reader.readexactly(int(headers.get("content-length", "0")))
                 request = Request(where, headers, method, body)
                 self.requests.append(request)
                 reply = self.reply(request) if callable(self.reply) else self.reply
@@ -68,6 +71,17 @@ class HttpTarget:
                 if self.close:
                     break
         writer.close()
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    """A body without trailers."""
+    body = b""
+    while True:
+        size = int(await reader.readline(), 16)
+        body += await reader.readexactly(size)
+        await reader.readline()
+        if not size:
+            return body
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streamgauge.errors import LabelFull, MetricFull, Overloaded
+from streamgauge.errors import BadInput, ForeignLabel, LabelFull, MetricFull, Overloaded
 from streamgauge.model.batch import Metadata
 
 MAX_EXAMPLES = 5
@@ -27,6 +27,7 @@ class Reason(enum.StrEnum):
     """Why something was not stored. The value is the `reason` label of our own metrics."""
 
     LABELS = "invalid_labels"  # a series whose labels are not valid
+    FOREIGN = "foreign_label"  # a series with another value of a label than its sender is bound to
     TOO_OLD = "too_old"  # a sample before the oldest admitted time: past retention, or of a day that is downsampled
     TOO_NEW = "too_new"  # a sample after the newest admitted time
     SERIES_LIMIT = "series_limit"  # a new series that the index has no room for
@@ -38,6 +39,11 @@ class Reason(enum.StrEnum):
     LINE = "invalid_line"  # a line of a file that gives no sample
     NO_TIME = "no_timestamp"  # a sample of a file without a time of its own
     DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already
+
+
+def bad_labels(error: BadInput) -> Reason:
+    """Why a sink does not take a series of such labels."""
+    return Reason.FOREIGN if isinstance(error, ForeignLabel) else Reason.LABELS
 
 
 def no_room(error: Overloaded) -> Reason:

@@ -58,8 +58,8 @@ _ROW = np.dtype(
         "itemsize": SAMPLE_BYTES,
     }
 )
-_CONTINUED = np.uint64(0x8080_8080_8080)
-_SIX_BYTES = np.uint64(0x0080_8080_8080)
+CONTINUED = np.uint64(0x8080_8080_8080)
+SIX_BYTES = np.uint64(0x0080_8080_8080)
 
 
 def read_rows(
@@ -79,7 +79,7 @@ def read_rows(
     rows = windows[np.array(ends, np.int64) - SAMPLE_BYTES].view(_ROW)
     time = rows["time_high"].astype(np.uint64) << np.uint64(32)
     time |= rows["time_low"]
-    standard = (rows["time_tag"] == 0x10) & (time & _CONTINUED == _SIX_BYTES)
+    standard = (rows["time_tag"] == 0x10) & (time & CONTINUED == SIX_BYTES)
     if not heads_seen:
         standard &= zero | ((rows["field"] == 0x12) & (rows["value_tag"] == 0x0910))
     if not standard.all():
@@ -87,10 +87,10 @@ def read_rows(
     bits = rows["value"].astype(np.int64)
     bits[zero] = 0
     series = np.where(zero, ~signs, signs).astype(np.uint32)
-    return SampleBatch(series, _six_bytes(time), bits.view(np.float64))
+    return SampleBatch(series, six_byte_varints(time), bits.view(np.float64))
 
 
-def _six_bytes(raw: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def six_byte_varints(raw: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Numbers from their six varint bytes, little-endian in one integer."""
     time = raw & np.uint64(0x7F)
     for index in range(1, 6):

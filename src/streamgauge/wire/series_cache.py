@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 
 from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.labels import MAX_LABELS, series_key
-from streamgauge.wire.findings import Findings, Reason, no_room, series_text
+from streamgauge.wire.findings import Findings, bad_labels, no_room, series_text
 from streamgauge.wire.row_cache import RowCache
 from streamgauge.wire.symbols import SymbolCache
 
 Resolve = Callable[[bytes], int]
-"""The sink's `resolve`: the id of a canonical key. Raises IndexFull where new series have no room, which refuses the
-series, and other errors where the server has a trouble of its own, which end the request."""
+"""The sink's `resolve`: the id of a canonical key. Raises BadInput and IndexFull, which refuse the series: it is not
+the sender's, or new ones have no room; and other errors where the server has a trouble of its own, which end the
+request."""
 
 MAX_PAIRS = 2 * MAX_LABELS
 """Labels of a series on the wire, those with an empty value included. Decoders stop collecting after one more."""
@@ -228,7 +229,7 @@ def identify(pairs: Iterable[tuple[bytes, bytes]], samples: int, resolve: Resolv
             raise BadInput(f"a series has more than {MAX_PAIRS} labels")
         return resolve(series_key(labels))
     except BadInput as error:
-        findings.refuse(Reason.LABELS, f"{series_text(labels)}: {error.message}", samples)
+        findings.refuse(bad_labels(error), f"{series_text(labels)}: {error.message}", samples)
     except IndexFull as error:
         findings.refuse(no_room(error), f"{series_text(labels)}: {error.message}", samples)
     return None

@@ -318,6 +318,11 @@ class _Numbered:
     rows = 4
     node = Node({"level": LeafType.TEXT}, rest=False)
 
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        numbered = pa.dictionary(pa.int32(), pa.string())
+        types = [numbered if isinstance(each, Leaf) else pa.int64() for each in columns]
+        return pa.schema([pa.field(str(number), type_) for number, type_ in enumerate(types)])
+
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         for texts in (["ERROR", "INFO"], ["WARN", "ERROR"]):
             coded = pa.array(texts).dictionary_encode()

@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.model.event_source import EventPart, EventSource, Node
+from streamgauge.model.event_source import EVERY_EVENT, EventPart, EventRange, EventSource, Node
 from streamgauge.model.source import Source
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.requests import SqlQuery
@@ -119,13 +119,13 @@ class _Before:
         self.streams, self.payloads = events.streams, events.payloads
         self._events = events
 
-    def parts(self) -> Sequence[EventPart]:
-        return [_PartBefore(part) for part in self._events.parts()]
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
+        return [_PartBefore(part) for part in self._events.parts(wanted)]
 
 
 class _PartBefore:
     def __init__(self, part: EventPart) -> None:
-        self.rows, self.node, self.read = part.rows, _unknown(part.node), part.read
+        self.rows, self.node, self.read, self.schema = part.rows, _unknown(part.node), part.read, part.schema
 
 
 def _unknown(node: Node) -> Node:

@@ -24,6 +24,7 @@ from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Present, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store import failpoints
+from streamgauge.store.block_cache import BlockCache
 from streamgauge.store.events import format
 from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_reader import EventBlockReader
@@ -31,6 +32,8 @@ from streamgauge.store.events.block_writer import row_groups
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.format import decode_meta, encode_meta, new_block_id
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
+from streamgauge.store.events.snapshot import EventSnapshot, StoredEvents
+from streamgauge.testing.open_files import open_files
 
 START = 1_790_000_000_123_456_789
 EVERYTHING = EventRange()
@@ -152,6 +155,42 @@ def test_row_groups_that_cannot_hold_what_is_wanted_are_not_read(
         assert read(reader, column, wanted=times) == [list(range(40, 60))]
         with pytest.raises(Corrupt, match="row group 0"):
             read(reader, Fixed.STREAM)
+
+
+def test_parts_of_more_blocks_than_may_be_open_are_read_by_turns(
+    blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a join of events with themselves does."""
+    monkeypatch.setattr("streamgauge.store.events.block_writer.MAX_ROW_GROUP", 10)
+    metas = [blocks.write(event_flush([f'{{"n":{10 * m + n}}}' for n in range(30)], [m] * 30)) for m in (1, 2, 3)]
+    for max_bytes, max_files in ((1, 256), (1 << 20, 2), (1 << 20, 1)):
+        cache = BlockCache(blocks.open, max_bytes, max_files)
+        source = StoredEvents(EventSnapshot(tuple(metas)), cache)
+        parts = source.parts()
+        turns = zip(*(part.read([Leaf(("n",))], EVERYTHING) for part in parts), strict=True)
+        for turn, batches in enumerate(turns):
+            for part, batch in zip(parts, batches, strict=True):
+                assert batch.schema == part.schema([Leaf(("n",))])
+            starts = [batch.column(0)[0].as_py() for batch in batches]
+            assert starts == [10 * (m + turn) for m in (1, 2, 3)]
+            assert len(open_files(tmp_path)) <= 2
+        assert sum(batch.num_rows for batch in source.payloads(EVERYTHING)) == 90
+        assert source.streams().num_rows == 3
+        cache.close()
+        assert open_files(tmp_path) == []
+
+
+def test_blocks_that_cannot_hold_what_is_wanted_are_not_opened(blocks: LocalEventBlocks, tmp_path: Path) -> None:
+    metas = [blocks.write(event_flush(TEXTS, [stream] * 5)) for stream in (1, 2)]
+    late = replace(metas[1], min_time=metas[1].max_time + 10, max_time=metas[1].max_time + 20)
+    cache = BlockCache(blocks.open, 1 << 20)
+    source = StoredEvents(EventSnapshot((metas[0], late)), cache)
+    for wanted in (EventRange(last_stream=1), EventRange(last_received=late.min_time - 1)):
+        [part] = source.parts(wanted)
+        assert sum(batch.num_rows for batch in part.read([Fixed.INDEX], wanted)) == part.rows == 5
+        assert cache.open_blocks == [metas[0].id]
+    assert source.parts(EventRange(first_stream=3)) == []
+    cache.close()
 
 
 def test_row_groups_are_bounded_in_bytes() -> None:

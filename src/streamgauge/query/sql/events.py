@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +64,7 @@ class EventViews:
         """The type of each path that is wanted as what it is."""
         paths = sorted({path for (_, path, use) in view.paths if use in _NATURAL}, key=repr)
         types: dict[Path, set[str]] = {path: set() for path in paths}
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(self._parts if paths else ()):
             columns = PartColumns(part.node)
             asked = {}
             for path in paths:
@@ -99,20 +98,25 @@ class _Rows:
         self._wanted = wanted
         self._chosen = chosen
         self._budget = budget
-        batches = self._batches()
-        first = next(batches, None)
-        self.schema = columns.schema() if first is None else _as_given(columns.schema(), first.schema)
-        self._begun: Iterator[pa.RecordBatch] | None = itertools.chain([] if first is None else [first], batches)
+        self._asked = [Leaf(column.path) if isinstance(column, Instant) else column for column in self._columns]
+        self.schema = self._schema(columns.schema())
+
+    def _schema(self, schema: pa.Schema) -> pa.Schema:
+        """The columns as the part gives them where these are texts by number: such are compared once a text."""
+        fields = zip(schema, self._part.schema(self._asked), self._columns, strict=True)
+        return pa.schema(
+            [
+                given if pa.types.is_dictionary(given.type) and not isinstance(column, Instant) else ours
+                for ours, given, column in fields
+            ]
+        )
 
     def read(self) -> Iterator[pa.RecordBatch]:
-        batches = self._begun or self._batches()
-        self._begun = None
-        for batch in batches:
+        for batch in self._batches():
             yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        asked = [Leaf(column.path) if isinstance(column, Instant) else column for column in self._columns]
-        for batch in self._part.read([*asked, *(_KEYS if self._chosen else ())], self._wanted):
+        for batch in self._part.read([*self._asked, *(_KEYS if self._chosen else ())], self._wanted):
             self._budget.check()
             if self._chosen is not None:
                 batch = batch.filter(pa.array(self._chosen.among(batch)))
@@ -150,17 +154,15 @@ def _path(columns: PartColumns, path: Path, use: Use, kinds: Mapping[Path, str])
     return columns.natural(path, kind)
 
 
-def _as_given(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
-    """The columns as a part gives them where these are texts by number: such are compared once a text."""
-    fields = zip(schema, given, strict=True)
-    return pa.schema([theirs if pa.types.is_dictionary(theirs.type) else ours for ours, theirs in fields])
-
-
 class _NoRows:
     """Stands for all parts when there are none: a view has columns all the same."""
 
     rows = 0
     node = Node()
+
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        """There is no dictionary."""
+        return pa.schema([pa.field(str(number), pa.int64()) for number in range(len(columns))])
 
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         return iter(())

@@ -24,7 +24,8 @@ def make_views(
     events = source.events()
     for view in views:
         if view.kind in EVENTS:
-            EventViews(session, events.parts(), budget).make(view, ranges.of_events(view), chosen)
+            wanted = ranges.of_events(view)
+            EventViews(session, events.parts(wanted), budget).make(view, wanted, chosen)
         elif view.kind == "streams":
             add_streams(session, events, view)
         else:

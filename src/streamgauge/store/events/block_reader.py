@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, Node
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.arrow import compute as pc
+from streamgauge.store.block_file import BlockFile, reading
 from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_writer import chunk_range
 from streamgauge.store.events.format import (
@@ -34,10 +36,11 @@ from streamgauge.store.events.format import (
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.events.tree import REST, node_of, with_mixed
 from streamgauge.store.failpoints import hit
-from streamgauge.store.samples_file import reading
 
 _FIXED = {Fixed.STREAM: 0, Fixed.INDEX: 1, Fixed.RECEIVED: 2}
 """Where they stand in the file."""
+_READER_BYTES, _COLUMN_BYTES, _CHUNK_BYTES = 12_000, 2_500, 950
+"""What an open block takes of memory (measured): by itself, for each column, and for each column of a row group."""
 
 
 def checked_sections(directory: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
@@ -82,9 +85,9 @@ class EventBlockReader:
         self._directory = directory
         self._path = names.events_file(directory)
         self._checksums = _read_checksums(directory)
-        with reading(self._path):
-            hit("fs.open")
-            self._file = pa.OSFile(str(self._path), "r")
+        self._file = BlockFile(self._path, self._checksums.events_size)
+        self._plain: pq.ParquetFile | None = None
+        self._by_number: pq.ParquetFile | None = None
         try:
             with reading(self._path):
                 self._open()
@@ -94,26 +97,23 @@ class EventBlockReader:
 
     def _open(self) -> None:
         checksums = self._checksums
-        if self._file.size() != checksums.events_size:
-            raise ValueError(f"it has {self._file.size()} bytes, not {checksums.events_size}")
-        if zlib.crc32(self._bytes(checksums.footer_start, checksums.events_size)) != checksums.footer:
+        if zlib.crc32(self._file.read(checksums.footer_start, checksums.events_size)) != checksums.footer:
             raise ValueError("its footer is damaged")
-        self._parquet = pq.ParquetFile(self._file)
-        footer = self._parquet.metadata
+        footer = self._footer = pq.read_metadata(self._file.opened())
         size = checksums.events_size + checksums.streams_size + names.checksums_file(self._directory).stat().st_size
         entry = (footer.metadata or {}).get(FOOTER_KEY.encode())
         self.meta = decode_meta(entry, size)
         if self.meta.id != self._directory.name:
             raise ValueError(f"its footer names block {self.meta.id}")
-        self._payload_type = self._parquet.schema_arrow.field(PAYLOAD).type
-        self._leaf_paths: list[Path] = [(name,) for name in self._parquet.schema_arrow.names[:-1]]
+        schema = footer.schema.to_arrow_schema()
+        self._payload_type = schema.field(PAYLOAD).type
+        self._leaf_paths: list[Path] = [(name,) for name in schema.names[:-1]]
         self._leaf_paths += [(PAYLOAD, *path) for path in _leaf_paths(self._payload_type)]
         self._numbers = {path: number for number, path in enumerate(self._leaf_paths)}
         mixed = None if entry is None else decode_mixed(entry)
         node = self._without_empty_rests(node_of(self._payload_type), ())
         self._node = node if mixed is None else with_mixed(node, mixed)
         self._groups = _Groups(footer)
-        self._texts_by_number = pq.ParquetFile(self._file, metadata=footer, read_dictionary=self._dictionaries())
 
     def __enter__(self) -> EventBlockReader:
         return self
@@ -129,7 +129,7 @@ class EventBlockReader:
 
     @property
     def parquet_metadata(self) -> pq.FileMetaData:
-        return self._parquet.metadata
+        return self._footer
 
     @property
     def rows(self) -> int:
@@ -150,23 +150,43 @@ class EventBlockReader:
             return streams_of(pq.read_table(pa.BufferReader(content)))
 
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
-        """A batch for each row group that may have such events. Texts that the file has in a dictionary come in one."""
-        leaves = [self._leaf_of(column) for column in columns]
-        for group in self._groups.chosen(wanted):
-            table = self._read_group(self._texts_by_number, group, leaves)
-            names = [str(number) for number in range(len(columns))]
-            yield pa.RecordBatch.from_arrays(_extracted(table, columns), names)
+        """A batch for each row group that may have such events."""
+        for group in self.groups(wanted):
+            yield self.batch(columns, group)
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""
-        for group in self._groups.chosen(wanted):
-            rows = self.row_group(group)
-            fixed = (pa.array(rows.streams), pa.array(rows.indexes), pa.array(rows.times))
-            yield batch_of_events(*fixed, payload_texts(rows.payloads))
+        for group in self.groups(wanted):
+            yield self.events(group)
+
+    def groups(self, wanted: EventRange) -> list[int]:
+        """The row groups that may have such events."""
+        return self._groups.chosen(wanted)
+
+    @cached_property
+    def _numbered_type(self) -> pa.StructType:
+        """Of payloads as `batch` gives parts of them."""
+        with reading(self._path):
+            return cast("pa.StructType", self._texts_by_number().schema_arrow.field(PAYLOAD).type)
+
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        return pa.schema([pa.field(str(number), self._type_of(column)) for number, column in enumerate(columns)])
+
+    def batch(self, columns: Sequence[Column], group: int) -> pa.RecordBatch:
+        """Columns of a row group, as `schema` says. Texts that the file has in a dictionary come in one."""
+        table = self._read_group(self._texts_by_number, group, [self._leaf_of(column) for column in columns])
+        names = [str(number) for number in range(len(columns))]
+        return pa.RecordBatch.from_arrays(_extracted(table, columns), names)
+
+    def events(self, group: int) -> pa.RecordBatch:
+        """The events of a row group, with the columns EVENT_COLUMNS."""
+        rows = self.row_group(group)
+        fixed = (pa.array(rows.streams), pa.array(rows.indexes), pa.array(rows.times))
+        return batch_of_events(*fixed, payload_texts(rows.payloads))
 
     def row_group(self, group: int) -> RowGroup:
         """All columns of a row group."""
-        table = self._read_group(self._parquet, group, self._leaf_paths)
+        table = self._read_group(self._texts, group, self._leaf_paths)
         payloads = cast("pa.StructArray", _in_one(table.column(PAYLOAD)))
         streams, indexes, times = (values.to_numpy() for values in _extracted(table, list(Fixed)))
         return RowGroup(streams, indexes, times, payloads, self.text_bytes[group])
@@ -184,13 +204,23 @@ class EventBlockReader:
     def values_of(self, path: Path) -> int:
         """How many values a leaf or, with REST behind its path, a rest has in all rows."""
         number = self._numbers[(PAYLOAD, *path)]
-        footer = self._parquet.metadata
+        footer = self._footer
         chunks: list[Any] = [footer.row_group(group).column(number) for group in range(footer.num_row_groups)]
         return sum(chunk.num_values - (chunk.statistics.null_count if chunk.statistics else 0) for chunk in chunks)
 
+    @property
+    def held_bytes(self) -> int:
+        """Roughly the memory that the open block takes."""
+        columns, groups = len(self._leaf_paths), len(self._groups.rows)
+        return _READER_BYTES + columns * (_COLUMN_BYTES + groups * _CHUNK_BYTES)
+
+    def rest(self) -> None:
+        """Close its file, which is opened again when it is read."""
+        self._by_number = self._plain = None
+        self._file.rest()
+
     def close(self) -> None:
-        self._texts_by_number.close()
-        self._parquet.close()
+        self.rest()
         self._file.close()
 
     def _leaf_of(self, column: Column) -> Path:
@@ -204,13 +234,23 @@ class EventBlockReader:
             return (*path, REST)
         return next(leaf for leaf in self._leaf_paths if leaf[: len(path)] == path)
 
+    def _type_of(self, column: Column) -> pa.DataType:
+        if isinstance(column, Fixed):
+            return pa.int64()
+        if isinstance(column, Present):
+            return pa.bool_()
+        found = _type_at(self._numbered_type, (*column.path, REST) if isinstance(column, Rest) else column.path)
+        assert found is not None, "a column of another block"
+        return found
+
     def _without_empty_rests(self, node: Node, path: Path) -> Node:
         children = {name: self._without_empty_rests(child, (*path, name)) for name, child in node.children.items()}
         return Node(node.leaves, children, rest=node.rest and self.values_of((*path, REST)) > 0)
 
+    @cached_property
     def _dictionaries(self) -> list[str]:
         """Columns of texts that are in a dictionary in every row group, by their names in the file."""
-        footer = self._parquet.metadata
+        footer = self._footer
         counts = Counter(map(".".join, self._leaf_paths))  # names with dots may make one of two
         return [
             ".".join(path)
@@ -220,25 +260,31 @@ class EventBlockReader:
             and _in_dictionaries(footer, number)
         ]
 
-    def _read_group(self, parquet: pq.ParquetFile, group: int, leaves: Sequence[Path]) -> pa.Table:
+    def _texts(self) -> pq.ParquetFile:
+        if self._plain is None:
+            self._plain = pq.ParquetFile(self._file.opened(), metadata=self._footer)
+        return self._plain
+
+    def _texts_by_number(self) -> pq.ParquetFile:
+        if self._by_number is None:
+            opened = self._file.opened()
+            self._by_number = pq.ParquetFile(opened, metadata=self._footer, read_dictionary=self._dictionaries)
+        return self._by_number
+
+    def _read_group(self, parquet: Callable[[], pq.ParquetFile], group: int, leaves: Sequence[Path]) -> pa.Table:
         with reading(self._path):
             hit("fs.read")
             for leaf in set(leaves):
                 self._verify(group, self._numbers[leaf])
-            table = parquet.read_row_group(group, columns=[".".join(leaf) for leaf in leaves], use_threads=False)
+            table = parquet().read_row_group(group, columns=[".".join(leaf) for leaf in leaves], use_threads=False)
             if table.num_rows != self._groups.rows[group]:
                 raise ValueError(f"row group {group} has {table.num_rows} rows, not {self._groups.rows[group]}")
             return table
 
     def _verify(self, group: int, column: int) -> None:
-        start, stop = chunk_range(self._parquet.metadata.row_group(group).column(column))
-        if zlib.crc32(self._bytes(start, stop)) != self._checksums.columns[group][column]:
+        start, stop = chunk_range(self._footer.row_group(group).column(column))
+        if zlib.crc32(self._file.read(start, stop)) != self._checksums.columns[group][column]:
             raise ValueError(f"column {'.'.join(self._leaf_paths[column])} of row group {group} is damaged")
-
-    def _bytes(self, start: int, stop: int) -> bytes:
-        self._file.seek(start)
-        content: bytes = self._file.read(stop - start)
-        return content
 
 
 class _Groups:

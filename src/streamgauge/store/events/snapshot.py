@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.model.event_source import (
+    EVERY_EVENT,
     STREAM_COLUMNS,
     Column,
     EventPart,
@@ -20,6 +21,8 @@ from streamgauge.model.event_source import (
     batch_of_events,
 )
 from streamgauge.model.events import Stream
+from streamgauge.store.block_cache import BlockCache
+from streamgauge.store.events.block_part import BlockPart
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.events.runs import EventHeadSnapshot, EventRun, events_of, streams_of
@@ -51,6 +54,14 @@ class HeadPart:
     def node(self) -> Node:
         return Node()
 
+    def schema(self, columns: Sequence[Column]) -> pa.Schema:
+        return pa.schema(
+            [
+                pa.field(str(number), pa.int64() if isinstance(column, Fixed) else pa.large_string())
+                for number, column in enumerate(columns)
+            ]
+        )
+
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         names = list(map(str, range(len(columns))))
         for run in self.runs:
@@ -68,40 +79,20 @@ class HeadPart:
             yield pa.RecordBatch.from_arrays([given[column]() for column in columns], names)
 
 
-class EventBlockCache:
-    """Keeps the blocks that were read last open, for one process. Not for several threads."""
-
-    def __init__(self, open_block: Callable[[str], EventBlockReader]) -> None:
-        self._open = open_block
-        self._readers: dict[str, EventBlockReader] = {}
-
-    def reader(self, block_id: str) -> EventBlockReader:
-        """An open block, which the cache closes."""
-        if block_id not in self._readers:
-            self._readers[block_id] = self._open(block_id)
-        return self._readers[block_id]
-
-    def keep_only(self, block_ids: Collection[str]) -> None:
-        """Close every block that is not among `block_ids`: the others may be about to be removed."""
-        for block_id in self._readers.keys() - set(block_ids):
-            self._readers.pop(block_id).close()
-
-
 class StoredEvents:
-    """Implements model.event_source.EventSource. `open_block` gives a reader that somebody else closes."""
+    """Implements model.event_source.EventSource. `blocks` belongs to somebody else."""
 
-    def __init__(self, snapshot: EventSnapshot, open_block: Callable[[str], EventBlockReader]) -> None:
+    def __init__(self, snapshot: EventSnapshot, blocks: BlockCache[EventBlockReader]) -> None:
         self._snapshot = snapshot
-        self._open_block = open_block
+        self._blocks = blocks
 
-    def parts(self) -> list[EventPart]:
-        blocks: list[EventPart] = [self._open_block(meta.id) for meta in self._snapshot.blocks]
+    def parts(self, wanted: EventRange = EVERY_EVENT) -> list[EventPart]:
+        blocks: list[EventPart] = [*self._block_parts(wanted)]
         return [*blocks, HeadPart(self._snapshot.head.runs)] if self._snapshot.head.runs else blocks
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
-        for meta in self._snapshot.blocks:
-            if meta.min_time <= wanted.last_received and meta.max_time >= wanted.first_received:
-                yield from map(partial(_inside, wanted), self._open_block(meta.id).payloads(wanted))
+        for part in self._block_parts(wanted):
+            yield from map(partial(_inside, wanted), part.payloads(wanted))
         head = HeadPart(self._snapshot.head.runs)
         for batch in head.read([*Fixed, Rest(())], wanted):
             yield _inside(wanted, batch_of_events(*batch.columns))
@@ -109,8 +100,18 @@ class StoredEvents:
     def streams(self) -> pa.Table:
         found = {stream.id: stream for stream in head_streams(self._snapshot.head.runs)}
         for meta in self._snapshot.blocks:
-            found.update((stream.id, stream) for stream in self._open_block(meta.id).streams())
+            found.update((stream.id, stream) for stream in self._blocks.reader(meta.id).streams())
         return streams_table([found[number] for number in sorted(found)])
+
+    def _block_parts(self, wanted: EventRange) -> Iterator[BlockPart]:
+        for meta in self._snapshot.blocks:
+            if (
+                meta.min_time <= wanted.last_received
+                and meta.max_time >= wanted.first_received
+                and meta.min_stream <= wanted.last_stream
+                and meta.max_stream >= wanted.first_stream
+            ):
+                yield BlockPart(meta, self._blocks)
 
 
 def _inside(wanted: EventRange, batch: pa.RecordBatch) -> pa.RecordBatch:

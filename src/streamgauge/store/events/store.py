@@ -11,6 +11,7 @@ import pyarrow as pa
 from streamgauge.clock import Clock
 from streamgauge.errors import IndexConflict, Overloaded, TooLarge
 from streamgauge.model.events import EventBatch, Stream
+from streamgauge.model.owned import client_name
 from streamgauge.store.events.head import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS, EventHead, size_of
 from streamgauge.store.events.ports import EventBlockMeta, NamedStream
 from streamgauge.store.events.records import payload_bytes
@@ -179,15 +180,15 @@ class EventStore:
             return list(batches)
         if (named := self._named_of(stream)) is None:
             raise IndexConflict(
-                f"stream {stream.name} was not heard of for so long that it has been forgotten; connect anew, which "
-                "begins another",
+                f"stream {client_name(stream.name)} was not heard of for so long that it has been forgotten; connect "
+                "anew, which begins another",
                 1,
             )
         expected = named.queued_next
         if batches[0].first > expected:
             raise IndexConflict(
-                f"event {batches[0].first} of stream {stream.name} does not follow on what is stored of it; the next "
-                f"one is {expected}",
+                f"event {batches[0].first} of stream {client_name(stream.name)} does not follow on what is stored of "
+                f"it; the next one is {expected}",
                 expected,
             )
         fresh: list[EventBatch] = []

@@ -1,0 +1,75 @@
+"""Cluster tokens for those who may push, and what these are later good for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from streamgauge.auth.authority_stats import AuthorityStats
+from streamgauge.auth.bearer import bearer_token
+from streamgauge.auth.cluster_authority import ClusterIdentity
+from streamgauge.auth.cluster_settings import AuthoritySettings
+from streamgauge.auth.cluster_tokens import ClusterTokens
+from streamgauge.auth.push_authorizer import PushAuthorizer
+from streamgauge.auth.receive_credentials import read_credentials
+from streamgauge.auth.signing_keys import SigningKey
+from streamgauge.clock import Clock
+from streamgauge.errors import Busy, Forbidden, NotFound, StreamgaugeError, UpstreamRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A cluster token, good for `seconds`. labels: what all series must have that are uploaded with it."""
+
+    token: str
+    seconds: int
+    labels: Mapping[str, str]
+
+
+class ClusterAccess:
+    """Implements ClusterAuthority."""
+
+    def __init__(
+        self,
+        settings: AuthoritySettings,
+        keys: Sequence[SigningKey],
+        authorizer: PushAuthorizer,
+        clock: Clock,
+        stats: AuthorityStats,
+    ) -> None:
+        self._settings = settings
+        self._tokens = ClusterTokens(keys, clock)
+        self._authorizer = authorizer
+        self._stats = stats
+
+    async def authorize(self, authorization: str | None, cluster: str) -> Grant:
+        """What a client gets that may push for a cluster. Raises what PushAuthorizer does."""
+        token = bearer_token(authorization)
+        try:
+            account = await self._authorizer.account(token, cluster)
+        except StreamgaugeError as error:
+            raise self._counted("authorize", error) from None
+        self._stats.authorized.labels("authorize", "granted").inc()
+        settings = self._settings
+        labels = dict(sorted({settings.partition_label: cluster, **dict(settings.required_labels)}.items()))
+        signed = self._tokens.sign(account, labels, settings.expire_seconds)
+        return Grant(signed, settings.expire_seconds, labels)
+
+    def verify(self, authorization: str | None) -> ClusterIdentity:
+        return self._tokens.verify(bearer_token(authorization))
+
+    async def verify_receive(self, authorization: str | None) -> ClusterIdentity:
+        credentials = read_credentials(authorization)
+        try:
+            account = await self._authorizer.confirm(credentials)
+        except (NotFound, UpstreamRefused) as error:
+            raise self._counted("receive", Forbidden(error.message)) from None
+        except StreamgaugeError as error:
+            raise self._counted("receive", error) from None
+        self._stats.authorized.labels("receive", "granted").inc()
+        return ClusterIdentity(account, {self._settings.partition_label: credentials.cluster})
+
+    def _counted(self, path: str, error: StreamgaugeError) -> StreamgaugeError:
+        failed = isinstance(error, Busy) and error.status >= 500
+        self._stats.authorized.labels(path, "failed" if failed else "refused").inc()
+        return error

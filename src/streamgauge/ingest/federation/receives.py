@@ -1,0 +1,216 @@
+"""The receiver of remote writes from clusters: those of `ingest.remote_write`, held against the rules for pushes.
+
+A series that breaks a rule for labels refuses the whole request, as with uploads. Samples whose time is not taken, and
+series without room, are left out, and the answer says so while the rest is stored: a sender that hears 400 does not
+send any of it again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamgauge.auth.cluster_authority import ClusterIdentity
+from streamgauge.clock import Clock
+from streamgauge.errors import BadInput, Overloaded, StreamgaugeError, TooLarge
+from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
+from streamgauge.ingest.federation.cluster_sink import ClusterSeries
+from streamgauge.ingest.federation.layouts import LEFT_OUT
+from streamgauge.ingest.federation.liveness import Liveness
+from streamgauge.ingest.federation.policy import Policy
+from streamgauge.ingest.federation.pushes import Admission, Sender
+from streamgauge.ingest.federation.settings import PushSettings
+from streamgauge.ingest.federation.stats import RECEIVE, PushStats
+from streamgauge.ingest.remote_write import DECODERS, Protocol, negotiate
+from streamgauge.ingest.turns import Turns
+from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
+from streamgauge.model.sink import Sink
+from streamgauge.wire import snappy
+from streamgauge.wire.findings import Findings, Reason
+from streamgauge.wire.series_cache import SeriesCache
+
+CACHES_LIMIT = 256 << 20
+"""Bytes of all clusters' caches of series; those used longest ago leave first."""
+_CACHE_OVERHEAD = 6000  # bytes of an empty one
+_CACHE_LIMIT = 64 << 20  # of one cluster
+_ATTEMPTS = 3
+
+
+class _Caches:
+    """A cache for each cluster, so that no spelling of one cluster's series resolves for another."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.nbytes = 0
+        self._caches: OrderedDict[tuple[tuple[str, str], ...], tuple[SeriesCache, int]] = OrderedDict()
+
+    def of(self, sender: Sender) -> SeriesCache:
+        entry = self._caches.get(sender.owner)
+        if entry is None:
+            return SeriesCache(_CACHE_LIMIT, self.generation)
+        return entry[0]
+
+    def keep(self, sender: Sender, cache: SeriesCache) -> None:
+        _, before = self._caches.pop(sender.owner, (cache, 0))
+        size = cache.size + _CACHE_OVERHEAD
+        self._caches[sender.owner] = (cache, size)
+        self.nbytes += size - before
+        while self.nbytes > CACHES_LIMIT:
+            _, (_, oldest) = self._caches.popitem(last=False)
+            self.nbytes -= oldest
+
+
+@dataclass(slots=True)
+class _Request:
+    """What a request holds. batch: of samples that are to be stored."""
+
+    batch: SampleBatch = field(default_factory=empty_batch)
+    left_out: int = 0
+    findings: Findings = field(default_factory=Findings)
+    metadata: tuple[Metadata, ...] = ()
+
+
+class Receives:
+    """Receives remote writes of all clusters. One for a server; used on the event loop."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        stats: PushStats,
+        clock: Clock,
+        inflight: InFlight,
+        turns: Turns,
+        liveness: Liveness,
+        settings: PushSettings,
+        limits: Limits | None = None,
+    ) -> None:
+        """Raises ConfigError for settings that cannot be."""
+        limits = limits or Limits()
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._inflight = inflight
+        self._turns = turns
+        self._liveness = liveness
+        self._policy = Policy(settings)
+        self._admission = Admission(clock, settings, liveness, stats, RECEIVE)
+        self._body_limit = _smaller(settings.limit_receive_bytes, limits.body)
+        self._content_limit = _smaller(settings.limit_receive_content_bytes, limits.content)
+        self._caches = _Caches(sink.generation)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._caches.nbytes
+
+    async def receive(
+        self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
+    ) -> Mapping[str, str]:
+        """Store a remote write of the cluster; headers for the answer. It is on disk when this returns.
+
+        headers: by name in lower case. Raises ClientErrors for what is wrong with it, RateLimited, Overloaded and
+        StorageErrors. What `body` raises goes through.
+        """
+        status = 200
+        try:
+            sender = self._admission.sender(identity)
+            self._admission.check(sender.cluster)
+            with self._admission.faults_of(sender.cluster), self._inflight.account() as held:
+                return await self._receive(sender, headers, body, held)
+        except StreamgaugeError as error:
+            status = error.status
+            raise
+        finally:
+            self._stats.shared.ingest_requests.labels(RECEIVE, str(status)).inc()
+
+    async def _receive(
+        self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
+    ) -> Mapping[str, str]:
+        protocol = negotiate(headers)
+        block = await read_body(headers, body, self._body_limit, held)
+        self._stats.shared.ingest_request_bytes.labels(RECEIVE).inc(len(block))
+        started = self._clock.monotonic()
+        length = snappy.decompressed_length(block)
+        if length > self._content_limit:
+            raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
+        held.add(length)
+        request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
+        self._stats.shared.ingest_seconds.labels(RECEIVE).observe(self._clock.monotonic() - started)
+        stored = len(request.batch)
+        count(self._stats.shared, RECEIVE, stored, request.findings)
+        if request.left_out:
+            self._stats.left_out.labels(RECEIVE).inc(request.left_out)
+        if request.findings.refused:
+            raise BadInput(refusal_text(stored, request.findings).rstrip("\n"))
+        if request.left_out and not stored:
+            raise BadInput("empty remote write request after telemeter processing: the whitelist allows none of it")
+        if protocol is Protocol.V1:
+            return {}
+        written = {"samples": stored, "histograms": 0, "exemplars": 0}
+        return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
+
+    async def _store(self, sender: Sender, data: bytes, protocol: Protocol) -> _Request:
+        """Read a request and append it, from the beginning again when series ids became invalid."""
+        for _ in range(_ATTEMPTS):
+            generation = self._sink.generation
+            if self._caches.generation != generation:
+                self._caches = _Caches(generation)
+            request = await self._read(sender, data, protocol, generation)
+            if request is None:
+                continue
+            with self._admission.spending(sender.cluster):
+                try:
+                    await self._sink.append(request.batch, request.metadata)
+                except Overloaded:
+                    if self._sink.generation == generation:
+                        raise
+                    continue
+            batch, now = request.batch, self._clock.monotonic()
+            newest = int(batch.times.max()) if len(batch) else 0
+            self._liveness.receive(sender.cluster, batch.series, newest, now)
+            return request
+        raise Overloaded("series were pruned while the request was being stored", retry_after=1)
+
+    async def _read(self, sender: Sender, data: bytes, protocol: Protocol, generation: int) -> _Request | None:
+        """None when the sink pruned series on the way. Raises BadInput and PushRefused."""
+        cache = self._caches.of(sender)
+        known = self._liveness.of(sender.cluster) if self._policy.settings.max_series else None
+        series = ClusterSeries(self._sink, self._policy, sender, known)
+        request = _Request()
+        oldest, newest = self._sink.admitted()
+        window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
+        batches = DECODERS[protocol](data, cache, series.resolve, window, request.findings)
+        gathered: list[SampleBatch] = []
+        while (batch := await self._turns.take(lambda: next(batches, None))) is not None:
+            if self._sink.generation != generation:
+                return None
+            if len(batch):
+                gathered.append(batch)
+            if series.fault is not None:
+                raise series.fault
+        if series.fault is not None:
+            raise series.fault
+        if request.findings.refused[Reason.LABELS]:
+            raise BadInput(refusal_text(0, request.findings).rstrip("\n"))
+        self._caches.keep(sender, cache)
+        self._take(request, gathered)
+        return request
+
+    def _take(self, request: _Request, gathered: list[SampleBatch]) -> None:
+        request.metadata = tuple(request.findings.metadata.values())
+        request.findings.metadata.clear()
+        if not gathered:
+            return
+        batch = joined(gathered)
+        kept = batch.series != LEFT_OUT
+        if not kept.all():
+            request.left_out = int(np.count_nonzero(~kept))
+            batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
+        request.batch = batch
+
+
+def _smaller(limit: int, other: int) -> int:
+    """Where a limit of 0 is none."""
+    return min(limit, other) if limit > 0 else other

@@ -1,0 +1,33 @@
+"""What is counted of pushes, beside what is counted of everything that comes in."""
+
+from __future__ import annotations
+
+from streamgauge.stats import Stats
+
+UPLOAD = "upload"
+RECEIVE = "receive"
+"""How the ways of pushes are called in metrics."""
+
+
+class PushStats:
+    """Made once for a server. `stats`: those that are shared by all that comes in."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.shared = stats
+        self.left_out = stats.counter(
+            "push_left_out_samples", "Pushed samples not stored because no rule of the whitelist allows them.", "source"
+        )
+        self.limited = stats.counter(
+            "push_rate_limited",
+            "Pushes refused because their cluster pushes too often, by what was too much.",
+            "source",
+        )
+        self.overwritten = stats.counter(
+            "push_overwritten_timestamps", "Timestamps overwritten: more than 5 min old, ahead, or present.", "tense"
+        )
+        self.markers = stats.counter(
+            "push_stale_markers", "Series marked as ended: missing from a push, or the cluster silent.", "cause"
+        )
+        self.layouts = stats.counter(
+            "push_layouts", "Uploads by how far they repeat the one before: same, similar or new.", "outcome"
+        )

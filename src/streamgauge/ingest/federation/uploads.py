@@ -1,0 +1,410 @@
+"""The receiver of uploads: metric families, stored as a whole or not at all.
+
+Three ways lead from a body to columns, each an order of magnitude faster than the next. Usually a push has the series
+of the one before in the same order. Else its metrics are found one by one among those of the one before. What is not
+found, or has another form, or seems to break a rule, is decoded into objects and held against the rules one by one;
+only this way says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from streamgauge.auth.cluster_authority import ClusterIdentity
+from streamgauge.clock import Clock
+from streamgauge.errors import (
+    BadInput,
+    IndexFull,
+    Overloaded,
+    PushRefused,
+    StreamgaugeError,
+    TooLarge,
+    UnsupportedMedia,
+)
+from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
+from streamgauge.ingest.federation.layouts import LEFT_OUT, Layout, Layouts, layout_of
+from streamgauge.ingest.federation.liveness import Liveness
+from streamgauge.ingest.federation.markers import Markers
+from streamgauge.ingest.federation.policy import TENSE, Bounds, Policy, Row
+from streamgauge.ingest.federation.pushes import Admission, Sender
+from streamgauge.ingest.federation.settings import PushSettings
+from streamgauge.ingest.federation.stats import UPLOAD, PushStats
+from streamgauge.ingest.turns import Turns
+from streamgauge.model.arrays import Floats, Int64s, UInt32s
+from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.labels import split_key
+from streamgauge.model.sink import Sink
+from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
+from streamgauge.wire.findings import Findings, no_room, series_text
+from streamgauge.wire.metric_family import MetricFamily, MetricType
+from streamgauge.wire.push_records import (
+    Records,
+    has_only_labels,
+    message_of,
+    read_numbers,
+    survey,
+)
+
+T = TypeVar("T")
+
+PROTOBUF = "application/vnd.google.protobuf"
+TEXT = "text/plain"
+
+_NEW_SERIES = 64
+"""Series resolved before other tasks get their turn: 30 µs each, where they are new."""
+_SIMPLE = (MetricType.COUNTER, MetricType.GAUGE, MetricType.UNTYPED)
+_WORDS = {
+    MetricType.COUNTER: "counter",
+    MetricType.GAUGE: "gauge",
+    MetricType.SUMMARY: "summary",
+    MetricType.HISTOGRAM: "histogram",
+}
+_ATTEMPTS = 3
+_NO_TIME = -1
+_REFUSED = LEFT_OUT - 1
+"""In place of a series id: there is no room for the series."""
+
+
+@dataclass(slots=True)
+class _Push:
+    """What is to be stored of a body. ids: LEFT_OUT and _REFUSED among them; one element a sample. series: ids that are
+    stored, ascending, each once."""
+
+    ids: UInt32s
+    times: Int64s
+    values: Floats
+    series: UInt32s
+    whole: bool = False  # whether all samples are stored
+    metadata: tuple[Metadata, ...] = ()
+    findings: Findings = field(default_factory=Findings)
+    learned: Layout | None = None
+
+    @property
+    def newest(self) -> int:
+        return int(self.times.max()) if len(self.times) else _NO_TIME
+
+
+class Uploads:
+    """Receives uploads of all clusters. One for a server; used on the event loop."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        stats: PushStats,
+        clock: Clock,
+        inflight: InFlight,
+        turns: Turns,
+        liveness: Liveness,
+        markers: Markers,
+        settings: PushSettings,
+        limits: Limits | None = None,
+    ) -> None:
+        """Raises ConfigError for settings that cannot be."""
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._inflight = inflight
+        self._turns = turns
+        self._liveness = liveness
+        self._markers = markers
+        self._policy = Policy(settings)
+        self._admission = Admission(clock, settings, liveness, stats)
+        content = (limits or Limits()).content
+        self._limit = min(settings.limit_bytes, content) if settings.limit_bytes > 0 else content
+        self._layouts = Layouts(sink.generation)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._layouts.nbytes
+
+    async def receive(self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> None:
+        """Store an upload of the cluster. It is on disk when this returns.
+
+        headers: by name in lower case. Raises ClientErrors for what is wrong with it, RateLimited, Overloaded and
+        StorageErrors; nothing is stored then, but where PushRefused says how much. What `body` raises goes through.
+        """
+        status = 200
+        try:
+            sender = self._admission.sender(identity)
+            self._admission.check(sender.cluster)
+            with self._admission.faults_of(sender.cluster), self._inflight.account() as held:
+                await self._receive(sender, headers, body, held)
+        except StreamgaugeError as error:
+            status = error.status
+            raise
+        finally:
+            self._stats.shared.ingest_requests.labels(UPLOAD, str(status)).inc()
+
+    async def _receive(
+        self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
+    ) -> None:
+        text = negotiate(headers)
+        raw = await read_body(headers, body, snappy_frames.encoded_limit(self._limit), held)
+        self._stats.shared.ingest_request_bytes.labels(UPLOAD).inc(len(raw))
+        started = self._clock.monotonic()
+        data = await self._content(headers, raw, held)
+        push = await self._store(sender, data, text)
+        self._stats.shared.ingest_seconds.labels(UPLOAD).observe(self._clock.monotonic() - started)
+        stored = int((push.ids < _REFUSED).sum())
+        count(self._stats.shared, UPLOAD, stored, push.findings)
+        if left_out := int((push.ids == LEFT_OUT).sum()):
+            self._stats.left_out.labels(UPLOAD).inc(left_out)
+        if push.findings.refused:
+            raise PushRefused(refusal_text(stored, push.findings).rstrip("\n"))
+
+    async def _content(self, headers: Mapping[str, str], raw: bytes, held: Held) -> bytes:
+        """The body, decompressed. Raises BadInput and TooLarge."""
+        if headers.get("content-encoding", "").strip().lower() != "snappy":
+            if len(raw) > self._limit:
+                raise TooLarge(f"the body has {len(raw)} bytes; the limit is {self._limit}")
+            return raw
+        return await in_turns(self._turns, _unpacked(raw, self._limit, held))
+
+    async def _store(self, sender: Sender, data: bytes, text: bool) -> _Push:
+        """Read a push and append it, from the beginning again when series ids became invalid."""
+        for _ in range(_ATTEMPTS):
+            generation = self._sink.generation
+            if self._layouts.generation != generation:
+                self._layouts = Layouts(generation)
+            push = await self._read(sender, data, text)
+            if self._sink.generation != generation:
+                continue
+            with self._admission.spending(sender.cluster):
+                try:
+                    await self._append(push)
+                except Overloaded:
+                    if self._sink.generation == generation:
+                        raise
+                    continue
+            await self._note(sender, push, generation)
+            return push
+        raise Overloaded("series were pruned while the push was being stored", retry_after=1)
+
+    async def _append(self, push: _Push) -> None:
+        batch = SampleBatch(push.ids, push.times, push.values)
+        if not push.whole:
+            stored = push.ids < _REFUSED
+            batch = SampleBatch(push.ids[stored], push.times[stored], push.values[stored])
+        await self._sink.append(batch, push.metadata)
+
+    async def _note(self, sender: Sender, push: _Push, generation: int) -> None:
+        """Remember what was stored, and mark what has ended."""
+        if push.learned is not None and self._layouts.generation == generation == self._sink.generation:
+            self._layouts.put(sender.owner, push.learned)
+        now = self._clock.monotonic()
+        ended = self._liveness.upload(sender.cluster, push.series, push.newest, now)
+        if ended is not None:
+            await self._markers.mark(ended)
+
+    # ---- from a body to columns -------------------------------------------------------------------------------------
+
+    async def _read(self, sender: Sender, data: bytes, text: bool) -> _Push:
+        bounds = self._policy.bounds(self._clock.now_ms(), self._sink.admitted())
+        push = None if text else await self._quickly(sender, data, bounds)
+        if push is None:
+            push = await in_turns(self._turns, self._carefully(sender, data, text, bounds))
+            self._stats.layouts.labels("new").inc()
+        if self._policy.settings.overwrite_timestamps:
+            self._count_tenses(push.times, bounds)
+            push.times = np.full(len(push.times), bounds.now // 1000 * 1000, np.int64)
+        return push
+
+    async def _quickly(self, sender: Sender, data: bytes, bounds: Bounds) -> _Push | None:
+        """A push that is like the one before; None where it is not, or may break a rule."""
+        layout = self._layouts.find(sender.owner)
+        if layout is None:
+            return None
+        push = await self._turns.take(lambda: self._same(sender, layout, data, bounds))
+        if push is not None:
+            self._stats.layouts.labels("same").inc()
+            return push
+        records = await in_turns(self._turns, survey(data))
+        if records is None:
+            return None
+        push = await in_turns(self._turns, self._similar(sender, layout, records, data, bounds))
+        if push is not None:
+            self._stats.layouts.labels("similar").inc()
+        return push
+
+    def _same(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> _Push | None:
+        if not layout.fits(data):
+            return None
+        numbers = read_numbers(data, layout.ends.astype(np.int64))
+        if numbers is None or not self._policy.in_time(numbers.times, layout.first, bounds):
+            return None
+        self._admission.check_series(sender.cluster, layout.series, 0, layout.series)
+        return _Push(layout.ids, numbers.times, numbers.values, layout.series, layout.stored is None)
+
+    def _similar(
+        self, sender: Sender, layout: Layout, records: Records, data: bytes, bounds: Bounds
+    ) -> Generator[None, None, _Push | None]:
+        numbers = read_numbers(data, records.ends)
+        if numbers is None or not self._policy.in_time(numbers.times, records.first, bounds):
+            return None
+        found = layout.ids_of(records)
+        unknown = np.flatnonzero(found < 0)
+        if 2 * len(unknown) > len(found):
+            return None
+        keys: dict[bytes, int] = {}
+        for done, row in enumerate(unknown.tolist(), 1):
+            key = self._judged(sender, records, row, data, bounds)
+            if key is None:
+                return None
+            found[row] = keys.setdefault(key, LEFT_OUT if key == b"" else -1 - len(keys))
+            if done % _NEW_SERIES == 0:
+                yield
+        known = np.unique(found[(found >= 0) & (found != LEFT_OUT)]).astype(np.uint32)
+        self._admission.check_series(sender.cluster, known, len(keys) - (b"" in keys), known)
+        for key, number in keys.items():
+            if number < 0:
+                try:
+                    found[found == number] = self._sink.resolve(key)
+                except IndexFull:
+                    return None
+                yield
+        ids = found.astype(np.uint32)
+        learned = layout_of(data, records, ids)
+        whole = learned.stored is None
+        return _Push(ids, numbers.times, numbers.values, learned.series, whole, learned=learned)
+
+    def _judged(self, sender: Sender, records: Records, row: int, data: bytes, bounds: Bounds) -> bytes | None:
+        """The key of the series of a metric that was not there before, b"" where the whitelist leaves it out; None
+        where there may be something wrong with it."""
+        start, end = records.starts[row], int(records.ends[row])
+        if not has_only_labels(data, start, end):
+            return None
+        try:
+            (family,) = metric_family_protobuf.decode_now(message_of(data, records.heads[row], start, end))
+            rows = [one for one in self._policy.rows(family, sender.labels, bounds) if one is not None]
+        except (BadInput, PushRefused):
+            return None
+        if len(family.metrics) != 1 or len(rows) != 1:
+            return None
+        return rows[0].key or b""
+
+    def _carefully(self, sender: Sender, data: bytes, text: bool, bounds: Bounds) -> Generator[None, None, _Push]:
+        """Raises BadInput and PushRefused where a rule is broken."""
+        families = yield from (metric_family_text if text else metric_family_protobuf).decode(data)
+        rows: list[Row] = []
+        for family in families:
+            if not family.metrics:
+                continue
+            for row in self._policy.rows(family, sender.labels, bounds):
+                if row is not None:
+                    rows.append(row)
+                if row is None or len(rows) % _NEW_SERIES == 0:
+                    yield
+        distinct = {row.key for row in rows if row.key is not None}
+        self._admission.check_series(sender.cluster, np.empty(0, np.uint32), len(distinct), np.empty(0, np.uint32))
+        findings = Findings()
+        ids = yield from self._resolved(rows, findings)
+        push = _Push(
+            ids,
+            np.array([row.time for row in rows], np.int64),
+            np.array([row.value for row in rows], np.float64),
+            np.unique(ids[ids < _REFUSED]),
+            metadata=tuple(_metadata(families)),
+            findings=findings,
+        )
+        if not text and not findings.refused and all(family.type in _SIMPLE for family in families):
+            push.learned = yield from _learned(data, ids)
+        return push
+
+    def _resolved(self, rows: Sequence[Row], findings: Findings) -> Generator[None, None, UInt32s]:
+        known: dict[bytes, int] = {}
+        ids = np.full(len(rows), LEFT_OUT, np.uint32)
+        for number, row in enumerate(rows):
+            if row.key is None:
+                continue
+            series = known.get(row.key)
+            if series is None:
+                try:
+                    series = self._sink.resolve(row.key)
+                except IndexFull as error:
+                    series = _REFUSED
+                    findings.refuse(no_room(error), f"{series_text(split_key(row.key))}: {error.message}")
+                known[row.key] = series
+                if len(known) % _NEW_SERIES == 0:
+                    yield
+            ids[number] = series
+        return ids
+
+    def _count_tenses(self, times: Int64s, bounds: Bounds) -> None:
+        past, future = int((times < bounds.now - TENSE).sum()), int((times > bounds.now + TENSE).sum())
+        for tense, number in (("past", past), ("future", future), ("present", len(times) - past - future)):
+            self._stats.overwritten.labels(tense).inc(number)
+
+
+def negotiate(headers: Mapping[str, str]) -> bool:
+    """Whether an upload is text; else it is protobuf. Raises UnsupportedMedia, naming what is spoken."""
+    encoding = headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity", "snappy"):
+        raise UnsupportedMedia(f'content encoding "{encoding[:100]}" is not spoken here; send snappy (framed), or none')
+    kind, *parameters = (part.strip() for part in headers.get("content-type", "").split(";"))
+    given = dict(_parameter(text) for text in parameters if text)
+    if kind.lower() == PROTOBUF:
+        expected = {"proto": "io.prometheus.client.MetricFamily", "encoding": "delimited"}
+    elif kind.lower() == TEXT:
+        expected = {"version": "0.0.4"}
+    else:
+        raise UnsupportedMedia(f'content type "{kind[:100]}" is not spoken here; send {_SPOKEN}')
+    for name, value in expected.items():
+        if given.get(name, value) != value:
+            raise UnsupportedMedia(f'{name}="{given[name][:100]}" of {kind} is not spoken here; send {_SPOKEN}')
+    return kind.lower() == TEXT
+
+
+_SPOKEN = f"{PROTOBUF}; proto=io.prometheus.client.MetricFamily; encoding=delimited, or {TEXT}; version=0.0.4"
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip().lower(), value.strip().strip('"')
+
+
+async def in_turns(turns: Turns, work: Generator[None, None, T]) -> T:
+    """What a generator returns, each of its steps in a turn of its own."""
+    results: list[T] = []
+
+    def step() -> None:
+        try:
+            next(work)
+        except StopIteration as done:
+            results.append(done.value)
+
+    while not results:
+        await turns.take(step)
+    return results[0]
+
+
+def _unpacked(raw: bytes, limit: int, held: Held) -> Generator[None, None, bytes]:
+    parts: list[bytes] = []
+    for part in snappy_frames.pieces(raw, limit):
+        if parts:
+            yield
+        held.add(len(part))
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _learned(data: bytes, ids: UInt32s) -> Generator[None, None, Layout | None]:
+    """The layout of a push whose samples have these ids; None where it has not the usual form."""
+    records = yield from survey(data)
+    if records is None or len(records) != len(ids) or read_numbers(data, records.ends) is None:
+        return None
+    for number, (start, end) in enumerate(zip(records.starts, records.ends.tolist(), strict=True)):
+        if not has_only_labels(data, start, end):
+            return None
+        if number % 1000 == 999:
+            yield
+    return layout_of(data, records, ids)
+
+
+def _metadata(families: Sequence[MetricFamily]) -> Generator[Metadata, None, None]:
+    for family in families:
+        if family.type in _WORDS and family.metrics:
+            yield Metadata(family.name, _WORDS[MetricType(family.type)], family.help)

@@ -1,0 +1,68 @@
+"""POST /upload and /metrics/v1/receive: pushes of clusters. They come often, so they go past the router.
+
+Without a section `federation:` there is nothing at these paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+
+from streamgauge.errors import Unauthorized
+from streamgauge.serve.health import check_ready
+from streamgauge.serve.write import read_pieces
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from streamgauge.serve.services import Services
+
+UPLOAD_PATH = "/upload"
+RECEIVE_PATH = "/metrics/v1/receive"
+PUSH_PATHS = frozenset({UPLOAD_PATH, RECEIVE_PATH})
+
+
+class PushApi:
+    """ASGI application of both paths."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_ready(self._services)
+        answer = self._upload if scope["path"] == UPLOAD_PATH else self._receive
+        headers = await answer(scope, receive)
+        listed = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": [*listed, (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _upload(self, scope: Scope, receive: Receive) -> Mapping[str, str]:
+        access = self._services.cluster_access
+        if scope["method"] != "POST":
+            raise HTTPException(404)  # as the original answers
+        headers = _headers(scope)
+        identity = access.verify(_authorization(scope))
+        await self._services.pushes.upload(identity, headers, read_pieces(receive))
+        return {}
+
+    async def _receive(self, scope: Scope, receive: Receive) -> Mapping[str, str]:
+        access = self._services.cluster_access
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        headers = _headers(scope)
+        identity = await access.verify_receive(_authorization(scope))
+        return await self._services.pushes.receive(identity, headers, read_pieces(receive))
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _authorization(scope: Scope) -> str | None:
+    """The one header that there may be. Raises Unauthorized where there are several: which of them counts is moot."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) > 1:
+        raise Unauthorized("more than one Authorization header", ("Bearer",))
+    return values[0].decode("latin-1") if values else None

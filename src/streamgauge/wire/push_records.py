@@ -1,0 +1,190 @@
+"""Delimited metric families read in columns, where each metric has the form that clients of Prometheus write:
+
+    22 size  labels…  KK 09 09 vv vv vv vv vv vv vv vv  30 tt tt tt tt tt tt     hexadecimal
+
+KK tells the kind of number: 12 gauge, 1A counter, 2A untyped. The timestamp of any day from 1971 to 2109 has six bytes.
+Of a sender whose series stay the same only vv and tt differ from one push to the next. So what is kept of a push, its
+layout, is where the metrics end and a digest of all other bytes: when those are the same again, so are the series, and
+all values are read at once. Where metrics came, went or changed places, each is found by a hash of its bytes.
+
+Whatever has another form, histograms and summaries above all, is for `metric_family_protobuf.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgauge.errors import BadInput
+from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
+from streamgauge.wire.protobuf import field, varint
+from streamgauge.wire.samples import CONTINUED, SIX_BYTES, six_byte_varints
+
+TAIL_BYTES = 18
+"""The number of a metric and its timestamp."""
+
+_VARIABLE_BYTES = 15  # of them
+_KINDS = (0x12, 0x1A, 0x2A)
+_METRIC_TAG = 0x22
+_HEAD_TAGS = (0x0A, 0x12, 0x18, 0x2A)
+"""Name, help, type and unit of a family, which stand before its metrics."""
+_PAUSE_METRICS = 1000
+_LABEL_TAG = 0x0A
+_TIME_TAG = 0x30
+_DIGEST_BYTES = 16
+_TAIL = np.dtype(
+    {
+        "names": ["kind", "size", "value_tag", "value", "time_tag", "time_low", "time_high"],
+        "formats": ["u1", "u1", "u1", "<f8", "u1", "<u4", "<u2"],
+        "offsets": [0, 1, 2, 3, 11, 12, 16],
+        "itemsize": TAIL_BYTES,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Times in ms and values of metrics, in their order."""
+
+    times: Int64s
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Metrics of a push. One element each:
+
+    hashes: of all that says which series it is, its family's name and type included; int64. Python's hash of bytes has
+        a key that no sender knows, and is only ever compared within the pushes of one.
+    heads: where its family begins, starts: where the metric itself does, behind its size; ends: where it ends.
+    first: whether it is the first of its family.
+    """
+
+    hashes: Int64s
+    heads: list[int]
+    starts: list[int]
+    ends: Int64s
+    first: Bools
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+
+def survey(body: bytes) -> Generator[None, None, Records | None]:
+    """The metrics of a push, in order; None where it does not consist of metrics in the usual form. Whether their ends
+    have it, `read_numbers` finds out. Yields now and then, so that other tasks get their turn."""
+    hashes: list[int] = []
+    heads: list[int] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    firsts: list[int] = []
+    at = paused = 0
+    try:
+        while at < len(body):
+            size, begin = varint(body, at, len(body))
+            stop = begin + size
+            if stop > len(body):
+                return None
+            at = begin
+            while at < stop and body[at] != _METRIC_TAG:
+                if body[at] not in _HEAD_TAGS:
+                    return None
+                at = field(body, at, stop)[3]
+            firsts.append(len(ends))
+            family = hash(body[begin:at])
+            while at < stop:
+                start = at + 2
+                length = body[at + 1]
+                if length >= 0x80:
+                    start += 1
+                    length = length & 0x7F | body[at + 2] << 7
+                end = start + length
+                if body[at] != _METRIC_TAG or end > stop or length < TAIL_BYTES or length >= 0x4000:
+                    return None
+                hashes.append(hash((family, body[start : end - _VARIABLE_BYTES])))
+                heads.append(begin)
+                starts.append(start)
+                ends.append(end)
+                at = end
+                if len(ends) - paused >= _PAUSE_METRICS:
+                    paused = len(ends)
+                    yield
+    except (BadInput, IndexError):
+        return None
+    first = np.zeros(len(ends) + 1, np.bool_)
+    first[firsts] = True
+    return Records(np.array(hashes, np.int64), heads, starts, np.array(ends, np.int64), first[:-1])
+
+
+def read_numbers(body: bytes, ends: Int64s) -> Numbers | None:
+    """What the metrics that end there say; None where one of them does not end in the usual form."""
+    if not len(ends):
+        return Numbers(np.empty(0, np.int64), np.empty(0, np.float64))
+    tails = _windows(body)[ends - TAIL_BYTES].view(_TAIL)
+    time = tails["time_high"].astype(np.uint64) << np.uint64(32)
+    time |= tails["time_low"]
+    kind = tails["kind"]
+    usual = (tails["time_tag"] == _TIME_TAG) & (time & CONTINUED == SIX_BYTES)
+    usual &= (tails["size"] == 9) & (tails["value_tag"] == 9)
+    usual &= (kind == _KINDS[0]) | (kind == _KINDS[1]) | (kind == _KINDS[2])
+    if not usual.all():
+        return None
+    return Numbers(six_byte_varints(time), tails["value"].astype(np.float64))
+
+
+def has_only_labels(body: bytes, start: int, end: int) -> bool:
+    """Whether nothing but labels stands between the beginning of a metric and its number, so that its end is what it
+    seems to be."""
+    at, stop = start, end - TAIL_BYTES
+    try:
+        while at < stop:
+            if body[at] != _LABEL_TAG:
+                return False
+            at = field(body, at, stop)[3]
+    except BadInput:
+        return False
+    return at == stop
+
+
+def message_of(body: bytes, head: int, start: int, end: int) -> bytes:
+    """The metric body[start:end] of the family that begins at `head`, as a body of its own."""
+    at = head
+    while body[at] != _METRIC_TAG:
+        at = field(body, at, len(body))[3]
+    metric = body[start:end]
+    family = body[head:at] + b"\x22" + _varint(len(metric)) + metric
+    return _varint(len(family)) + family
+
+
+def digest(body: bytes, ends: Int64s) -> bytes:
+    """Of all bytes but those of values and timestamps of the metrics that end there."""
+    rest = bytearray(body)
+    if len(ends):
+        variable = np.ndarray((len(rest) - _VARIABLE_BYTES + 1,), np.dtype((np.void, _VARIABLE_BYTES)), rest, 0, (1,))
+        variable[ends - _VARIABLE_BYTES] = np.zeros(1, variable.dtype)
+    return hashlib.blake2b(rest, digest_size=_DIGEST_BYTES).digest()
+
+
+def matching(known: Int64s, rows: UInt32s, hashes: Int64s) -> Int64s:
+    """For each hash rows[i] where known[i], ascending, is the same; -1 where none is."""
+    found = np.full(len(hashes), -1, np.int64)
+    if len(known):
+        at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        same = known[at] == hashes
+        found[same] = rows[at[same]]
+    return found
+
+
+def _windows(body: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    return np.ndarray((len(body) - TAIL_BYTES + 1,), np.dtype((np.void, TAIL_BYTES)), body, 0, (1,))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))

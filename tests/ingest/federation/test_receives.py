@@ -1,0 +1,150 @@
+"""Every outcome of a remote write from a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from streamgauge.clock import ManualClock
+from streamgauge.errors import BadInput, PushRefused, RateLimited, TooLarge, UnsupportedMedia
+from streamgauge.testing import requests
+from streamgauge.testing.push_receiver import EVERYTHING, Federation, rule
+from streamgauge.testing.pushes import body_of, identity
+from streamgauge.testing.requests import Series
+
+pytestmark = pytest.mark.anyio
+NOW = ManualClock().now_ms()
+Federate = Callable[..., Federation]
+
+
+def up(cluster: str = "one", time: int = NOW, value: float = 1.0, **more: str) -> Series:
+    return Series({"__name__": "up", "_id": cluster, **more}, [(time, value)])
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+async def test_a_remote_write_is_stored(federation: Federation, message: str) -> None:
+    for number in range(3):
+        reply = await federation.write([up(time=NOW + number, value=0.0), up(time=NOW + number, job="b")], message)
+    assert federation.sink.samples(__name__="up", _id="one") == [(NOW, 0.0), (NOW + 1, 0.0), (NOW + 2, 0.0)]
+    assert reply.get("x-prometheus-remote-write-samples-written") == ("2" if message == requests.V2 else None)
+    assert federation.metric('streamgauge_ingested_samples_total{source="receive"}') == 6
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (Series({"__name__": "up"}, [(NOW, 1.0)]), BadInput, "a required label is missing from the metric: _id"),
+        (up(""), BadInput, "a required label is missing"),
+        (Series({"__name__": "up", "_ID": "one"}, [(NOW, 1.0)]), BadInput, "a required label is missing"),
+        (up("two"), PushRefused, "expected label _id to have value one instead of two"),
+        (up("оne"), PushRefused, "instead of оne"),
+        (Series([("__name__", "up"), ("_id", "one"), ("_id", "two")], [(NOW, 1.0)]), BadInput, "more than once"),
+        (Series([("__name__", "up"), ("__name__", "x"), ("_id", "one")], [(NOW, 1.0)]), BadInput, "more than once"),
+        (Series([("__name__", "up"), ("_id", b"\xff")], [(NOW, 1.0)]), BadInput, "not UTF-8"),
+    ],
+)
+async def test_no_series_of_another_cluster_gets_in_and_nothing_beside_it(
+    federation: Federation, bad: Series, error: type[Exception], words: str, message: str
+) -> None:
+    for attempt in ([up(job="good"), bad], [bad, up(job="good")], [bad]):
+        with pytest.raises(error, match=words):
+            await federation.write(attempt, message)
+    assert federation.sink.series() == []
+
+
+async def test_spellings_of_one_cluster_do_not_resolve_for_another(federation: Federation) -> None:
+    for _ in range(2):
+        await federation.write([up()])
+        with pytest.raises(PushRefused, match="to have value two instead of one"):
+            await federation.write([up()], cluster="two")
+    with pytest.raises(PushRefused):  # nor after the token's other labels have changed
+        await federation.write([up(env="a")], env="b")
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+async def test_the_whitelist_sees_all_labels_and_the_other_rules_apply(federate: Federate, message: str) -> None:
+    rules = (rule(_id="one", job="a"), rule(__name__="other"))
+    federation = federate(replace(EVERYTHING, whitelist=rules, labels=(("env", "x"),), elide_labels=("secret",)))
+    for _ in range(2):
+        await federation.write([up(job="a", secret="s"), up(job="b"), up(job="b", z="9")], message)
+    assert federation.sink.series() == [{"__name__": "up", "_id": "one", "env": "x", "job": "a"}]
+    assert federation.metric('streamgauge_push_left_out_samples_total{source="receive"}') == 4
+    with pytest.raises(BadInput, match="empty remote write request after telemeter processing"):
+        await federation.write([up(job="b")], message)
+
+
+async def test_an_empty_whitelist_denies_all(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, whitelist=()))
+    with pytest.raises(BadInput, match="empty remote write request"):
+        await federation.write([up()])
+
+
+async def test_metadata_alone_is_stored(federation: Federation) -> None:
+    await federation.write_body(requests.snappy(requests.v1([], {"up": ("gauge", "Whether it is up.", "")})))
+    assert federation.sink.metadata["up"].help == "Whether it is up."
+
+
+async def test_times_that_are_not_taken_are_left_out_and_named(federation: Federation) -> None:
+    with pytest.raises(BadInput, match=r"1 samples were stored; 1 items were not: 1 too_new"):
+        await federation.write([up(), up(time=NOW + 10 * 60_000 + 1, job="b")])
+    assert federation.sink.series() == [{"__name__": "up", "_id": "one"}]
+
+
+async def test_sizes_are_limited_before_and_after_decompression(federate: Federate) -> None:
+    content = requests.v1([up(job="x" * 200)])
+    block = requests.snappy(content)
+    for settings, fits in (
+        ({"limit_receive_bytes": len(block), "limit_receive_content_bytes": len(content)}, True),
+        ({"limit_receive_bytes": len(block) - 1}, False),
+        ({"limit_receive_content_bytes": len(content) - 1}, False),
+    ):
+        federation = federate(replace(EVERYTHING, **settings))
+        if fits:
+            await federation.write_body(block)
+        else:
+            with pytest.raises(TooLarge):
+                await federation.write_body(block)
+    bomb = b"\xff\xff\xff\xff\x0f" + b"\xfe\x01\x00" * 100
+    with pytest.raises(TooLarge, match="decompresses to 4294967295 bytes"):
+        await federation.write_body(bomb)
+
+
+@pytest.mark.parametrize("body", [b"", b"plain", requests.snappy(b"\x0a\xff")])
+async def test_an_undecodable_body_is_the_clients_fault(federation: Federation, body: bytes) -> None:
+    with pytest.raises(BadInput):
+        await federation.write_body(body)
+
+
+async def test_a_foreign_content_type_is_415(federation: Federation) -> None:
+    with pytest.raises(UnsupportedMedia):
+        await federation.receiver.receive(identity(), {"content-type": "text/plain"}, body_of(b""))
+
+
+async def test_remote_writes_have_a_rate_of_their_own(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, receive_ratelimit=1000, receive_burst=2))
+    for _ in range(2):
+        await federation.write([up()])
+    with pytest.raises(RateLimited) as caught:
+        await federation.write([up()])
+    assert caught.value.retry_after == 1
+    await federation.write([up("two")], cluster="two")
+    await federation.clock.advance(1)
+    await federation.write([up()])
+
+
+async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, max_series=2))
+    for _ in range(2):
+        await federation.write([up(job="a"), up(job="b")])
+        with pytest.raises(PushRefused, match="has 3 series; the limit is 2"):
+            await federation.write([up(job="a"), up(job="c")])
+
+
+async def test_series_that_were_pruned_are_found_again(federation: Federation) -> None:
+    for number in range(3):
+        await federation.write([up(time=NOW + number)])
+        federation.sink.prune()
+    assert len(federation.sink.batches) == 3
