@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
@@ -17,6 +18,7 @@ from streamgauge.clock import Clock
 FIRST_SECONDS = 0.05
 """After the first collector, for the others to be added, too."""
 TICK_SECONDS = 0.05
+_ROUNDING = 1e-6
 AT_ONCE = 100
 """Asked in one turn of the loop, at some 10 µs each."""
 
@@ -71,6 +73,6 @@ class Polls:
         heapq.heappush(self._due, (due, self._count, relay))
 
     def _after(self, time: float, name: str) -> float:
-        """The first of the relay's times after `time`."""
+        """The next of the relay's times after `time`, which may be one of them, give or take a rounding."""
         phase = zlib.crc32(name.encode()) / (1 << 32) * self._interval
-        return time + self._interval - (time - phase) % self._interval
+        return phase + (math.floor((time - phase) / self._interval + _ROUNDING) + 1) * self._interval
