@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, queries, relays, scrape, small, tail, year
+from bench import client, disk, events, imports, ingest, pushes, queries, relays, scrape, small, tail, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "write": ingest.run,
     "import": imports.run,
     "scrape": scrape.run,
+    "pushes": pushes.run,
     "disk": disk.run,
     "rate": queries.run,
     "instant": small.one_among_many,

@@ -56,9 +56,10 @@ ENGINES = {
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "dns": {"ingest/discovery/dns.py"},
-    "jwt": {"auth/"},
-    "cryptography": {"auth/"},
+    "jwt": {"auth/", "testing/"},
+    "cryptography": {"auth/", "testing/"},
     "pydantic": {
+        "auth_config.py",
         "config.py",
         "event_config.py",
         "federation_config.py",
@@ -67,6 +68,7 @@ ENGINES = {
         "scrape_config.py",
     },
     "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
+    "bcrypt": {"auth/passwords.py"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from streamgauge.config import MAX_FILE_BYTES, load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.forward.remote_write.target import MetadataPolicy, Protocol, QueuePolicy, RemoteWriteTarget
+from streamgauge.http.options import ClientCredentials, HttpOptions, Secret, Tls
 from streamgauge.ingest.discovery.groups import Group
 from streamgauge.ingest.scrape.job import DnsSource, FileSource, ScrapeJob
 from streamgauge.ingest.scrape.job import Limits as JobLimits
@@ -365,4 +367,87 @@ def test_event_metrics_that_make_no_sense_are_refused_with_their_line(
     with pytest.raises(ConfigError) as refused:
         parse(EVENT_METRICS.replace(line, wrong, 1))
     assert refused.value.message.startswith(f"f.yml:{number}: ")
+    assert words in refused.value.message
+
+
+REMOTE_WRITE = """\
+global: {external_labels: {cluster: home}}
+remote_write:
+  - url: https://a.example/write
+    name: centre
+    protobuf_message: io.prometheus.write.v2.Request
+    remote_timeout: 5s
+    headers: {THANOS-TENANT: home}
+    oauth2:
+      client_id: me
+      client_secret_file: secret
+      token_url: https://login.example/token
+      scopes: [a, b]
+      endpoint_params: {audience: metrics}
+    write_relabel_configs:
+      - {source_labels: [a], target_label: b, replacement: "${1}"}
+    queue_config: {capacity: 5, max_shards: 3, batch_send_deadline: 1s, retry_on_http_429: false}
+    metadata_config: {send: false}
+    tls_config: {insecure_skip_verify: true}
+  - {url: "http://b.example", send_exemplars: true, send_native_histograms: true, basic_auth: {username: u}}
+  - {url: "http://c.example", send_exemplars: true}
+"""
+
+
+def test_remote_write_sections() -> None:
+    config = parse_config(REMOTE_WRITE, "/etc/f.yml", {})
+    first, second, third = config.remote_writes
+    assert first == RemoteWriteTarget(
+        name="centre",
+        url="https://a.example/write",
+        timeout=5000,
+        protocol=Protocol.V2,
+        http=HttpOptions(scheme="Bearer", tls=Tls(verify=False), headers=(("THANOS-TENANT", Secret("home")),)),
+        oauth2=ClientCredentials(
+            "me",
+            Secret(file="/etc/secret"),
+            "https://login.example/token",
+            ("a", "b"),
+            (("audience", "metrics"),),
+            Tls(),
+        ),
+        relabel=(Rule(Action.REPLACE, ("a",), target_label="b", replacement="${1}"),),
+        external=(("cluster", "home"),),
+        queue=QueuePolicy(capacity=5, max_shards=3, batch_send_deadline=1000, retry_on_429=False),
+        metadata=MetadataPolicy(0),
+    )
+    assert (second.queue, second.metadata) == (QueuePolicy(), MetadataPolicy())
+    assert second.http.user == Secret("u")
+    assert len({first.name, second.name, third.name}) == 3
+    assert sorted(warning.partition(" is not")[0] for warning in config.warnings) == [
+        "/etc/f.yml:19: remote_write.send_exemplars",
+        "/etc/f.yml:19: remote_write.send_native_histograms",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{url: x}", "remote_write.0.url: expected a URL"),
+        ("{url: http://a, protobuf_message: x}", '"x" is not one of'),
+        ("{url: http://a, headers: {Host: x}}", "remote_write.0.headers.Host: this header cannot be set here"),
+        ("{url: http://a, queue_config: {max_shards: 1, min_shards: 2}}", "must not be below min_shards"),
+        ("{url: http://a, queue_config: {min_backoff: 9s}}", "must not be below min_backoff"),
+        ("{url: http://a, queue_config: {capacity: 0}}", "remote_write.0.queue_config.capacity"),
+        ("{url: http://a, name: %s}" % ("x" * 81), "longer than 80 bytes"),
+        (
+            "{url: http://a, oauth2: {client_id: a, token_url: http://b, grant_type: x}}",
+            "client_credentials is",
+        ),
+        (
+            "{url: http://a, oauth2: {client_id: a, token_url: http://b, client_secret: x, client_secret_file: y}}",
+            "not both",
+        ),
+        ("{url: http://a}, {url: http://a}", "name each"),
+    ],
+)
+def test_a_remote_write_section_that_is_wrong(section: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"global: {{}}\nremote_write: [{section}]")
+    assert refused.value.message.startswith("f.yml:2: ")
     assert words in refused.value.message

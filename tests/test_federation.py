@@ -17,9 +17,10 @@ from streamgauge.auth.cluster_settings import AuthoritySettings, PushToken
 from streamgauge.clock import ManualClock
 from streamgauge.config import load_config
 from streamgauge.errors import Forbidden, NotFound, Unauthorized
-from streamgauge.federation import Federation, kept_key
+from streamgauge.federation import Federation
 from streamgauge.federation_config import FederationConfig
 from streamgauge.ingest.federation.settings import PushSettings
+from streamgauge.push_access import kept_key
 from streamgauge.stats import Stats
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from streamgauge.errors import BadInput
-from streamgauge.relabel import Action, Relabelling, Rule, check
+from streamgauge.relabel import Action, Relabelling, Rule, check, whole_match
 
 LABELS = {"a": "foo", "b": "bar", "c": "baz"}
 
@@ -93,3 +93,10 @@ def test_case() -> None:
 def test_a_rule_that_makes_no_sense(rule: Rule, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         check(rule)
+
+
+def test_a_whole_match_is_anchored_at_both_ends() -> None:
+    matches = whole_match("a.|b")
+    assert [matches(text) for text in ("ab", "a\n", "b", "abc", "xb", "")] == [True, True, True, False, False, False]
+    with pytest.raises(BadInput, match="bad regular expression"):
+        whole_match("(")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,6 +17,9 @@ from streamgauge import __version__
 from streamgauge.errors import BadInput, ConfigError, NotFound, StorageError, StreamgaugeError
 from streamgauge.federate.flags import FLAGS, Flag
 from streamgauge.settings import GENERAL, TABLE, Setting, written
+
+if TYPE_CHECKING:
+    from streamgauge.commands.server import Access
 
 EXIT_CODES = """\b
 Exit codes:
@@ -119,6 +124,31 @@ class _Folder(click.ParamType[Any, Any]):
         return [CompletionItem(incomplete, type="dir")]
 
 
+def _access_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What shows a server who asks, and whom to trust; as one argument `access`."""
+    options = (
+        click.option(
+            "--token-file", metavar="FILE", help="File with a token. Also STREAMGAUGE_TOKEN, the token itself."
+        ),
+        click.option("--ca-file", metavar="FILE", help="Certificates, as PEM, that sign those of good servers."),
+        click.option("--cert-file", metavar="FILE", help="Certificate to show the server, as PEM."),
+        click.option("--key-file", metavar="FILE", help="Private key of --cert-file, where that does not hold it."),
+    )
+
+    @functools.wraps(command)
+    def with_access(
+        token_file: str | None, ca_file: str | None, cert_file: str | None, key_file: str | None, **values: Any
+    ) -> Any:
+        from streamgauge.commands.server import Access
+
+        access = Access(token_file or "", ca_file or "", cert_file or "", key_file or "")
+        return command(**values, access=access)
+
+    for option in reversed(options):
+        with_access = option(with_access)
+    return with_access
+
+
 _endpoint_option = click.option(
     "--endpoint", metavar="URL", help="S3 store that is not Amazon's. Also AWS_ENDPOINT_URL."
 )
@@ -184,6 +214,7 @@ Put -- before an EXPRESSION that begins with a minus.
     type=click.Choice(["table", "json", "csv", "graph"]),
     help="Form of the answer. Default: table, or json where the output is no terminal. graph is a range query.",
 )
+@_access_options
 def query(expression: str, format_: str | None, time_: str | None, **options: Any) -> None:
     """Evaluate the PromQL EXPRESSION on a server, or straight from a data folder that no server holds.
 
@@ -216,6 +247,7 @@ shows the columns of one. QUERY is - to read it from standard input.
     help="Form of the answer. Default: table, or ndjson where the output is no terminal.",
 )
 @click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE.")
+@_access_options
 def sql(query: str, format_: str | None, **options: Any) -> None:
     """Answer the SELECT that QUERY is, from a server, or straight from a data folder that no server holds.
 
@@ -247,6 +279,7 @@ T is Unix seconds, RFC 3339 or a time before now:
 @click.option("--output", type=click.Path(dir_okay=False), required=True, metavar="FILE", help="What to write.")
 @click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER.")
 @click.option("--data", type=_Folder(), help="Data folder to read, through the server that holds it if one does.")
+@_access_options
 def export(kind: str, selectors: tuple[str, ...], **options: Any) -> None:
     """Write all events, or the samples of the series that any SELECTOR selects, to a FILE, which appears when it is
     whole.
@@ -276,6 +309,7 @@ Where standard input is a terminal, space pauses and goes on.
 @click.option("--server", metavar="URL", help="Server to follow. Also STREAMGAUGE_SERVER.")
 @click.option("--json", "as_json", is_flag=True, help="Lines of JSON, as the server sends them.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="End after N of them.")
+@_access_options
 def tail(filters: tuple[str, ...], **options: Any) -> None:
     """Show events as they are stored, a line each, coloured by level; with --kind samples, samples.
 
@@ -313,6 +347,7 @@ def tail(filters: tuple[str, ...], **options: Any) -> None:
     type=click.Choice(["table", "json"]),
     help="Form of the answer. Default: table, or json where the output is no terminal.",
 )
+@_access_options
 def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any) -> None:
     """Show how many series there are, which grew, since when and from where: of all, or of those that match a SELECTOR.
 
@@ -397,6 +432,7 @@ Exit code 1: something was not stored; the summary says what.
     show_default=True,
     help="How long to wait for a server or a disk that takes nothing.",
 )
+@_access_options
 def import_(files: tuple[str, ...], format_: str, **options: Any) -> int:
     """Import samples, or events, from each FILE, into a server without disturbing it, or straight into a data folder.
 
@@ -414,23 +450,25 @@ def import_(files: tuple[str, ...], format_: str, **options: Any) -> int:
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Rows of each cardinality list."
 )
-def inspect(folder: str, as_json: bool, limit: int) -> None:
+@_access_options
+def inspect(folder: str, as_json: bool, limit: int, access: Access) -> None:
     """Show what a data folder holds: blocks, head, cardinality."""
     from streamgauge.commands.folder import inspect_folder
 
-    inspect_folder(folder, as_json, limit)
+    inspect_folder(folder, as_json, limit, access)
 
 
 @cli.command(short_help="Verify every invariant of a data folder.")
 @click.argument("folder", metavar="DIR", type=_Folder())
-def check(folder: str) -> int:
+@_access_options
+def check(folder: str, access: Access) -> int:
     """Verify every invariant of the store in a data folder. Nothing is changed.
 
     Prints a line for each thing that does not hold; the exit code is then 1.
     """
     from streamgauge.commands.folder import check_folder
 
-    return check_folder(folder)
+    return check_folder(folder, access)
 
 
 @cli.command(short_help="Write the log into blocks and compact them all.")
@@ -454,6 +492,7 @@ def compact(folder: str) -> None:
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option("--verify-only", is_flag=True, help="Make no backup: read those that are there, and tell what is wrong.")
 @click.option("--backup", metavar="NAME", help="With --verify-only: the one backup to read.")
+@_access_options
 def backup(
     destination: str,
     data: str | None,
@@ -463,6 +502,7 @@ def backup(
     no_verify: bool,
     verify_only: bool,
     backup: str | None,
+    access: Access,
 ) -> int:
     """Make a backup in DEST, a folder or an S3 bucket (s3://BUCKET/PREFIX), of what is stored.
 
@@ -475,7 +515,7 @@ def backup(
         return verify_backups(destination, endpoint, backup)
     if backup is not None:
         raise click.UsageError("--backup goes with --verify-only")
-    run_backup(destination, data, endpoint, keep, Options(copy, not no_verify))
+    run_backup(destination, data, endpoint, keep, Options(copy, not no_verify), access)
     return 0
 
 
@@ -514,6 +554,7 @@ T is Unix seconds, RFC 3339 or a time before now:
 @click.option("--server", metavar="URL", help="Server to delete from. Also STREAMGAUGE_SERVER.")
 @click.option("--data", type=_Folder(), help="Data folder, through the server that holds it if one does.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@_access_options
 def delete(selectors: tuple[str, ...], where: str | None, **options: Any) -> int:
     """Delete the samples of the series that any SELECTOR selects, such as 'up{job="old"}'; or, with `delete events
     --where CONDITION`, the events that fulfil a condition as SQL has it after WHERE, such as "payload.type = 'log'".
@@ -528,7 +569,7 @@ def delete(selectors: tuple[str, ...], where: str | None, **options: Any) -> int
             raise click.UsageError("--where goes with the one argument `events`, and has the times in it")
         from streamgauge.commands.delete_events import run_delete_events
 
-        return run_delete_events(where, options["server"], options["data"], options["yes"])
+        return run_delete_events(where, options["server"], options["data"], options["yes"], options["access"])
     from streamgauge.commands.delete import run_delete
 
     return run_delete(selectors, **options)
@@ -553,6 +594,65 @@ def federate(config: str | None, dry_run: bool, format_: str | None, **flags: An
     from streamgauge.commands.federate import run_federate
 
     return run_federate(config, flags, dry_run, format_)
+
+
+@cli.group(cls=_InOrder, short_help="Make, list and revoke tokens.")
+def token() -> None:
+    """Make, list and revoke the tokens of a data folder, through the server that holds it if one does.
+
+    From the first token on, the server asks everybody for one. docs/security.md says more.
+    """
+
+
+def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--server", metavar="URL", help="Server to ask. Also STREAMGAUGE_SERVER."),
+        click.option("--data", type=_Folder(), help="Data folder. Default: ./streamgauge-data."),
+    ):
+        command = option(command)
+    return command
+
+
+@token.command("create", short_help="Make a token and show it, once.")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(["read", "write", "admin"]),
+    help="Given again, more.",
+)
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Bind it to series that have this label.")
+@click.option("--expires", metavar="D", help="How long it is good, such as 90d. Default: until it is revoked.")
+@_place_options
+@_access_options
+def token_create(name: str, **options: Any) -> None:
+    """Make a token called NAME, and print it: nobody can tell it later."""
+    from streamgauge.commands.token import create
+
+    create(name, **options)
+
+
+@token.command("list", short_help="List tokens, without their secrets.")
+@_place_options
+@_access_options
+def token_list(**options: Any) -> None:
+    """List the tokens there are."""
+    from streamgauge.commands.token import list_all
+
+    list_all(**options)
+
+
+@token.command("revoke", short_help="Revoke a token.")
+@click.argument("name")
+@_place_options
+@_access_options
+def token_revoke(name: str, **options: Any) -> None:
+    """Revoke the token NAME: at once nobody gets in by it any more, and connections that it opened end."""
+    from streamgauge.commands.token import revoke
+
+    revoke(name, **options)
 
 
 @cli.command("check-config", short_help="Check a configuration file.")

@@ -68,6 +68,11 @@ class ManualClock:
             if entry in self._sleepers:
                 self._sleepers.remove(entry)
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for time to pass."""
+        return len(self._sleepers)
+
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass, running whatever wakes on the way."""
         end = self._elapsed + seconds

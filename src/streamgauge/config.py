@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from streamgauge import federation_config
+from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
@@ -108,6 +109,7 @@ ACTED_ON = frozenset(
         ("event_destinations",),
         ("event_metrics",),
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
+        ("auth",),
         ("relay",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
@@ -187,9 +189,10 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     derived = event_metrics(parsed, document.error)
     written = remote_writes(parsed, base, document.error)
     pushes = federation_config.federation(parsed.federation, base, document.error)
+    auth = auth_rules(parsed, base, document.error)
     relays = relay_settings(parsed.relay, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, relays)
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays)
 
 
 _Configs = list[ScrapeConfig]

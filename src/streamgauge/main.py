@@ -14,11 +14,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-import click
-
-from streamgauge import __version__
+from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
 from streamgauge.errors import ConfigError, DeliveryFailed
@@ -28,7 +26,6 @@ from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
 from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
-from streamgauge.http.addresses import is_loopback
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.discovery.all import Discoveries
@@ -39,19 +36,16 @@ from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
 from streamgauge.ingest.turns import Turns
+from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
 from streamgauge.relays import open_relays
 from streamgauge.retention_rules import parse_rules
-from streamgauge.serve.app import build_app
-from streamgauge.serve.server import HttpServer
-from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, event_limits, http_options, tiers_of
+from streamgauge.services import Opened, ServerServices, event_limits, tiers_of
 from streamgauge.settings import Config, Settings, local_url
-from streamgauge.start import log_form
 from streamgauge.stats import Stats
 from streamgauge.store import shm
 from streamgauge.store.events.feed import StoreFeed
@@ -64,9 +58,6 @@ from streamgauge.store.opening import open_store
 from streamgauge.store.pins import Pins
 from streamgauge.store.store import Store, StoreSettings
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 LOG = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
@@ -74,16 +65,6 @@ GRACE_SECONDS = 30.0
 
 HEAD_BYTES = 24
 """Of shared memory for a sample in memory: its 20, and what is being sorted exists twice."""
-
-
-class _CurrentApp:
-    """The ASGI application in force: a reload puts another in its place, and requests that run keep theirs."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 class Server:
@@ -103,47 +84,43 @@ class Server:
         self._data = Path(settings.data)
         self._manager = ServiceManager(os.environ, clock)
         self._stats = Stats()
-        self._http_stats = HttpStats()
-        self._services = ServerServices(clock, settings, config, reread, self._stats.exposition, starter)
-        self._services.reloaded = self._rebuild_app
-        self._app = _CurrentApp(self._build_app(settings, config))
+        self._authentication = Authentication(self._data, clock, self._stats)
+        self._services = ServerServices(
+            clock, settings, config, reread, self._stats.exposition, self._authentication, starter
+        )
         self._stopping = asyncio.Event()
         self._hurry: asyncio.Task[None] | None = None  # kept, as the loop alone would let a task be collected
         self._reload: asyncio.Task[None] | None = None
 
-    def _build_app(self, settings: Settings, config: Config) -> ASGIApp:
-        return build_app(self._services, http_options(settings, config), self._http_stats)
-
-    def _rebuild_app(self, settings: Settings, config: Config) -> None:
-        self._app.app = self._build_app(settings, config)
-
-    async def run(self, lock: FolderLock, host: str, port: int) -> None:
+    async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
         _check(self._config.destinations)
-        self._services.key = lock.key
+        self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
-            http = HttpServer(cast("Any", self._app), host, port, clock=self._clock)
-            await http.start()
+            self._authentication.load()
+            self._authentication.apply(self._config.auth)
+            stack.callback(self._authentication.close)
+            http = Listeners(
+                self._settings, self._config, self._services, self._authentication, self._stats, self._clock
+            )
             stack.push_async_callback(http.stop, 0.0)
-            self._stats.watch(lambda: http_readings(self._http_stats, http))
-            lock.announce(http.addresses[0])
+            await http.start(lock)
             self._handle_signals(http)
-            _greet(http.addresses[0], self._settings)
-            self._warn_of_strangers(host)
             if (sentence := shortage(self._settings.head_samples, shm.room())) is not None:
                 LOG.warning("%s", sentence)
-            await self._open(stack)
+            await self._open(stack, http)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             stack.callback(self._services.tails.close)  # first: they would last for ever
             start = await stack.enter_async_context(_background())
+            http.watch(start)
             start(watch_loop_lag(self._clock, self._stats))
             self._start_scraping(start)
-            self._start_sampling(start, local_url(http.addresses[0]).removeprefix("http://"))
+            self._start_sampling(start, local_url(http.address).removeprefix("http://"))
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
             gc.collect()
             gc.freeze()
             LOG.info("ready; %d samples read back from the log", self._services.store.head.rows)
-            self._manager.ready(f"listening on {http.addresses[0]}")
+            self._manager.ready(f"listening on {http.address}")
             await self._stopping.wait()
             self._manager.stopping("requests that have begun may finish")
             LOG.info("stopping: requests that have begun may finish; a second signal hurries")
@@ -159,11 +136,7 @@ class Server:
         else:
             self._manager.reloaded("the configuration was reloaded")
 
-    def _warn_of_strangers(self, host: str) -> None:
-        if not is_loopback(host):
-            LOG.warning("everybody who reaches %s may read and write: there is no authentication yet", host or "it")
-
-    async def _open(self, stack: AsyncExitStack) -> None:
+    async def _open(self, stack: AsyncExitStack, http: Listeners) -> None:
         """Open the store and start the query workers, side by side."""
         services = self._services
         settings = StoreSettings(
@@ -216,7 +189,7 @@ class Server:
         )
         relays = None
         if self._config.relay is not None:
-            relays = await open_relays(self._config.relay, store, self._stats, self._clock, self._app, stack, start)
+            relays = await open_relays(self._config.relay, store, self._stats, self._clock, http.app, stack, start)
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
@@ -232,7 +205,9 @@ class Server:
         federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
         stack.callback(federation.close)
         federation.apply(self._config.federation)
-        pushes = PushReceiver(store, self._stats, self._clock, inflight, turns, federation.pushes, limits)
+        pushes = PushReceiver(
+            store, self._stats, self._clock, inflight, turns, federation.pushes, limits, store.is_described
+        )
         self._stats.watch(pushes.readings)
         start(pushes.markers.run())
         services.opened = Opened(
@@ -290,7 +265,7 @@ class Server:
         start(HostMetrics(store, self._stats, self._clock).run())
         start(SelfMonitoring(store, self._stats, self._clock, address).run())
 
-    def _handle_signals(self, http: HttpServer) -> None:
+    def _handle_signals(self, http: Listeners) -> None:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -340,16 +315,3 @@ async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], N
         yield lambda work: started.append(group.create_task(work))
         for task in started:
             task.cancel()
-
-
-def _greet(address: str, settings: Settings) -> None:
-    """Where it listens and what to open: as lines for people, or as a log line where a program reads the log."""
-    url = local_url(address)
-    if log_form(settings) != "text":
-        LOG.info("listening", extra={"url": url, "data": settings.data, "version": __version__})
-        return
-    click.echo(f"streamgauge {__version__} stores its data in {settings.data}")
-    click.echo(f"  page and Grafana data source  {url}/")
-    click.echo(f"  Prometheus remote_write       {url}/api/v1/write")
-    click.echo(f"  events as JSON, WebSocket     {url}/")
-    sys.stdout.flush()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from streamgauge.auth_config import AuthSection
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput
 from streamgauge.event_config import EventDestinationSection, EventMetricSection
@@ -464,6 +465,7 @@ class PrometheusConfig(Section):
     event_destinations: list[EventDestinationSection] | None = None  # ours
     event_metrics: list[EventMetricSection] | None = None  # ours
     federation: FederationSection | None = None  # ours
+    auth: AuthSection | None = None  # ours
     relay: RelaySection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

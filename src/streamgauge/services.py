@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from streamgauge.auth.authenticator import Authenticator, Open
-from streamgauge.auth.cluster_access import ClusterAccess
+from streamgauge.auth.authenticator import Authenticator
+from streamgauge.authentication import Authentication
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
@@ -28,6 +30,7 @@ from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
+from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
@@ -36,6 +39,7 @@ from streamgauge.relays import Relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
+from streamgauge.start import check_addresses
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
@@ -45,6 +49,10 @@ from streamgauge.store.report import report
 from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
+from streamgauge.store.token_file import token_problems
+
+if TYPE_CHECKING:
+    from streamgauge.auth.cluster_access import ClusterAccess
 
 LOG = logging.getLogger(__name__)
 
@@ -93,6 +101,7 @@ class ServerServices:
         config: Config,
         reread: Callable[[], tuple[Config, Settings]],
         metrics: Callable[[], bytes],
+        authentication: Authentication,
         starter: WorkerStarter | None = None,
     ) -> None:
         self._clock = clock
@@ -102,7 +111,8 @@ class ServerServices:
         self._reread = reread
         self._metrics = metrics
         self._config_numbers = ConfigNumbers(True, clock.now_ms())
-        self._authenticator: Authenticator = Open()
+        self._listening = {name: getattr(settings, name) for name in ("data", "listen", "internal_listen")}
+        self._authentication = authentication
         self.progress = Progress()
         self.opened: Opened | None = None
         self.key = ""  # of the folder's lock, once that is held
@@ -150,7 +160,7 @@ class ServerServices:
 
     @property
     def authenticator(self) -> Authenticator:
-        return self._authenticator
+        return self._authentication.authorities
 
     @property
     def cluster_access(self) -> ClusterAccess:
@@ -218,10 +228,12 @@ class ServerServices:
     async def reload(self) -> None:
         try:
             config, settings = self._reread()
+            check_addresses(replace(settings, **self._listening), config)
         except ConfigError as error:
             self._config_numbers = ConfigNumbers(False, self._config_numbers.loaded_at)
             LOG.error("the configuration was not reloaded, the old one stays: %s", error.message)
             raise
+        self._authentication.apply(config.auth)
         for warning in config.warnings:
             LOG.warning("%s", warning)
         for setting in BY_NAME.values():
@@ -304,11 +316,23 @@ class ServerServices:
         }
 
     async def check(self) -> Mapping[str, object]:
-        return {"problems": await self._open().maintenance.check()}
+        problems = await self._open().maintenance.check()
+        return {"problems": [*await asyncio.to_thread(token_problems, Path(self._settings.data)), *problems]}
 
     @property
     def folder_key(self) -> str:
         return self.key
+
+    async def create_token(
+        self, name: str, scopes: Sequence[str], labels: Sequence[tuple[str, str]], expires: int | None
+    ) -> tuple[str, StoredToken]:
+        return await self._authentication.create(name, scopes, labels, expires)
+
+    def tokens(self) -> Sequence[StoredToken]:
+        return self._authentication.tokens()
+
+    async def revoke_token(self, name: str) -> None:
+        await self._authentication.revoke(name)
 
     async def pin(self) -> Mapping[str, object]:
         pin, state = await self._open().pins.take()

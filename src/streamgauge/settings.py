@@ -18,6 +18,7 @@ from streamgauge.model.series_limits import CountLimit, SeriesLimits, parse_limi
 from streamgauge.retention_rules import split_rules
 
 if TYPE_CHECKING:
+    from streamgauge.auth.rules import AuthRules
     from streamgauge.derive.rule import EventMetric
     from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
@@ -69,6 +70,11 @@ class Settings:
     retention_rules: tuple[str, ...]
     self_monitoring: bool
     insecure: bool
+    internal_listen: str
+    tls_cert: str
+    tls_key: str
+    tls_client_ca: str
+    tls_client_auth: str
     enable_admin_api: bool
     allow_host: tuple[str, ...]
     allow_origin: tuple[str, ...]
@@ -105,7 +111,8 @@ class Settings:
 class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
     is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
-    what samples are sent to, `federation` who may push and what becomes of it."""
+    what samples are sent to, `federation` who may push and what becomes of it, `auth` who may come in, None where that
+    is not said."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +123,7 @@ class Config:
     event_metrics: tuple[EventMetric, ...] = ()
     remote_writes: tuple[RemoteWriteTarget, ...] = ()
     federation: FederationConfig | None = None
+    auth: AuthRules | None = None
     relay: RelaySettings | None = None
 
 
@@ -221,7 +229,7 @@ TABLE: tuple[Setting, ...] = (
         DEFAULT_LISTEN,
         parse_address,
         "HOST:PORT",
-        "Address of the HTTP listener (port 0: any free one). Other than loopback it needs --insecure.",
+        "Address of the HTTP listener (port 0: any free one). Other than loopback it needs authentication.",
     ),
     Setting(
         "retention", 15 * _DAY, parse_duration, "DURATION", "How long samples are kept; 0 keeps them for ever.", True
@@ -274,7 +282,40 @@ TABLE: tuple[Setting, ...] = (
         False,
         parse_bool,
         "BOOL",
-        "Serve addresses other than loopback although there is no authentication.",
+        "Serve addresses other than loopback although no authentication is configured.",
+        group=ACCESS,
+    ),
+    Setting(
+        "internal_listen",
+        "",
+        parse_address,
+        "HOST:PORT",
+        "Address of a second listener, which has health, metrics and /federate; the first then has them no more.",
+        group=ACCESS,
+    ),
+    Setting(
+        "tls_cert",
+        "",
+        _path,
+        "FILE",
+        "Certificate of the listeners, and what it is signed by, as PEM: they speak TLS. Read again when it changes.",
+        group=ACCESS,
+    ),
+    Setting("tls_key", "", _path, "FILE", "Private key of that certificate, as PEM.", group=ACCESS),
+    Setting(
+        "tls_client_ca",
+        "",
+        _path,
+        "FILE",
+        "Certificates, as PEM, that sign those of clients: they are asked for one.",
+        group=ACCESS,
+    ),
+    Setting(
+        "tls_client_auth",
+        "request",
+        _one_of("request", "require"),
+        "request|require",
+        "Whether clients may come without a certificate. One that is shown must be good in any case.",
         group=ACCESS,
     ),
     Setting(
@@ -533,7 +574,7 @@ def written(setting: Setting, value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def local_url(address: str) -> str:
+def local_url(address: str, tls: bool = False) -> str:
     """The URL by which this machine reaches a listener at host:port: one on all addresses is reached by loopback."""
     host, _, port = address.rpartition(":")
-    return f"http://{_LOOPBACK_OF.get(host, host)}:{port}"
+    return f"http{'s' * tls}://{_LOOPBACK_OF.get(host, host)}:{port}"

@@ -17,8 +17,9 @@ from streamgauge.errors import ConfigError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.http.addresses import is_loopback
 from streamgauge.retention_rules import parse_rules
-from streamgauge.settings import Config, Settings, misspelt_variables, resolve
+from streamgauge.settings import BY_NAME, Config, Settings, misspelt_variables, resolve
 from streamgauge.store import failpoints
+from streamgauge.store.token_file import has_tokens
 
 LOG = logging.getLogger(__name__)
 
@@ -35,18 +36,16 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
     keep_standard_descriptors()
     failpoints.arm_from_environment(server=True)
     config, settings = read_settings(config_file, flags)
-    address = check_address(settings)
+    check_addresses(settings, config)
     logs.configure(settings.log_level, log_form(settings))
     for warning in (*config.warnings, *misspelt_variables(os.environ)):
         LOG.warning("%s", warning)
     sys.setswitchinterval(SWITCH_SECONDS)
-    asyncio.run(_serve(settings, config, lambda: read_settings(config_file, flags), address))
+    asyncio.run(_serve(settings, config, lambda: read_settings(config_file, flags)))
     return 0
 
 
-async def _serve(
-    settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]], address: tuple[str, int]
-) -> None:
+async def _serve(settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]]) -> None:
     """Take the folder, and let query workers start beside the import of the server, which takes as long as theirs."""
     gc.disable()  # what is imported stays: to look through it again and again takes a tenth of a start
     from streamgauge.query.process import FIRST_WORKERS, WorkerStarter
@@ -61,7 +60,7 @@ async def _serve(
             from streamgauge.main import Server
 
             gc.enable()
-            await Server(clock, settings, config, reread, starter).run(lock, *address)
+            await Server(clock, settings, config, reread, starter).run(lock)
         finally:
             await starter.close()
 
@@ -103,13 +102,22 @@ def log_form(settings: Settings) -> logs.Form:
     return "journal" if logs.is_journal(sys.stderr, os.environ) else "text"
 
 
-def check_address(settings: Settings) -> tuple[str, int]:
-    """Host and port to listen on. Raises ConfigError for an address that others reach, unless that is wanted."""
-    host, _, port = settings.listen.rpartition(":")
-    host = host.strip("[]")
-    if not settings.insecure and not is_loopback(host):
-        raise ConfigError(
-            f"--listen {settings.listen} can be reached from other machines, and there is no authentication yet: "
-            "listen on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
-        )
-    return host, int(port)
+def check_addresses(settings: Settings, config: Config) -> None:
+    """Raises ConfigError for an address that others reach while nobody would be asked who they are, unless that is
+    wanted."""
+    if settings.insecure or config.auth is not None or has_tokens(Path(settings.data)):
+        return
+    for name in ("listen", "internal_listen"):
+        address = getattr(settings, name)
+        if address and not is_loopback(host_and_port(address)[0]):
+            raise ConfigError(
+                f"{BY_NAME[name].flag} {address} can be reached from other machines, and no authentication is "
+                "configured: make a token (`streamgauge token create`), give the configuration a section auth:, listen "
+                "on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
+            )
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of an address as the settings have it."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

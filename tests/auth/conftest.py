@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from streamgauge.clock import ManualClock
 from streamgauge.http.client import Resolver
 
 
@@ -76,3 +77,8 @@ async def authority() -> AsyncIterator[Answering]:
 def members(body: bytes) -> dict[str, str]:
     found: dict[str, str] = json.loads(body)
     return found
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()

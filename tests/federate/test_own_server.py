@@ -11,13 +11,14 @@ import pytest
 from streamgauge.clock import SystemClock
 from streamgauge.federate.transforms import Transforms
 from streamgauge.testing.federate_process import FederateProcess
-from streamgauge.testing.federation import Peers, samples
+from streamgauge.testing.federation import Peers, samples, status
 from streamgauge.testing.server import ServerProcess, eventually
 from streamgauge.testing.target import Request
 from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 
+SCRAPED = 'metricsclient_http_requests_total{{client="federate_from",status_code="{}"}}'
 TOKEN = "a token of sufficient length for anybody to guess"
 
 
@@ -58,12 +59,15 @@ async def test_an_outage_leaves_no_gap(peers: Peers, folder: Path, tmp_path: Pat
         server.kill()
         outage = len(given)
         await until(lambda: len(given) >= outage + 3)
+        await asyncio.to_thread(eventually, lambda: client.metric("federate_buffer_batches") >= 2)
         listen = ["--config", config, "--listen", f"127.0.0.1:{server.port}"]
         with await asyncio.to_thread(ServerProcess.start, tmp_path / "data", listen) as again:
-            sent = len(given)
             assert (await asyncio.to_thread(client.request, "POST", "/-/reload")).status == 200  # no more pauses
-            await has_pushed(sent + 1)
             await asyncio.to_thread(eventually, lambda: client.get("/healthz/ready").status == 200)
+            peers.scrape = [status("503 Service Unavailable")] * 10_000  # so that there is an end
+            await asyncio.to_thread(eventually, lambda: SCRAPED.format(503) in client.get("/metrics").text)
+            await asyncio.to_thread(eventually, lambda: client.metric("federate_buffer_batches") == 0)
+            scraped = await asyncio.to_thread(client.metric, SCRAPED.format(200))
             await asyncio.to_thread(client.stop)
             instance = Transforms(salt="salt").hashed("host1")
             selector = f'up{{_id="east",instance="{instance}",job="node"}}'
@@ -72,4 +76,4 @@ async def test_an_outage_leaves_no_gap(peers: Peers, folder: Path, tmp_path: Pat
             assert everything[0]["value"][1] == "1"
     stored = {at: float(value) for at, value in found}
     assert stored == {at: given[at] for at in stored}
-    assert set(list(given)[:sent]) <= set(stored)
+    assert len(stored) == scraped

@@ -14,7 +14,17 @@ from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, IndexConflict, Overloaded, ReadOnly, SyncFailed, TooLarge, UnsupportedMedia
 from streamgauge.ingest.admission import InFlight
 from streamgauge.ingest.event_writer import ALL_GATHERED, GATHERED
-from streamgauge.ingest.events import HTTP, WEBSOCKET, EventLimits, Events, Opening, Received
+from streamgauge.ingest.events import (
+    FEW_LINES,
+    HTTP,
+    LONG,
+    WEBSOCKET,
+    EventLimits,
+    Events,
+    Opening,
+    Received,
+    few_lines,
+)
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.owned import client_name
 from streamgauge.stats import Stats
@@ -190,6 +200,40 @@ async def test_each_line_is_an_event_where_that_is_asked_for(receiver: Receiver,
     assert sink.payloads() == [b'"GET /"', b'{"a":1}', b'""', b'{"base64":"/w=="}', b"7"]
     received = await receiver.post(b"a\n" + b"x" * 1001, lines=True)
     assert (received.count, type(received.error)) == (1, TooLarge)
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\n\n", b" "])
+async def test_short_values_are_taken_a_few_thousand_at_a_time(
+    receiver: Receiver, sink: MemoryEventSink, ends: bytes
+) -> None:
+    piece = ends.join(b"%d" % (n % 10) for n in range(FEW_LINES * 3 + 5))
+    assert b"".join(few_lines(piece)) == piece
+    assert max(part.count(b"\n") for part in few_lines(piece)) <= FEW_LINES
+    assert (await receiver.post(piece)).count == FEW_LINES * 3 + 5
+    assert sink.payloads(1) == [b"%d" % (n % 10) for n in range(FEW_LINES * 3 + 5)]
+
+
+async def test_what_is_long_is_looked_at_aside_with_the_same_result(
+    sink: MemoryEventSink, stats: Stats, clock: ManualClock
+) -> None:
+    receiver = Receiver(sink, stats, clock, EventLimits(), 64 << 20)
+    text = b'"' + b"\\ud83d\\ude00\\ud83dx" * (LONG // 12) + b'"'
+    mended = text.replace(b"\\ud83dx", b"\\ufffdx")
+    chunks = [text[at : at + 300_001] for at in range(0, len(text), 300_001)]
+    first = await receiver.post(*chunks, b"[1]", text[:-1])
+    assert (first.count, str(first.error)) == (
+        2,
+        f"event 3, byte {len(text) + 3 + len(text) - 1}: the body ends inside this event",
+    )
+    assert sink.payloads(1) == [mended, b"[1]"]
+
+    async def messages() -> AsyncIterator[list[bytes]]:
+        yield [b"1", text, b"x" * LONG]
+        yield [text]
+
+    async with receiver.events.stream(Opening(WEBSOCKET, "{}")) as writer:
+        await receiver.events.receive_messages(writer, messages())
+    assert sink.payloads(2) == [b"1", mended, b'"' + b"x" * LONG + b'"', mended]
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000])

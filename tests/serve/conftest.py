@@ -12,8 +12,9 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from streamgauge.auth.authenticator import Open
+from streamgauge.auth.authorities import Authorities
 from streamgauge.auth.cluster_access import ClusterAccess
+from streamgauge.auth.tokens import Tokens, added, new_token, without
 from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
@@ -21,11 +22,13 @@ from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
+from streamgauge.model.token import StoredToken
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
 from streamgauge.serve.app import build_app
 from streamgauge.serve.connections import ConnectionLimits
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
+from streamgauge.serve.sessions import Sessions
 from streamgauge.serve.stats import HttpStats
 from streamgauge.stats import Stats
 from streamgauge.testing.event_sink import MemoryEventSink
@@ -114,10 +117,10 @@ class InProcessServices:
         self.clock = clock
         self.started_at = clock.now_ms() - 60_000
         self.workers = InProcessWorkers()
-        self.authenticator = Open()
         self.access: ClusterAccess | None = None
         self.push_sink = MemorySink()
         self.pushes = receiver_of(self.push_sink, Stats(), ManualClock())
+        self.authenticator = Authorities(clock, Tokens(), lambda reason: None)
         self.state = Replay(4, 4, True)
         self.known = [
             Metadata("up", "gauge", "Whether it is up."),
@@ -138,6 +141,7 @@ class InProcessServices:
         self.folder_key = "a key"
         self.relays = None
         self.pins: list[str] = []
+        self.made_tokens: Sequence[StoredToken] = ()
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
         self.deleted: list[tuple[Sequence[str], int, int]] = []
         self.cleaned = 0
@@ -217,6 +221,17 @@ class InProcessServices:
     def unpin(self, pin: str) -> None:
         self.pins.remove(pin)
 
+    async def create_token(self, name, scopes, labels, expires):
+        text, token = new_token(name, scopes, labels, self.clock.now_ms(), expires)
+        self.made_tokens = added(self.made_tokens, token)
+        return text, token
+
+    def tokens(self) -> Sequence[StoredToken]:
+        return self.made_tokens
+
+    async def revoke_token(self, name: str) -> None:
+        self.made_tokens = without(self.made_tokens, name)
+
     async def folder_snapshot(self, skip_head: bool) -> str:
         self.snapshots.append(skip_head)
         return "20261126T120000Z-0123456789abcdef"
@@ -239,6 +254,11 @@ class Served:
     services: InProcessServices
     stats: HttpStats
     http: httpx.AsyncClient
+    sessions: Sessions
+
+    @property
+    def authorities(self) -> Authorities:
+        return self.services.authenticator
 
 
 Serve = Callable[..., Awaitable[Served]]
@@ -268,9 +288,11 @@ async def serve(clock: ManualClock, listen: Listen) -> AsyncIterator[Serve]:
 
         async def start(options: HttpOptions | None = None) -> Served:
             services, stats = InProcessServices(clock), HttpStats()
-            server = await listen(build_app(services, options, stats))
+            authorities = services.authenticator
+            sessions = Sessions(clock, authorities, lambda: authorities.version)
+            server = await listen(build_app(services, options, stats, sessions))
             client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=30, trust_env=False)
-            return Served(server, services, stats, await stack.enter_async_context(client))
+            return Served(server, services, stats, await stack.enter_async_context(client), sessions)
 
         yield start
 

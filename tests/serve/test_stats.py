@@ -15,7 +15,7 @@ async def test_requests_connections_and_what_limits_closed_are_exposed(served, c
     await served.http.get("/api/v1/query?time=x")
     await (await connect(served.server)).send(b"nonsense\r\n\r\n")
     stats = Stats()
-    stats.watch(lambda: http_readings(served.stats, served.server))
+    stats.watch(lambda: http_readings(served.stats, [served.server]))
     lines = stats.exposition().decode().splitlines()
     assert 'streamgauge_http_requests_total{code="200",handler="/api/v1/labels"} 1.0' in lines
     assert 'streamgauge_http_requests_total{code="400",handler="/api/v1/query"} 1.0' in lines

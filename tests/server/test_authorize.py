@@ -210,8 +210,9 @@ def confirmed(peers: Peers, cluster: str, authority: int) -> str:
     return asyncio.run(confirm())
 
 
-def test_both_keep_answers_where_the_other_finds_them(peers: Peers) -> None:
+def test_both_keep_answers_where_the_other_finds_them(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference's receiver stops at a body that is no remote write, once it knows who comes."""
+    monkeypatch.setattr("streamgauge.auth.memcached.TIMEOUT_SECONDS", 30)
 
     def received(cluster: str) -> int:
         return ask(peers.server, "/metrics/v1/receive", {"authorization": shown(cluster)})[0]

@@ -100,8 +100,8 @@ def test_an_address_that_is_taken(tmp_path: Path, server: ServerProcess) -> None
     address = f"127.0.0.1:{server.port}"
     done = run_command("serve", "--data", str(tmp_path / "data"), "--listen", address)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"streamgauge: cannot listen on {address}: another program listens there; ")
-    assert done.stderr.endswith("choose another address with --listen\n")
+    assert done.stderr.startswith(f"streamgauge: cannot listen on {address}: another program listens there, ")
+    assert done.stderr.endswith("with --listen, such as 127.0.0.1:0 for any port that is free\n")
     done = run_command("serve", "--data", str(tmp_path / "data"), "--listen", "192.0.2.1:4318", "--insecure")
     assert done.returncode == 1
     assert done.stderr.endswith("this machine does not have that address\n")

@@ -142,12 +142,12 @@ def test_the_references_load_generator_is_served(server: ServerProcess, tmp_path
         f"--to-token={TOKEN}",
     ]
     process = subprocess.Popen([*command, "--listen=127.0.0.1:0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    counted = 'count by (_id) (load{n="7"})'
     try:
-        eventually(lambda: server.metric("streamgauge_push_clusters") >= 20 or process.poll() is not None)
+        eventually(lambda: len(server.query(counted, time.time())) >= 20 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
     finally:
         process.kill()
         process.communicate()
-    found = server.query('count by (_id) (load{n="7"})', time.time())
-    assert len(found) >= 20
-    assert all(re.fullmatch("[0-9a-f-]{36}", series["metric"]["_id"]) for series in found)
+    clusters = [series["metric"]["_id"] for series in server.query(counted, time.time())]
+    assert all(re.fullmatch("[0-9a-f-]{36}", cluster) for cluster in clusters)

@@ -55,6 +55,35 @@ def test_messages_of_every_size_are_read() -> None:
     assert every_way(client(Opcode.TEXT, b"") + client(Opcode.BINARY, b"x")) == Incoming([b"", b"x"])
 
 
+def test_a_large_frame_is_read_as_it_comes() -> None:
+    """The mask goes on where it was, wherever the bytes are cut; what is behind the frame is read, too."""
+    large = bytes(range(256)) * 300
+    data = (
+        client(Opcode.TEXT, b"a", fin=False)
+        + client(Opcode.CONTINUATION, large, fin=False)
+        + client(Opcode.CONTINUATION, large)
+        + client(Opcode.BINARY, large)
+        + client(Opcode.TEXT, b"b")
+        + client(Opcode.BINARY, b"")
+    )
+    whole = Incoming([b"a" + large + large, large, b"b"], end=End(Code.NORMAL))
+    for step in (1_000, 1_001, 70_003, len(data)):
+        assert read([data[at : at + step] for at in range(0, len(data), step)], 1 << 20) == whole
+
+
+def test_a_flood_of_frames_is_read_a_few_thousand_at_a_time() -> None:
+    for flood, messages in ((client(Opcode.TEXT, b"x"), 10_000), (client(Opcode.PING, b"y"), 0)):
+        reader = FrameReader(1000, apply_mask)
+        found = len(reader.feed(flood * 10_000 + client(Opcode.TEXT, b"z")[:3]).messages)
+        turns = 1
+        while reader.more:
+            more = len(reader.feed(b"").messages)
+            assert more <= 4096
+            found, turns = found + more, turns + 1
+        assert (found, turns) == (messages, 3)
+        assert reader.feed(client(Opcode.TEXT, b"z")[3:]).messages != []
+
+
 def test_fragments_are_one_message_and_control_frames_may_come_between() -> None:
     data = (
         client(Opcode.TEXT, b"a", fin=False)

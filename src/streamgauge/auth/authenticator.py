@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from streamgauge.auth.identity import EVERYBODY, Identity
@@ -12,10 +12,12 @@ from streamgauge.auth.identity import EVERYBODY, Identity
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """authorization: the header's values, as they came; a request should have one at most. certificate: of the
-    client, as `ssl.SSLSocket.getpeercert` describes one that was verified; None without."""
+    client, as `ssl.SSLSocket.getpeercert` describes one that was verified; None without. folder_key: what the data
+    folder's lock holds, as whoever may read that can show."""
 
-    authorization: Sequence[str] = ()
+    authorization: Sequence[str] = field(default=(), repr=False)
     certificate: Mapping[str, Any] | None = None
+    folder_key: str = field(default="", repr=False)
 
 
 class Authenticator(Protocol):

@@ -19,11 +19,13 @@ class Permission(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """name: how lists and logs call them, and whose the streams are that they write. bound: labels, in order of their
-    names, which all series have that they write or read; somebody bound reads their own streams only."""
+    names, which all series have that they write or read; somebody bound reads their own streams only. expires: ms, from
+    when on they are nobody; None: never."""
 
     name: str
     permissions: frozenset[Permission]
     bound: tuple[tuple[str, str], ...] = ()
+    expires: int | None = None
 
     @property
     def view(self) -> View:

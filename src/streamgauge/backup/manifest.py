@@ -34,11 +34,13 @@ class FileSum:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One backup. `made` is its time in ms; `files` has those of each block of `state`, by the block's id."""
+    """One backup. `made` is its time in ms; `files` has those of each block of `state`, by the block's id; `tokens`
+    is the folder's file of tokens as it was, good or not."""
 
     made: int
     state: CatalogState
     files: Mapping[str, BlockFiles]
+    tokens: bytes | None = None
 
     @property
     def size(self) -> int:
@@ -55,6 +57,7 @@ class Manifest:
                 block: {name: [file.size, f"{file.crc:08x}"] for name, file in files.items()}
                 for block, files in self.files.items()
             },
+            "tokens": None if self.tokens is None else self.tokens.decode("latin-1"),
         }
         line = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
         return line + b"\n%08x\n" % zlib.crc32(line)
@@ -85,7 +88,8 @@ def decode(raw: bytes, what: str) -> Manifest:
             raise ValueError("its files are not those of its blocks")
         if any(sums.keys() != expected[block] for block, sums in files.items()):
             raise ValueError("a block has other files than a block has")
-        return Manifest(int(document["made"]), state, files)
+        tokens = document.get("tokens")
+        return Manifest(int(document["made"]), state, files, None if tokens is None else tokens.encode("latin-1"))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Corrupt(f"{what} makes no sense: {error!r}") from None
 

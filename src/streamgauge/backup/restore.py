@@ -17,6 +17,7 @@ from streamgauge.store import fs, names
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.failpoints import hit
 from streamgauge.store.lock import alone
+from streamgauge.store.token_file import write_raw
 
 
 def choose(place: Place, name: str | None) -> str:
@@ -46,6 +47,8 @@ def restore(place: Place, manifest: Manifest, target: Path, progress: Progress) 
             for block in manifest.files:
                 _block(place, manifest, block, draft, progress)
                 hit("restore.after_block")
+            if manifest.tokens is not None:
+                write_raw(draft, manifest.tokens)
             SqliteCatalog.create(draft, manifest.state).close()
             hit("restore.before_rename")
             refuse_occupied(target)

@@ -16,6 +16,7 @@ from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import BlockMeta, CatalogState
+from streamgauge.store.token_file import read_raw
 
 VOUCHERS = 3
 """Earlier backups that are asked for what is there. The last knows nearly all, and a bucket may have a thousand."""
@@ -80,7 +81,7 @@ class BackupWriter:
         self._progress.expect(sum(meta.bytes for meta in lacking))
         for meta in lacking:
             files[meta.id] = self._block(meta)
-        manifest = Manifest(now, self._state, {meta.id: files[meta.id] for meta in blocks})
+        manifest = Manifest(now, self._state, {meta.id: files[meta.id] for meta in blocks}, read_raw(self._data))
         name = self._publish(manifest)
         return Made(name, len(files), manifest.size, len(lacking), self._bytes["copied"], self._bytes["linked"])
 

@@ -27,8 +27,11 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None) -> Address:
-    """Raises ValueError, which names what is wrong, for a URL that no writer can send to."""
+def parse_address(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None, token: str = "") -> Address:
+    """token: to be sent as a bearer token, if any.
+
+    Raises ValueError, which names what is wrong, for a URL that no writer can send to.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError(f"{_without_secrets(url)!r} is not a URL that begins with ws://, wss://, http:// or https://")
@@ -37,6 +40,10 @@ def parse_address(url: str, headers: Mapping[str, str], tls: ssl.SSLContext | No
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         named["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    if token:
+        if any(name.lower() == "authorization" for name in named):
+            raise ValueError("a token, an Authorization header and a user in the URL exclude each other")
+        named["Authorization"] = f"Bearer {token}"
     for name, value in named.items():
         if not (name + value).isprintable() or not (name + value).isascii():
             raise ValueError(f"the header {name!r} has characters that no header may have")

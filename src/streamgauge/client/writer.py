@@ -40,19 +40,23 @@ class Writer:
     (by default to standard error), once a minute for each kind. It may be shared by threads and used in coroutines. In
     a child after a fork it begins anew; what was held then is the parent's to send.
 
+    - `token`: of the server, which shows it who writes; it goes with each connection.
+    - `ca_file`: certificates, as PEM, that sign those of good servers; or `tls`, a context with whatever else.
     - `when_full`: "block" the caller for `bounds.block_seconds` and then lose the event; "drop-oldest", which loses the
       oldest that is not on its way; "spill" to files in `spill_folder`, up to `spill_bytes`, which a later writer with
       the same folder sends if this one cannot.
     - `linger`: seconds in which more events may gather to be sent together.
     - `silence`: seconds without an acknowledgement after which a connection is given up and events are sent again.
 
-    Raises ValueError for arguments that do not fit, and OSError for a folder that cannot be used.
+    Raises ValueError for arguments that do not fit, and OSError for a folder or certificates that cannot be used.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        token: str = "",
+        ca_file: str | os.PathLike[str] | None = None,
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         when_full: WhenFull = "block",
@@ -69,7 +73,11 @@ class Writer:
             raise ValueError(f'when_full is "block", "drop-oldest" or "spill", not {when_full!r}')
         if (when_full == "spill") != (spill_folder is not None):
             raise ValueError('when_full="spill" and spill_folder go together')
-        self._address = parse_address(url, headers or {}, tls)
+        if ca_file is not None:
+            if tls is not None:
+                raise ValueError("ca_file and tls exclude each other")
+            tls = ssl.create_default_context(cafile=os.fspath(ca_file))
+        self._address = parse_address(url, headers or {}, tls, token)
         self._when_full: WhenFull = when_full
         self._bounds = bounds or Bounds()
         self._spill_folder = None if spill_folder is None else Path(spill_folder)

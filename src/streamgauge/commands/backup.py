@@ -25,21 +25,22 @@ from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ask, server_of
 from streamgauge.commands.importer.progress import size_text
 from streamgauge.commands.progress import Bar, progress
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.table import printable, table
 from streamgauge.errors import StorageError, StreamgaugeError
-from streamgauge.serve.pins_api import KEY_HEADER
 from streamgauge.serve.pins_api import PATH as PINS
 from streamgauge.settings import BY_NAME
 from streamgauge.store import failpoints, fs, names
 from streamgauge.store.folder import require_data_folder
-from streamgauge.store.lock import holder
 from streamgauge.store.offline import pinned_folder
 from streamgauge.store.ports import CatalogState
 
 RENEW_SECONDS = 20.0
 
 
-def run_backup(destination: str, data: str | None, endpoint: str | None, keep: int | None, options: Options) -> None:
+def run_backup(
+    destination: str, data: str | None, endpoint: str | None, keep: int | None, options: Options, access: Access
+) -> None:
     """Make a backup and say what it took. Raises NotFound, BadInput, FolderInUse and StorageError."""
     failpoints.arm_from_environment()
     folder = Path(data or os.environ.get(BY_NAME["data"].variable) or BY_NAME["data"].default)
@@ -52,27 +53,25 @@ def run_backup(destination: str, data: str | None, endpoint: str | None, keep: i
             def write(state: CatalogState) -> Made:
                 return BackupWriter(folder, state, place, options, bar).run(SystemClock().now_ms())
 
-            server = server_of(folder)
+            server = server_of(folder, access)
             if server is None:
                 with pinned_folder(folder) as state:
                     made = write(state)
             else:
-                made = _online(folder, server, write)
+                made = _online(server, write)
         _tell(place, made, bar)  # now: should what follows fail, this backup is made all the same
         _tell_of_damage(folder)
         if keep is not None:
             _tell_of_pruned(keep, prune(place, keep))
 
 
-def _online(folder: Path, server: str, write: Callable[[CatalogState], Made]) -> Made:
-    held = holder(folder)
-    headers = {KEY_HEADER: held.key if held else ""}
-    pinned = ask(server, PINS, {}, headers)["data"]
+def _online(server: Server, write: Callable[[CatalogState], Made]) -> Made:
+    pinned = ask(server, PINS, {})["data"]
     try:
         state = decode_state(pinned["state"])
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"the server at {server} answers as another version would ({error!r}): restart it") from None
-    with _renewed(server, f"{PINS}/{pinned['id']}", headers):
+    with _renewed(server, f"{PINS}/{pinned['id']}"):
         try:
             return write(state)
         except BlockGone as error:
@@ -83,14 +82,14 @@ def _online(folder: Path, server: str, write: Callable[[CatalogState], Made]) ->
 
 
 @contextmanager
-def _renewed(server: str, path: str, headers: dict[str, str]) -> Iterator[None]:
+def _renewed(server: Server, path: str) -> Iterator[None]:
     """Keep a pin while the `with` runs. A server that goes away removes nothing, so that is no error by itself."""
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(RENEW_SECONDS):
             with suppress(StreamgaugeError):
-                ask(server, path, {}, headers)
+                ask(server, path, {})
 
     renewing = threading.Thread(target=renew, name="renewing", daemon=True)
     renewing.start()
@@ -100,7 +99,7 @@ def _renewed(server: str, path: str, headers: dict[str, str]) -> Iterator[None]:
         over.set()
         renewing.join()
         with suppress(StreamgaugeError):  # it ends by itself
-            ask(server, path, headers=headers, method="DELETE")
+            ask(server, path, method="DELETE")
 
 
 def _tell(place: Place, made: Made, bar: Bar) -> None:

@@ -14,6 +14,7 @@ import click
 
 from streamgauge.commands.client import ask
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access
 from streamgauge.commands.table import printable, table
 from streamgauge.commands.times import moment, seconds
 from streamgauge.durations import format_duration, parse_duration
@@ -37,13 +38,14 @@ def run_cardinality(
     end: str | None,
     order: str,
     limit: int,
+    access: Access,
 ) -> None:
     now = time.time_ns() // 1_000_000
     last = moment(end, now) if end else now
     width = parse_duration(since)
     if width <= 0:
         raise BadInput("--since must be longer than 0")
-    place = place_of(server, data)
+    place = place_of(server, data, access=access)
     if isinstance(place, Path):
         from streamgauge.commands.offline import answer_from
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from streamgauge.commands.server import NO_ACCESS, TOKEN_VARIABLE, Access, Server
 from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError, TooLarge
-from streamgauge.settings import DEFAULT_LISTEN, local_url
+from streamgauge.settings import local_url
 from streamgauge.store.lock import Holder, holder
 
-DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"
 TIMEOUT = 150.0
 """Seconds: longer than a query may take, so that the server's own answer about that comes first."""
 
@@ -27,7 +28,7 @@ class ServerUnreachable(StreamgaugeError):
 
 
 def ask(
-    server: str,
+    server: Server,
     path: str,
     parameters: Mapping[str, str | Sequence[str]] | None = None,
     headers: Mapping[str, str] | None = None,
@@ -45,18 +46,20 @@ def ask(
         try:
             return json.load(response) if response.status != http.HTTPStatus.NO_CONTENT else None
         except ValueError:
-            raise ServerUnreachable(f"what answers at {server_url(server)} is no streamgauge") from None
+            raise ServerUnreachable(f"what answers at {server} is no streamgauge") from None
 
 
 @contextmanager
 def asking(
-    server: str, path: str, data: bytes | None, headers: Mapping[str, str], method: str | None = None
+    server: Server, path: str, data: bytes | None, headers: Mapping[str, str], method: str | None = None
 ) -> Iterator[http.client.HTTPResponse]:
     """An answer that is read while it comes. Raises what `ask` raises, also for an answer that breaks off."""
-    url = server_url(server)
+    url = server.url
     request = urllib.request.Request(url + path, data=data, headers=dict(headers), method=method)
+    for name, value in server.secrets.items():
+        request.add_unredirected_header(name, value)  # where it sends us to is another server
     try:
-        with _opener(url).open(request, timeout=TIMEOUT) as response:
+        with _opener(server).open(request, timeout=TIMEOUT) as response:
             yield response
     except urllib.error.HTTPError as error:
         path = urllib.parse.urlsplit(error.url).path
@@ -65,6 +68,8 @@ def asking(
         raise ServerUnreachable(f"the answer of {url} broke off; its log says why") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise untrusted(url, reason) from None
         why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
         raise ServerUnreachable(
             f"no server answers at {url} ({why}): start one with `streamgauge serve`, name another with --server, or "
@@ -72,29 +77,24 @@ def asking(
         ) from None
 
 
-def server_url(server: str) -> str:
-    """The URL of a server as somebody wrote it, without a slash at its end. Raises BadInput."""
-    url = server if "://" in server else f"http://{server}"
-    parts = urllib.parse.urlsplit(url)
-    if "@" in parts.netloc:
-        raise BadInput(f"the URL of a server holds no user and no password; write for example {DEFAULT_SERVER}")
-    try:
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good:
-        raise BadInput(f'"{server}" is not the URL of a server; write for example {DEFAULT_SERVER}')
-    return url.rstrip("/")
+def untrusted(url: str, error: ssl.SSLCertVerificationError) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"the certificate of {url} is not trusted here ({error.verify_message}); --ca-file names who signs good ones"
+    )
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
+def _opener(server: Server) -> urllib.request.OpenerDirector:
     """This machine is never asked through a proxy, whatever the environment says of one."""
-    host = urllib.parse.urlsplit(url).hostname or ""
+    parts = urllib.parse.urlsplit(server.url)
+    host = parts.hostname or ""
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})] if local else []
+    if parts.scheme == "https":
+        handlers.append(urllib.request.HTTPSHandler(context=server.context()))
+    return urllib.request.build_opener(*handlers)
 
 
 def error_of(status: int, reason: str, path: str, body: bytes, retry_after: str | None = None) -> StreamgaugeError:
@@ -105,6 +105,8 @@ def error_of(status: int, reason: str, path: str, body: bytes, retry_after: str 
         message = f"the server answered {status} {reason} to {path}: is this the address of a streamgauge?"
     if status == 400:
         return BadInput(message)
+    if status == 401:
+        return ClientError(f"{message}; give a token with --token-file, or in the environment as {TOKEN_VARIABLE}")
     if status == 413:
         return TooLarge(message)
     if status in (429, 503):
@@ -119,8 +121,8 @@ def _body_of(error: urllib.error.HTTPError) -> bytes:
         return b""
 
 
-def server_of(folder: Path) -> str | None:
-    """The URL of the server that holds a data folder, None when nothing holds it.
+def server_of(folder: Path, access: Access = NO_ACCESS) -> Server | None:
+    """The server that holds a data folder, None when nothing holds it.
 
     Raises FolderInUse when what holds it does not listen, such as `streamgauge compact`, and StorageError.
     """
@@ -129,7 +131,7 @@ def server_of(folder: Path) -> str | None:
         return None
     if not held.address:
         raise FolderInUse(f"{folder} is in use by {who(held)}, which does not listen yet; try again when it does")
-    return local_url(held.address)
+    return Server(local_url(held.address, held.tls), key=held.key, access=access)
 
 
 def who(held: Holder) -> str:

@@ -11,6 +11,7 @@ import click
 
 from streamgauge.commands.client import ask
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import EARLIEST, LATEST, moment, seconds, span
 
@@ -19,7 +20,13 @@ COUNTED = 100_000
 
 
 def run_delete(
-    selectors: Sequence[str], start: str | None, end: str | None, server: str | None, data: str | None, yes: bool
+    selectors: Sequence[str],
+    start: str | None,
+    end: str | None,
+    server: str | None,
+    data: str | None,
+    yes: bool,
+    access: Access,
 ) -> int:
     """Say what will be deleted, ask, and delete it. Exit code: 1 when the answer is no."""
     now = time.time_ns() // 1_000_000
@@ -27,7 +34,7 @@ def run_delete(
     last = moment(end, now) if end else LATEST
     if last < first:
         raise click.UsageError("--end is before --start")
-    place = place_of(server, data)
+    place = place_of(server, data, access=access)
     series = _count(place, selectors, first, last)
     if not series:
         click.echo("No series that match have samples in that range: there is nothing to delete.")
@@ -44,7 +51,7 @@ def run_delete(
     return 0
 
 
-def _count(place: str | Path, selectors: Sequence[str], first: int, last: int) -> int:
+def _count(place: Server | Path, selectors: Sequence[str], first: int, last: int) -> int:
     """How many series have samples in the range; above COUNTED where they are more."""
     if isinstance(place, Path):
         return _count_in_folder(place, selectors, first, last)
@@ -64,9 +71,9 @@ def _count_in_folder(folder: Path, selectors: Sequence[str], first: int, last: i
         return len(snapshot.open({}).series(matcher_sets, first, last, NoMeter(), ()))
 
 
-def _delete(place: str | Path, selectors: Sequence[str], first: int, last: int) -> str:
+def _delete(place: Server | Path, selectors: Sequence[str], first: int, last: int) -> str:
     """Delete, and say what was done."""
-    if isinstance(place, str):
+    if isinstance(place, Server):
         ask(place, "/api/v1/admin/tsdb/delete_series", _parameters(selectors, first, last))
         return (
             "Deleted: no query sees these samples any more. The server takes them off the disk within minutes; "

@@ -9,15 +9,16 @@ import click
 
 from streamgauge.commands.client import ask
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.table import printable
 
 
-def run_delete_events(condition: str, server: str | None, data: str | None, yes: bool) -> int:
+def run_delete_events(condition: str, server: str | None, data: str | None, yes: bool, access: Access) -> int:
     """Say how many events will be deleted, ask, and delete them. Exit code: 1 when the answer is no."""
     from streamgauge.event_rules import check_condition
 
     check_condition(condition)
-    place = place_of(server, data)
+    place = place_of(server, data, access=access)
     count = _count(place, condition)
     if not count:
         click.echo("No event fulfils that: there is nothing to delete.")
@@ -31,9 +32,9 @@ def run_delete_events(condition: str, server: str | None, data: str | None, yes:
     return 0
 
 
-def _count(place: str | Path, condition: str) -> int:
+def _count(place: Server | Path, condition: str) -> int:
     query = f"SELECT count(*) FROM events WHERE (\n{condition}\n)"
-    if isinstance(place, str):
+    if isinstance(place, Server):
         headers = {"Content-Type": "application/sql"}
         answer = ask(place, "/api/v1/sql", body=query.encode(), headers=headers)
     else:
@@ -44,8 +45,8 @@ def _count(place: str | Path, condition: str) -> int:
     return int(answer["data"]["rows"][0][0])
 
 
-def _delete(place: str | Path, condition: str) -> int:
-    if isinstance(place, str):
+def _delete(place: Server | Path, condition: str) -> int:
+    if isinstance(place, Server):
         return int(ask(place, "/api/v1/admin/events/delete", {"where": condition})["data"]["events"])
     from streamgauge.event_rules import conditions
     from streamgauge.store.offline import delete_events_in_folder

@@ -17,6 +17,7 @@ from streamgauge.commands.importer.progress import size_text
 from streamgauge.commands.output import whole_file
 from streamgauge.commands.place import place_of
 from streamgauge.commands.progress import ShareBar
+from streamgauge.commands.server import Access
 from streamgauge.commands.times import moment
 from streamgauge.query.promql.parser import parse_selector
 
@@ -33,6 +34,7 @@ def run_export(
     output: str,
     server: str | None,
     data: str | None,
+    access: Access,
 ) -> None:
     """Write the file `output`, which appears when it is whole, and say what is in it."""
     if kind == EVENTS and selectors:
@@ -48,7 +50,7 @@ def run_export(
     wanted = Wanted(kind == EVENTS, [parse_selector(selector) for selector in selectors], where or "")
     bar = ShareBar(output, sys.stderr.isatty(), time.monotonic)
     try:
-        with export_place(place_of(server, data)) as place, whole_file(output) as out:
+        with export_place(place_of(server, data, access=access)) as place, whole_file(output) as out:
             file = FILES[form](out)
             Export(place, wanted, Path(output).absolute().parent, bar.update).run(first, last + 1, file, out)
             rows, size = file.rows, out.tell()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamgauge.commands.client import ask, server_of, who
+from streamgauge.commands.server import Access
 from streamgauge.commands.table import printable, table
 from streamgauge.commands.times import clock, span
 from streamgauge.durations import format_duration
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from streamgauge.store.offline import AllBlocks
 
 
-def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
+def inspect_folder(folder: str, as_json: bool, limit: int, access: Access) -> None:
     """Raises NotFound, FolderInUse and StorageError, as the others below."""
     path = Path(folder)
     require_data_folder(path)
-    server = server_of(path)
+    server = server_of(path, access)
     if server is not None:
         report = ask(server, f"/api/v1/status/inspect?limit={limit}")["data"]
     else:
@@ -40,11 +41,11 @@ def inspect_folder(folder: str, as_json: bool, limit: int) -> None:
         click.echo(line)
 
 
-def check_folder(folder: str) -> int:
+def check_folder(folder: str, access: Access) -> int:
     """Exit code: 0 when every invariant holds, 1 when not."""
     path = Path(folder)
     require_data_folder(path)
-    server = server_of(path)
+    server = server_of(path, access)
     if server is not None:
         problems = ask(server, "/api/v1/status/check", {})["data"]["problems"]
     else:
@@ -64,8 +65,8 @@ def compact_folder(folder: str) -> None:
     held = holder(path)
     if held is not None and held.address:
         raise FolderInUse(
-            f"{folder} is held by the server at {local_url(held.address)} ({who(held)}), which compacts it by itself; "
-            "stop the server to do it now"
+            f"{folder} is held by the server at {local_url(held.address, held.tls)} ({who(held)}), which compacts it "
+            "by itself; stop the server to do it now"
         )
     from streamgauge.store.offline import compact_folder as compacted
 

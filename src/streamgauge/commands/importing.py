@@ -21,6 +21,7 @@ from streamgauge.commands.importer.state import StateFile, Tally, identity_of, s
 from streamgauge.commands.importer.stream import STDIN, open_stream
 from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import NO_ACCESS, Access
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
@@ -61,6 +62,7 @@ def import_files(
     restart: bool,
     patience: str,
     event_time: str | None = None,
+    access: Access = NO_ACCESS,
 ) -> int:
     """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
     now = time.time_ns() // 1_000_000
@@ -70,7 +72,7 @@ def import_files(
         if name != STDIN and not Path(name).exists():
             raise NotFound(f"there is no file {name}")
     tallies: list[Tally] = []
-    with _target(server, data) as (target, place):
+    with _target(server, data, access) as (target, place):
         member = check_member(event_time) if event_time is not None else ""
         job = _Job(target, place, form, at, restart, options, member)
         tallies += [_import_one(job, name) for name in files]
@@ -171,15 +173,15 @@ def _state_of(job: _Job, name: str, form: str) -> StateFile | None:
 
 
 @contextlib.contextmanager
-def _target(server: str | None, data: str | None) -> Iterator[tuple[Target, str]]:
+def _target(server: str | None, data: str | None, access: Access) -> Iterator[tuple[Target, str]]:
     """Where to import to, and that in words. Raises what `place_of` does, and ServerUnreachable."""
-    place = place_of(server, data, may_be_new=True)
+    place = place_of(server, data, may_be_new=True, access=access)
     target: Target
     if isinstance(place, Path):
         target, words = FolderTarget(place), f"the folder {place.resolve()}"
     else:
         served = ServerTarget(place)
         served.check()
-        target, words = served, f"the server at {served.url}"
+        target, words = served, f"the server at {served.server}"
     with contextlib.closing(target):
         yield target, words

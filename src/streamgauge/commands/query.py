@@ -12,6 +12,7 @@ import click
 
 from streamgauge.commands.client import ask
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.show import show
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import milliseconds, seconds
@@ -32,12 +33,13 @@ def run_query(
     start: str | None,
     end: str | None,
     step: str | None,
+    access: Access,
 ) -> None:
     """Evaluate and print. Warnings and infos go to stderr."""
     if form is None:
         form = "table" if sys.stdout.isatty() else "json"
     parameters = _parameters(form, moment, start, end, step)
-    answer = _answer(expression, parameters, server, data)
+    answer = _answer(expression, parameters, place_of(server, data, access=access))
     for note in [*answer.get("warnings", []), *answer.get("infos", [])]:
         click.echo(printable(note), err=True)
     if form == "json":
@@ -61,8 +63,7 @@ def _parameters(form: str, moment: str | None, start: str | None, end: str | Non
     return {"start": seconds(first), "end": seconds(last), "step": seconds(width)}
 
 
-def _answer(expression: str, parameters: dict[str, str], server: str | None, data: str | None) -> dict[str, Any]:
-    place = place_of(server, data)
+def _answer(expression: str, parameters: dict[str, str], place: Server | Path) -> dict[str, Any]:
     if isinstance(place, Path):
         return _from_folder(place, expression, parameters)
     path = "/api/v1/query_range" if "step" in parameters else "/api/v1/query"

@@ -13,6 +13,7 @@ import click
 from streamgauge.commands.client import asking
 from streamgauge.commands.output import whole_file
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.table import table
 
 TYPES = {
@@ -33,6 +34,7 @@ def run_sql(
     data: str | None,
     parameters: Sequence[str],
     output: str | None,
+    access: Access,
 ) -> None:
     """Answer and print, or write to the file `output`, which appears when the answer is whole."""
     if query == "-":
@@ -43,7 +45,7 @@ def run_sql(
     if form in _BINARY and terminal:
         raise click.UsageError(f"{form} is nothing for a terminal; give --output")
     asked = "json" if form == "table" else form
-    pieces = _answer(query, parameters, asked, place_of(server, data))
+    pieces = _answer(query, parameters, asked, place_of(server, data, access=access))
     if form == "table":
         answer = json.loads(b"".join(pieces))["data"]
         pieces = (f"{line}\n".encode() for line in _table(answer["columns"], answer["rows"]))
@@ -60,7 +62,7 @@ def _write(pieces: Iterator[bytes], file: BinaryIO) -> None:
     file.flush()
 
 
-def _answer(query: str, parameters: Sequence[str], form: str, place: str | Path) -> Iterator[bytes]:
+def _answer(query: str, parameters: Sequence[str], form: str, place: Server | Path) -> Iterator[bytes]:
     if isinstance(place, Path):
         yield from _from_folder(query, parameters, form, place)
         return

@@ -14,6 +14,7 @@ import click
 
 from streamgauge.commands.client import ServerUnreachable, asking
 from streamgauge.commands.place import place_of
+from streamgauge.commands.server import Access, Server
 from streamgauge.commands.tail_lines import event_line, printable, sample_line
 from streamgauge.commands.tail_screen import Screen, reading_keys
 from streamgauge.errors import Busy, StreamgaugeError
@@ -26,7 +27,13 @@ _OPERATORS = "=<>~"
 
 
 def run_tail(
-    words: Sequence[str], since: str | None, kind: str, server: str | None, as_json: bool, limit: int | None
+    words: Sequence[str],
+    since: str | None,
+    kind: str,
+    server: str | None,
+    as_json: bool,
+    limit: int | None,
+    access: Access,
 ) -> None:
     """Follow until Ctrl-C, or until `limit` messages were shown."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -35,7 +42,7 @@ def run_tail(
     screen = Screen(_write, _say)
     left = limit
     with reading_keys(screen.key):
-        for events in follow(_server(server), parameters, since, _say, threading.Event().wait):
+        for events in follow(_server(server, access), parameters, since, _say, threading.Event().wait):
             shown = [written(event) for event in events[:left]]
             screen.show(shown)
             if left is not None and (left := left - len(shown)) <= 0:
@@ -56,7 +63,7 @@ def parameter_of(word: str, kind: str) -> tuple[str, str]:
 
 
 def follow(
-    server: str,
+    server: Server,
     parameters: Sequence[tuple[str, str]],
     since: str | None,
     say: Callable[[str], None],
@@ -103,8 +110,8 @@ def _tell(event: SseEvent, say: Callable[[str], None]) -> None:
             say(f"{unchecked} not looked at by the server: too many at once, or too large")
 
 
-def _server(server: str | None) -> str:
-    place = place_of(server, None)
+def _server(server: str | None, access: Access) -> Server:
+    place = place_of(server, None, access=access)
     if isinstance(place, Path):
         raise ServerUnreachable(f"no server holds {place}: start one with `streamgauge serve`, or name one by --server")
     return place

@@ -57,7 +57,7 @@ def write_batch(batch: Batch) -> tuple[About, bytes]:
 
 def read_about(data: bytes) -> About:
     """From the first HEAD_BYTES of a file; whether the rest fits is not looked at. Raises Corrupt, FormatTooNew."""
-    if len(data) < HEAD_BYTES or data[:4] != MAGIC:
+    if len(data) < HEAD_BYTES or data[:4] != MAGIC or not data[4]:
         raise Corrupt("it does not begin as a batch does")
     if data[4] > VERSION:
         raise FormatTooNew(f"its version is {data[4]}, and {VERSION} is the newest that is known here")

@@ -7,11 +7,15 @@ already are counted and not stored again: whoever does not know what arrived sen
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from streamgauge.clock import Clock
@@ -35,6 +39,11 @@ from streamgauge.wire.json_values import JsonValues, Stop
 
 HTTP, WEBSOCKET = SOURCES
 RETRY_SECONDS = 5
+LONG = 1 << 20
+"""Bytes that are too many to be looked at on the event loop: several milliseconds, or a hundred times that where they
+are escapes."""
+FEW_LINES = 2_000
+"""Lines that are looked at in one turn: of what has two bytes a line, a millisecond or two."""
 
 _REASONS: Sequence[tuple[type[StreamgaugeError], str]] = (
     (TooLarge, "too_large"),
@@ -124,6 +133,7 @@ class Events:
         self._turns = turns
         self._open = 0
         self._on_their_way = OnTheirWay()
+        self._aside = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def stream(self, opening: Opening, stored: Callable[[int], None] | None = None) -> AsyncIterator[EventWriter]:
@@ -203,20 +213,29 @@ class Events:
         async with contextlib.aclosing(pieces(headers, self._counted(body), self.limits.compressed, held)) as inflated:
             async for piece in inflated:
                 before = divider.held
-                await writer.put(await self._turns.take(lambda: divider.feed(piece)))  # noqa: B023
-                await self._put_more(writer, divider)
+                for part in few_lines(piece):
+                    await writer.put(await self._turn(partial(divider.feed, part), divider.held))
+                    await self._put_more(writer, divider)
                 if divider.stop is not None:
                     break
                 held.add(divider.held - before)
                 await pace.keep(len(piece))
-        await writer.put(divider.finish())
+        await writer.put(await self._turn(divider.finish, divider.held))
         while divider.more:
             await self._put_more(writer, divider)
             await writer.put(divider.finish())
 
     async def _put_more(self, writer: EventWriter, divider: Divider) -> None:
         while divider.more:
-            await writer.put(await self._turns.take(lambda: divider.feed(b"")))
+            await writer.put(await self._turns.take(partial(divider.feed, b"")))
+
+    async def _turn(self, step: Callable[[], pa.BinaryArray], size: int) -> pa.BinaryArray:
+        """What `step` makes of so many bytes, out of others' way: what is long is looked at on a thread, of which there
+        is one, as its steps are short ones in Python that let others in between them."""
+        if size < LONG:
+            return await self._turns.take(step)
+        async with self._aside:
+            return await asyncio.to_thread(step)
 
     async def receive_messages(self, writer: EventWriter, bursts: AsyncIterator[Sequence[bytes]]) -> None:
         """Store messages, each an event, JSON or not, until there are no more. Raises what storing them fails with, as
@@ -229,7 +248,7 @@ class Events:
         async for burst in bursts:
             size = sum(map(len, burst))
             size_of.inc(size)
-            await writer.put(await self._turns.take(lambda: payloads_of(burst)))  # noqa: B023
+            await writer.put(await self._turn(partial(payloads_of, burst), size))
             await pace.keep(size)
 
     async def _counted(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -246,6 +265,16 @@ class Events:
         if error is not None:
             reason = next(word for kind, word in _REASONS if isinstance(error, kind))
             self._stats.refused.labels(source, reason).inc()
+
+
+def few_lines(piece: bytes) -> Iterator[bytes]:
+    """A piece in parts of `FEW_LINES` lines at most."""
+    if piece.count(b"\n") <= FEW_LINES:
+        yield piece
+        return
+    ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))[FEW_LINES - 1 :: FEW_LINES] + 1
+    for start, stop in pairwise([0, *ends.tolist(), len(piece)]):
+        yield piece[start:stop]
 
 
 class Pace:

@@ -8,10 +8,12 @@ from starlette.requests import Request
 
 from streamgauge.auth.authenticator import Authenticator, Credentials
 from streamgauge.errors import Forbidden
-from streamgauge.serve.endpoint import IDENTITY, Needs
+from streamgauge.serve.endpoint import IDENTITY, KEY_HEADER, Needs
 
 if TYPE_CHECKING:
     from starlette.types import Scope
+
+_KEY = KEY_HEADER.encode()
 
 
 async def admit(scope: Scope, needs: Needs, bound: bool, authenticator: Authenticator) -> None:
@@ -23,7 +25,7 @@ async def admit(scope: Scope, needs: Needs, bound: bool, authenticator: Authenti
     needed = needs(Request(scope))
     if needed is None:
         return
-    identity = await authenticator.identify(_credentials(scope))
+    identity = await authenticator.identify(credentials_of(scope))
     if needed not in identity.permissions:
         raise Forbidden(f"{identity.name} may not do this: it needs the permission {needed.value}")
     if identity.bound and not bound:
@@ -31,6 +33,7 @@ async def admit(scope: Scope, needs: Needs, bound: bool, authenticator: Authenti
     scope[IDENTITY] = identity
 
 
-def _credentials(scope: Scope) -> Credentials:
+def credentials_of(scope: Scope) -> Credentials:
     authorization = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
-    return Credentials(authorization, scope.get("extensions", {}).get("tls", {}).get("client_cert"))
+    key = next((value.decode("latin-1") for name, value in scope["headers"] if name == _KEY), "")
+    return Credentials(authorization, scope.get("extensions", {}).get("tls", {}).get("client_cert"), key)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 
+from streamgauge.auth.identity import Permission
 from streamgauge.errors import ConfigError, NotFound
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import CHANGE, Endpoint, administers
+from streamgauge.serve.endpoint import CHANGE, Endpoint, administers, identity_of
 from streamgauge.serve.jobs import queries_of
 from streamgauge.serve.params import quoted
 
@@ -33,11 +34,17 @@ class AdminApi:
     async def cancel(self, request: Request, params: Params) -> Response:
         text = request.path_params["id"]
         number = int(text) if text.isdecimal() and len(text) < 19 else -1
-        workers = self._services.workers
-        known = any(query.id == number for query in queries_of(request, workers))
-        if not known or not workers.cancel(number):
+        if not self._may_cancel(request, number) or not self._services.workers.cancel(number):
             raise NotFound(f"no query {quoted(text)} is running; /api/v1/status/queries lists those that are")
         return await json_answer(request, {"cancelled": number})
+
+    def _may_cancel(self, request: Request, number: int) -> bool:
+        """One's own queries, and as an administrator all."""
+        identity = identity_of(request)
+        return any(
+            query.id == number and (Permission.ADMIN in identity.permissions or query.sender == identity.name)
+            for query in queries_of(request, self._services.workers)
+        )
 
     async def reload(self, request: Request, params: Params) -> Response:
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 
+from streamgauge.auth.authenticator import Authenticator
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
@@ -27,6 +29,7 @@ from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
+from streamgauge.serve.sessions import Sessions
 from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.sql_api import SqlApi
 from streamgauge.serve.stats import HttpStats
@@ -35,6 +38,7 @@ from streamgauge.serve.stats_front import StatsOrigins
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
+from streamgauge.serve.tokens_api import TokensApi
 from streamgauge.serve.upload_api import PUSH_PATHS, PushApi
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
@@ -49,17 +53,47 @@ CLIENT_GONE = 499
 """Counted, never sent: the client went away before its answer began."""
 
 
-def build_app(services: Services, options: HttpOptions | None = None, stats: HttpStats | None = None) -> ASGIApp:
-    """Everything that the server answers over HTTP. `stats`, if given, is kept up to date."""
+INTERNAL = frozenset({"/-/healthy", "/-/ready", "/metrics", "/federate"})
+"""What a listener of its own has where there is one."""
+
+
+def build_app(
+    services: Services,
+    options: HttpOptions | None = None,
+    stats: HttpStats | None = None,
+    sessions: Sessions | None = None,
+) -> ASGIApp:
+    """Everything that the server answers over HTTP. `stats`, if given, is kept up to date; `sessions` ends requests of
+    those who may not be there any more."""
     options = options or HttpOptions()
     stats = stats or HttpStats()
-    application = _Application(services, allowed(endpoints(services, options), options), stats)
+    table = [
+        each
+        for each in allowed(endpoints(services, options), options)
+        if not options.internal_listener or each.path not in INTERNAL
+    ]
+    application = _Application(services, table, stats, services.authenticator, sessions, _past(services))
     guard = Guard(application, options.allow_hosts, options.allow_origins, stats)
     return StatsOrigins(guard, options.relay.cors_allow) if options.relay is not None else guard
 
 
+def build_internal_app(
+    services: Services, options: HttpOptions, stats: HttpStats, authenticator: Authenticator, sessions: Sessions | None
+) -> ASGIApp:
+    """What the internal listener answers. authenticator: of whoever reaches it."""
+    table = [each for each in endpoints(services, options) if each.path in INTERNAL]
+    application = _Application(services, table, stats, authenticator, sessions, {})
+    return Guard(application, options.allow_hosts, options.allow_origins, stats)
+
+
+def _past(services: Services) -> Mapping[str, ASGIApp]:
+    """Where most samples come in, which is answered past the router."""
+    pushes = PushApi(services)
+    return {WRITE_PATH: RemoteWrite(services)} | dict.fromkeys(PUSH_PATHS, pushes)
+
+
 def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
-    """The table of routes, but for remote write."""
+    """The table of routes, but for those past the router."""
     table: list[Endpoint] = []
     console = Console(lambda: sorted([WRITE_PATH, *(endpoint.path for endpoint in table)]))
     table += PrometheusApi(services, options).endpoints()
@@ -74,6 +108,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += StatsApi(services, options).endpoints()
     table += LiveTagsApi(services, options).endpoints()
     table += PinsApi(services).endpoints()
+    table += TokensApi(services).endpoints()
     table += DeletionApi(services).endpoints()
     table += EventsApi(services, console.welcome).endpoints()
     table += AuthorizeApi(services).endpoints()
@@ -92,17 +127,23 @@ async def _disabled(request: Request, params: Params) -> Response:
 
 
 class _Application:
-    """Routes a request, answers it if it fails, and counts it."""
+    """Routes a request, answers it if it fails, and counts it. past: what is answered past the router, by path."""
 
-    def __init__(self, services: Services, table: list[Endpoint], stats: HttpStats) -> None:
+    def __init__(
+        self,
+        services: Services,
+        table: list[Endpoint],
+        stats: HttpStats,
+        authenticator: Authenticator,
+        sessions: Sessions | None,
+        past: Mapping[str, ASGIApp],
+    ) -> None:
         self._clock = services.clock
         self._stats = stats
-        self._write = RemoteWrite(services)
-        self._pushes = PushApi(services)
-        self._router = Router(
-            [Route(endpoint.path, _Ready(services, endpoint), methods=list(endpoint.methods)) for endpoint in table],
-            redirect_slashes=False,
-        )
+        self._watching = _unwatched if sessions is None else sessions.watching
+        self._past = past
+        routes = [Route(each.path, _Ready(services, each, authenticator), methods=list(each.methods)) for each in table]
+        self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = self._clock.monotonic()
@@ -117,7 +158,8 @@ class _Application:
             await send(message)
 
         try:
-            await self._route(scope, receive, watched)
+            with self._watching(scope):
+                await self._route(scope, receive, watched)
         except ClientDisconnect:
             pass
         except Exception as error:
@@ -129,14 +171,15 @@ class _Application:
             self._stats.observe(_pattern(scope), status or CLIENT_GONE, seconds)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == WRITE_PATH:
-            await self._write(scope, receive, send)
-            return
-        if scope["path"] in PUSH_PATHS:
-            await self._pushes(scope, receive, send)
+        if (past := self._past.get(scope["path"])) is not None:
+            await past(scope, receive, send)
             return
         scope["app"] = self  # makes the router raise 404 and 405 instead of answering them in text
         await self._router(scope, receive, send)
+
+
+def _unwatched(scope: Scope) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _pattern(scope: Scope) -> str:
@@ -150,14 +193,15 @@ def _pattern(scope: Scope) -> str:
 class _Ready:
     """Lets to an endpoint who may call it; one that needs the stored data answers 503 until that has been read."""
 
-    def __init__(self, services: Services, endpoint: Endpoint) -> None:
+    def __init__(self, services: Services, endpoint: Endpoint, authenticator: Authenticator) -> None:
         self.path = endpoint.path
+        self._authenticator = authenticator
         self._services = services
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoint
-        await admit(scope, endpoint.needs, endpoint.bound, self._services.authenticator)
+        await admit(scope, endpoint.needs, endpoint.bound, self._authenticator)
         if not endpoint.while_starting:
             check_ready(self._services)
         await self._endpoint(scope, receive, send)

@@ -40,9 +40,11 @@ def failure(path: str, error: BaseException) -> Response:
         headers = {}
         if isinstance(error, Busy) and error.retry_after is not None:
             headers["retry-after"] = str(error.retry_after)
-        if isinstance(error, Unauthorized) and error.challenges:
-            headers["www-authenticate"] = ", ".join(error.challenges)
-        return _answer(path, error.status, error.kind, error.message, headers)
+        answer = _answer(path, error.status, error.kind, error.message, headers)
+        if isinstance(error, Unauthorized):
+            for challenge in error.challenges:  # a line for each: Chromium looks at the first of a line only
+                answer.headers.append("www-authenticate", challenge)
+        return answer
     if isinstance(error, HTTPException) and error.status_code == 404:
         return _answer(path, 404, "not_found", "there is nothing at this path", {})
     if isinstance(error, HTTPException) and error.status_code == 405 and path in POST_ALONE:

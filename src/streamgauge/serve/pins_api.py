@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamgauge.errors import Forbidden
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import Endpoint, administers
+from streamgauge.serve.endpoint import KEY_HEADER, Endpoint, administers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from streamgauge.serve.services import Services
 
 PATH = "/api/v1/admin/pins"
-KEY_HEADER = "x-streamgauge-folder-key"
 
 
 class PinsApi:
@@ -49,6 +48,11 @@ class PinsApi:
         return await json_answer(request, {})
 
     def _require_key(self, request: Request) -> None:
-        given, expected = request.headers.get(KEY_HEADER, ""), self._services.folder_key
-        if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
-            raise Forbidden(f"this needs the key that is in the data folder's lock, in the header {KEY_HEADER}")
+        require_key(request, self._services)
+
+
+def require_key(request: Request, services: Services) -> None:
+    """Raises Forbidden for a request without the key of the data folder's lock."""
+    given, expected = request.headers.get(KEY_HEADER, ""), services.folder_key
+    if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
+        raise Forbidden(f"this needs the key that is in the data folder's lock, in the header {KEY_HEADER}")

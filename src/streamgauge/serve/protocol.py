@@ -85,11 +85,14 @@ class Connection(HttpToolsProtocol):
         self._framing = b""  # of the body that a request to upgrade has: the parser takes it for none
         self._beyond: bytes | None = None  # what came after that request, which is no HTTP
         self._socket: WebSocket | None = None
+        self._extensions: dict[str, dict[object, object]] = {}  # of each request's scope
 
     # ---- transport callbacks --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (certificate := transport.get_extra_info("peercert")) is not None:
+            self._extensions = {"tls": {"client_cert": certificate}}
         if not self._table.add(self):
             self._refuse("no_room", 503, "the server is at its limit of connections; try again later")
 
@@ -155,6 +158,8 @@ class Connection(HttpToolsProtocol):
         self._check_header()
         super().on_headers_complete()
         self._upgrade = None
+        if self._extensions:
+            self.scope["extensions"] = self._extensions
         if self.parser.should_upgrade():
             self._framing = _framing(self.scope["headers"])
         if (
@@ -163,7 +168,7 @@ class Connection(HttpToolsProtocol):
             and (self.scope["method"], self.scope["http_version"]) == ("GET", "1.1")
         ):
             self._upgrade = Upgrade()
-            self.scope["extensions"] = {UPGRADE: self._upgrade}  # type: ignore[dict-item]
+            self.scope["extensions"] = {**self._extensions, UPGRADE: self._upgrade}  # type: ignore[dict-item]
         # Trailers must not join the headers that were checked.
         self.headers = deque(maxlen=0)  # type: ignore[assignment]
         self._in_header = False

@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -17,12 +18,15 @@ from uvicorn.server import ServerState
 from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import ListenFailed
 from streamgauge.serve.connections import ConnectionLimits, ConnectionTable
+from streamgauge.serve.handshake import Handshake
 from streamgauge.serve.protocol import Connection
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from uvicorn._types import ASGI3Application
+
+    from streamgauge.serve.tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ OTHER_DESCRIPTORS = 512
 class HttpServer:
     """Serves an ASGI application on every address that `host` means; port 0 takes a free one.
 
-    Installs no signal handlers. `start` and `stop` belong to one event loop.
+    With `tls` it speaks that alone. Installs no signal handlers. `start` and `stop` belong to one event loop.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class HttpServer:
         *,
         clock: Clock | None = None,
         limits: ConnectionLimits | None = None,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self._config = Config(
             app,
             http="httptools",
@@ -84,8 +90,14 @@ class HttpServer:
         self._state.default_headers = self._date_header()
         loop = asyncio.get_running_loop()
 
-        def connection() -> Connection:
+        def plain() -> Connection:
             return Connection(self._config, self._state, self._table, loop)
+
+        def encrypted() -> Handshake:
+            assert self._tls is not None
+            return Handshake(plain, self._tls.context, self._table, loop)
+
+        connection: Callable[[], asyncio.Protocol] = plain if self._tls is None else encrypted
 
         sockets = bind(self._host, self._port)
         self._port = sockets[0].getsockname()[1]
@@ -250,7 +262,8 @@ def _keep_alive(sock: socket.socket) -> None:
 
 def _explain(host: str, port: int, error: OSError) -> str:
     reasons = {
-        errno.EADDRINUSE: "another program listens there; choose another address with --listen",
+        errno.EADDRINUSE: "another program listens there, maybe another streamgauge or an OpenTelemetry collector; "
+        "choose another address with --listen, such as 127.0.0.1:0 for any port that is free",
         errno.EACCES: "this user may not",
         errno.EADDRNOTAVAIL: "this machine does not have that address",
     }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streamgauge.auth.authenticator import Authenticator
-from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.clock import Clock
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
@@ -18,8 +17,12 @@ from streamgauge.live.hub import Hub
 from streamgauge.live.tags import TagHub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher
+from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, PushedSeries, Workers
+
+if TYPE_CHECKING:
+    from streamgauge.auth.cluster_access import ClusterAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class HttpOptions:
     allow_origins: tuple[str, ...] = ()
     external_labels: tuple[tuple[str, str], ...] = ()  # added by /federate and remote read
     pushed: PushedSeries | None = None  # how /federate gives what clusters push
+    internal_listener: bool = False  # whether health, metrics and federation have a listener of their own
     admin_api: bool = False  # whether endpoints that are marked `admin` are answered
     relay: RelaySettings | None = None
 
@@ -170,6 +174,18 @@ class Services(Protocol):
     @property
     def folder_key(self) -> str:
         """What only those can know who may read the data folder; empty when nobody can."""
+
+    async def create_token(
+        self, name: str, scopes: Sequence[str], labels: Sequence[tuple[str, str]], expires: int | None
+    ) -> tuple[str, StoredToken]:
+        """Make a token that expires at a time (ms): its text, which nobody can tell later, and what is kept of it.
+        Raises BadInput and StorageError."""
+
+    def tokens(self) -> Sequence[StoredToken]:
+        """Those that were made in this way and not revoked, expired ones among them."""
+
+    async def revoke_token(self, name: str) -> None:
+        """Raises NotFound and StorageError."""
 
     async def pin(self) -> Mapping[str, object]:
         """Keep all blocks there are from going away: the pin's `id`, and as `state` what is pinned, as JSON types."""

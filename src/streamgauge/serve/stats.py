@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,10 @@ class HttpStats:
         self.seconds[route] = self.seconds.get(route, 0.0) + seconds
 
 
-def http_readings(stats: HttpStats, server: HttpServer) -> Iterator[Reading]:
-    """The counts of HttpStats and of a listener."""
+def http_readings(stats: HttpStats, servers: Sequence[HttpServer]) -> Iterator[Reading]:
+    """The counts of HttpStats and of listeners."""
+    closed = sum((server.closed for server in servers), Counter())
+    connections = sum(server.connections for server in servers)
     yield Reading(
         "streamgauge_http_requests_total",
         "counter",
@@ -41,11 +43,11 @@ def http_readings(stats: HttpStats, server: HttpServer) -> Iterator[Reading]:
         {(route,): total for route, total in stats.seconds.items()},
         ("handler",),
     )
-    yield Reading.of("streamgauge_http_connections", "gauge", "HTTP connections open.", server.connections)
+    yield Reading.of("streamgauge_http_connections", "gauge", "HTTP connections open.", connections)
     yield Reading(
         "streamgauge_http_connections_closed_total",
         "counter",
         "HTTP connections closed by a limit, by reason.",
-        {(reason,): count for reason, count in server.closed.items()},
+        {(reason,): count for reason, count in closed.items()},
         ("reason",),
     )

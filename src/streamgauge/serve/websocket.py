@@ -80,10 +80,18 @@ class WebSocket:
 
     def received(self, data: bytes) -> None:
         self._silent, self._asked = 0.0, False
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
         if self.end is not None:
             return
         before = self._reader.held
         incoming = self._reader.feed(data)
+        if self._reader.more:  # a flood of short frames; others get their turn
+            self._line.flow.pause_reading()
+            asyncio.get_running_loop().call_soon(self._feed, b"")
+        elif not data:
+            self._read_on()
         if incoming.messages:
             self._messages += incoming.messages
             self._size += sum(map(len, incoming.messages)) + _MESSAGE_BYTES * len(incoming.messages)
@@ -97,6 +105,11 @@ class WebSocket:
             self._account(more)
         if self._size > BURST:
             self._line.flow.pause_reading()
+
+    def _read_on(self) -> None:
+        """Read, if nothing is waiting that was read already."""
+        if not self._reader.more and self._size <= BURST:
+            self._line.flow.resume_reading()
 
     def _account(self, size: int) -> None:
         try:
@@ -116,6 +129,10 @@ class WebSocket:
     def go_away(self) -> None:
         """The server stops: what has come is stored yet, and nothing after it."""
         self._stop(End(Code.GOING_AWAY, "the server stops"))
+
+    def dismiss(self, reason: str) -> None:
+        """Whoever is there may not be any more: what has come is stored yet, and nothing after it."""
+        self._stop(End(Code.POLICY, reason))
 
     def check(self, seconds: float) -> None:
         """`seconds` have passed since the last check."""
@@ -143,7 +160,7 @@ class WebSocket:
             ended = self.end is not None
             for begin in range(0, len(messages), AT_ONCE):
                 if begin + AT_ONCE >= len(messages):
-                    self._line.flow.resume_reading()
+                    self._read_on()
                 yield messages[begin : begin + AT_ONCE]
             if ended:
                 return

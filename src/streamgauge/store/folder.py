@@ -49,7 +49,7 @@ def refuse_foreign(data: Path) -> None:
 def is_data_folder(data: Path) -> bool:
     """Whether a folder holds anything that only streamgauge makes, be it damaged or not."""
     with fs.disk_errors(f"look into {data}"):
-        if any(name.startswith(names.CATALOG) for name in fs.list_dir(data)) or _has_lock(data):
+        if any(name.startswith((names.CATALOG, names.TOKENS)) for name in fs.list_dir(data)) or _has_lock(data):
             return True
         if any(names.segment_sequence(name) is not None for name in _names_in(names.log_dir(data))):
             return True

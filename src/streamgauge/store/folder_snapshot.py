@@ -19,6 +19,7 @@ from streamgauge.store import fs, names
 from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import CatalogState
+from streamgauge.store.token_file import read_raw, write_raw
 from streamgauge.store.tombstones import series_of
 
 
@@ -71,6 +72,8 @@ def write_snapshot(data: Path, name: str, state: CatalogState) -> None:
                 names.event_block_files(),
             )
             hit("snapshot.after_block")
+        if (tokens := read_raw(data)) is not None:
+            write_raw(draft, tokens)
         SqliteCatalog.create(draft, state).close()
         fs.make_dir(final.parent)
         hit("snapshot.before_rename")

@@ -38,6 +38,7 @@ class Holder:
     pid: int
     address: str  # where it listens, as host:port; empty before it does
     started: int  # ms since the Unix epoch
+    tls: bool = False  # whether TLS is spoken there
     key: str = field(default="", repr=False, compare=False)  # drawn at random: who knows it may read the folder
 
 
@@ -53,10 +54,10 @@ class FolderLock:
         """What only those can know who may read the folder."""
         return self._holder.key
 
-    def announce(self, address: str) -> None:
-        """Say where the holder listens, once it knows."""
+    def announce(self, address: str, tls: bool = False) -> None:
+        """Say where and how the holder listens, once it knows."""
         assert self._fd is not None, "the lock was released"
-        self._holder = replace(self._holder, address=address)
+        self._holder = replace(self._holder, address=address, tls=tls)
         _write_holder(self._fd, self._holder)
 
     def release(self) -> None:
@@ -90,7 +91,7 @@ def acquire(data: Path, address: str = "", started: int = 0) -> FolderLock:
         with fs.disk_errors(f"lock {path}"):
             if not _lock(fd):
                 raise _in_use(data, _read_holder(fd))
-        lock = FolderLock(fd, Holder(os.getpid(), address, started, secrets.token_hex(16)))
+        lock = FolderLock(fd, Holder(os.getpid(), address, started, key=secrets.token_hex(16)))
         lock.announce(address)
         return lock
     except BaseException:
@@ -162,7 +163,7 @@ def _read_holder(fd: int) -> Holder:
         os.lseek(fd, 0, os.SEEK_SET)
         fields = json.loads(os.read(fd, 4096))
         pid, address, started = int(fields["pid"]), str(fields["address"]), int(fields["started"])
-        return Holder(pid, address, started, str(fields.get("key", "")))
+        return Holder(pid, address, started, fields.get("tls") is True, str(fields.get("key", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return Holder(0, "", 0)
 

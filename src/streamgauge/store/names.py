@@ -16,6 +16,7 @@ SET_ASIDE = "set-aside"
 SNAPSHOTS = "snapshots"
 DESTINATIONS = "destinations"
 CLUSTER_KEY = "cluster-key.pem"
+TOKENS = "tokens.json"
 
 BACKUP_MARKER = "backup.json"
 """In a folder that holds backups, and in no data folder."""
@@ -52,6 +53,11 @@ def catalog_draft(data: Path) -> Path:
 def catalog_copy(data: Path, version: int) -> Path:
     """The catalog as it was before it was upgraded from format `version`."""
     return data / f"{CATALOG}.v{version}.bak"
+
+
+def tokens_file(data: Path) -> Path:
+    """Who may come in by a token that was made for the folder."""
+    return data / TOKENS
 
 
 def destination_file(data: Path, name: str) -> Path:

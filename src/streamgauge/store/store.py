@@ -374,6 +374,10 @@ class Store:
         )
         return snapshot, self.leases.acquire(snapshot.names())
 
+    def is_described(self, metric: str) -> bool:
+        """Whether there is metadata of the metric."""
+        return metric in self.state.metadata
+
     def metadata(self) -> list[Metadata]:
         return list(self.state.metadata.values())
 

@@ -19,6 +19,7 @@ from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import BlockMeta, RecordKind, Tombstone
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.recovery import in_blocks_through
+from streamgauge.store.token_file import token_problems
 
 
 def check_live_blocks(
@@ -53,6 +54,10 @@ def check_live_event_blocks(data: Path, metas: Sequence[EventBlockMeta]) -> list
 
 def check_folder(data: Path) -> list[str]:
     """What is wrong with a folder that no server holds. Nothing is changed."""
+    return [*token_problems(data), *_check_store(data)]
+
+
+def _check_store(data: Path) -> list[str]:
     try:
         catalog = SqliteCatalog.open(data, writable=False)
     except CatalogLost as lost:

@@ -11,7 +11,6 @@ from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
-from streamgauge.model.sink import Sink
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.stats import Stats
 from streamgauge.testing import pushes, requests
@@ -26,8 +25,10 @@ def rule(**labels: str) -> tuple[Matcher, ...]:
 EVERYTHING = PushSettings(whitelist=((),), ratelimit=0, receive_ratelimit=0)
 
 
-def receiver_of(sink: Sink, stats: Stats, clock: ManualClock, settings: PushSettings = EVERYTHING) -> PushReceiver:
-    return PushReceiver(sink, stats, clock, InFlight(1 << 28, stats), Turns(), settings)
+def receiver_of(
+    sink: MemorySink, stats: Stats, clock: ManualClock, settings: PushSettings = EVERYTHING
+) -> PushReceiver:
+    return PushReceiver(sink, stats, clock, InFlight(1 << 28, stats), Turns(), settings, described=sink.is_described)
 
 
 @dataclass

@@ -61,6 +61,9 @@ class MemorySink:
         self.batches.append(batch)
         self.metadata.update((one.metric, one) for one in metadata)
 
+    def is_described(self, metric: str) -> bool:
+        return metric in self.metadata
+
     async def bulk_room(self) -> None:
         if self.failure is not None:
             raise self.failure

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from streamgauge.errors import TooLarge
-from streamgauge.wire.json_values import Stop, one, several
+from streamgauge.wire.json_values import Stop, array_of, one, several
 
 _CONTROLS = bytes(range(32))
 _AT_ONCE = 1000
@@ -24,6 +24,8 @@ _LONG = 1 << 20
 
 def payloads_of(texts: Sequence[bytes]) -> pa.BinaryArray:
     """The payload of each text."""
+    if len(texts) == 1:
+        return array_of([payload_of(texts[0])])
     joined = b"\n".join(texts)
     if b"\\u" not in joined and _is_utf8(joined) and several(joined, len(joined)) == list(texts):
         return pa.array(texts, pa.binary())  # each is one value, and has nothing around it

@@ -20,8 +20,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -40,6 +41,8 @@ _AT_ONCE = 1000
 """Values that are divided one by one before `more` is said: some milliseconds."""
 _PART = 64 << 10
 """Bytes of a long text that are looked at together: arrays over all of it would be ten times as large."""
+_LONG = 1 << 20
+"""Bytes of a value from which a copy of it takes some milliseconds."""
 _FIRST_LOOK = 512
 """Bytes of a piece in which the end of an unfinished value is looked for first."""
 _ROOM = b" " * 8
@@ -149,7 +152,7 @@ class JsonValues:
     def _taken(self) -> pa.BinaryArray:
         values, self._values = self._values, []
         self._count += len(values)
-        return _array(values)
+        return array_of(values)
 
     def _end(self, byte: int, error: BadInput | TooLarge) -> None:
         event = self._count + len(self._values) + 1
@@ -199,7 +202,7 @@ class JsonValues:
             self._check_beginning(begun)
             return
         self._open = None
-        if self._check_and_take(bytes(begun.data), begun.start, begun.brackets.deepest):
+        if self._check_and_take(begun.data, begun.start, begun.brackets.deepest):
             self._divide(piece[end:], self._offset + end)
 
     def _check_size(self, begun: _Open) -> None:
@@ -259,17 +262,20 @@ class JsonValues:
         self._check_size(begun)
         if not begun.number and len(data) >= _SHORT and begun.follow(data) >= 0:
             self._open = None
-            self._check_and_take(
-                _paired(data), start, MAX_DEPTH + 1
-            )  # by its brackets it is complete: something in it is wrong
+            # By its brackets it is complete: something in it is wrong.
+            self._check_and_take(bytearray(_paired(data)), start, MAX_DEPTH + 1)
 
-    def _check_and_take(self, value: bytes, start: int, deepest: int) -> bool:
-        """Take what is complete by its brackets and quotes, and at most so deep, if it is a value. False stops."""
-        wrong = _wrong(value + _ROOM)
+    def _check_and_take(self, value: bytearray, start: int, deepest: int) -> bool:
+        """Take what is complete by its brackets and quotes, and at most so deep, if it is a value. False stops.
+
+        It may be long, and to copy it takes longer than to check it."""
+        value += _ROOM
+        wrong = _wrong(value)
         if wrong is not None:
             self._end(start + wrong.at, BadInput(wrong.text))
             return False
-        return self._take(value, start, deepest)
+        del value[-len(_ROOM) :]
+        return self._take(bytes(value), start, deepest)
 
     def _take(self, value: bytes, start: int, deepest: int = MAX_DEPTH + 1) -> bool:
         """Take a value, with or without white space after it, within the limits. False stops."""
@@ -430,7 +436,7 @@ def _value_end(view: memoryview) -> int | _Wrong | None:
     return None if wrong.at >= len(view) else wrong
 
 
-def _wrong(text: bytes | memoryview) -> _Wrong | None:
+def _wrong(text: bytes | bytearray | memoryview) -> _Wrong | None:
     """What keeps a text from being one JSON value, at the text's length where that is that it ends too early."""
     try:
         _DECODER.decode(text)
@@ -493,5 +499,9 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"it is larger than {limit} bytes, which is the limit")
 
 
-def _array(values: list[bytes]) -> pa.BinaryArray:
-    return pa.array(values, pa.binary())
+def array_of(values: Sequence[bytes]) -> pa.BinaryArray:
+    """Those of one long value are not copied."""
+    if len(values) != 1 or len(values[0]) < _LONG:
+        return pa.array(values, pa.binary())
+    ends = pa.py_buffer(np.array([0, len(values[0])], np.int32).tobytes())
+    return cast("pa.BinaryArray", pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(values[0])]))

@@ -26,6 +26,7 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 MAX_SYMBOL_BYTES = 64 << 20
 """Of the symbols that are kept from request to request: some 500,000 names and values."""
+_FORM_OVERHEAD = 150
 _SYMBOL_OVERHEAD = 200  # bytes of a symbol in memory beside its text
 
 _SAMPLE_HEAD = np.array([0x12, 0, 0x09], np.uint8)  # a sample of so many bytes, its value
@@ -35,16 +36,13 @@ _SUFFIXES = (b"_bucket", b"_count", b"_sum", b"_total", b"_created")
 
 @dataclass(frozen=True, slots=True)
 class SeriesForm:
-    """What is kept of a series. labels: 1.0's fields of them. codes: 2.0's, of name, value, name, value, …"""
+    """What is kept of a series. size: bytes in memory, roughly. labels: 1.0's fields of them. codes: 2.0's, of name,
+    value, name, value, …"""
 
     metric: bytes
+    size: int
     labels: bytes = b""
     codes: UInt32s | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory, roughly."""
-        return 150 + len(self.labels) + (0 if self.codes is None else 100 + self.codes.nbytes)
 
 
 class Encoder(Protocol):
@@ -78,7 +76,7 @@ class EncoderV1:
 
     def form(self, pairs: Pairs) -> SeriesForm:
         labels = b"".join(_nested(0x0A, _nested(0x0A, name) + _nested(0x12, value)) for name, value in pairs)
-        return SeriesForm(dict(pairs).get(NAME, b""), labels)
+        return SeriesForm(dict(pairs).get(NAME, b""), _FORM_OVERHEAD + len(labels), labels)
 
     def describe(self, metadata: Sequence[Metadata]) -> None:
         """It goes in requests of its own: `metadata_request`."""
@@ -129,7 +127,7 @@ class EncoderV2:
 
     def form(self, pairs: Pairs) -> SeriesForm:
         codes = np.array([self._code(text) for pair in pairs for text in pair], np.uint32)
-        return SeriesForm(dict(pairs).get(NAME, b""), codes=codes)
+        return SeriesForm(dict(pairs).get(NAME, b""), 2 * _FORM_OVERHEAD + codes.nbytes, codes=codes)
 
     def describe(self, metadata: Sequence[Metadata]) -> None:
         self._described = {entry.metric.encode(): entry for entry in metadata}

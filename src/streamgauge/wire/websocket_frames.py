@@ -15,6 +15,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
 _WHOLE = frozenset({0x81, 0x82})  # the first byte of a text or binary message in one frame
 _CONTROL_BYTES = 125
+_AT_ONCE = 4096
+"""Frames that are read before `more` is said: some milliseconds, however short they are."""
+_LARGE = 64 << 10
+"""Bytes of a frame of which the mask is taken off as it comes, and not of all of it at the end."""
 _SENDABLE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 
 Unmask = Callable[[bytes, bytes], bytes]
@@ -37,6 +41,7 @@ class Code(enum.IntEnum):
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     NOT_TEXT = 1007
+    POLICY = 1008
     TOO_LARGE = 1009
     INTERNAL = 1011
     TRY_AGAIN = 1013
@@ -70,19 +75,25 @@ class FrameReader:
         self._needed = 0  # bytes of that frame, as far as it is known
         self._opcode: int | None = None  # of the message whose fragments come
         self._fragments = bytearray()
+        self._large: _Large | None = None
         self._ended = False
+        self.more = False
+        """Whether there is more than was given at once: it comes with `feed(b"")`, before anything else is fed."""
 
     @property
     def held(self) -> int:
-        """Bytes kept of what is not complete."""
+        """Bytes kept of what is not complete, or was not read yet."""
         return len(self._rest) + len(self._fragments)
 
     def feed(self, data: bytes) -> Incoming:
         """What the next bytes complete. After an end, nothing."""
         incoming = Incoming()
+        self.more = False
         if self._ended:
             return incoming
-        if self._rest:
+        if self._large is not None:
+            data = self._go_on(self._large, data, incoming)
+        elif self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
                 return incoming
@@ -92,14 +103,28 @@ class FrameReader:
         if incoming.end is not None:
             self._ended = True
             self._fragments.clear()
-        else:
+        elif self._large is None:
             self._rest += data[at:]
         return incoming
+
+    def _go_on(self, large: _Large, data: bytes, incoming: Incoming) -> bytes:
+        """Take what comes of a large frame. What is behind it."""
+        part = data[: large.left]
+        self._fragments += self._unmask(part, large.mask)
+        large.advance(len(part))
+        if large.left:
+            return b""
+        self._large = None
+        if large.last:
+            self._whole(incoming)
+        return data[len(part) :]
 
     def _read(self, data: bytes, incoming: Incoming) -> int:
         """Take every whole frame; where the next one begins."""
         at, size, unmask = 0, len(data), self._unmask
-        while size - at >= 2:
+        for _ in range(_AT_ONCE):
+            if size - at < 2:
+                break
             first, length = data[at], data[at + 1] & 0x7F
             mask_at = at + 2
             if length == 126:
@@ -115,6 +140,10 @@ class FrameReader:
                 return at
             if size < start + length:
                 self._needed = start + length - at
+                if size >= start and length >= _LARGE:
+                    self._opcode = first & _OPCODE or self._opcode
+                    self._large = _Large(length, data[mask_at:start], bool(first & _FIN))
+                    self._go_on(self._large, data[start:], incoming)
                 return at
             payload = unmask(data[start : start + length], data[mask_at:start])
             at = start + length
@@ -127,6 +156,8 @@ class FrameReader:
                 self._other(first, payload, incoming)
             if incoming.end is not None:
                 return at
+        else:
+            self.more = at < size
         self._needed = 0
         return at
 
@@ -160,11 +191,30 @@ class FrameReader:
         elif opcode < Opcode.CLOSE:
             self._opcode = opcode or self._opcode
             self._fragments += payload
-            if first & _FIN and self._opcode is not None:
-                whole, kind = bytes(self._fragments), self._opcode
-                self._opcode = None
-                self._fragments.clear()
-                self._message(kind, whole, incoming)
+            if first & _FIN:
+                self._whole(incoming)
+
+    def _whole(self, incoming: Incoming) -> None:
+        """The message whose last fragment has come."""
+        assert self._opcode is not None
+        whole, kind = bytes(self._fragments), self._opcode
+        self._opcode = None
+        self._fragments = bytearray()
+        self._message(kind, whole, incoming)
+
+
+@dataclass(slots=True)
+class _Large:
+    """A frame that has not come to its end."""
+
+    left: int  # bytes to come
+    mask: bytes  # as it is for the next byte
+    last: bool  # its message ends with it
+
+    def advance(self, size: int) -> None:
+        self.left -= size
+        turn = size % len(self.mask)
+        self.mask = self.mask[turn:] + self.mask[:turn]
 
 
 def _closing(payload: bytes) -> End:

@@ -134,6 +134,14 @@ async def test_histograms_and_summaries_are_expanded(federation: Federation) -> 
     assert federation.sink.metadata["h"].type == "histogram"
 
 
+async def test_no_cluster_changes_what_is_known_of_a_metric(federation: Federation) -> None:
+    await federation.upload(replace(family("m", [(labels(), 1.0, NOW)], COUNTER), help="First."))
+    gauge = replace(family("m", [(labels("two"), 1.0, NOW)], MetricType.GAUGE), help="Second.")
+    await federation.upload(gauge, cluster="two")
+    known = federation.sink.metadata["m"]
+    assert (known.type, known.help) == ("counter", "First.")
+
+
 async def test_text_is_read_like_protobuf(federation: Federation) -> None:
     text = f'# TYPE a counter\na{{_id="one"}} 1 {NOW}\nb{{_id="one",x="y"}} 2 {NOW}\n'.encode()
     await federation.send(text, TEXT_HEADERS)

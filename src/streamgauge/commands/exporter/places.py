@@ -11,6 +11,7 @@ from typing import Protocol
 import click
 
 from streamgauge.commands.client import ServerUnreachable, ask, asking
+from streamgauge.commands.server import Server
 from streamgauge.commands.sql import TYPES
 from streamgauge.commands.table import printable
 from streamgauge.errors import StreamgaugeError
@@ -41,7 +42,7 @@ class ExportPlace(Protocol):
 class ServerPlace:
     """Implements ExportPlace."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
 
     def moments(self, events: bool) -> Sequence[int]:
@@ -88,9 +89,9 @@ class FolderPlace:
 
 
 @contextmanager
-def export_place(place: str | Path) -> Iterator[ExportPlace]:
+def export_place(place: Server | Path) -> Iterator[ExportPlace]:
     """What damage a folder has is told on stderr. Raises what opening it does."""
-    if isinstance(place, str):
+    if isinstance(place, Server):
         yield ServerPlace(place)
         return
     with open_folder(place) as (snapshot, damage):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from streamgauge.clock import SystemClock
-from streamgauge.commands.client import ServerUnreachable, ask, error_of, server_url
+from streamgauge.commands.client import ServerUnreachable, ask, error_of
+from streamgauge.commands.server import Server
 from streamgauge.errors import Busy, StreamgaugeError
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -80,18 +81,21 @@ class Target(Protocol):
 class ServerTarget:
     """A server, over one connection that is opened anew when it breaks."""
 
-    def __init__(self, server: str) -> None:
-        self.url = server_url(server)
-        parts = urllib.parse.urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        parts = urllib.parse.urlsplit(server.url)
         assert parts.hostname is not None
-        self._connection = kind(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        self._connection = (
+            http.client.HTTPSConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS, context=server.context())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_SECONDS)
+        )
         self._base = parts.path.rstrip("/")
 
     def check(self) -> None:
         """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts."""
         with contextlib.suppress(Busy):
-            ask(self.url, "/api/v1/status/runtimeinfo")
+            ask(self.server, "/api/v1/status/runtimeinfo")
 
     def send(self, body: bytes) -> Answer:
         data = self._post(PATH, body, {"content-type": CONTENT_TYPE})
@@ -114,13 +118,13 @@ class ServerTarget:
         """The data of the answer."""
         path = self._base + path
         try:
-            self._connection.request("POST", path, body, dict(headers))
+            self._connection.request("POST", path, body, {**headers, **self.server.secrets})
             with self._connection.getresponse() as response:
                 data = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ServerUnreachable(f"the server at {self.url} does not answer ({why.lower()})") from None
+            raise ServerUnreachable(f"the server at {self.server} does not answer ({why.lower()})") from None
         if response.status != 200:
             raise error_of(response.status, response.reason, path, data, response.headers.get("retry-after"))
         try:
@@ -129,7 +133,7 @@ class ServerTarget:
             raise self._stranger() from None
 
     def _stranger(self) -> StreamgaugeError:
-        return StreamgaugeError(f"what answers at {self.url} is no streamgauge")
+        return StreamgaugeError(f"what answers at {self.server} is no streamgauge")
 
     def close(self) -> None:
         self._connection.close()

@@ -56,28 +56,35 @@ def loads_of(
     counts = np.diff(np.concatenate((firsts, [len(ids)])))
     forms = known.forms(ids[firsts])
     unsent: Counter[Unsent] = Counter()
-    stays = np.ones(len(forms), np.bool_)
-    for row, form in enumerate(forms):
-        if isinstance(form, Unsent):
-            unsent[form] += int(counts[row])
-            stays[row] = False
-    if unsent:
+    if Unsent in set(map(type, forms)):
+        stays = np.ones(len(forms), np.bool_)
+        for row, form in enumerate(forms):
+            if isinstance(form, Unsent):
+                unsent[form] += int(counts[row])
+                stays[row] = False
         rows = np.repeat(stays, counts)
         ids, times, values, counts = ids[rows], times[rows], values[rows], counts[stays]
     series = [form for form in forms if isinstance(form, SeriesForm)]
     bounds = np.searchsorted(ids % np.uint32(shards), np.arange(shards + 1))
-    ends = np.cumsum(counts)
+    ends, weights = np.cumsum(counts), np.cumsum([form.size for form in series])
     return [
-        list(_requests(series, ends, times, values, first, end, max_samples))
+        list(_requests(series, ends, weights, times, values, first, end, max_samples))
         for first, end in pairwise(bounds.tolist())
     ], unsent
 
 
 def _requests(
-    series: Sequence[SeriesForm], ends: Int64s, times: Int64s, values: Floats, first: int, end: int, size: int
+    series: Sequence[SeriesForm],
+    ends: Int64s,
+    weights: Int64s,
+    times: Int64s,
+    values: Floats,
+    first: int,
+    end: int,
+    size: int,
 ) -> Iterator[Load]:
-    """The rows from `first` to `end`, `size` at a time, or fewer where labels are long. ends: of each series' rows."""
-    weights = np.cumsum([form.size for form in series])
+    """The rows from `first` to `end`, `size` at a time, or fewer where labels are long. ends: of each series' rows,
+    weights: bytes of all series up to each."""
     start = first
     while start < end:
         low = int(np.searchsorted(ends, start, side="right"))

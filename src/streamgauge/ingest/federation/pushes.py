@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,9 @@ from streamgauge.ingest.federation.rates import Rate
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import UPLOAD, PushStats
 from streamgauge.model.arrays import UInt32s
+
+Described = Callable[[str], bool]
+"""Whether type and help of a metric are known. They are of the whole server, so that no cluster may change them."""
 
 FAULTS_FOR_EACH = 10
 """Refused pushes that a cluster may send for each good one: enough to see what is wrong with them, and a bound on what

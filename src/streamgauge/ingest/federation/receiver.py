@@ -9,6 +9,7 @@ from streamgauge.clock import Clock
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.markers import Markers
+from streamgauge.ingest.federation.pushes import Described
 from streamgauge.ingest.federation.receives import Receives
 from streamgauge.ingest.federation.recovery import Recovery
 from streamgauge.ingest.federation.settings import PushSettings
@@ -32,8 +33,10 @@ class PushReceiver:
         turns: Turns,
         settings: PushSettings,
         limits: Limits | None = None,
+        described: Described = lambda metric: False,
     ) -> None:
         """Raises ConfigError for settings that cannot be."""
+        self._described = described
         self._sink = sink
         self._stats = PushStats(stats)
         self._clock = clock
@@ -54,8 +57,8 @@ class PushReceiver:
 
     def _made(self, settings: PushSettings) -> tuple[Uploads, Receives]:
         shared = (self._sink, self._stats, self._clock, self._inflight, self._turns, self.liveness)
-        uploads = Uploads(*shared, self.markers, settings, self._limits)
-        return uploads, Receives(*shared, settings, self._limits)
+        uploads = Uploads(*shared, self.markers, settings, self._described, self._limits)
+        return uploads, Receives(*shared, settings, self._described, self._limits)
 
     async def upload(self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> None:
         """As `Uploads.receive`."""

@@ -21,7 +21,7 @@ from streamgauge.ingest.federation.cluster_sink import ClusterSeries
 from streamgauge.ingest.federation.layouts import LEFT_OUT
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.policy import Policy
-from streamgauge.ingest.federation.pushes import Admission, Sender
+from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import RECEIVE, PushStats
 from streamgauge.ingest.remote_write import DECODERS, Protocol, negotiate
@@ -85,9 +85,11 @@ class Receives:
         turns: Turns,
         liveness: Liveness,
         settings: PushSettings,
+        described: Described,
         limits: Limits | None = None,
     ) -> None:
         """Raises ConfigError for settings that cannot be."""
+        self._described = described
         limits = limits or Limits()
         self._sink = sink
         self._stats = stats
@@ -199,7 +201,8 @@ class Receives:
         return request
 
     def _take(self, request: _Request, gathered: list[SampleBatch]) -> None:
-        request.metadata = tuple(request.findings.metadata.values())
+        known = request.findings.metadata.values()
+        request.metadata = tuple(one for one in known if not self._described(one.metric))
         request.findings.metadata.clear()
         if not gathered:
             return

@@ -30,7 +30,7 @@ from streamgauge.ingest.federation.layouts import LEFT_OUT, Layout, Layouts, lay
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.markers import Markers
 from streamgauge.ingest.federation.policy import TENSE, Bounds, Policy, Row
-from streamgauge.ingest.federation.pushes import Admission, Sender
+from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import UPLOAD, PushStats
 from streamgauge.ingest.turns import Turns
@@ -101,9 +101,11 @@ class Uploads:
         liveness: Liveness,
         markers: Markers,
         settings: PushSettings,
+        described: Described,
         limits: Limits | None = None,
     ) -> None:
         """Raises ConfigError for settings that cannot be."""
+        self._described = described
         self._sink = sink
         self._stats = stats
         self._clock = clock
@@ -307,7 +309,7 @@ class Uploads:
             np.array([row.time for row in rows], np.int64),
             np.array([row.value for row in rows], np.float64),
             np.unique(ids[ids < _REFUSED]),
-            metadata=tuple(_metadata(families)),
+            metadata=tuple(one for one in _metadata(families) if not self._described(one.metric)),
             findings=findings,
         )
         if not text and not findings.refused and all(family.type in _SIMPLE for family in families):

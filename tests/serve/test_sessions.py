@@ -1,0 +1,109 @@
+"""Requests that go on end when whoever sent them may not be there any more."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+from tests.serve.conftest import settle
+
+from streamgauge.auth.tokens import new_token
+from streamgauge.serve.sessions import CHECK_SECONDS
+
+pytestmark = pytest.mark.anyio
+
+
+def asks_for(served, clock, *scopes: str, expires: int | None = None) -> str:
+    """A token, from which on the server asks for one."""
+    text, token = new_token("ci", scopes, [], clock.now_ms(), expires)
+    served.authorities.tokens.replace([token])
+    served.authorities.asks = True
+    return text
+
+
+async def open_request(connect, served, head: str, token: str):
+    """One whose body, or answer, goes on."""
+    client = await connect(served.server)
+    lines = f"{head} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+    if head.startswith("POST"):
+        lines += "Transfer-Encoding: chunked\r\n"
+    else:
+        key = base64.b64encode(b"0" * 16).decode()
+        lines += (
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+        )
+    await client.send(f"{lines}\r\n".encode())
+    return client
+
+
+async def revoke(served) -> None:
+    served.authorities.tokens.replace([])
+    served.authorities.changed()
+    await served.sessions.check()
+    await settle()
+
+
+async def test_a_websocket_is_told_that_its_token_is_revoked(served, connect, clock):
+    token = asks_for(served, clock, "write")
+    client = await open_request(connect, served, "GET /api/v1/events/ws", token)
+    assert b" 101 " in await client.read_head()
+    await served.sessions.check()
+    await revoke(served)
+    rest = await client.read_all()
+    assert rest.endswith(b"\x03\xf0the credentials are not good any more")  # 1008
+    assert served.sessions.ended == 1
+
+
+async def test_one_that_does_not_go_is_broken_off_at_the_next_look(served, connect, clock):
+    token = asks_for(served, clock, "write")
+    client = await open_request(connect, served, "POST /api/v1/write", token)
+    await served.services.write_started.wait()
+    await revoke(served)
+    assert await client.is_reset()
+    await served.services.write_ended.wait()
+
+
+async def test_a_request_ends_when_the_time_of_its_token_is_up(served, connect, clock):
+    token = asks_for(served, clock, "write", expires=clock.now_ms() + 5_000)
+    client = await open_request(connect, served, "POST /api/v1/write", token)
+    await served.services.write_started.wait()
+    running = asyncio.ensure_future(served.sessions.run())
+    await settle()
+    await clock.advance(2 * CHECK_SECONDS)
+    assert not served.services.write_ended.is_set()
+    await clock.advance(CHECK_SECONDS)
+    assert await client.is_reset()
+    running.cancel()
+
+
+async def test_others_stay_when_one_token_is_revoked(served, connect, clock):
+    token = asks_for(served, clock, "write")
+    client = await open_request(connect, served, "GET /api/v1/events/ws", token)
+    await client.read_head()
+    served.authorities.changed()
+    await served.sessions.check()
+    await client.send(b"\x81\x81\x00\x00\x00\x001")
+    assert await client.read(3) == b"\x81\x011"
+    assert served.sessions.ended == 0
+
+
+async def test_who_came_before_anybody_was_asked_goes_too(served, connect, clock):
+    client = await open_request(connect, served, "POST /api/v1/write", "nobody asks")
+    await served.services.write_started.wait()
+    asks_for(served, clock, "write")
+    served.authorities.changed()
+    await served.sessions.check()
+    assert await client.is_reset()
+
+
+async def test_less_permission_ends_it_too(served, connect, clock):
+    text, token = new_token("ci", ["read", "write"], [], clock.now_ms(), None)
+    served.authorities.tokens.replace([token])
+    served.authorities.asks = True
+    client = await open_request(connect, served, "POST /api/v1/write", text)
+    await served.services.write_started.wait()
+    served.authorities.tokens.replace([type(token)(token.id, "ci", token.digest, ("read",), (), 0)])
+    served.authorities.changed()
+    await served.sessions.check()
+    assert await client.is_reset()
