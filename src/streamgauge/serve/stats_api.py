@@ -18,9 +18,10 @@ from starlette.responses import Response
 from streamgauge.auth.identity import Permission
 from streamgauge.errors import BadInput, NotFound, Unauthorized
 from streamgauge.ingest.relay.settings import RelaySettings
-from streamgauge.query.requests import HistoryQuery, Job, LabelNamesQuery, LabelValuesQuery, Query
+from streamgauge.query.requests import HistoryQuery, LabelNamesQuery, LabelValuesQuery, Query
 from streamgauge.query.stats import MAX_ALTERNATIVES, MAX_BUCKETS, RAW, VERBS, Period, StatsQuery
 from streamgauge.serve.endpoint import GET, Endpoint
+from streamgauge.serve.jobs import job_of
 from streamgauge.serve.params import quoted, read_body
 
 if TYPE_CHECKING:
@@ -102,18 +103,18 @@ class StatsApi:
     async def keys(self, request: Request, params: Params) -> Response:
         now = self._services.clock.now_ms()
         start = now - self._settings.retention * WEEK_MS
-        return await self._names(LabelValuesQuery("__name__", _OF_RELAYS, start, now))
+        return await self._names(request, LabelValuesQuery("__name__", _OF_RELAYS, start, now))
 
     async def tags(self, request: Request, params: Params) -> Response:
         now = self._services.clock.now_ms()
-        return await self._names(LabelNamesQuery(_OF_RELAYS, now - self._settings.retention * WEEK_MS, now))
+        return await self._names(request, LabelNamesQuery(_OF_RELAYS, now - self._settings.retention * WEEK_MS, now))
 
     async def latest(self, request: Request, params: Params) -> Response:
         now, poll = self._services.clock.now_ms(), round(self._settings.poll * 1000)
         verb = _verb(request, (*VERBS, RAW))
         filters = _filters(request, {"verb"})
         query = StatsQuery(_stat(request), Period.LATEST, verb, filters, now, now - 2 * poll, now, poll)
-        return await self._stats(query)
+        return await self._stats(request, query)
 
     async def hourly(self, request: Request, params: Params) -> Response:
         return await self._aggregated(request, Period.HOURLY)
@@ -130,7 +131,8 @@ class StatsApi:
             raise BadInput(f"backfill would fill more than {MAX_BUCKETS} values: ask for less with start")
         filters = _filters(request, {"verb", "start", "stop", "backfill"})
         verb = _verb(request, VERBS)
-        return await self._stats(StatsQuery(_stat(request), period, verb, filters, now, start, end, interval, backfill))
+        query = StatsQuery(_stat(request), period, verb, filters, now, start, end, interval, backfill)
+        return await self._stats(request, query)
 
     async def override(self, request: Request, params: Params) -> Response:
         seconds, intervals = _override(await read_body(request, MAX_BODY_BYTES, "override"))
@@ -156,20 +158,20 @@ class StatsApi:
             raise NotFound("relays are not configured; a section relay: in the configuration does that")
         return control
 
-    async def _stats(self, query: StatsQuery) -> Response:
-        body = await self._answer(query)
+    async def _stats(self, request: Request, query: StatsQuery) -> Response:
+        body = await self._answer(request, query)
         if not body:
             return _json({"error": "Not Found"}, 404)
         return Response(body, media_type="application/json")
 
-    async def _names(self, query: LabelNamesQuery | LabelValuesQuery) -> Response:
-        names = json.loads(await self._answer(query))["data"]
+    async def _names(self, request: Request, query: LabelNamesQuery | LabelValuesQuery) -> Response:
+        names = json.loads(await self._answer(request, query))["data"]
         return _json([name for name in names if name != "__name__"])
 
-    async def _answer(self, query: Query | StatsQuery) -> bytes:
+    async def _answer(self, request: Request, query: Query | StatsQuery) -> bytes:
         """The whole answer, which is small. Raises BadInput and the like where the worker says that it has none."""
         asked = HistoryQuery(query) if isinstance(query, StatsQuery) else query
-        answer = await self._services.workers.run(Job(asked, self._options.limits))
+        answer = await self._services.workers.run(job_of(request, asked, self._options.limits, "identity"))
         async with aclosing(answer.chunks) as chunks:
             body = b"".join([chunk async for chunk in chunks])
         if answer.status != 200:
