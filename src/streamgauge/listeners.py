@@ -107,6 +107,11 @@ class Listeners:
         """host:port of the main one, once it listens."""
         return self._main.addresses[0]
 
+    @property
+    def app(self) -> ASGIApp:
+        """What the main one answers, whatever is reloaded."""
+        return self._app
+
     async def start(self, lock: FolderLock) -> None:
         """Listen, and say where. Raises ListenFailed."""
         for server in self._servers:

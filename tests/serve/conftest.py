@@ -139,6 +139,7 @@ class InProcessServices:
         self.retention_bytes = 0
         self.last_event = 0
         self.folder_key = "a key"
+        self.relays = None
         self.pins: list[str] = []
         self.made_tokens: Sequence[StoredToken] = ()
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?
