@@ -82,6 +82,7 @@ class Authentication:
             self.authorities.tokens.replace(tokens)
             if not self.authorities.asks:
                 self.authorities.asks = True
+                LOG.info("there is a token now: everybody is asked who they are from now on")
                 self.authorities.changed()
 
     # ---- the configuration ------------------------------------------------------------------------------------------

@@ -143,6 +143,8 @@ class Listeners:
         click.echo(f"  events as JSON, WebSocket     {url}/")
         for each in internal:
             click.echo(f"  health, metrics, federation   {each}/")
+        if not self._authentication.authorities.open:
+            click.echo("  everybody is asked for a token, a password or a certificate")
         sys.stdout.flush()
 
     def _warn(self) -> None:

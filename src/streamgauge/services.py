@@ -273,7 +273,8 @@ class ServerServices:
         except StreamgaugeError as error:
             LOG.warning("pushed series that end now are not marked as stale: %s", error.message)
         else:
-            LOG.info("%d pushed series are live", found)
+            if found:
+                LOG.info("%d pushed series are live", found)
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         opened = self._open()

@@ -146,6 +146,16 @@ def test_flags_without_effect_are_warned_of_once() -> None:
     ]
 
 
+def test_an_id_that_is_missing_is_warned_of() -> None:
+    def warned(**flags: str) -> bool:
+        return any("--id is missing" in warning for warning in config(**flags).warnings)
+
+    assert warned()
+    assert not warned(id="c1")
+    assert not warned(to="http://s/?id=c1")
+    assert not warned(to_auth="http://s/authorize?id=c1", to_upload="http://s/upload")
+
+
 def test_a_client_certificate_needs_no_ca_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cert"):
         config(tls_cert_file=str(tmp_path / "cert"), tls_private_key_file=str(tmp_path / "key"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,6 +92,21 @@ async def test_a_scrape_is_pushed_with_the_labels_of_the_server(peers: Peers, fo
     assert authorize.headers["authorization"] == "Bearer secret"
     assert upload.headers["authorization"] == "Bearer token-1"
     assert (upload.headers["content-type"], upload.headers["content-encoding"]) == (PROTOBUF, "snappy")
+
+
+async def test_the_log_says_when_a_server_takes_pushes_again(
+    peers: Peers, folder: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "streamgauge.federate")
+    peers.grants = [status("401 Unauthorized")]
+    async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
+        await until(lambda: worker.status.push)
+        await advance(clock, 1)
+        await until(lambda: worker.status.push == "")
+        await next_scrape(peers, clock)
+        await until(lambda: len(peers.taken) == 2)
+    said = [record.getMessage() for record in caplog.records]
+    assert ["401" in said[0], *said[1:]] == [True, "pushed; the server takes it"]
 
 
 async def test_the_first_scrape_waits_a_random_time_and_no_interval_is_shorter(

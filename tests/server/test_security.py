@@ -93,9 +93,11 @@ auth:
 
 
 def made(data: Path, name: str, *scopes: str) -> str:
+    """The first token of a folder."""
     options = [word for scope in scopes for word in ("--scope", scope)]
     done = run_command("token", "create", name, *options, "--data", str(data))
     assert done.returncode == 0, done.stderr
+    assert "from now on the server asks everybody for one" in done.stderr
     return done.stdout.strip()
 
 
@@ -121,6 +123,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ]
         assert found[0] is not None
         assert found[1] is not None
+        process.await_line("everybody is asked for a token")
         process.await_line("ready; ")
         site = Site(process, folder, data, int(found[0][1]), int(found[1][1]), tokens, hashed)
         yield site
@@ -136,6 +139,7 @@ def reader(site: Site) -> str:
     """A token that was made through the server; it is good at once."""
     done = site.command("token", "create", "reader", "--scope", "read", token="admin")
     assert done.returncode == 0, done.stderr
+    assert "from now on" not in done.stderr
     site.tokens["reader"] = done.stdout.strip()
     (site.folder / "reader").write_text(site.tokens["reader"])
     return site.tokens["reader"]

@@ -100,7 +100,7 @@ def open_buffer(config: FederateConfig) -> Buffer:
     except StorageError as error:
         if config.buffer:
             raise
-        LOG.warning("an outage will lose samples: %s; --buffer names another folder", error.message)
+        LOG.warning("an outage will lose samples: %s", error.message)
         return LatestBuffer()
 
 

@@ -40,6 +40,7 @@ def create(
     ends = None if expires is None else now + _duration(expires)
     bound = [parse_label(text) for text in labels]
     place = _place(server, data, access)
+    first = not _tokens(place)
     if isinstance(place, Server):
         form: dict[str, str | Sequence[str]] = {"name": name, "scope": list(scopes), "label": list(labels)}
         if ends is not None:
@@ -50,15 +51,14 @@ def create(
         _change(place, lambda tokens: added(tokens, token))
     click.echo(text)
     click.echo(f"This is the token {name}. It is shown this once: what is kept cannot tell it again.", err=True)
+    if first:
+        click.echo("There was none before: from now on the server asks everybody for one.", err=True)
 
 
 def list_all(server: str | None, data: str | None, access: Access) -> None:
     """A line for each."""
     place = _place(server, data, access)
-    if isinstance(place, Server):
-        tokens = ask(place, PATH)["data"]
-    else:
-        tokens = [described(token) for token in read_tokens(place) or ()]
+    tokens = _tokens(place)
     if not tokens:
         click.echo("there is no token", err=True)
         return
@@ -71,11 +71,14 @@ def list_all(server: str | None, data: str | None, access: Access) -> None:
 def revoke(name: str, server: str | None, data: str | None, access: Access) -> None:
     """Raises NotFound, FolderInUse and StorageError."""
     place = _place(server, data, access)
+    last = [token["name"] for token in _tokens(place)] == [name]
     if isinstance(place, Server):
         ask(place, f"{PATH}/{urllib.parse.quote(name, safe='')}", method="DELETE")
     else:
         _change(place, lambda tokens: without(tokens, name))
     click.echo(f"the token {printable(name)} is revoked")
+    if last:
+        click.echo("There is none left, and everybody is still asked for one; docs/security.md has how to end that.")
 
 
 def _place(server: str | None, data: str | None, access: Access) -> Server | Path:
@@ -86,6 +89,14 @@ def _place(server: str | None, data: str | None, access: Access) -> Server | Pat
         return named_server(named, access)
     folder = Path(data or os.environ.get(BY_NAME["data"].variable) or BY_NAME["data"].default)
     return server_of(folder, access) or folder
+
+
+def _tokens(place: Server | Path) -> Sequence[Mapping[str, Any]]:
+    """As the API describes them."""
+    if isinstance(place, Server):
+        found: Sequence[Mapping[str, Any]] = ask(place, PATH)["data"]
+        return found
+    return [described(token) for token in read_tokens(place) or ()]
 
 
 def _change(folder: Path, change: Callable[[Sequence[StoredToken]], Sequence[StoredToken]]) -> None:

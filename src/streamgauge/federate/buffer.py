@@ -308,7 +308,7 @@ def _lock(folder: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise FolderInUse(f"another process uses the buffer {folder}; --buffer names another folder") from None
+        raise FolderInUse(f"another process uses the buffer {folder}: --buffer names another") from None
     return descriptor
 
 

@@ -241,6 +241,8 @@ def _warnings(given: _Given, hashed: bool) -> list[str]:
     ignored = [f"--{flag.name}" for flag in FLAGS if flag.ignored and flag.name in given.values]
     if ignored:
         warnings.append(f"{', '.join(ignored)}: traces are not sent; these have no effect")
+    if given.text("to") and not given.text("to-auth") and not given.text("id") and "id=" not in given.text("to"):
+        warnings.append("--id is missing: servers give no access token without the id of a cluster")
     if not hashed:
         warnings.append("no labels are anonymised: --anonymize-labels names those whose values are to be hashed")
     return warnings

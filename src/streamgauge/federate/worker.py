@@ -176,6 +176,8 @@ class Worker:
                 continue
             if outcome.verdict is Verdict.TAKEN:
                 backoff.reset()
+                if self.status.push != "":
+                    LOG.info("pushed; the server takes it")
                 self.status.push = ""
                 self._confirmed = self._clock.monotonic()
                 continue

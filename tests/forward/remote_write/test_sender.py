@@ -98,7 +98,9 @@ async def test_a_request_says_what_it_is_and_whose(serving: HttpTarget, deliveri
     assert request.headers["user-agent"].startswith("streamgauge/")
 
 
-@pytest.mark.parametrize("status", ["503 Busy", "500 Oh", "408 Slow", "429 Much", "401 Who", "415 What", "302 There"])
+@pytest.mark.parametrize(
+    "status", ["503 Busy", "500 Oh", "408 Slow", "429 Much", "401 Who", "403 No", "415 What", "302 There"]
+)
 async def test_what_says_nothing_of_the_samples_is_tried_again(
     serving: HttpTarget, deliveries: Deliveries, status: str
 ) -> None:
@@ -113,7 +115,7 @@ async def test_what_says_nothing_of_the_samples_is_tried_again(
     assert await deliveries.end(work) == 5
 
 
-@pytest.mark.parametrize("status", ["400 Bad", "403 No", "404 Where", "413 Large", "422 What"])
+@pytest.mark.parametrize("status", ["400 Bad", "404 Where", "413 Large", "422 What"])
 async def test_what_is_refused_is_not_sent_again(serving: HttpTarget, deliveries: Deliveries, status: str) -> None:
     serving.reply = answer("no", status=status)
     assert await deliveries.start(target_of(serving)) == 0
@@ -125,6 +127,25 @@ async def test_a_destination_that_is_not_there_is_tried_again(serving: HttpTarge
     work = deliveries.start(away)
     await until(lambda: deliveries.clock.sleepers)
     assert not work.done()
+
+
+async def test_another_reason_is_logged_too(
+    serving: HttpTarget, deliveries: Deliveries, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving.reply = answer("not known", status="401 Unauthorized")
+    work = deliveries.start(target_of(serving))
+    await until(lambda: deliveries.clock.sleepers)
+    for attempts in (2, 3, 4, 5):
+        serving.reply = answer("may not write", status="403 Forbidden")
+        await deliveries.clock.advance(4)
+        await until(lambda attempts=attempts: len(serving.requests) == attempts and deliveries.clock.sleepers)
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.rpartition("again: ")[2] for text in said] == [
+        "401 Unauthorized: not known",
+        "403 Forbidden: may not write",
+    ]
+    serving.reply = OK
+    await deliveries.end(work)
 
 
 async def test_a_pause_that_is_asked_for_is_kept(serving: HttpTarget, deliveries: Deliveries) -> None:

@@ -28,9 +28,9 @@ MAX_PAUSE_SECONDS = 3600.0
 """Of what a Retry-After may ask for."""
 _SHOWN = 300  # characters of an answer in the log
 _WRITTEN = "x-prometheus-remote-write-samples-written"
-_AGAIN = frozenset((401, 408, 415))
-"""Of the answers 4xx those that say nothing about the samples: no credentials that are valid, out of time, a message
-that is not spoken there. 429 is for the configuration to say."""
+_AGAIN = frozenset((401, 403, 408, 415))
+"""Of the answers 4xx those that say nothing about the samples: no credentials that are valid, or that are not permitted
+to write, out of time, a message that is not spoken there. 429 is for the configuration to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Sender:
             "user-agent": f"streamgauge/{__version__}",
             "x-prometheus-remote-write-version": version,
         }
-        self._fails = False  # a failure was logged, and no success since
+        self._fails = ""  # how the failure begins that was logged; "" after a success
         self._failure_logged_at = -float("inf")
         self._refusal_logged_at = -float("inf")
         self._unlogged = 0  # refused samples since then
@@ -126,7 +126,7 @@ class Sender:
     def _taken(self, answer: Answer) -> None:
         if self._fails:
             LOG.info("samples are sent to %s again", self._target.name)
-            self._fails = False
+            self._fails = ""
         if self._target.protocol is Protocol.V2 and _WRITTEN not in answer.headers and not self._silent:
             self._silent = True
             LOG.warning(
@@ -161,11 +161,12 @@ class Sender:
         return min(max(seconds.total_seconds(), 0.0), MAX_PAUSE_SECONDS)
 
     def _log_failure(self, words: str) -> None:
-        """Once until it works again, and once in ten seconds where that comes and goes."""
+        """Once until it works again or fails in another way, and once in ten seconds where that comes and goes."""
         now = self._clock.monotonic()
-        if not self._fails and now - self._failure_logged_at >= LOG_SECONDS:
+        kind = words.partition(":")[0]
+        if kind != self._fails and now - self._failure_logged_at >= LOG_SECONDS:
             LOG.error("samples are not sent to %s, which is tried again: %s", self._target.name, words)
-            self._fails, self._failure_logged_at = True, now
+            self._fails, self._failure_logged_at = kind, now
 
     def _log_refused(self, samples: int, words: str) -> None:
         """Not for each request: a destination may refuse all."""
