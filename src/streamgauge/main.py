@@ -189,7 +189,17 @@ class Server:
         )
         relays = None
         if self._config.relay is not None:
-            relays = await open_relays(self._config.relay, store, self._stats, self._clock, http.app, stack, start)
+            authorities = self._authentication.authorities
+            relays = await open_relays(
+                self._config.relay,
+                store,
+                self._stats,
+                self._clock,
+                http.app,
+                stack,
+                start,
+                lambda: authorities.open,
+            )
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)

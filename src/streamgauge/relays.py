@@ -68,9 +68,11 @@ async def open_relays(
     app: ASGIApp,
     stack: AsyncExitStack,
     start: Start,
+    is_open: Callable[[], bool],
 ) -> Relays:
     """Listen for relays, and where that is configured for those who ask for their values. `app` answers the stats API.
-    Raises ListenFailed for an address that was configured and cannot be had."""
+    is_open: whether everybody may read this server. Raises ListenFailed for an address that was configured and cannot
+    be had."""
     relays = Relays(settings, sink, stats, clock)
     start(relays.listener.run())
     stack.push_async_callback(relays.listener.stop)
@@ -79,8 +81,7 @@ async def open_relays(
         await relays.listener.start(sockets)
         LOG.info("relays are listened for on %s", _name(sockets[0]))
     if settings.live_listen:
-        fits = StatsAccess(HttpOptions(relay=settings)).fits
-        live = LiveTagsListener(relays.live_tags, fits)
+        live = LiveTagsListener(relays.live_tags, live_access(settings, is_open))
         stack.push_async_callback(live.stop)
         sockets = _bind("live-listen-address", settings.live_listen)
         await live.start(sockets)
@@ -93,6 +94,12 @@ async def open_relays(
         stack.push_async_callback(http.stop, GRACE_SECONDS)
         LOG.info("the stats API is on http://%s/", http.addresses[0])
     return relays
+
+
+def live_access(settings: RelaySettings, is_open: Callable[[], bool]) -> Callable[[str], bool]:
+    """Whether a token lets somebody follow live values over TCP, where there is no other way to show who one is."""
+    fits = StatsAccess(HttpOptions(relay=settings)).fits
+    return fits if settings.token else lambda token: is_open()
 
 
 @contextlib.contextmanager
