@@ -158,6 +158,16 @@ def test_secrets_in_unusual_places_are_hidden(secret: str) -> None:
     assert "123456" not in parse(f"scrape_configs: [{secret}, job_name: a}}]").text
 
 
+def test_values_of_parameters_of_urls_are_hidden_as_in_the_log() -> None:
+    shown = parse("""
+remote_write: [{url: 'https://a.example/w?key=hunter2&tenant=', name: a}]
+federation: {authorize: 'https://b.example/ask?hunter2=hunter2#x', push-tokens: [], whitelist: ['{a=~"x?b=c"}']}
+""").text
+    assert "=hunter2" not in shown
+    for kept in ("a.example/w?key=<secret>&tenant=", "b.example/ask?hunter2=<secret>#x", '{a=~"x?b=c"}'):
+        assert kept in shown
+
+
 def test_empty_file_is_an_empty_configuration() -> None:
     assert parse("") == parse("# nothing\n") == Config()
 

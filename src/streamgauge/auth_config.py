@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 from streamgauge.auth.rules import AuthRules, CertificateRule, Grant, IssuerRule, TokenRule, UserRule
 from streamgauge.auth.tokens import digest_of, parse_bound, parse_scopes, permissions_of
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.http.addresses import is_loopback
 
 if TYPE_CHECKING:
     from streamgauge.prometheus_config import PrometheusConfig
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 MIN_TOKEN_CHARACTERS = 16
 """Of a token in a file. A shorter one could be found by trying."""
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})", re.ASCII)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _Place = tuple[str | int, ...]
 Complain = Callable[[_Place, str], ConfigError]
@@ -213,6 +213,5 @@ class _Reader:
 def is_safe(url: str) -> bool:
     """Whether nobody on the way can change what is fetched from a URL."""
     parts = urlsplit(url)
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    )
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))

@@ -358,6 +358,22 @@ def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any)
     run_cardinality(selectors, format_, **options)
 
 
+@cli.command(short_help="Have a server ask this host for its values.")
+@click.option("--server", metavar="HOST:PORT", default="127.0.0.1:3000", show_default=True, help="Where it listens.")
+@click.option("--id", "name", metavar="NAME", help="What this host is called. Default: its own name.")
+@click.option("--tag", "tags", metavar="KEY:VALUE", multiple=True, help="Of all values. May be repeated.")
+@click.option("--collect", "collectors", metavar="NAME", multiple=True, help="Only these. May be repeated.")
+@click.option("--interval", type=float, default=0, metavar="SECONDS", help="Collect so often. Default: when asked.")
+def relay(server: str, name: str | None, tags: tuple[str, ...], collectors: tuple[str, ...], interval: float) -> None:
+    """Stay connected to the relay listener of a server, which asks for cpu, memory, load, disk and network.
+
+    Works with any server that speaks Pulse's relay protocol. A connection that is lost is made again every 5 seconds.
+    """
+    from streamgauge.commands.relay import run_relay
+
+    run_relay(server, name, tags, collectors, interval)
+
+
 @cli.command(short_help="Show what a scrape target would give.")
 @click.argument("url")
 @click.option("--config", type=click.Path(), metavar="FILE", help="Scrape as a job of this configuration does.")

@@ -33,6 +33,7 @@ from streamgauge.prometheus_config import (
     ScrapeConfigFile,
     ScrapeLimits,
 )
+from streamgauge.relay_config import as_section, notices, relay_settings, with_file
 from streamgauge.remote_write_config import remote_writes
 from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
@@ -109,6 +110,7 @@ ACTED_ON = frozenset(
         ("event_metrics",),
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         ("auth",),
+        ("relay",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
@@ -164,6 +166,10 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
         return Config()
     if not isinstance(values, dict):
         raise document.error((), "the file must be a mapping of sections, such as streamgauge: or scrape_configs:")
+    values = as_section(values)
+    base = Path(document.name).parent
+    if "relay" in values:
+        values["relay"] = with_file(values["relay"], base, document.error)
     own = document.own_section(values.pop(OWN_SECTION, None))
     parsed = document.validated(values, PrometheusConfig)
     if parsed.storage and parsed.storage.tsdb and (retention := parsed.storage.tsdb.retention):
@@ -179,12 +185,14 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     shown: dict[str, Any] = {OWN_SECTION: document.own_text} if document.own_text else {}
     shown |= _shown(values, parsed)
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
-    forwarded = destinations(parsed, Path(document.name).parent, document.error)
+    forwarded = destinations(parsed, base, document.error)
     derived = event_metrics(parsed, document.error)
-    written = remote_writes(parsed, Path(document.name).parent, document.error)
-    pushes = federation_config.federation(parsed.federation, Path(document.name).parent, document.error)
-    auth = auth_rules(parsed, Path(document.name).parent, document.error)
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth)
+    written = remote_writes(parsed, base, document.error)
+    pushes = federation_config.federation(parsed.federation, base, document.error)
+    auth = auth_rules(parsed, base, document.error)
+    relays = relay_settings(parsed.relay, document.error)
+    warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
+    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays)
 
 
 _Configs = list[ScrapeConfig]
@@ -455,6 +463,9 @@ def _meant(key: str, known: Any) -> str:
 _SECRET_WORDS = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
 _NO_SECRET = re.compile(r"[_-](file|seconds)")
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/\s]*@")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL_VALUE = re.compile(r"(?<=[?&])([^=&#\s]+=)[^&#\s]+")
+"""Of a parameter: keys of services stand there, under any name. The log leaves all of them out, too."""
 
 
 def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
@@ -472,5 +483,6 @@ def _shown(raw: Any, parsed: Any, key: str = "") -> Any:
         items_ = parsed if isinstance(parsed, list) and len(parsed) == len(raw) else [None] * len(raw)
         return [_shown(value, item, key) for value, item in zip(raw, items_, strict=True)]
     if isinstance(raw, str):
-        return _URL_PASSWORD.sub(r"\1<secret>@", raw)
+        shown = _URL_PASSWORD.sub(r"\1<secret>@", raw)
+        return _URL_VALUE.sub(r"\1<secret>", shown) if _URL.match(shown) else shown
     return raw

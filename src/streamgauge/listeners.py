@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from streamgauge import __version__
-from streamgauge.auth.authenticator import Authenticator, Open
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
@@ -86,9 +85,9 @@ class Listeners:
 
     def _build_internal(self, settings: Settings, config: Config) -> ASGIApp:
         host, _ = host_and_port(self._settings.internal_listen)
-        authenticator: Authenticator = Open() if is_loopback(host) else self._authentication.authorities
         options = self._options(settings, config)
-        return build_internal_app(self._services, options, self._stats, authenticator, self._sessions)
+        asks = not is_loopback(host)
+        return build_internal_app(self._services, options, self._stats, self._sessions, asks=asks)
 
     def _options(self, settings: Settings, config: Config) -> HttpOptions:
         # Of the settings at the start: a listener comes and goes by no reload.
@@ -107,6 +106,11 @@ class Listeners:
     def address(self) -> str:
         """host:port of the main one, once it listens."""
         return self._main.addresses[0]
+
+    @property
+    def app(self) -> ASGIApp:
+        """What the main one answers, whatever is reloaded."""
+        return self._app
 
     async def start(self, lock: FolderLock) -> None:
         """Listen, and say where. Raises ListenFailed."""

@@ -41,6 +41,7 @@ from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
+from streamgauge.relays import open_relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, tiers_of
@@ -107,7 +108,7 @@ class Server:
             self._handle_signals(http)
             if (sentence := shortage(self._settings.head_samples, shm.room())) is not None:
                 LOG.warning("%s", sentence)
-            await self._open(stack)
+            await self._open(stack, http)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             stack.callback(self._services.tails.close)  # first: they would last for ever
             start = await stack.enter_async_context(_background())
@@ -135,7 +136,7 @@ class Server:
         else:
             self._manager.reloaded("the configuration was reloaded")
 
-    async def _open(self, stack: AsyncExitStack) -> None:
+    async def _open(self, stack: AsyncExitStack, http: Listeners) -> None:
         """Open the store and start the query workers, side by side."""
         services = self._services
         settings = StoreSettings(
@@ -186,6 +187,9 @@ class Server:
             self._settings.scrape_max_bytes,
             Discoveries(self._clock, self._stats).of,
         )
+        relays = None
+        if self._config.relay is not None:
+            relays = await open_relays(self._config.relay, store, self._stats, self._clock, http.app, stack, start)
         snapshots = FolderSnapshots(maintenance, self._data, self._clock)
         stack.push_async_callback(snapshots.close)
         pins = Pins(maintenance, self._clock)
@@ -220,6 +224,7 @@ class Server:
             sending,
             federation,
             pushes,
+            relays,
         )
         start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))

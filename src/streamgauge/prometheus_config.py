@@ -22,6 +22,7 @@ from streamgauge.forward.remote_write.target import Protocol as WriteProtocol
 from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 from streamgauge.relabel import Action, Rule, check
+from streamgauge.relay_config import RelaySection
 
 
 def _duration(value: object) -> int:
@@ -465,5 +466,6 @@ class PrometheusConfig(Section):
     event_metrics: list[EventMetricSection] | None = None  # ours
     federation: FederationSection | None = None  # ours
     auth: AuthSection | None = None  # ours
+    relay: RelaySection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -35,6 +35,7 @@ from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, PushedSeries, SelectorsQuery
+from streamgauge.relays import Relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
@@ -73,6 +74,7 @@ class Opened:
     remote_writes: RemoteWriteManager
     federation: Federation
     pushes: PushReceiver
+    relays: Relays | None = None
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -190,6 +192,10 @@ class ServerServices:
     def tails(self) -> Hub:
         return self._open().tails
 
+    @property
+    def relays(self) -> Relays | None:
+        return self._open().relays
+
     def scrape_pools(self) -> Mapping[str, ScrapePool]:
         return self._open().scrapes.pools
 
@@ -233,6 +239,8 @@ class ServerServices:
         for setting in BY_NAME.values():
             if not setting.reloadable and getattr(settings, setting.name) != getattr(self._settings, setting.name):
                 LOG.warning("%s has changed and takes effect at the next start", setting.name)
+        if config.relay != self._config.relay:
+            LOG.warning("relay has changed: where is listened, and how often is polled, change at the next start")
         self._settings, self._config = settings, config
         self._config_numbers = ConfigNumbers(True, self._clock.now_ms())
         if self.opened is not None:
@@ -377,4 +385,5 @@ def http_options(settings: Settings, config: Config) -> HttpOptions:
         external_labels=tuple(config.external_labels.items()),
         pushed=pushed_series(config),
         admin_api=settings.enable_admin_api,
+        relay=config.relay,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
+    from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
@@ -123,6 +124,7 @@ class Config:
     remote_writes: tuple[RemoteWriteTarget, ...] = ()
     federation: FederationConfig | None = None
     auth: AuthRules | None = None
+    relay: RelaySettings | None = None
 
 
 def parse_bool(text: str) -> bool:

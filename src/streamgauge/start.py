@@ -88,6 +88,10 @@ def read_settings(config_file: str | None, flags: Mapping[str, Any]) -> tuple[Co
     settings = resolve(flags, os.environ, config.own)
     parse_rules(settings.retention_rules, settings.retention)
     parse_event_rules(settings.event_retention_rules, settings.event_retention)
+    if config.relay is not None:
+        from streamgauge.relay_config import check_relays
+
+        check_relays(config.relay, settings.insecure)
     return config, settings
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -92,6 +93,17 @@ async def test_a_good_token_tells_name_scopes_labels_and_when_it_ends(issuers: I
     assert identity.permissions == {Permission.READ}
     assert identity.bound == (("team", "a"),)
     assert identity.expires == (clock.now_ms() // 1000 + 300 + LEEWAY_SECONDS) * 1000
+
+
+async def test_nobody_is_called_like_somebody_of_another_issuer(published: Published, clock: ManualClock) -> None:
+    rules = [RULE, replace(RULE, issuer=f"{ISSUER}:8443")]
+    issuers = Issuers([Issuer(rule, KeySet(rule.issuer, published.fetch, clock)) for rule in rules])
+    theirs = await issuers.identity(SIGNER.sign(claims(clock, iss=f"{ISSUER}:8443", sub="bob")), clock.now_ms())
+    assert theirs.name == f"jwt:{ISSUER}:8443:bob"
+    with pytest.raises(Refused, match="like one of another issuer"):
+        await issuers.identity(SIGNER.sign(claims(clock, sub="8443:bob")), clock.now_ms())
+    other = await issuers.identity(SIGNER.sign(claims(clock, sub="844:bob")), clock.now_ms())
+    assert other.name == f"jwt:{ISSUER}:844:bob"
 
 
 async def test_audiences_and_scopes_may_be_lists(issuers: Issuers, clock: ManualClock) -> None:

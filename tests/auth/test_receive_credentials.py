@@ -83,3 +83,11 @@ def test_refuses_a_header_of_another_form(header: str | None) -> None:
 def test_refuses_what_is_too_long() -> None:
     with pytest.raises(BadInput, match="longer than 16384"):
         read_credentials("Bearer " + "A" * 16_388)
+
+
+def test_a_cluster_has_an_id_as_long_as_at_authorize() -> None:
+    longest = "ä" * 127 + "a"
+    credentials = {"authorization_token": "t", "cluster_id": longest}
+    assert read_credentials(bearer(json.dumps(credentials))).cluster == longest
+    with pytest.raises(BadInput, match="at most 255 bytes"):
+        read_credentials(bearer(json.dumps(credentials | {"cluster_id": longest + "a"})))

@@ -141,6 +141,24 @@ async def test_a_silent_authority_is_an_outage(
         await setup.upstream.account("t", "c")
 
 
+async def test_a_silent_authority_does_not_make_a_queue_without_end(
+    authority: Answering, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "MAX_WAITING", 3)
+    authority.silent = True
+    asking = [asyncio.create_task(setup.upstream.confirm(shown(token="a")))]
+    asking += [asyncio.create_task(setup.upstream.account("t", "c")) for _ in range(2)]
+    await authority.arrived.wait()
+    with pytest.raises(Overloaded, match="too many wait"):
+        await setup.upstream.account("t", "c")
+    with pytest.raises(Overloaded, match="too many wait"):
+        await setup.upstream.confirm(shown(token="b"))
+    same = asyncio.create_task(setup.upstream.confirm(shown(token="a")))  # no question more
+    authority.go_on.set()
+    assert await asyncio.gather(*asking, same) == ["me"] * 4
+    assert await setup.upstream.account("t", "c") == "me"
+
+
 async def test_credentials_are_passed_on_as_they_came_and_asked_about_once(authority: Answering, setup: Setup) -> None:
     authority.silent = True
     waiting = [asyncio.create_task(setup.upstream.confirm(shown())) for _ in range(100)]

@@ -57,7 +57,7 @@ class InProcessWorkers:
 
     async def run(self, job: Job) -> Answer:
         self.jobs.append(job)
-        text = getattr(job.query, "query", "")
+        text = job.query.matches[0] if isinstance(job.query, FederateQuery) else getattr(job.query, "query", "")
         if text == "too many":
             raise Overloaded("20 queries wait already", retry_after=3)
         if text == "waits":
@@ -139,6 +139,7 @@ class InProcessServices:
         self.retention_bytes = 0
         self.last_event = 0
         self.folder_key = "a key"
+        self.relays = None
         self.pins: list[str] = []
         self.made_tokens: Sequence[StoredToken] = ()
         self.snapshots: list[bool] = []  # for each that was asked for: without the head?

@@ -9,6 +9,8 @@ import pytest
 from tests.serve.conftest import settle
 
 from streamgauge.auth.tokens import new_token
+from streamgauge.serve.app import build_internal_app
+from streamgauge.serve.services import HttpOptions
 from streamgauge.serve.sessions import CHECK_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +97,21 @@ async def test_who_came_before_anybody_was_asked_goes_too(served, connect, clock
     served.authorities.changed()
     await served.sessions.check()
     assert await client.is_reset()
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_where_nobody_is_asked_nobody_goes(served, connect, clock, listen, asks):
+    sessions = served.sessions
+    internal = await listen(build_internal_app(served.services, HttpOptions(), served.stats, sessions, asks=asks))
+    client = await connect(internal)
+    await client.send(b"GET /federate?match[]=waits HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    workers = served.services.workers
+    await workers.started.wait()
+    asks_for(served, clock, "read")
+    served.authorities.changed()
+    await sessions.check()
+    await settle()
+    assert (workers.stopped.is_set(), sessions.ended) == (asks, int(asks))
 
 
 async def test_less_permission_ends_it_too(served, connect, clock):

@@ -176,6 +176,7 @@ def test_the_internal_listener_has_its_paths_and_the_other_has_them_no_more(site
         assert site.ask(path, f"Bearer {reader}")[0] == 404
     for path in ("/", "/api/v1/query?query=1", "/api/v1/write"):
         assert site.ask(path, f"Bearer {site.tokens['admin']}", url=internal)[0] == 404
+    assert site.ask("/api/v1/labels")[0] == 401
     metrics = site.ask("/metrics", url=internal)[1]
     assert 'streamgauge_auth_refused_total{reason="none"}' in metrics
 

@@ -120,6 +120,7 @@ class Form:
     method: str = "GET"
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
     shows: bool = True
 
     @property
@@ -337,6 +338,7 @@ def test_what_concerns_the_whole_server_is_refused(own: Tenant) -> None:
 class _Fake:
     method: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
 
 
 # ---- what is not one question and one answer ------------------------------------------------------------------------

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_ID_BYTES = 255
+"""Of a cluster's id: it becomes a label's value, of which uploads may have no longer ones, and a key of what is
+remembered of each cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:

@@ -60,7 +60,15 @@ class Issuers:
         expires = _check_times(claims, now / 1000)
         if not _audiences(claims) & set(issuer.rule.audiences):
             raise Refused("jwt", "the token is for another audience")
-        return _identity(issuer.rule, claims, math.ceil((expires + LEEWAY_SECONDS) * 1000))
+        identity = _identity(issuer.rule, claims, math.ceil((expires + LEEWAY_SECONDS) * 1000))
+        self._check_whose(identity.name, issuer.rule.issuer)
+        return identity
+
+    def _check_whose(self, name: str, issuer: str) -> None:
+        """A port or path that begins somebody's name must not make them somebody of a longer issuer, whose streams
+        they would read."""
+        if any(name.startswith(f"jwt:{other}:") and len(other) > len(issuer) for other in self._by_name):
+            raise Refused("jwt", "the token's name reads like one of another issuer")
 
     def close(self) -> None:
         for issuer in self._by_name.values():

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamgauge.auth.cluster_authority import MAX_ID_BYTES
 from streamgauge.errors import BadInput
 
 MAX_BYTES = 16_384
@@ -46,6 +47,8 @@ def read_credentials(authorization: str | None) -> ReceiveCredentials:
     token, cluster = members.get("authorization_token"), members.get("cluster_id")
     if not isinstance(token, str) or not isinstance(cluster, str) or not token.strip() or not cluster:
         raise BadInput(_HINT)
+    if len(cluster.encode()) > MAX_ID_BYTES:
+        raise BadInput(f"the id of a cluster has at most {MAX_ID_BYTES} bytes")
     return ReceiveCredentials(raw, token, cluster)
 
 

@@ -39,6 +39,11 @@ CONNECT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 32_768
 MAX_CONNECTIONS = 32
 """Questions at once: what one authority can be expected to take from one server. The others wait."""
+MAX_WAITING = 500
+"""Questions that are under way or wait. One holds up to 150 KB, also after its client has gone, and whoever asks has
+shown nothing yet: without a limit a silent authority would cost memory without bound."""
+BUSY_SECONDS = 5
+"""After which whoever finds that many waiting may come again."""
 RETRY_SECONDS = 30
 """After which whoever comes while the authority is away may come again."""
 RATE_LIMIT_SECONDS = 300
@@ -46,6 +51,7 @@ RENEWAL_SECONDS = 60.0
 """Between two renewals of our own token because of a 401: clients with bad tokens of theirs cause these, too."""
 ASSENTS = (200, 201)
 AWAY = "the authority that says who may push cannot be asked at present; try again later"
+BUSY = "too many wait to be told whether they may push; try again later"
 IN_USE = "the provided cluster identifier is already in use under a different account or is not sufficiently random"
 
 _JSON = "application/json"
@@ -92,6 +98,7 @@ class Upstream:
         self._contexts = TlsContexts(Tls())
         self._free: list[HttpClient] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._waiting = 0
         self._clock = clock
         self._away = False
         self._closed = False
@@ -142,6 +149,10 @@ class Upstream:
 
     async def _ask(self, question: bytes) -> Answer:
         """Raises Overloaded when there is no answer."""
+        if self._waiting >= MAX_WAITING:
+            self._stats.asked.labels("0").inc()
+            raise Overloaded(BUSY, BUSY_SECONDS)
+        self._waiting += 1
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._slots:
                 answer = await self._post(question)
@@ -149,6 +160,8 @@ class Upstream:
             raise self._failed(f"no answer within {TIMEOUT_SECONDS:g} s") from None
         except (FetchFailed, ConfigError) as error:
             raise self._failed(error.message) from None
+        finally:
+            self._waiting -= 1
         self._stats.asked.labels(str(answer.status)).inc()
         return answer
 

@@ -1,10 +1,11 @@
-"""What programs embed to send events to a server: see docs/client.md."""
+"""What programs embed to send events to a server, or to be asked for their values: see docs/client.md."""
 
 from streamgauge.client.asgi import Middleware
 from streamgauge.client.backoff import Retry
 from streamgauge.client.buffer import Bounds, Counts, Undelivered
 from streamgauge.client.excepthook import install_excepthook
 from streamgauge.client.logs import Handler, StructlogProcessor
+from streamgauge.client.relay import Relay, RelayInfo
 from streamgauge.client.spans import Span
 from streamgauge.client.tracing import TraceContext, current_trace, from_traceparent, traceparent
 from streamgauge.client.writer import Writer
@@ -14,6 +15,8 @@ __all__ = [
     "Counts",
     "Handler",
     "Middleware",
+    "Relay",
+    "RelayInfo",
     "Retry",
     "Span",
     "StructlogProcessor",

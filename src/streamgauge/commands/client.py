@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import ssl
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Any
 
 from streamgauge.commands.server import NO_ACCESS, TOKEN_VARIABLE, Access, Server
 from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, Forbidden, StreamgaugeError, TooLarge
+from streamgauge.http.addresses import is_loopback
 from streamgauge.settings import local_url
 from streamgauge.store.lock import Holder, holder
 
@@ -90,11 +90,7 @@ def untrusted(url: str, error: ssl.SSLCertVerificationError) -> ServerUnreachabl
 def _opener(server: Server) -> urllib.request.OpenerDirector:
     """This machine is never asked through a proxy, whatever the environment says of one."""
     parts = urllib.parse.urlsplit(server.url)
-    host = parts.hostname or ""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
+    local = is_loopback(parts.hostname or "")
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})] if local else []
     if parts.scheme == "https":
         handlers.append(urllib.request.HTTPSHandler(context=server.context()))

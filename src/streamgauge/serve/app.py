@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 
-from streamgauge.auth.authenticator import Authenticator
+from streamgauge.auth.authenticator import Authenticator, Open
 from streamgauge.errors import Disabled
 from streamgauge.serve.access import admit
 from streamgauge.serve.admin import AdminApi
@@ -23,6 +23,7 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.events_api import EventsApi
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
+from streamgauge.serve.live_tags_api import LiveTagsApi
 from streamgauge.serve.params import Params
 from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
@@ -32,6 +33,8 @@ from streamgauge.serve.sessions import Sessions
 from streamgauge.serve.snapshot_api import SnapshotApi
 from streamgauge.serve.sql_api import SqlApi
 from streamgauge.serve.stats import HttpStats
+from streamgauge.serve.stats_api import StatsApi
+from streamgauge.serve.stats_front import StatsOrigins
 from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
@@ -70,15 +73,18 @@ def build_app(
         if not options.internal_listener or each.path not in INTERNAL
     ]
     application = _Application(services, table, stats, services.authenticator, sessions, _past(services))
-    return Guard(application, options.allow_hosts, options.allow_origins, stats)
+    guard = Guard(application, options.allow_hosts, options.allow_origins, stats)
+    return StatsOrigins(guard, options.relay.cors_allow) if options.relay is not None else guard
 
 
 def build_internal_app(
-    services: Services, options: HttpOptions, stats: HttpStats, authenticator: Authenticator, sessions: Sessions | None
+    services: Services, options: HttpOptions, stats: HttpStats, sessions: Sessions | None, *, asks: bool
 ) -> ASGIApp:
-    """What the internal listener answers. authenticator: of whoever reaches it."""
+    """What the internal listener answers. asks: whether whoever reaches it is asked who they are; where nobody is,
+    nobody's time is up either."""
     table = [each for each in endpoints(services, options) if each.path in INTERNAL]
-    application = _Application(services, table, stats, authenticator, sessions, {})
+    authenticator = services.authenticator if asks else Open()
+    application = _Application(services, table, stats, authenticator, sessions if asks else None, {})
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
@@ -101,6 +107,8 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += TargetsApi(services).endpoints()
     table += AdminApi(services).endpoints()
     table += SnapshotApi(services).endpoints()
+    table += StatsApi(services, options).endpoints()
+    table += LiveTagsApi(services, options).endpoints()
     table += PinsApi(services).endpoints()
     table += TokensApi(services).endpoints()
     table += DeletionApi(services).endpoints()

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.responses import Response
 
+from streamgauge.auth.cluster_authority import MAX_ID_BYTES
 from streamgauge.errors import BadInput, TooLarge
 from streamgauge.serve.endpoint import Endpoint, is_open
 from streamgauge.serve.params import read_body
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 PATH = "/authorize"
 MAX_FORM_BYTES = 4096
-MAX_ID = 255
-"""Bytes of a cluster's id: it becomes a label's value, and uploads may have no longer ones."""
 VERSION = 1  # of the answer
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}", re.DOTALL)
@@ -67,8 +66,8 @@ async def _cluster(request: Request) -> str:
     cluster = next((value for name, value in fields if name == "id"), "")
     if not cluster:
         raise BadInput("The 'id' parameter must be specified via URL or url-encoded form body")
-    if len(cluster.encode()) > MAX_ID:
-        raise BadInput(f"the id of a cluster has at most {MAX_ID} bytes")
+    if len(cluster.encode()) > MAX_ID_BYTES:
+        raise BadInput(f"the id of a cluster has at most {MAX_ID_BYTES} bytes")
     return cluster
 
 

@@ -2,6 +2,7 @@
 
     {"status": "error", "errorType": "bad_data", "error": "a sentence"}
 
+The stats API of relays has an envelope of its own, {"error": "a sentence"} and a line end.
 Remote write and read, federation, probes and the page answer in text, as Prometheus does.
 """
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 API = "/api/"
 POST_ALONE = frozenset({"/authorize"})
 """Paths whose clients get 404 for other methods, as the reference has no route for these."""
+STATS_API = "/pulse/"
 TEXT_APIS = frozenset({"/api/v1/write", "/api/v1/read"})
 HIDDEN = "internal error; the server's log says more"
 
@@ -58,5 +60,7 @@ def _answer(path: str, status: int, kind: str, message: str, headers: dict[str, 
     if wants_envelope(path):
         body = json.dumps({"status": "error", "errorType": kind, "error": message}, ensure_ascii=False)
         return Response(body, status, headers, "application/json")
+    if path.startswith(STATS_API):
+        return Response(json.dumps({"error": message}, ensure_ascii=False) + "\n", status, headers, "application/json")
     headers["x-content-type-options"] = "nosniff"
     return Response(f"{message}\n", status, headers, "text/plain; charset=utf-8")

@@ -1,8 +1,9 @@
-"""Who may talk to the server while it has no authentication: programs, and pages that it served itself.
+"""Which requests a browser may bring: those of pages that the server sent itself, whoever its user is.
 
-A browser can be made to send requests to 127.0.0.1 by any page it shows. Two headers that a page cannot forge give it
-away: Origin (and Sec-Fetch-Site) names the page's site, and Host names what the browser thinks it talks to, which after
-DNS rebinding is the attacker's own name. (The Fetch standard, "Origin header"; W3C Fetch Metadata.)
+A browser can be made to send requests to any server by any page it shows, with a password that it remembers. Two
+headers that a page cannot forge give it away: Origin (and Sec-Fetch-Site) names the page's site, and Host names what
+the browser thinks it talks to, which after DNS rebinding is the attacker's own name. (The Fetch standard, "Origin
+header"; W3C Fetch Metadata.)
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from streamgauge.clock import Clock
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
+from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.live.hub import Hub
+from streamgauge.live.tags import TagHub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher
 from streamgauge.model.token import StoredToken
@@ -35,6 +37,7 @@ class HttpOptions:
     pushed: PushedSeries | None = None  # how /federate gives what clusters push
     internal_listener: bool = False  # whether health, metrics and federation have a listener of their own
     admin_api: bool = False  # whether endpoints that are marked `admin` are answered
+    relay: RelaySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,20 @@ class WriteReply(Protocol):
     def body(self) -> str: ...
 
 
+class RelayControl(Protocol):
+    """The relays that are connected."""
+
+    @property
+    def live_tags(self) -> TagHub:
+        """Who follows their values."""
+
+    def override(self, seconds: float, intervals: Mapping[str, float]) -> int:
+        """Have them collect at other intervals for a while, in seconds; how many that concerns."""
+
+    def flush(self) -> int:
+        """Have them forget their values; how many they are."""
+
+
 class Services(Protocol):
     """Everything is called on the event loop. Errors are StreamgaugeErrors."""
 
@@ -113,6 +130,10 @@ class Services(Protocol):
     @property
     def tails(self) -> Hub:
         """Who follows what is being stored."""
+
+    @property
+    def relays(self) -> RelayControl | None:
+        """None where they are not configured. Raises NotReady while the server starts."""
 
     async def selectors(self, matches: Sequence[str]) -> list[list[Matcher]]:
         """The matchers of series selectors. Raises BadInput."""

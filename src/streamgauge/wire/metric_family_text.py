@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from streamgauge.errors import BadInput
 from streamgauge.wire.exposition_text import (
-    NAME,
     Note,
     SampleLine,
     read_note,
@@ -180,7 +179,7 @@ def _family(name: bytes, families: dict[bytes, _Family]) -> _Family:
     return family
 
 
-def _labels(line: SampleLine, without: bytes = NAME) -> Labels:
+def _labels(line: SampleLine, without: bytes = b"") -> Labels:
     pairs: list[tuple[str, str | None]] = []
     for name, value in line.pairs[1:]:
         if name == without:

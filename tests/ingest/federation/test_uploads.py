@@ -142,6 +142,15 @@ async def test_no_cluster_changes_what_is_known_of_a_metric(federation: Federati
     assert (known.type, known.help) == ("counter", "First.")
 
 
+@pytest.mark.parametrize("kind", ["gauge", "untyped", "histogram"])
+async def test_a_second_name_in_text_is_refused_like_one_in_protobuf(federation: Federation, kind: str) -> None:
+    sample = f'a_bucket{{_id="one",le="+Inf",__name__="b"}} 1 {NOW}' if kind == "histogram" else ""
+    sample = sample or f'a{{_id="one",__name__="b"}} 1 {NOW}'
+    with pytest.raises(PushRefused, match='label "__name__" is given twice'):
+        await federation.send(f"# TYPE a {kind}\n{sample}\n".encode(), TEXT_HEADERS)
+    assert federation.sink.series() == []
+
+
 async def test_text_is_read_like_protobuf(federation: Federation) -> None:
     text = f'# TYPE a counter\na{{_id="one"}} 1 {NOW}\nb{{_id="one",x="y"}} 2 {NOW}\n'.encode()
     await federation.send(text, TEXT_HEADERS)

@@ -1,0 +1,264 @@
+"""One relay's connection: what it says, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from streamgauge.clock import Clock
+from streamgauge.errors import BadInput
+from streamgauge.ingest.relay.values import Collector, RelayValues, Stat
+from streamgauge.wire import relay as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_COLLECTORS = 1_000
+"""Of one relay. Their names go into one line each time that it is asked."""
+MAX_STATS = 10_000
+"""Series of one relay: a host has some hundreds of values, and one that makes up names must not fill the index."""
+MAX_ID_BYTES = 255
+RATE_BYTES = 131_072
+BURST_BYTES = 1 << 20
+"""What a relay may send in a second, and at once, before it is read slower. One of 20 values each 10 s sends 50 bytes a
+second."""
+_AHEAD_SECONDS = BURST_BYTES / RATE_BYTES
+UNREAD_BYTES = 262_144
+"""Written to a relay that does not read it: hundreds of polls."""
+
+HOST = b"host"
+
+
+class Values(Protocol):
+    """Told of each value as it comes: the id of its relay, collector, name, and the value as text."""
+
+    def __call__(self, host: str, collector: Collector, name: bytes, text: bytes) -> None: ...
+
+
+class Table(Protocol):
+    """What a connection needs of the listener."""
+
+    clock: Clock
+    values: RelayValues
+    live: Values | None  # None while nobody listens
+    beat: float
+    buffer: memoryview  # that all connections read into, as none of them keeps what is in it
+
+    def arrived(self, connection: RelayConnection) -> str | None:
+        """Why the connection is not to be kept; None when it is."""
+
+    def identified(self, connection: RelayConnection) -> None: ...
+
+    def offers(self, connection: RelayConnection) -> None:
+        """It has a collector that it can be asked for."""
+
+    def gone(self, connection: RelayConnection, reason: str) -> None: ...
+
+
+class RelayConnection(asyncio.BufferedProtocol):
+    """name: the relay's id; "" until it has said that."""
+
+    def __init__(self, table: Table) -> None:
+        self.name = ""
+        self.collectors: dict[bytes, Collector] = {}
+        self.heard = table.clock.monotonic()
+        self.peer = ""
+        self.polling = False  # it has its place among those who are polled
+        self.ended = ""  # why we do not want to hear of it any more
+        self._table = table
+        self._lines = wire.LineReader()
+        self._too_long = 0
+        self._known: dict[bytes, Stat] = {}  # by collector and name as the wire has them
+        self._asked: float | None = None
+        self._due = self.heard  # when all that came would have come at RATE_BYTES
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+        self._commands: dict[bytes, Callable[[bytes], None]] = {
+            wire.GOT: self._got,
+            wire.PING: lambda rest: self.write(b"pong\n"),
+            wire.ADD: self._add,
+            wire.REMOVE: self._remove,
+            wire.CLOSE: lambda rest: self.end("closed"),
+        }
+
+    # ---- asyncio ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if address else ""
+        if (reason := self._table.arrived(self)) is not None:
+            self.end(reason, abort=True)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._table.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.ended:
+            return
+        self.heard = now = self._table.clock.monotonic()
+        self._slow(now, nbytes)
+        for line in self._lines.feed(bytes(self._table.buffer[:nbytes])):
+            if not self._take(line):
+                return
+        if self._lines.too_long > self._too_long:
+            self._table.values.refuse("line_too_long", self._lines.too_long - self._too_long)
+            self._too_long = self._lines.too_long
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._table.gone(self, self.ended or "closed")
+        self.ended = self.ended or "closed"
+        self._known.clear()
+
+    def _slow(self, now: float, size: int) -> None:
+        """Read no more until so much may have come; `check` resumes."""
+        self._due = max(self._due, now) + size / RATE_BYTES
+        if self._due > now + _AHEAD_SECONDS and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+            self._table.values.refuse("slowed_down")
+
+    # ---- from the listener ------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Called once a second or so."""
+        if self.ended and self._transport is not None:
+            self._transport.abort()  # what we said last has had its time
+        elif self._paused:
+            self.heard = now  # it is we who do not listen
+            if self._due <= now + _AHEAD_SECONDS and self._transport is not None and not self._transport.is_closing():
+                self._paused = False
+                self._transport.resume_reading()
+        elif now - self.heard > 2 * self._table.beat:
+            self.end("silent" if self.name else "unidentified", abort=True)
+
+    def ask(self) -> bool:
+        """Send one `get` with all collectors. False when there is nothing to ask for."""
+        if self.ended or not self.collectors:
+            return False
+        self._asked = self._table.clock.monotonic()
+        self.write(wire.get_line(self.collectors))
+        return True
+
+    def override(self, seconds: float, intervals: dict[bytes, float]) -> bool:
+        """False when it has none of these collectors."""
+        known = {name: each for name, each in intervals.items() if name in self.collectors}
+        if known:
+            self.write(wire.override_line(seconds, known))
+        return bool(known)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            self.end("not_reading", abort=True)
+        else:
+            self._transport.write(data)
+
+    def end(self, reason: str, abort: bool = False) -> None:
+        """Close, after what has been written or, with `abort`, at once."""
+        if self.ended or self._transport is None:
+            return
+        self.ended = reason
+        if abort:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    # ---- lines ------------------------------------------------------------------------------------------------------
+
+    def _take(self, line: bytes) -> bool:
+        """False when we do not want to hear any more."""
+        word, rest = wire.command(line)
+        if not self.name:
+            self._identify(word, rest)
+        elif (handle := self._commands.get(word)) is not None:
+            handle(rest)
+        elif word != wire.OK:
+            self._table.values.refuse("unknown_command")
+        return not self.ended
+
+    def _identify(self, word: bytes, rest: bytes) -> None:
+        if word != wire.ID:
+            self.write(wire.IDENTIFY_FIRST)
+            self.end("unidentified")
+            return
+        name = rest.decode(errors="replace")
+        if not rest or len(rest) > MAX_ID_BYTES or "\ufffd" in name:
+            self.write(wire.MISSING_ID)
+            self.end("missing_id")
+            return
+        self.name = name
+        self._table.identified(self)
+        self.write(b"ok\n" + wire.beat_line(self._table.beat))
+
+    def _add(self, rest: bytes) -> None:
+        try:
+            added = wire.added(rest)
+        except BadInput:
+            self._table.values.refuse("invalid_collector")
+            return
+        known = self.collectors.get(added.name)
+        if known is None and len(self.collectors) >= MAX_COLLECTORS:
+            self._table.values.refuse("collector_limit")
+            return
+        if known is None or known.tags != added.words:
+            labels = dict(added.tags) | {HOST: self.name.encode()}
+            labels.pop(b"__name__", None)
+            self._replace(known, Collector(added.name, added.words, tuple(labels.items())))
+        self.write(b"ok\n")
+        self._table.offers(self)
+
+    def _replace(self, before: Collector | None, after: Collector) -> None:
+        self.collectors[after.name] = after
+        if before is not None:  # its series had other labels
+            self._known = {}
+
+    def _remove(self, rest: bytes) -> None:
+        if self.collectors.pop(rest, None) is not None:
+            self._known = {}
+        self.write(b"ok\n")
+
+    def _got(self, rest: bytes) -> None:
+        known, live, values = self._known, self._table.live, self._table.values
+        stats: list[Stat] = []
+        numbers: list[float] = []
+        invalid = 0
+        for item in rest.split(b","):
+            name, _, text = item.partition(b":")
+            stat = known.get(name)
+            if stat is None:
+                self._new(item, name, text)
+                continue
+            if (number := wire.number(text)) is None:
+                invalid += 1
+                continue
+            stats.append(stat)
+            numbers.append(number)
+            if live is not None:
+                live(self.name, stat.collector, stat.name, text)
+        if invalid:
+            values.refuse("invalid_number", invalid)
+        values.put(stats, numbers, self._asked)
+        self._asked = None
+
+    def _new(self, item: bytes, name: bytes, text: bytes) -> None:
+        """A value of a name that was not in an answer before."""
+        if not item.strip():
+            return
+        values = self._table.values
+        spelt, hyphen, stat = name.strip().partition(b"-")
+        collector = self.collectors.get(spelt)
+        if not hyphen or not stat or b":" not in item:
+            values.refuse("invalid_item")
+        elif collector is None:
+            values.refuse("unknown_collector")
+        elif (number := wire.number(text)) is None:
+            values.refuse("invalid_number")
+        elif len(self._known) >= MAX_STATS:
+            values.refuse("stat_limit")
+        else:
+            values.put_new(self._known, name, collector, stat, number)
+            if self._table.live is not None:
+                self._table.live(self.name, collector, stat, text)

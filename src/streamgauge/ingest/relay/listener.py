@@ -1,0 +1,134 @@
+"""The listener that relays dial: who is connected, and who of them is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from streamgauge.clock import Clock
+from streamgauge.ingest.relay.connection import RelayConnection, Values
+from streamgauge.ingest.relay.polls import Polls
+from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.ingest.relay.values import GATHER_SECONDS, RelayValues
+from streamgauge.model.sink import Sink
+from streamgauge.stats import Reading, Stats
+
+MAX_CONNECTIONS = 10_000
+"""Of relays, identified or not: some 10 KiB of memory and a descriptor each."""
+READ_BYTES = 16_384
+"""Read at once from one relay: a millisecond or two of values."""
+ACCEPT_AT_ONCE = 32
+"""Connections accepted in one turn of the loop, so that a storm of them holds nothing else up."""
+BACKLOG = 1_024
+CHECK_SECONDS = 1.0
+
+
+class RelayListener:
+    """Implements connection.Table. Everything is on the event loop. gather: seconds from one append to the next."""
+
+    def __init__(
+        self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock, gather: float = GATHER_SECONDS
+    ) -> None:
+        self.clock = clock
+        self.values = RelayValues(sink, stats, clock, gather)
+        self.live: Values | None = None
+        self.beat = settings.beat
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self._settings = settings
+        self._connections: set[RelayConnection] = set()
+        self._relays: dict[str, RelayConnection] = {}
+        self._polls = Polls(clock, settings.poll)
+        self._ended: Counter[str] = Counter()
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def relays(self) -> Mapping[str, RelayConnection]:
+        """Those connected now, by their ids."""
+        return self._relays
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on sockets that are bound."""
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._servers.append(
+                await loop.create_server(lambda: RelayConnection(self), sock=sock, backlog=ACCEPT_AT_ONCE)
+            )
+            sock.listen(BACKLOG)  # asyncio has one number for both
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.values.run())
+            tasks.create_task(self._polls.run())
+            tasks.create_task(self._check())
+
+    async def stop(self) -> None:
+        """Hear nobody any more, and store what has come."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.end("stopped", abort=True)
+        await self.values.finish()
+
+    def override(self, seconds: float, intervals: Mapping[str, float]) -> int:
+        """Have collectors of the relays connected now collected at other intervals for a while; how many relays have
+        any of them."""
+        encoded = {name.encode(): each for name, each in intervals.items()}
+        return sum([relay.override(seconds, encoded) for relay in list(self._relays.values())])
+
+    def flush(self) -> int:
+        """Have the relays connected now forget their present values; how many these are."""
+        relays = list(self._relays.values())
+        for relay in relays:
+            relay.write(b"flush\n")
+        return len(relays)
+
+    async def _check(self) -> None:
+        while True:
+            await self.clock.sleep(min(CHECK_SECONDS, self.beat / 4))
+            now = self.clock.monotonic()
+            for connection in list(self._connections):
+                connection.check(now)
+
+    # ---- connection.Table -------------------------------------------------------------------------------------------
+
+    def arrived(self, connection: RelayConnection) -> str | None:
+        self._connections.add(connection)
+        if len(self._connections) > MAX_CONNECTIONS:
+            return "connection_limit"
+        return None if self._allowed(connection.peer) else "not_allowed"
+
+    def _allowed(self, peer: str) -> bool:
+        if not self._settings.allow:
+            return True
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        return any(address in network for network in self._settings.allow)
+
+    def identified(self, connection: RelayConnection) -> None:
+        if (before := self._relays.get(connection.name)) is not None:
+            before.end("replaced", abort=True)
+        self._relays[connection.name] = connection
+
+    def offers(self, connection: RelayConnection) -> None:
+        if not connection.polling:
+            connection.polling = True
+            self._polls.add(connection)
+
+    def gone(self, connection: RelayConnection, reason: str) -> None:
+        self._connections.discard(connection)
+        self._ended[reason] += 1
+        if self._relays.get(connection.name) is connection:
+            del self._relays[connection.name]
+
+    def readings(self) -> Iterator[Reading]:
+        yield Reading.of("streamgauge_relays", "gauge", "Relays connected at this moment.", len(self._relays))
+        yield Reading(
+            "streamgauge_relay_connections_ended_total",
+            "counter",
+            "Connections of relays that have ended, by reason.",
+            {(reason,): count for reason, count in self._ended.items()},
+            ("reason",),
+        )

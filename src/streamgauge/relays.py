@@ -1,0 +1,125 @@
+"""Relays in the server: what the section `relay:` starts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, cast
+
+from streamgauge.clock import Clock
+from streamgauge.errors import ListenFailed
+from streamgauge.ingest.relay.listener import RelayListener
+from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.ingest.relay.values import Collector
+from streamgauge.live.tags import TagHub
+from streamgauge.model.sink import Sink
+from streamgauge.relay_config import divided
+from streamgauge.serve.live_tags_tcp import LiveTagsListener
+from streamgauge.serve.server import HttpServer, bind
+from streamgauge.serve.services import HttpOptions
+from streamgauge.serve.stats_api import StatsAccess
+from streamgauge.serve.stats_front import AtRoot
+from streamgauge.stats import Stats
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+LOG = logging.getLogger(__name__)
+
+GRACE_SECONDS = 30.0
+"""How long requests of the stats API's own listener that have begun may go on when the server stops."""
+
+Start = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Relays:
+    """Implements serve.services.RelayControl."""
+
+    def __init__(self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock) -> None:
+        self.settings = settings
+        self.listener = RelayListener(settings, sink, stats, clock)
+        self.live_tags = TagHub(self._listening)
+        stats.watch(self.listener.readings)
+        stats.watch(self.live_tags.readings)
+
+    def override(self, seconds: float, intervals: Mapping[str, float]) -> int:
+        return self.listener.override(seconds, intervals)
+
+    def flush(self) -> int:
+        return self.listener.flush()
+
+    def _listening(self, busy: bool) -> None:
+        self.listener.live = self._publish if busy else None
+
+    def _publish(self, host: str, collector: Collector, name: bytes, text: bytes) -> None:
+        tags = [tag.decode(errors="replace") for tag in collector.tags]
+        tags += ["metrics", f"host:{host}", name.decode(errors="replace")]
+        self.live_tags.publish(tags, text.decode(errors="replace"))
+
+
+async def open_relays(
+    settings: RelaySettings,
+    sink: Sink,
+    stats: Stats,
+    clock: Clock,
+    app: ASGIApp,
+    stack: AsyncExitStack,
+    start: Start,
+) -> Relays:
+    """Listen for relays, and where that is configured for those who ask for their values. `app` answers the stats API.
+    Raises ListenFailed for an address that was configured and cannot be had."""
+    relays = Relays(settings, sink, stats, clock)
+    start(relays.listener.run())
+    stack.push_async_callback(relays.listener.stop)
+    stack.callback(relays.live_tags.close)
+    if sockets := _bound(settings):
+        await relays.listener.start(sockets)
+        LOG.info("relays are listened for on %s", _name(sockets[0]))
+    if settings.live_listen:
+        fits = StatsAccess(HttpOptions(relay=settings)).fits
+        live = LiveTagsListener(relays.live_tags, fits)
+        stack.push_async_callback(live.stop)
+        sockets = _bind("live-listen-address", settings.live_listen)
+        await live.start(sockets)
+        LOG.info("live values are on %s", _name(sockets[0]))
+    if settings.http_listen:
+        host, port = divided(settings.http_listen)
+        http = HttpServer(cast("Any", AtRoot(app)), host, port, clock=clock)
+        with _named("http-listen-address"):
+            await http.start()
+        stack.push_async_callback(http.stop, GRACE_SECONDS)
+        LOG.info("the stats API is on http://%s/", http.addresses[0])
+    return relays
+
+
+@contextlib.contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Have a complaint about an address name the setting that it is of."""
+    try:
+        yield
+    except ListenFailed as error:
+        raise ListenFailed(error.message.replace("--listen", f"relay.{key}")) from None
+
+
+def _bind(key: str, address: str) -> list[socket.socket]:
+    with _named(key):
+        return bind(*divided(address))
+
+
+def _bound(settings: RelaySettings) -> list[socket.socket]:
+    """None where the address is our default one and taken."""
+    try:
+        return _bind("server-listen-address", settings.listen)
+    except ListenFailed as error:
+        if settings.explicit:
+            raise
+        LOG.warning("%s; no relay can connect", error.message)
+        return []
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
