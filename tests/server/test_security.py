@@ -234,6 +234,19 @@ def test_events_are_imported_with_a_token(site: Site, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_command_that_forgets_tls_is_told_so(site: Site) -> None:
+    done = run_command("query", "1", "--server", f"http://localhost:{site.port}")
+    assert done.returncode == 1
+    assert "if it speaks TLS, write https" in done.stderr
+
+
+def test_a_token_that_may_only_write_imports(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "y.prom"
+    file.write_text("imported_too 1 1700000000000\n")
+    done = site.command("import", str(file), "--format", "prometheus", token="fixed")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("scheme", ["wss", "https"])
 def test_writers_that_are_embedded(site: Site, scheme: str) -> None:
     errors: list[str] = []
@@ -323,11 +336,35 @@ remote_write:
 
 @pytest.mark.peer("chromium")
 def test_the_page_works_in_a_browser_that_was_given_a_token(site: Site, reader: str, tmp_path: Path) -> None:
+    document = page(site, reader, "/graph?expr=40%2B2", tmp_path)
+    assert "<svg" in document
+    assert "42" in document
+
+
+@pytest.mark.peer("chromium")
+def test_the_page_shows_somebody_bound_to_labels_what_is_theirs(site: Site, tmp_path: Path) -> None:
+    made = site.command(
+        "token", "create", "team", "--scope", "read", "--scope", "write", "--label", "t=a", token="admin"
+    )
+    team = made.stdout.strip()
+    for authorization, text in (
+        (f"Bearer {team}", b'{"message":"ours"}'),
+        (f"Bearer {FIXED}", b'{"message":"theirs"}'),
+    ):
+        assert site.ask("/api/v1/events", authorization, form=text, **{"content-type": "application/json"})[0] == 200
+    document = page(site, team, "/", tmp_path)
+    assert "ours" in document
+    assert "theirs" not in document
+    assert "concerns the whole server" not in document
+
+
+def page(site: Site, token: str, path: str, profile: Path) -> str:
+    """The document as it is after five seconds of virtual time."""
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--ignore-certificate-errors"]
-    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000", "--dump-dom"]
+    command += [f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom"]
     browser = subprocess.Popen(
-        [*command, f"https://browser:{reader}@localhost:{site.port}/graph?expr=40%2B2"],
+        [*command, f"https://browser:{token}@localhost:{site.port}{path}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -338,8 +375,7 @@ def test_the_page_works_in_a_browser_that_was_given_a_token(site: Site, reader: 
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(browser.pid, signal.SIGKILL)
-    assert "<svg" in document
-    assert "42" in document
+    return document
 
 
 # ---- the start ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamgauge.commands.server import NO_ACCESS, TOKEN_VARIABLE, Access, Server
-from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, StreamgaugeError, TooLarge
+from streamgauge.errors import BadInput, Busy, ClientError, FolderInUse, Forbidden, StreamgaugeError, TooLarge
 from streamgauge.http.addresses import is_loopback
 from streamgauge.settings import local_url
 from streamgauge.store.lock import Holder, holder
@@ -70,6 +70,10 @@ def asking(
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise untrusted(url, reason) from None
+        if isinstance(reason, http.client.RemoteDisconnected) and url.startswith("http://"):
+            raise ServerUnreachable(
+                f"{url} ends connections without an answer; if it speaks TLS, write https"
+            ) from None
         why = (getattr(reason, "strerror", None) or str(reason) or type(reason).__name__).lower()
         raise ServerUnreachable(
             f"no server answers at {url} ({why}): start one with `streamgauge serve`, name another with --server, or "
@@ -103,6 +107,8 @@ def error_of(status: int, reason: str, path: str, body: bytes, retry_after: str 
         return BadInput(message)
     if status == 401:
         return ClientError(f"{message}; give a token with --token-file, or in the environment as {TOKEN_VARIABLE}")
+    if status == 403:
+        return Forbidden(message)
     if status == 413:
         return TooLarge(message)
     if status in (429, 503):

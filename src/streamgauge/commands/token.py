@@ -78,7 +78,9 @@ def revoke(name: str, server: str | None, data: str | None, access: Access) -> N
         _change(place, lambda tokens: without(tokens, name))
     click.echo(f"the token {printable(name)} is revoked")
     if last:
-        click.echo("There is none left, and everybody is still asked for one; docs/security.md has how to end that.")
+        click.echo(
+            "There is none left, and everybody is still asked for one; docs/security.md has how to end that.", err=True
+        )
 
 
 def _place(server: str | None, data: str | None, access: Access) -> Server | Path:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ServerUnreachable, ask, error_of
 from streamgauge.commands.server import Server
-from streamgauge.errors import Busy, StreamgaugeError
+from streamgauge.errors import Busy, Forbidden, StreamgaugeError
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import HTTP, EventLimits, Events, Opening
@@ -93,8 +93,9 @@ class ServerTarget:
         self._base = parts.path.rstrip("/")
 
     def check(self) -> None:
-        """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts."""
-        with contextlib.suppress(Busy):
+        """Raise ServerUnreachable, or another error, when there is no server. One that is starting counts, and
+        one that does not tell us of itself: who may write need not be permitted to read that."""
+        with contextlib.suppress(Busy, Forbidden):
             ask(self.server, "/api/v1/status/runtimeinfo")
 
     def send(self, body: bytes) -> Answer:

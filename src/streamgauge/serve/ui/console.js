@@ -46,7 +46,7 @@ async function api(path, parameters = {}, signal = undefined) {
   } catch {
     throw new Error(`the server answered ${response.status} without saying why`);
   }
-  if (answer.status !== "success") throw new Error(answer.error);
+  if (answer.status !== "success") throw Object.assign(new Error(answer.error), { kind: answer.errorType });
   return answer;
 }
 
@@ -247,6 +247,12 @@ async function refreshStatus() {
     status.replaceChildren(...facts.map(fact));
     if (live.checked) showEvents(data.lastEventTime);
   } catch (error) {
+    if (error.kind === "forbidden") {
+      // Who is bound to labels is told nothing of the whole server, nor when its newest event came: ask each time.
+      status.replaceChildren(fact(["Shown", "what you may see"]));
+      if (live.checked) showEvents(performance.now());
+      return;
+    }
     status.replaceChildren(fact(["Server", error instanceof TypeError ? "cannot be reached" : error.message]));
   }
 }
