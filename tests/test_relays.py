@@ -14,6 +14,7 @@ from streamgauge.serve.server import bind
 
 pytestmark = pytest.mark.anyio
 
+PUBLISH = b'{"command":"publish","tags":["cpu"],"data":"9"}\n'
 PING = b'{"command":"ping"}\n'
 AUTH = b'{"command":"auth","data":"a secret"}\n'
 
@@ -34,13 +35,28 @@ def anyio_backend() -> str:
     ],
 )
 async def test_who_may_follow(token: str, is_open: bool, said: bytes, let_in: bool) -> None:
-    listener = LiveTagsListener(TagHub(lambda busy: None), live_access(RelaySettings(token=token), lambda: is_open))
+    listener = LiveTagsListener(TagHub(), live_access(RelaySettings(token=token), lambda: is_open), lambda: is_open)
     sockets = bind("127.0.0.1", 0)
     await listener.start(sockets)
     try:
         reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
         writer.write(said)
         assert (b'"pong"' in await reader.readline()) == let_in
+        writer.close()
+    finally:
+        await listener.stop()
+
+
+@pytest.mark.parametrize(("is_open", "answer"), [(True, b'"pong"'), (False, b"may not publish")])
+async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> None:
+    access = live_access(RelaySettings(token="a secret"), lambda: is_open)
+    listener = LiveTagsListener(TagHub(), access, lambda: is_open)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(AUTH + PUBLISH + PING)
+        assert answer in await reader.readline()
         writer.close()
     finally:
         await listener.stop()

@@ -81,7 +81,7 @@ async def open_relays(
         await relays.listener.start(sockets)
         LOG.info("relays are listened for on %s", _name(sockets[0]))
     if settings.live_listen:
-        live = LiveTagsListener(relays.live_tags, live_access(settings, is_open))
+        live = LiveTagsListener(relays.live_tags, live_access(settings, is_open), is_open)
         stack.push_async_callback(live.stop)
         sockets = _bind("live-listen-address", settings.live_listen)
         await live.start(sockets)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from streamgauge.auth.identity import Permission
-from streamgauge.errors import NotFound
+from streamgauge.errors import NotFound, Unauthorized
+from streamgauge.serve.access import credentials_of
 from streamgauge.serve.answers import disconnected
 from streamgauge.serve.connections import Upgrade
-from streamgauge.serve.endpoint import Endpoint, identity_of
+from streamgauge.serve.endpoint import IDENTITY, Endpoint, identity_of
 from streamgauge.serve.event_socket import switching_headers, upgrade_of
 from streamgauge.serve.stats_api import PREFIX, StatsAccess
 from streamgauge.serve.websocket import SWITCHING
@@ -46,8 +47,18 @@ class LiveTagsApi:
         upgrade = upgrade_of(request)
         if not isinstance(upgrade, Upgrade):
             return upgrade
-        publishes = Permission.WRITE in identity_of(request).permissions
+        publishes = await self._publishes(request)
         return _LiveSocket(request, upgrade, relays.live_tags.join(), publishes)
+
+    async def _publishes(self, request: Request) -> bool:
+        """Whoever came by the relays' token alone may not, where others are asked for the permission."""
+        if IDENTITY in request.scope:
+            return Permission.WRITE in identity_of(request).permissions
+        try:
+            identity = await self._services.authenticator.identify(credentials_of(request.scope))
+        except Unauthorized:
+            return False
+        return Permission.WRITE in identity.permissions and not identity.bound
 
 
 class _LiveSocket(Response):

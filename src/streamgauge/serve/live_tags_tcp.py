@@ -19,11 +19,12 @@ AUTH_SECONDS = 10.0
 
 
 class LiveTagsListener:
-    """fits: whether a token is the right one, or none is asked for."""
+    """fits: whether a token is the right one, or none is asked for. publishes: whether they may tell others."""
 
-    def __init__(self, hub: TagHub, fits: Callable[[str], bool]) -> None:
+    def __init__(self, hub: TagHub, fits: Callable[[str], bool], publishes: Callable[[], bool]) -> None:
         self._hub = hub
         self._fits = fits
+        self._publishes = publishes
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,7 +62,7 @@ class LiveTagsListener:
         try:
             while line := await reader.readline():
                 if line.strip():
-                    subscriber.handle(line)
+                    subscriber.handle(line, self._publishes())
         finally:
             subscriber.close()
             writing.cancel()
