@@ -81,8 +81,9 @@ class Authentication:
             await asyncio.to_thread(write_tokens, self._data, tokens)
             self.authorities.tokens.replace(tokens)
             if not self.authorities.asks:
+                if self.authorities.open:
+                    LOG.info("there is a token now: everybody is asked who they are from now on")
                 self.authorities.asks = True
-                LOG.info("there is a token now: everybody is asked who they are from now on")
                 self.authorities.changed()
 
     # ---- the configuration ------------------------------------------------------------------------------------------
