@@ -128,5 +128,5 @@ def test_a_server_tells_when_it_is_ready_reloads_and_stops(manager: Manager, add
         journal.seek(0)
         lines = journal.read().splitlines()
     assert [line for line in lines if not re.match(r"<[3-6]>[\w.]+: ", line)] == []
-    assert any(line.startswith("<6>main: listening url=http://127.0.0.1:") for line in lines)
+    assert any(line.startswith("<6>listeners: listening url=http://127.0.0.1:") for line in lines)
     assert any(line.startswith("<3>services: the configuration was not reloaded") for line in lines)

@@ -137,7 +137,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         for name in (OWN, OTHER, "all"):
             tenant = Tenant(running, name)
             series = [
-                requests.Series(labels, [(NOW, 2.0)])
+                requests.Series(labels, [(NOW, 2.0), (int(time.time()) * 1000, 2.0)])
                 for labels in label_sets()
                 if name == "all" or labels.get("team") == name
             ]

@@ -49,9 +49,9 @@ def test_metrics_are_found_with_their_values(drawn: list[tuple[str, MetricType, 
     for at, (one, metric) in enumerate([(each, metric) for each in pushed for metric in each.metrics]):
         start, end = records.starts[at], int(records.ends[at])
         assert has_only_labels(body, start, end)
-        assert metric_family_protobuf.decode_now(message_of(body, records.heads[at], start, end)) == [
-            MetricFamily(one.name, one.type, (metric,))
-        ]
+        message = message_of(body, records.heads[at], start, end)
+        expected = metric_family_protobuf.encode([MetricFamily(one.name, one.type, (metric,))])
+        assert metric_family_protobuf.encode(metric_family_protobuf.decode_now(message)) == expected
         found = int(records.hashes[at])
         assert spelled.setdefault((one.name, MetricType(one.type or 0), metric.labels), found) == found
     assert len(set(spelled.values())) == len(spelled)
