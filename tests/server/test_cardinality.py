@@ -33,7 +33,7 @@ def refused(server: ServerProcess) -> dict[tuple[str, str], tuple[int, int]]:
     return {(one["limit"], one["name"]): (one["now"], one["attempts"]) for one in listed}
 
 
-@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+@pytest.mark.parametrize("message", [requests.V2])
 def test_limits_hold_over_a_restart_and_can_be_raised_without_one(
     start_server: StartServer, tmp_path: Path, message: str
 ) -> None:

@@ -198,7 +198,7 @@ def test_store_is_a_dictionary(operations: list[str], retention: int, seed: int)
 @pytest.mark.parametrize("retention", [0, RETENTION])
 def test_store_is_a_dictionary_over_hundreds_of_operations(data: Path, retention: int) -> None:
     chosen = random.Random(retention)
-    todo = iter(chosen.choices(list(STEPS), list(STEPS.values()), k=400))
+    todo = iter(chosen.choices(list(STEPS), list(STEPS.values()), k=200))
     model = Model(ManualClock(NOON), retention)
     while asyncio.run(one_life(data, model, todo, chosen, 10)):
         pass
