@@ -9,8 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "streamgauge"
 
-LEAVES = {"errors", "clock", "stats", "durations", "spawn", "model"}
+LEAVES = {"backoff", "errors", "clock", "stats", "durations", "spawn", "model"}
 ALLOWED = {
+    "backoff": set(),
     "errors": set(),
     "clock": set(),
     "stats": set(),

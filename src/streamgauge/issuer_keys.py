@@ -12,8 +12,7 @@ from streamgauge.auth.rules import IssuerRule
 from streamgauge.auth_config import is_safe
 from streamgauge.errors import ConfigError, FetchFailed
 from streamgauge.http.client import HttpClient, Resolver
-from streamgauge.http.options import HttpOptions, Secret, Tls, TlsContexts
-from streamgauge.ingest.scrape.negotiation import USER_AGENT
+from streamgauge.http.options import USER_AGENT, HttpOptions, Secret, Tls, TlsContexts
 
 SECONDS = 10.0
 """For all that is fetched: who brings a token of a key that is new waits for it."""

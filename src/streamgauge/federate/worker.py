@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from streamgauge.backoff import Backoff
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, FetchFailed, StorageError, StreamgaugeError
-from streamgauge.federate.backoff import Backoff
 from streamgauge.federate.batch import Batch, labels_size, make_push
 from streamgauge.federate.buffer import Buffer, Waiting
 from streamgauge.federate.config import FederateConfig

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from streamgauge import __version__
 from streamgauge.errors import ConfigError
+
+USER_AGENT = f"streamgauge/{__version__}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from streamgauge import __version__
+from streamgauge.backoff import Backoff
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, FetchFailed
 from streamgauge.forward.remote_write.numbers import Numbers
 from streamgauge.forward.remote_write.target import Protocol, RemoteWriteTarget
 from streamgauge.http.client import Answer, HttpClient, Resolver
 from streamgauge.http.oauth2 import TokenSource
-from streamgauge.http.options import TlsContexts
+from streamgauge.http.options import USER_AGENT, TlsContexts
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Sender:
         self._headers = {
             "content-type": kind,
             "content-encoding": "snappy",
-            "user-agent": f"streamgauge/{__version__}",
+            "user-agent": USER_AGENT,
             "x-prometheus-remote-write-version": version,
         }
         self._fails = ""  # how the failure begins that was logged; "" after a success
@@ -77,7 +77,7 @@ class Sender:
         """Send what `body` makes, anew for each attempt, with how many samples there are in it, until it is taken or
         refused. How many samples were taken. Shards may do so at the same time, each one after the other."""
         policy, name = self._target.queue, self._target.name
-        backoff = policy.min_backoff / 1000
+        backoff = Backoff(policy.min_backoff / 1000, policy.max_backoff / 1000, random.uniform)
         while True:
             content, samples = await body()
             if not samples:
@@ -92,8 +92,7 @@ class Sender:
                 return 0
             self._numbers.retried.labels(name).inc(samples)
             self._log_failure(refusal.words)
-            await self._clock.sleep(max(backoff * random.uniform(0.5, 1.0), refusal.pause))
-            backoff = min(2 * backoff, policy.max_backoff / 1000)
+            await self._clock.sleep(max(backoff.pause(), refusal.pause))
 
     async def post(self, shard: int, content: bytes) -> _Refusal | None:
         """One attempt; None when it was taken."""

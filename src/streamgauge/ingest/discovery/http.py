@@ -13,12 +13,11 @@ from typing import Any
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, FetchFailed
 from streamgauge.http.client import HttpClient, Resolver
-from streamgauge.http.options import TlsContexts
+from streamgauge.http.options import USER_AGENT, TlsContexts
 from streamgauge.http.urls import shown_url
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
 from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.scrape.job import HttpSource
-from streamgauge.ingest.scrape.negotiation import USER_AGENT
 from streamgauge.stats import Stats
 
 MAX_ANSWER_BYTES = 16 << 20

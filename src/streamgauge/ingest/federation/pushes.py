@@ -11,6 +11,7 @@ import numpy as np
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
 from streamgauge.errors import ClientError, Forbidden, Overloaded, PushRefused, RateLimited, StreamgaugeError
+from streamgauge.ingest.admission import Held, InFlight
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.rates import Rate
 from streamgauge.ingest.federation.settings import PushSettings
@@ -47,6 +48,8 @@ class Admission:
             interval, burst = settings.receive_ratelimit, settings.receive_burst
         self._settings = settings
         self._liveness = liveness
+        self._way = way
+        self._requests = stats.shared.ingest_requests
         self._limited = stats.limited.labels(way)
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
@@ -68,6 +71,23 @@ class Admission:
             raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
+
+    @contextmanager
+    def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
+        """What a push is received within: who sends it, and the account of what it holds. How it ends is counted.
+
+        Raises RateLimited, and what `sender` raises."""
+        status = 200
+        try:
+            sender = self.sender(identity)
+            self.check(sender.cluster)
+            with self.faults_of(sender.cluster), inflight.account() as held:
+                yield sender, held
+        except StreamgaugeError as error:
+            status = error.status
+            raise
+        finally:
+            self._requests.labels(self._way, str(status)).inc()
 
     @contextmanager
     def faults_of(self, cluster: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, Overloaded, StreamgaugeError, TooLarge
+from streamgauge.errors import BadInput, Overloaded, TooLarge
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
 from streamgauge.ingest.federation.cluster_sink import ClusterSeries
 from streamgauge.ingest.federation.layouts import LEFT_OUT
@@ -115,17 +115,8 @@ class Receives:
         headers: by name in lower case. Raises ClientErrors for what is wrong with it, RateLimited, Overloaded and
         StorageErrors. What `body` raises goes through.
         """
-        status = 200
-        try:
-            sender = self._admission.sender(identity)
-            self._admission.check(sender.cluster)
-            with self._admission.faults_of(sender.cluster), self._inflight.account() as held:
-                return await self._receive(sender, headers, body, held)
-        except StreamgaugeError as error:
-            status = error.status
-            raise
-        finally:
-            self._stats.shared.ingest_requests.labels(RECEIVE, str(status)).inc()
+        with self._admission.receiving(identity, self._inflight) as (sender, held):
+            return await self._receive(sender, headers, body, held)
 
     async def _receive(
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held

@@ -21,7 +21,6 @@ from streamgauge.errors import (
     IndexFull,
     Overloaded,
     PushRefused,
-    StreamgaugeError,
     TooLarge,
     UnsupportedMedia,
 )
@@ -129,17 +128,8 @@ class Uploads:
         headers: by name in lower case. Raises ClientErrors for what is wrong with it, RateLimited, Overloaded and
         StorageErrors; nothing is stored then, but where PushRefused says how much. What `body` raises goes through.
         """
-        status = 200
-        try:
-            sender = self._admission.sender(identity)
-            self._admission.check(sender.cluster)
-            with self._admission.faults_of(sender.cluster), self._inflight.account() as held:
-                await self._receive(sender, headers, body, held)
-        except StreamgaugeError as error:
-            status = error.status
-            raise
-        finally:
-            self._stats.shared.ingest_requests.labels(UPLOAD, str(status)).inc()
+        with self._admission.receiving(identity, self._inflight) as (sender, held):
+            await self._receive(sender, headers, body, held)
 
     async def _receive(
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held

@@ -6,8 +6,8 @@ import enum
 import re
 from collections.abc import Sequence
 
-from streamgauge import __version__
 from streamgauge.errors import UnsupportedMedia
+from streamgauge.http.options import USER_AGENT
 from streamgauge.ingest.scrape.job import (
     OPENMETRICS_0_0_1,
     OPENMETRICS_1_0_0,
@@ -16,8 +16,6 @@ from streamgauge.ingest.scrape.job import (
     TEXT_1_0_0,
     ScrapeJob,
 )
-
-USER_AGENT = f"streamgauge/{__version__}"
 
 
 class Format(enum.Enum):
