@@ -336,9 +336,9 @@ remote_write:
 
 @pytest.mark.peer("chromium")
 def test_the_page_works_in_a_browser_that_was_given_a_token(site: Site, reader: str, tmp_path: Path) -> None:
-    document = page(site, reader, "/graph?expr=40%2B2", tmp_path)
+    document = page(site, reader, "/graph?g0.expr=40%2B2&g0.tab=1", tmp_path)
     assert "<svg" in document
-    assert "42" in document
+    assert ">42<" in document
 
 
 @pytest.mark.peer("chromium")
