@@ -8,8 +8,9 @@ import pytest
 
 from streamgauge.config import load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.http.addresses import host_and_port
 from streamgauge.ingest.relay.settings import RelaySettings
-from streamgauge.relay_config import check_relays, divided
+from streamgauge.relay_config import check_relays
 
 REFERENCE = {
     "aggregate-interval": 15,
@@ -109,5 +110,5 @@ def test_what_others_reach_needs_a_list_or_a_token(settings: RelaySettings) -> N
 def test_what_is_guarded_may_be_reached_by_others() -> None:
     networks = (ipaddress.ip_network("10.0.0.0/8"),)
     check_relays(RelaySettings(listen=":3000", http_listen=":8080", token="t", allow=networks), insecure=False)
-    assert divided("[::1]:3000") == ("::1", 3000)
-    assert divided(":3000") == ("", 3000)
+    assert host_and_port("[::1]:3000") == ("::1", 3000)
+    assert host_and_port(":3000") == ("", 3000)

@@ -15,7 +15,7 @@ from streamgauge import __version__
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
-from streamgauge.http.addresses import is_loopback
+from streamgauge.http.addresses import host_and_port, is_loopback
 from streamgauge.serve.app import build_app, build_internal_app
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import HttpOptions
@@ -24,7 +24,7 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.serve.tls import Tls, TlsFiles
 from streamgauge.services import ServerServices, http_options
 from streamgauge.settings import BY_NAME, Config, Settings, local_url
-from streamgauge.start import host_and_port, log_form
+from streamgauge.start import log_form
 from streamgauge.stats import Stats
 from streamgauge.store.lock import FolderLock
 

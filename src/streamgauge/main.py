@@ -41,7 +41,6 @@ from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
 from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
-from streamgauge.relays import open_relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.service_manager import ServiceManager
 from streamgauge.services import Opened, ServerServices, event_limits, tiers_of
@@ -189,6 +188,8 @@ class Server:
         )
         relays = None
         if self._config.relay is not None:
+            from streamgauge.relays import open_relays  # most servers have no relays
+
             authorities = self._authentication.authorities
             relays = await open_relays(
                 self._config.relay,

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from streamgauge.errors import BadInput, ConfigError
-from streamgauge.http.addresses import is_loopback
+from streamgauge.http.addresses import host_and_port, is_loopback
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
 from streamgauge.settings import parse_address
 
@@ -177,21 +177,15 @@ def check_relays(settings: RelaySettings | None, insecure: bool) -> None:
     """Raises ConfigError for an address that others reach, unless that is wanted."""
     if settings is None or insecure:
         return
-    host, _ = divided(settings.listen)
+    host, _ = host_and_port(settings.listen)
     if not is_loopback(host) and not settings.allow:
         raise ConfigError(
             f"relay.server-listen-address {settings.listen} can be reached from other machines: name in relay.allow "
             "the networks that relays come from, or add --insecure if everybody who reaches it may send values"
         )
     for key, address in (("http", settings.http_listen), ("live", settings.live_listen)):
-        if address and not is_loopback(divided(address)[0]) and not settings.token:
+        if address and not is_loopback(host_and_port(address)[0]) and not settings.token:
             raise ConfigError(
                 f"relay.{key}-listen-address {address} can be reached from other machines: set relay.token, or add "
                 "--insecure if everybody who reaches this address may read"
             )
-
-
-def divided(address: str) -> tuple[str, int]:
-    """Host and port; an empty host is all addresses."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from streamgauge.clock import Clock
 from streamgauge.errors import ListenFailed
+from streamgauge.http.addresses import host_and_port
 from streamgauge.ingest.relay.listener import RelayListener
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import Collector
 from streamgauge.live.tags import TagHub
 from streamgauge.model.sink import Sink
-from streamgauge.relay_config import divided
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import HttpServer, bind
 from streamgauge.serve.services import HttpOptions
@@ -87,7 +87,7 @@ async def open_relays(
         await live.start(sockets)
         LOG.info("live values are on %s", _name(sockets[0]))
     if settings.http_listen:
-        host, port = divided(settings.http_listen)
+        host, port = host_and_port(settings.http_listen)
         http = HttpServer(cast("Any", AtRoot(app)), host, port, clock=clock)
         with _named("http-listen-address"):
             await http.start()
@@ -113,7 +113,7 @@ def _named(key: str) -> Iterator[None]:
 
 def _bind(key: str, address: str) -> list[socket.socket]:
     with _named(key):
-        return bind(*divided(address))
+        return bind(*host_and_port(address))
 
 
 def _bound(settings: RelaySettings) -> list[socket.socket]:

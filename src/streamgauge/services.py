@@ -35,7 +35,6 @@ from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, PushedSeries, SelectorsQuery
-from streamgauge.relays import Relays
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
@@ -53,6 +52,7 @@ from streamgauge.store.token_file import token_problems
 
 if TYPE_CHECKING:
     from streamgauge.auth.cluster_access import ClusterAccess
+    from streamgauge.relays import Relays
 
 LOG = logging.getLogger(__name__)
 

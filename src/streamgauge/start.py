@@ -15,7 +15,7 @@ from streamgauge import logs
 from streamgauge.clock import SystemClock
 from streamgauge.errors import ConfigError
 from streamgauge.event_rules import parse_event_rules
-from streamgauge.http.addresses import is_loopback
+from streamgauge.http.addresses import host_and_port, is_loopback
 from streamgauge.retention_rules import parse_rules
 from streamgauge.settings import BY_NAME, Config, Settings, misspelt_variables, resolve
 from streamgauge.store import failpoints
@@ -115,9 +115,3 @@ def check_addresses(settings: Settings, config: Config) -> None:
                 "configured: make a token (`streamgauge token create`), give the configuration a section auth:, listen "
                 "on 127.0.0.1, or add --insecure if everybody who reaches this address may read and write"
             )
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Of an address as the settings have it."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

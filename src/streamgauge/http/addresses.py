@@ -13,3 +13,9 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of HOST:PORT as the settings have it, an IPv6 host in brackets; an empty host is all addresses."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
