@@ -8,6 +8,7 @@ import pytest
 
 from streamgauge.config import load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.forward.live.target import MistTarget, MqttTarget, NatsTarget
 from streamgauge.forward.remote_write.target import InfluxDatabase
 from streamgauge.http.addresses import host_and_port
 from streamgauge.ingest.relay.settings import RelaySettings
@@ -66,6 +67,33 @@ def test_the_mirror_is_a_destination_with_a_database_that_can_be_made() -> None:
     assert not parse_config("relay: {influx-address: ''}", "f.yml", {}).remote_writes
 
 
+def test_where_live_values_are_published() -> None:
+    text = """\
+relay:
+  mqtt-address: mqtts://broker
+  mqtt-user: u
+  mqtt-password: p
+  nats-address: "[::1]:4223"
+  nats-token: t
+  nats-subject: live.{collector}.{name}
+  mist-address: 127.0.0.1
+  mist-token: m
+"""
+    config = parse_config(text, "f.yml", {})
+    assert config.live_targets == (
+        MqttTarget("broker", 8883, True, "u", "p"),
+        NatsTarget("::1", 4223, token="t", subject="live.{collector}.{name}"),
+        MistTarget("127.0.0.1", 1445, "m"),
+    )
+    assert not config.warnings
+    assert [line for line in config.text.splitlines() if "password" in line or "token" in line] == [
+        "  mqtt-password: <secret>",
+        "  nats-token: <secret>",
+        "  mist-token: <secret>",
+    ]
+    assert not parse_config("relay: {server: false, mqtt-address: 'h:1'}", "f.yml", {}).live_targets
+
+
 @pytest.mark.parametrize("text", ["relay:", "relay: {}", "relay: {server: true}"])
 def test_a_section_without_settings_listens_on_loopback(text: str) -> None:
     assert relay_of(text) == RelaySettings()
@@ -94,6 +122,12 @@ def test_retention_is_a_week_at_least() -> None:
         ("relay:\n  allow: [10.0.0.1/8]", "write for example 10.0.0.0/8"),
         ("relay:\n  influx-address: 127.0.0.1:8086", "expected http://HOST:PORT"),
         ("relay:\n  influx-address: http://user:secret@host:8086", "expected http://HOST:PORT"),
+        ("relay:\n  mqtt-address: http://broker", "expected mqtt://HOST:PORT or mqtts://HOST:PORT"),
+        ("relay:\n  nats-address: 'nats://u:p@host'", "expected nats://HOST:PORT or tls://HOST:PORT"),
+        ("relay:\n  mist-address: 'a:99999'", "expected tcp://HOST:PORT"),
+        ("relay:\n  mqtt-topic: 'pulse/#'", "expected words with / between them"),
+        ("relay:\n  mqtt-topic: 'pulse/{stat}'", "expected words with / between them"),
+        ("relay:\n  nats-subject: 'pulse..x'", "expected words with . between them"),
         ("relay:\n  server-listen-address: nowhere", "is not an address"),
         ("relay: {insecure: false, http-listen-address: '127.0.0.1:8080'}", "is plain HTTP"),
         ("relay:\n  config-file: missing.json", "f.yml:2: relay.config-file: missing.json cannot be read: No such"),

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from streamgauge.clock import ManualClock
+from streamgauge.forward.live.publisher import LivePublisher
+from streamgauge.forward.live.target import LiveValue
 from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.ingest.relay.values import Collector
 from streamgauge.live.tags import TagHub
-from streamgauge.relays import live_access
+from streamgauge.relays import Relays, live_access
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import bind
+from streamgauge.stats import Stats
+from streamgauge.testing import MemorySink
+from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +68,36 @@ async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> N
         writer.close()
     finally:
         await listener.stop()
+
+
+class Kept:
+    """An outlet that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: list[LiveValue] = []
+
+    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+        while True:
+            self.values += await take()
+            given()
+
+
+async def test_values_go_to_publishers_whether_or_not_anybody_follows() -> None:
+    clock, stats, kept = ManualClock(), Stats(), Kept()
+    publisher = LivePublisher("mist", kept, clock)
+    work = asyncio.create_task(publisher.run())
+    try:
+        relays = Relays(RelaySettings(), [publisher], MemorySink(), stats, clock)
+        collector = Collector(b"disk", (b"dc:x",), ())
+        for _ in range(2):
+            assert relays.listener.live is not None
+            relays.listener.live("web1", collector, b"sda", b"1.5")
+            relays.live_tags.join().close()
+        await until(lambda: publisher.published == 2)
+        tags = ("dc:x", "metrics", "host:web1", "sda")
+        assert kept.values == [LiveValue("web1", "disk", "sda", "1.5", tags, clock.now_ms())] * 2
+        assert b'streamgauge_live_publish_published_total{to="mist"} 2.0' in stats.exposition()
+        assert Relays(RelaySettings(), [], MemorySink(), Stats(), clock).listener.live is None
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)

@@ -22,6 +22,7 @@ from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
     GlobalConfig,
     HttpDiscovery,
@@ -192,7 +193,10 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     auth = auth_rules(parsed, base, document.error)
     relays = relay_settings(parsed.relay, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays)
+    live = () if relays is None else tuple(live_targets(parsed.relay))
+    return Config(
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, live
+    )
 
 
 _Configs = list[ScrapeConfig]

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.forward.remote_write.target import InfluxDatabase, MetadataPolicy, RemoteWriteTarget
 from streamgauge.http.addresses import host_and_port, is_loopback
 from streamgauge.http.options import HttpOptions, Secret
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
+from streamgauge.live_config import LiveSection
 from streamgauge.relabel import Action, Rule
 from streamgauge.settings import parse_address
 
@@ -31,8 +32,6 @@ MIRROR = "relay.influx-address"
 """What the mirror is called as a destination of samples."""
 
 _NOT_YET = {
-    "mist-address": "live values are not published to a Mist server",
-    "mist-token": "live values are not published to a Mist server",
     "kapacitor-address": "alerts need no other program here",
     "log-level": "log_level of the section streamgauge: says what is logged",
 }
@@ -102,9 +101,7 @@ Address = Annotated[str, BeforeValidator(_address)]
 Url = Annotated[str, BeforeValidator(_url)]
 
 
-class RelaySection(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=False)
-
+class RelaySection(LiveSection):
     server: Truth = True
     server_listen_address: Address = Field("", alias="server-listen-address")
     http_listen_address: Address = Field("", alias="http-listen-address")
@@ -123,8 +120,6 @@ class RelaySection(BaseModel):
     influx_user: str = Field("", alias="influx-user")  # ours
     influx_password: SecretStr = Field(SecretStr(""), alias="influx-password")  # ours
     kapacitor_address: str | None = Field(None, alias="kapacitor-address")
-    mist_address: str | None = Field(None, alias="mist-address")
-    mist_token: SecretStr | None = Field(None, alias="mist-token")
     log_level: str | None = Field(None, alias="log-level")
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 from streamgauge.clock import Clock
 from streamgauge.errors import ListenFailed
+from streamgauge.forward.live.open import open_publisher
+from streamgauge.forward.live.publisher import LivePublisher
+from streamgauge.forward.live.publisher import readings as publisher_readings
+from streamgauge.forward.live.target import LiveTarget, LiveValue
 from streamgauge.http.addresses import host_and_port
 from streamgauge.ingest.relay.listener import RelayListener
 from streamgauge.ingest.relay.settings import RelaySettings
@@ -38,12 +42,19 @@ Start = Callable[[Coroutine[Any, Any, None]], None]
 class Relays:
     """Implements serve.services.RelayControl."""
 
-    def __init__(self, settings: RelaySettings, sink: Sink, stats: Stats, clock: Clock) -> None:
+    def __init__(
+        self, settings: RelaySettings, publishers: Sequence[LivePublisher], sink: Sink, stats: Stats, clock: Clock
+    ) -> None:
         self.settings = settings
+        self.publishers = publishers
+        self._clock = clock
         self.listener = RelayListener(settings, sink, stats, clock)
         self.live_tags = TagHub(self._listening)
         stats.watch(self.listener.readings)
         stats.watch(self.live_tags.readings)
+        if publishers:
+            stats.watch(lambda: publisher_readings(publishers))
+            self._listening(False)
 
     def override(self, seconds: float, intervals: Mapping[str, float]) -> int:
         return self.listener.override(seconds, intervals)
@@ -52,16 +63,24 @@ class Relays:
         return self.listener.flush()
 
     def _listening(self, busy: bool) -> None:
-        self.listener.live = self._publish if busy else None
+        """busy: whether anybody has subscribed."""
+        self.listener.live = self._publish if busy or self.publishers else None
 
     def _publish(self, host: str, collector: Collector, name: bytes, text: bytes) -> None:
         tags = [tag.decode(errors="replace") for tag in collector.tags]
         tags += ["metrics", f"host:{host}", name.decode(errors="replace")]
-        self.live_tags.publish(tags, text.decode(errors="replace"))
+        said = text.decode(errors="replace")
+        self.live_tags.publish(tags, said)
+        if self.publishers:
+            words = (host, collector.name.decode(errors="replace"), name.decode(errors="replace"))
+            value = LiveValue(*words, said, tuple(tags), self._clock.now_ms())
+            for publisher in self.publishers:
+                publisher.put(value)
 
 
 async def open_relays(
     settings: RelaySettings,
+    targets: Sequence[LiveTarget],
     sink: Sink,
     stats: Stats,
     clock: Clock,
@@ -70,11 +89,15 @@ async def open_relays(
     start: Start,
     is_open: Callable[[], bool],
 ) -> Relays:
-    """Listen for relays, and where that is configured for those who ask for their values. `app` answers the stats API.
+    """Listen for relays, and where that is configured for those who ask for their values. targets: where live
+    values are published. app: answers the stats API.
     is_open: whether everybody may read this server. Raises ListenFailed for an address that was configured and cannot
     be had."""
-    relays = Relays(settings, sink, stats, clock)
+    publishers = [open_publisher(target, clock) for target in targets]
+    relays = Relays(settings, publishers, sink, stats, clock)
     start(relays.listener.run())
+    for publisher in publishers:
+        start(publisher.run())
     stack.push_async_callback(relays.listener.stop)
     stack.callback(relays.live_tags.close)
     if sockets := _bound(settings):
