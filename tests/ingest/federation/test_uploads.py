@@ -326,6 +326,22 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
     await federation.upload(*three)
 
 
+async def test_parts_of_a_scrape_are_limited_together(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, max_series=3))
+    first, last = ({**HEADERS, "x-streamgauge-part": word} for word in ("first", "last"))
+    for _ in range(2):
+        await federation.send(upload([one("m", i="0"), one("m", i="1")]), first)
+        await federation.send(upload([one("m", i="2")]), last)
+    await federation.send(upload([one("m", i="0"), one("m", i="1")]), first)
+    with pytest.raises(PushRefused, match="has 4 series; the limit is 3"):
+        await federation.send(upload([one("m", i="2"), one("m", i="3")]), last)
+
+
+async def test_a_part_that_is_none_is_refused(federation: Federation) -> None:
+    with pytest.raises(BadInput, match='x-streamgauge-part: "second" is none of first, middle and last'):
+        await federation.send(upload([one()]), {**HEADERS, "x-streamgauge-part": "second"})
+
+
 async def test_series_that_the_store_has_no_room_for_are_named_and_the_rest_is_stored(federation: Federation) -> None:
     await federation.upload(one("old"))
     federation.sink.refuse_series = IndexFull("the index is full")

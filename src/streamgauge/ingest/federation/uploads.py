@@ -9,7 +9,7 @@ only this way says what is wrong.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +40,7 @@ from streamgauge.model.sink import Sink
 from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
 from streamgauge.wire.findings import Findings, no_room, series_text
 from streamgauge.wire.metric_family import MetricFamily, MetricType
+from streamgauge.wire.push_part import part_of
 from streamgauge.wire.push_records import (
     Records,
     has_only_labels,
@@ -135,6 +136,7 @@ class Uploads:
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
     ) -> None:
         text = negotiate(headers)
+        sender = replace(sender, part=part_of(headers))
         raw = await read_body(headers, body, snappy_frames.encoded_limit(self._limit), held)
         self._stats.shared.ingest_request_bytes.labels(UPLOAD).inc(len(raw))
         started = self._clock.monotonic()
@@ -186,9 +188,9 @@ class Uploads:
     async def _note(self, sender: Sender, push: _Push, generation: int) -> None:
         """Remember what was stored, and mark what has ended."""
         if push.learned is not None and self._layouts.generation == generation == self._sink.generation:
-            self._layouts.put(sender.owner, push.learned)
+            self._layouts.put((sender.owner, sender.part), push.learned)
         now = self._clock.monotonic()
-        ended = self._liveness.upload(sender.cluster, push.series, push.newest, now)
+        ended = self._liveness.upload(sender.cluster, push.series, push.newest, now, sender.part)
         if ended is not None:
             await self._markers.mark(ended)
 
@@ -207,7 +209,7 @@ class Uploads:
 
     async def _quickly(self, sender: Sender, data: bytes, bounds: Bounds) -> _Push | None:
         """A push that is like the one before; None where it is not, or may break a rule."""
-        layout = self._layouts.find(sender.owner)
+        layout = self._layouts.find((sender.owner, sender.part))
         if layout is None:
             return None
         push = await self._turns.take(lambda: self._same(sender, layout, data, bounds))
@@ -228,7 +230,7 @@ class Uploads:
         numbers = read_numbers(data, layout.ends.astype(np.int64))
         if numbers is None or not self._policy.in_time(numbers.times, layout.first, bounds):
             return None
-        self._admission.check_series(sender.cluster, layout.series, 0, layout.series)
+        self._check_series(sender, layout.series, 0)
         return _Push(layout.ids, numbers.times, numbers.values, layout.series, layout.stored is None)
 
     def _similar(
@@ -250,7 +252,7 @@ class Uploads:
             if done % _NEW_SERIES == 0:
                 yield
         known = np.unique(found[(found >= 0) & (found != LEFT_OUT)]).astype(np.uint32)
-        self._admission.check_series(sender.cluster, known, len(keys) - (b"" in keys), known)
+        self._check_series(sender, known, len(keys) - (b"" in keys))
         for key, number in keys.items():
             if number < 0:
                 try:
@@ -262,6 +264,11 @@ class Uploads:
         learned = layout_of(data, records, ids)
         whole = learned.stored is None
         return _Push(ids, numbers.times, numbers.values, learned.series, whole, learned=learned)
+
+    def _check_series(self, sender: Sender, series: UInt32s, new: int) -> None:
+        """Those of the parts before of the same scrape are counted with them. Raises PushRefused."""
+        before = self._liveness.begun(sender.cluster) if sender.part.follows else series
+        self._admission.check_series(sender.cluster, series, new, before)
 
     def _judged(self, sender: Sender, records: Records, row: int, data: bytes, bounds: Bounds) -> bytes | None:
         """The key of the series of a metric that was not there before, b"" where the whitelist leaves it out; None
@@ -291,7 +298,7 @@ class Uploads:
                 if row is None or len(rows) % _NEW_SERIES == 0:
                     yield
         distinct = {row.key for row in rows if row.key is not None}
-        self._admission.check_series(sender.cluster, np.empty(0, np.uint32), len(distinct), np.empty(0, np.uint32))
+        self._check_series(sender, np.empty(0, np.uint32), len(distinct))
         findings = Findings()
         ids = yield from self._resolved(rows, findings)
         push = _Push(
