@@ -153,7 +153,7 @@ class Server:
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
         stack.push_async_callback(compacter.stop)
-        workers = asyncio.ensure_future(services.workers.start())
+        workers = asyncio.ensure_future(services.workers.start(all_of_them=False))
         stack.push_async_callback(services.workers.close)
         store, maintenance = await stack.enter_async_context(
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
