@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ settings.register_profile(
 )  # `make fuzz` tries a thousand times as many
 settings.register_profile("long", settings.get_profile("default"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+gc.disable()  # until everything is collected: what modules and tests are made of stays
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and modules are there to the end: no collection of garbage is to go through them again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
