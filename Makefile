@@ -35,7 +35,7 @@ agree: $(VENV)/dev
 	$(BIN)/python -m bench.agree --minutes $(MINUTES)
 
 fuzz: $(VENV)/dev
-	HYPOTHESIS_PROFILE=long $(PYTEST) -k "fuzz" --timeout 3600
+	HYPOTHESIS_PROFILE=long $(PYTEST) -k "fuzz or faults" --timeout 3600
 
 # With FROM=URL and TOKEN=… on a Prometheus of yours; with OUTAGE=20 the server is away for 20 s.
 demo-federation: $(VENV)/dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from streamgauge.testing import forked
 from streamgauge.testing.programs import find_program
 
 REQUIRE_PEERS = "STREAMGAUGE_REQUIRE_PEERS"
@@ -32,6 +34,7 @@ def pytest_collection_finish() -> None:
     """Thousands of tests and modules are there to the end: no collection of garbage is to go through them again."""
     gc.freeze()
     gc.enable()
+    atexit.register(gc.unfreeze)  # extension modules complain of what is left over
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -52,6 +55,13 @@ def shared_data() -> Path:
         if data.is_dir():
             return data
     pytest.skip("no recorded data beside the repository")
+
+
+@pytest.fixture(scope="module")
+def forking_workers() -> Iterator[None]:
+    """For modules that start many workers, and have others that look at how they start."""
+    with forked.forking_workers():
+        yield
 
 
 @pytest.fixture
