@@ -45,12 +45,13 @@ class ForkedProcess:
         self.pid = self._word()
 
     @classmethod
-    def piped(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> ForkedProcess:
-        """With all of its output in `stdout`."""
+    def piped(cls, arguments: Sequence[str], environment: Mapping[str, str], out: int | None = None) -> ForkedProcess:
+        """With all of its output in `stdout`; what it prints to standard output goes to the descriptor `out` instead,
+        if there is one."""
         ours, theirs = os.pipe()
         try:
             with open(os.devnull, "rb") as nothing:
-                process = cls(arguments, environment, nothing.fileno(), theirs, theirs)
+                process = cls(arguments, environment, nothing.fileno(), theirs if out is None else out, theirs)
         finally:
             os.close(theirs)
         process.stdout = os.fdopen(ours, encoding="utf-8")

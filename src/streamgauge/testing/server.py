@@ -130,6 +130,7 @@ class ServerProcess:
     ) -> ServerProcess:
         """`streamgauge serve`, which may yet refuse to start."""
         command = ["serve", "--data", str(data), "--listen", "127.0.0.1:0", *arguments]
+        fresh = fresh or any(name.startswith("PYTHON") for name in environment or {})  # an interpreter's settings
         if CAN_FORK and module == "streamgauge" and not fresh:
             return cls(command, data, environment, forked=True)
         return cls([sys.executable, "-m", module, *command], data, environment)
