@@ -14,7 +14,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 2) *
 COMPILE := $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11
 
-.PHONY: serve test bench soak agree fuzz demo-federation dist lock clean
+.PHONY: serve test thorough bench soak agree fuzz demo-federation dist lock clean
 
 serve: $(VENV)/run
 	$(BIN)/streamgauge serve --data $(DATA)
@@ -33,6 +33,10 @@ soak: $(VENV)/dev
 
 agree: $(VENV)/dev
 	$(BIN)/python -m bench.agree --minutes $(MINUTES)
+
+# Every case and many more examples, where the suite takes some: an hour or more.
+thorough: $(VENV)/dev
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -n $(WORKERS) --dist loadfile --timeout 3600
 
 fuzz: $(VENV)/dev
 	HYPOTHESIS_PROFILE=long $(PYTEST) -k "fuzz or faults" --timeout 3600
