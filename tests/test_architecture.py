@@ -56,6 +56,7 @@ ENGINES = {
     "msgspec": {"wire/json_values.py", "store/events/"},
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
+    "google_crc32c": {"wire/crc32c.py"},
     "dns": {"ingest/discovery/dns.py"},
     "jwt": {"auth/", "testing/"},
     "cryptography": {"auth/", "testing/"},
