@@ -65,6 +65,7 @@ ENGINES = {
         "config.py",
         "event_config.py",
         "federation_config.py",
+        "host_history_config.py",
         "prometheus_config.py",
         "relay_config.py",
         "scrape_config.py",

@@ -19,6 +19,7 @@ from typing import Any
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
@@ -166,6 +167,9 @@ class Server:
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         start(derived.run())
+        hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
+        hosts.apply(self._config.host_history)
+        start(hosts.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
@@ -234,6 +238,7 @@ class Server:
             federation,
             pushes,
             relays,
+            hosts,
         )
         start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))

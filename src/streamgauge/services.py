@@ -16,6 +16,7 @@ from streamgauge.authentication import Authentication
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.federation import Federation
@@ -29,12 +30,20 @@ from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
+from streamgauge.model.host_history import HostSettings
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
-from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, PushedSeries, SelectorsQuery
+from streamgauge.query.requests import (
+    CardinalityQuery,
+    FederateQuery,
+    HostSamplesQuery,
+    Job,
+    PushedSeries,
+    SelectorsQuery,
+)
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
@@ -75,6 +84,7 @@ class Opened:
     federation: Federation
     pushes: PushReceiver
     relays: Relays | None = None
+    hosts: HostSampler | None = None
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -252,6 +262,8 @@ class ServerServices:
             self.opened.events.limits = event_limits(settings)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            if self.opened.hosts is not None:
+                self.opened.hosts.apply(config.host_history)
             self.opened.remote_writes.apply(config.remote_writes)
             self.opened.federation.apply(config.federation)
             self.opened.pushes.apply(self.opened.federation.pushes)
@@ -275,6 +287,11 @@ class ServerServices:
         else:
             if found:
                 LOG.info("%d pushed series are live", found)
+
+    async def sample_hosts(self, wanted: HostSettings, now: int) -> bytes:
+        """What `query.hosts.sampling` finds of hosts at `now` (ms)."""
+        query = HostSamplesQuery(wanted.sources, now, wanted.interval, wanted.by, self._settings.query_lookback)
+        return await self._workers.read(Job(query, http_options(self._settings, self._config).limits))
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         opened = self._open()

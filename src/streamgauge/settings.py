@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
+    from streamgauge.model.host_history import HostSettings
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
@@ -125,6 +126,7 @@ class Config:
     federation: FederationConfig | None = None
     auth: AuthRules | None = None
     relay: RelaySettings | None = None
+    host_history: HostSettings | None = None
 
 
 def parse_bool(text: str) -> bool:
