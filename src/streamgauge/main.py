@@ -31,6 +31,7 @@ from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
+from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
@@ -175,6 +176,7 @@ class Server:
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -228,6 +230,7 @@ class Server:
             maintenance,
             receiver,
             bulk,
+            influx,
             events,
             scrapes,
             snapshots,

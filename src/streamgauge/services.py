@@ -25,6 +25,7 @@ from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.federation.receiver import PushReceiver
+from streamgauge.ingest.influx import InfluxWrite, Written
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
@@ -58,6 +59,7 @@ from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
 from streamgauge.store.token_file import token_problems
+from streamgauge.wire.influx_lines import Precision
 
 if TYPE_CHECKING:
     from streamgauge.auth.cluster_access import ClusterAccess
@@ -74,6 +76,7 @@ class Opened:
     maintenance: Maintenance
     receiver: RemoteWrite
     bulk: BulkImport
+    influx: InfluxWrite
     events: Events
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
@@ -184,6 +187,11 @@ class ServerServices:
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
     ) -> WriteReply:
         return await self._open().receiver.receive(headers, body, bound)
+
+    async def influx_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], precision: Precision, bound: Bound = ()
+    ) -> Written:
+        return await self._open().influx.receive(headers, body, precision, bound)
 
     async def bulk_import(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
