@@ -35,6 +35,7 @@ from streamgauge.ingest.host import HostMetrics
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
@@ -173,6 +174,9 @@ class Server:
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        timeseries = TimeSeries(
+            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
+        )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -235,6 +239,7 @@ class Server:
             sending,
             federation,
             pushes,
+            timeseries,
             relays,
         )
         start(services.recover_pushes())

@@ -27,6 +27,7 @@ from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
@@ -38,7 +39,7 @@ from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, Pus
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
-from streamgauge.start import check_addresses
+from streamgauge.start import LISTENERS, check_addresses
 from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress
@@ -74,6 +75,7 @@ class Opened:
     remote_writes: RemoteWriteManager
     federation: Federation
     pushes: PushReceiver
+    timeseries: TimeSeries
     relays: Relays | None = None
 
 
@@ -111,7 +113,7 @@ class ServerServices:
         self._reread = reread
         self._metrics = metrics
         self._config_numbers = ConfigNumbers(True, clock.now_ms())
-        self._listening = {name: getattr(settings, name) for name in ("data", "listen", "internal_listen")}
+        self._listening = {name: getattr(settings, name) for name in ("data", *LISTENERS)}
         self._authentication = authentication
         self.progress = Progress()
         self.opened: Opened | None = None
@@ -183,6 +185,10 @@ class ServerServices:
     @property
     def events(self) -> Events:
         return self._open().events
+
+    @property
+    def timeseries(self) -> TimeSeries:
+        return self._open().timeseries
 
     @property
     def scrapes(self) -> ScrapeManager:
@@ -275,6 +281,10 @@ class ServerServices:
         else:
             if found:
                 LOG.info("%d pushed series are live", found)
+
+    def query_limits(self) -> Limits:
+        """Of one query, as they are now."""
+        return http_options(self._settings, self._config).limits
 
     async def inspect(self, limit: int) -> Mapping[str, object]:
         opened = self._open()

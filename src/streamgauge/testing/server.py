@@ -114,6 +114,7 @@ class ServerProcess:
     ) -> ServerProcess:
         """`streamgauge serve`, which may yet refuse to start."""
         command = [sys.executable, "-m", module, "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        command += ["--grpc-listen", "off"]  # one that is wanted is named
         return cls([*command, *arguments], data, environment)
 
     @classmethod
