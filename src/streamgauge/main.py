@@ -35,6 +35,7 @@ from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
@@ -177,6 +178,9 @@ class Server:
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
         influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
+        timeseries = TimeSeries(
+            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
+        )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -240,6 +244,7 @@ class Server:
             sending,
             federation,
             pushes,
+            timeseries,
             relays,
             hosts,
         )
