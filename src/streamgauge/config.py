@@ -21,6 +21,7 @@ from streamgauge import federation_config
 from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
+from streamgauge.host_history_config import host_settings
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
@@ -112,6 +113,7 @@ ACTED_ON = frozenset(
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         ("auth",),
         ("relay",),
+        ("host_history",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
@@ -194,8 +196,9 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     relays = relay_settings(parsed.relay, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
     live = () if relays is None else tuple(live_targets(parsed.relay))
+    hosts = host_settings(parsed.host_history, document.error)
     return Config(
-        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, live
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts, live
     )
 
 

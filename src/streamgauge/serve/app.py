@@ -23,6 +23,7 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.events_api import EventsApi
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
+from streamgauge.serve.host_history_api import HostHistoryApi
 from streamgauge.serve.influx_api import METHODS as INFLUX
 from streamgauge.serve.influx_api import InfluxApi
 from streamgauge.serve.live_tags_api import LiveTagsApi
@@ -111,6 +112,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += SnapshotApi(services).endpoints()
     table += StatsApi(services, options).endpoints()
     table += LiveTagsApi(services, options).endpoints()
+    table += HostHistoryApi(services, options).endpoints()
     table += PinsApi(services).endpoints()
     table += TokensApi(services).endpoints()
     table += DeletionApi(services).endpoints()

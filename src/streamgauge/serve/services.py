@@ -14,6 +14,7 @@ from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.influx import Written
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.scrape.pool import ScrapePool
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.live.hub import Hub
 from streamgauge.live.tags import TagHub
 from streamgauge.model.batch import Metadata
@@ -144,6 +145,10 @@ class Services(Protocol):
 
     async def selectors(self, matches: Sequence[str]) -> list[list[Matcher]]:
         """The matchers of series selectors. Raises BadInput."""
+
+    @property
+    def timeseries(self) -> TimeSeries:
+        """The receiver of rows that come over gRPC. Raises NotReady while the server starts."""
 
     @property
     def events(self) -> Events:
