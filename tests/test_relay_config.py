@@ -130,6 +130,8 @@ def test_retention_is_a_week_at_least() -> None:
         ("relay:\n  nats-subject: 'pulse..x'", "expected words with . between them"),
         ("relay:\n  server-listen-address: nowhere", "is not an address"),
         ("relay: {insecure: false, http-listen-address: '127.0.0.1:8080'}", "is plain HTTP"),
+        ("relay:\n  tls-cert: a.pem", "f.yml:2: relay.tls-cert and relay.tls-key go together"),
+        ("relay:\n  tls-client-ca: a.pem", "and tls-client-ca with both"),
         ("relay:\n  config-file: missing.json", "f.yml:2: relay.config-file: missing.json cannot be read: No such"),
     ],
 )
@@ -152,6 +154,21 @@ def test_what_others_reach_needs_a_list_or_a_token(settings: RelaySettings) -> N
     with pytest.raises(ConfigError):
         check_relays(settings, insecure=False)
     check_relays(settings, insecure=True)
+
+
+def test_files_of_certificates_are_beside_the_configuration() -> None:
+    keys = "tls-cert: a.pem, tls-key: /b.key, tls-client-ca: ca.pem, http-listen-address: ':8080'"
+    relay = parse_config(f"relay: {{{keys}, server-listen-address: ':3000'}}", "etc/f.yml", {}).relay
+    assert relay is not None
+    assert (relay.tls_cert, relay.tls_key, relay.tls_client_ca) == ("etc/a.pem", "/b.key", "etc/ca.pem")
+    assert relay.http_tls
+    check_relays(relay, insecure=False)  # everybody shows a certificate
+    for insecure, tls in (("true", False), ("false", True)):
+        relay = parse_config(f"relay: {{{keys}, insecure: {insecure}}}", "f.yml", {}).relay
+        assert relay is not None
+        assert relay.http_tls is tls
+    with pytest.raises(ConfigError, match="http-listen-address"):
+        check_relays(RelaySettings(listen=":3000", http_listen=":8080", tls_client_ca="ca"), insecure=False)
 
 
 def test_what_is_guarded_may_be_reached_by_others() -> None:

@@ -193,7 +193,7 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
-    relays = relay_settings(parsed.relay, document.error)
+    relays = relay_settings(parsed.relay, base, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
     live = () if relays is None else tuple(live_targets(parsed.relay))
     hosts = host_settings(parsed.host_history, document.error)

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from streamgauge.clock import Clock
 from streamgauge.ingest.relay.connection import RelayConnection, Values
@@ -15,6 +15,9 @@ from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import GATHER_SECONDS, RelayValues
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Reading, Stats
+
+Protocols = Callable[[], asyncio.BaseProtocol]
+Front = Callable[[Protocols], Protocols]
 
 MAX_CONNECTIONS = 10_000
 """Of relays, identified or not: some 10 KiB of memory and a descriptor each."""
@@ -49,13 +52,12 @@ class RelayListener:
         """Those connected now, by their ids."""
         return self._relays
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on sockets that are bound."""
+    async def start(self, sockets: Sequence[socket.socket], front: Front = lambda protocols: protocols) -> None:
+        """Listen on sockets that are bound. front: what connections are before they are ours."""
         loop = asyncio.get_running_loop()
+        protocols = front(lambda: RelayConnection(self))
         for sock in sockets:
-            self._servers.append(
-                await loop.create_server(lambda: RelayConnection(self), sock=sock, backlog=ACCEPT_AT_ONCE)
-            )
+            self._servers.append(await loop.create_server(protocols, sock=sock, backlog=ACCEPT_AT_ONCE))
             sock.listen(BACKLOG)  # asyncio has one number for both
 
     async def run(self) -> None:
