@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from streamgauge.clock import Clock
+from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.relay.connection import RelayConnection, Values
 from streamgauge.ingest.relay.polls import Polls
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import GATHER_SECONDS, RelayValues
+from streamgauge.model.arrays import UInt32s
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Reading, Stats
 
@@ -21,6 +23,9 @@ Front = Callable[[Protocols], Protocols]
 
 MAX_CONNECTIONS = 10_000
 """Of relays, identified or not: some 10 KiB of memory and a descriptor each."""
+MAX_DEPARTED = 1_000_000
+"""Series of relays that have gone, until they are marked. Those of more drop out of answers a little later by
+themselves."""
 READ_BYTES = 16_384
 """Read at once from one relay: a millisecond or two of values."""
 ACCEPT_AT_ONCE = 32
@@ -43,6 +48,9 @@ class RelayListener:
         self._settings = settings
         self._connections: set[RelayConnection] = set()
         self._relays: dict[str, RelayConnection] = {}
+        self._sink = sink
+        self._departed = Departed(sink, clock)
+        self._stopping = False
         self._polls = Polls(clock, settings.poll)
         self._ended: Counter[str] = Counter()
         self._servers: list[asyncio.Server] = []
@@ -65,10 +73,12 @@ class RelayListener:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.values.run())
             tasks.create_task(self._polls.run())
+            tasks.create_task(self._departed.run())
             tasks.create_task(self._check())
 
     async def stop(self) -> None:
         """Hear nobody any more, and store what has come."""
+        self._stopping = True
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -124,6 +134,21 @@ class RelayListener:
         self._ended[reason] += 1
         if self._relays.get(connection.name) is connection:
             del self._relays[connection.name]
+        if connection.name and not self._stopping:
+            self._depart(connection.name, connection.series(self._sink.generation))
+
+    def _depart(self, name: str, series: UInt32s) -> None:
+        """A relay's series are marked as stale, as those of a target that is gone, unless it brings them again."""
+        if self._departed.waiting + len(series) > MAX_DEPARTED:
+            self.values.refuse("marker_limit", len(series))
+            return
+        interval = round(self._settings.poll * 1000)
+
+        def present() -> Iterator[UInt32s]:
+            if (again := self._relays.get(name)) is not None:
+                yield again.series(self._sink.generation)
+
+        self._departed.add([series], self.clock.now_ms() + interval, interval, present)
 
     def readings(self) -> Iterator[Reading]:
         yield Reading.of("streamgauge_relays", "gauge", "Relays connected at this moment.", len(self._relays))
