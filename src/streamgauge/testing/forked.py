@@ -14,8 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import context, forkserver
-from multiprocessing.popen_forkserver import Popen
+from multiprocessing import context
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -147,10 +146,12 @@ def forking_workers() -> Iterator[None]:
     if not CAN_FORK:
         yield
         return
+    from multiprocessing import forkserver, popen_forkserver
+
     forkserver.set_forkserver_preload([*WORKERS_IMPORT, "streamgauge.query.sql.run"])
     spawned: Any = context.SpawnProcess
     before = spawned._Popen
-    spawned._Popen = staticmethod(Popen)
+    spawned._Popen = staticmethod(popen_forkserver.Popen)
     try:
         yield
     finally:
