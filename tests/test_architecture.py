@@ -65,12 +65,17 @@ ENGINES = {
         "config.py",
         "event_config.py",
         "federation_config.py",
+        "host_history_config.py",
         "prometheus_config.py",
         "relay_config.py",
         "scrape_config.py",
     },
     "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
     "bcrypt": {"auth/passwords.py"},
+    "grpc": {"serve/rpc/", "rpc/", "client/reader.py"},
+    "grpc_health": {"serve/rpc/"},
+    "grpc_reflection": {"serve/rpc/"},
+    "google": {"serve/rpc/", "testing/"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -19,12 +19,11 @@ from typing import Any
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
-from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
-from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -32,9 +31,11 @@ from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
+from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
@@ -153,7 +154,7 @@ class Server:
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
         stack.push_async_callback(compacter.stop)
-        workers = asyncio.ensure_future(services.workers.start())
+        workers = asyncio.ensure_future(services.workers.start(all_of_them=False))
         stack.push_async_callback(services.workers.close)
         store, maintenance = await stack.enter_async_context(
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
@@ -168,11 +169,18 @@ class Server:
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         start(derived.run())
+        hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
+        hosts.apply(self._config.host_history)
+        start(hosts.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
+        timeseries = TimeSeries(
+            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
+        )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -226,6 +234,7 @@ class Server:
             maintenance,
             receiver,
             bulk,
+            influx,
             events,
             scrapes,
             snapshots,
@@ -235,7 +244,9 @@ class Server:
             sending,
             federation,
             pushes,
+            timeseries,
             relays,
+            hosts,
         )
         start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
@@ -248,6 +259,9 @@ class Server:
         self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
     ) -> None:
         """Hand events on to a destination."""
+        from streamgauge.forward.delivery import Delivery  # most servers have none
+        from streamgauge.forward.open import open_outlet
+
         cursor = destination_file(self._data, destination.name)
         outlet = partial(open_outlet, destination.target)
         delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
@@ -311,6 +325,10 @@ def shortage(head_samples: int, room: int | None) -> str | None:
 
 def _check(destinations: Sequence[EventDestination]) -> None:
     """Raises ConfigError for one that cannot be used at all."""
+    if not destinations:
+        return
+    from streamgauge.forward.open import check_target
+
     for destination in destinations:
         try:
             check_target(destination.target)

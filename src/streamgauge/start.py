@@ -27,6 +27,9 @@ SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter's lock once another wants it. With Python's own 5 ms, the event loop is
 that late for what is due whenever the committer, or who reads this host's metrics, runs Python."""
 
+LISTENERS = ("listen", "internal_listen", "grpc_listen", "tstorage_listen")
+"""Settings that name an address to listen on; "" is none."""
+
 PRELOAD = ("streamgauge.store.snapshot", "streamgauge.wire.read_answers")
 """Imported by query workers before their first query."""
 
@@ -46,19 +49,20 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
 
 
 async def _serve(settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]]) -> None:
-    """Take the folder, and let query workers start beside the import of the server, which takes as long as theirs."""
+    """Take the folder, and let a query worker start beside the import of the server, which takes twice as long."""
     gc.disable()  # what is imported stays: to look through it again and again takes a tenth of a start
-    from streamgauge.query.process import FIRST_WORKERS, WorkerStarter
+    from streamgauge.query.process import WorkerStarter
     from streamgauge.store.lock import acquire
 
     clock = SystemClock()
     with acquire(Path(settings.data), started=clock.now_ms()) as lock:
         starter = WorkerStarter(PRELOAD)
         try:
-            starter.start_ahead(FIRST_WORKERS)
-            await asyncio.sleep(0)  # they begin, on a thread
+            starter.start_ahead(1)
+            await asyncio.sleep(0)  # it begins, on a thread
             from streamgauge.main import Server
 
+            gc.freeze()  # not collected first: that would take a tenth of a second and free nothing
             gc.enable()
             await Server(clock, settings, config, reread, starter).run(lock)
         finally:
@@ -107,7 +111,7 @@ def check_addresses(settings: Settings, config: Config) -> None:
     wanted."""
     if settings.insecure or config.auth is not None or has_tokens(Path(settings.data)):
         return
-    for name in ("listen", "internal_listen"):
+    for name in LISTENERS:
         address = getattr(settings, name)
         if address and not is_loopback(host_and_port(address)[0]):
             raise ConfigError(

@@ -4,6 +4,9 @@ from streamgauge.client.asgi import Middleware
 from streamgauge.client.backoff import Retry
 from streamgauge.client.buffer import Bounds, Counts, Undelivered
 from streamgauge.client.excepthook import install_excepthook
+from streamgauge.client.host_counters import HostCounters, HostCounts
+from streamgauge.client.host_middleware import HostMiddleware, WsgiHostMiddleware
+from streamgauge.client.host_pusher import HostPusher, Pushes
 from streamgauge.client.logs import Handler, StructlogProcessor
 from streamgauge.client.relay import Relay, RelayInfo
 from streamgauge.client.spans import Span
@@ -14,7 +17,12 @@ __all__ = [
     "Bounds",
     "Counts",
     "Handler",
+    "HostCounters",
+    "HostCounts",
+    "HostMiddleware",
+    "HostPusher",
     "Middleware",
+    "Pushes",
     "Relay",
     "RelayInfo",
     "Retry",
@@ -23,6 +31,7 @@ __all__ = [
     "TraceContext",
     "Undelivered",
     "Writer",
+    "WsgiHostMiddleware",
     "current_trace",
     "from_traceparent",
     "install_excepthook",

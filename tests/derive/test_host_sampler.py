@@ -1,0 +1,127 @@
+"""Rounds of samples of hosts, on their way into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from streamgauge.clock import ManualClock
+from streamgauge.derive.host_sampler import HostSampler
+from streamgauge.errors import Overloaded
+from streamgauge.model.arrays import STALE_BITS
+from streamgauge.model.host_history import METRICS, HostSettings
+from streamgauge.model.host_sources import SOURCES
+from streamgauge.stats import Stats
+from streamgauge.testing import MemorySink
+from streamgauge.testing.until import until
+
+ALL = HostSettings(60_000, (SOURCES["app"], SOURCES["caddy"]), max_hosts=2)
+
+
+class Stand:
+    """A sampler whose questions are answered with `hosts`, or fail."""
+
+    def __init__(self) -> None:
+        self.sink, self.stats, self.clock = MemorySink(), Stats(), ManualClock()
+        self.hosts: Sequence[str] = ("a",)
+        self.failures: dict[str, str] = {}
+        self.overloaded = False
+        self.asked: list[int] = []
+        self.sampler = HostSampler(self.sink, self.stats, self.clock, self.ask)
+
+    async def ask(self, settings: HostSettings, now: int) -> bytes:
+        self.asked.append(now)
+        if self.overloaded:
+            raise Overloaded("20 queries wait already")
+        rows = [[{"host": host, "team": ""}, 1.5, 20.0, 3.0, 2] for host in self.hosts]
+        return json.dumps({"samples": rows, "failures": self.failures}).encode()
+
+    def samples(self, name: str, host: str) -> list[Any]:
+        return self.sink.samples(__name__=METRICS[name], host=host)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return sum(
+            value
+            for family in self.stats.families()
+            for sample, pairs, value in family.samples
+            if sample == name and labels.items() <= dict(pairs).items()
+        )
+
+
+def test_hosts_are_sampled_at_once_and_then_each_minute() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        stand.sampler.apply(ALL)
+        begun = stand.clock.now_ms()
+        task = asyncio.create_task(stand.sampler.run())
+        await until(lambda: stand.clock.sleepers)
+        await stand.clock.advance(60)
+        await until(lambda: len(stand.samples("p99_ms", "a")) == 2)
+        task.cancel()
+        assert stand.asked == [begun, begun + 60_000]
+        assert stand.samples("requests_sec", "a") == [(begun, 1.5), (begun + 60_000, 1.5)]
+        assert stand.samples("active_backends", "a")[0] == (begun, 2.0)
+        assert stand.counted("streamgauge_ingested_samples_total", source="host_history") == 8
+
+    asyncio.run(scenario())
+
+
+def test_a_host_that_is_gone_is_marked_so() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        await stand.sampler.sample(1_000, ALL)
+        stand.hosts = ()
+        await stand.sampler.sample(61_000, ALL)
+        assert stand.samples("p99_ms", "a")[0] == (1_000, 20.0)
+        assert stand.sink.bits(__name__=METRICS["p99_ms"], host="a")[1] == (61_000, STALE_BITS)
+
+    asyncio.run(scenario())
+
+
+def test_hosts_beyond_the_limit_are_counted_and_those_that_were_there_stay() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        stand.hosts = ("b", "c")
+        await stand.sampler.sample(1_000, ALL)
+        stand.hosts = ("a", "b", "c")
+        await stand.sampler.sample(61_000, ALL)
+        assert [len(stand.samples("p99_ms", host)) for host in "abc"] == [0, 2, 2]
+        assert stand.counted("streamgauge_refused_total", source="host_history", reason="host_limit") == 4
+
+    asyncio.run(scenario())
+
+
+def test_sources_that_fail_are_counted() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        stand.failures = {"caddy": "many-to-many"}
+        await stand.sampler.sample(1_000, ALL)
+        stand.overloaded = True
+        await stand.sampler.sample(61_000, ALL)
+        assert len(stand.samples("p99_ms", "a")) == 1
+        assert stand.counted("streamgauge_host_history_failures_total", source="caddy") == 2
+        assert stand.counted("streamgauge_host_history_failures_total", source="app") == 1
+
+    asyncio.run(scenario())
+
+
+def test_settings_can_come_change_and_go() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        task = asyncio.create_task(stand.sampler.run())
+        await asyncio.sleep(0)
+        assert not stand.asked
+        stand.sampler.apply(ALL)
+        await until(lambda: len(stand.asked) == 1)
+        stand.sampler.apply(ALL)
+        stand.sampler.apply(HostSettings(1_000, ALL.sources))
+        await until(lambda: len(stand.asked) == 2)
+        stand.sampler.apply(None)
+        await until(lambda: not stand.clock.sleepers)
+        await stand.clock.advance(600)
+        assert len(stand.asked) == 2
+        task.cancel()
+
+    asyncio.run(scenario())
