@@ -101,7 +101,7 @@ class _Sampling:
         now = self._query.now // 1000
         if not requests:  # also in the minute of a restart, when the buckets are no use either
             return HostSample(now, active_backends=backends)
-        per_second = requests * 1000 / self._query.interval
+        per_second = requests * 1000 / (self._query.now - self._query.since)
         return HostSample(now, per_second, quantile, min(100.0 * errors / requests, 100.0), backends)
 
     def _gained(self, expression: str) -> dict[Key, float]:
@@ -155,7 +155,7 @@ class _Sampling:
 
     def _evaluated(self, expression: str) -> tuple[LabelFrame, Floats, Bools]:
         query = self._query
-        grid = Grid(query.now - query.interval, query.interval, 2)
+        grid = Grid(query.since, query.now - query.since, 2)
         found = evaluate(expression, self._source, grid, self._budget, lookback=query.lookback, instant=False).result
         assert isinstance(found, Matrix)
         return found.labels, found.values, found.present
