@@ -98,7 +98,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     say("One streamgauge, which takes pushes of whoever has a token.")
     port, config = free_port(), _server_config(folder, clusters)
     arguments = ["--listen", f"127.0.0.1:{port}", "--config", str(config)]
-    server = ServerProcess.start(folder / "data", arguments)
+    server = ServerProcess.start(folder / "data", arguments, fresh=True)
     url = f"http://127.0.0.1:{port}"
     print(f"  {url}")
 
@@ -125,7 +125,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     back = time.time()
     waiting = [_metric(client, "federate_buffer_batches") for client in clients]
     print(f"  batches that wait on the clients' disks: {', '.join(f'{each:g}' for each in waiting)}")
-    stack.enter_context(ServerProcess.start(folder / "data", arguments))
+    stack.enter_context(ServerProcess.start(folder / "data", arguments, fresh=True))
     print("  it is back")
     for client in clients:
         until(partial(_has_pushed_all, client), "what waited to be pushed")

@@ -23,9 +23,7 @@ from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
-from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
-from streamgauge.forward.open import check_target, open_outlet
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -154,7 +152,7 @@ class Server:
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
         stack.push_async_callback(compacter.stop)
-        workers = asyncio.ensure_future(services.workers.start())
+        workers = asyncio.ensure_future(services.workers.start(all_of_them=False))
         stack.push_async_callback(services.workers.close)
         store, maintenance = await stack.enter_async_context(
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
@@ -253,6 +251,9 @@ class Server:
         self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
     ) -> None:
         """Hand events on to a destination."""
+        from streamgauge.forward.delivery import Delivery  # most servers have none
+        from streamgauge.forward.open import open_outlet
+
         cursor = destination_file(self._data, destination.name)
         outlet = partial(open_outlet, destination.target)
         delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
@@ -316,6 +317,10 @@ def shortage(head_samples: int, room: int | None) -> str | None:
 
 def _check(destinations: Sequence[EventDestination]) -> None:
     """Raises ConfigError for one that cannot be used at all."""
+    if not destinations:
+        return
+    from streamgauge.forward.open import check_target
+
     for destination in destinations:
         try:
             check_target(destination.target)
