@@ -9,8 +9,9 @@ from typing import Any
 
 from streamgauge.clock import ManualClock
 from streamgauge.derive.host_sampler import SETTLED_MS, HostSampler
-from streamgauge.errors import Overloaded
+from streamgauge.errors import Overloaded, ReadOnly
 from streamgauge.model.arrays import STALE_BITS
+from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.host_history import METRICS, HostSettings
 from streamgauge.model.host_sources import SOURCES
 from streamgauge.stats import Stats
@@ -141,6 +142,26 @@ def test_sources_that_fail_are_counted() -> None:
         assert len(stand.samples("p99_ms", "a")) == 1
         assert stand.counted("streamgauge_host_history_failures_total", source="caddy") == 2
         assert stand.counted("streamgauge_host_history_failures_total", source="app") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_takes_nothing_is_tried_again() -> None:
+    class Full(MemorySink):
+        full = True
+
+        async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
+            if self.full:
+                raise ReadOnly("the disk is full")
+            await super().append(batch, metadata)
+
+    async def scenario() -> None:
+        stand, sink = Stand(), Full()
+        sampler = HostSampler(sink, Stats(), stand.clock, stand.ask)
+        await sampler.sample(1_000, ALL)
+        sink.full = False
+        await sampler.sample(61_000, ALL)
+        assert sink.samples(__name__=METRICS["p99_ms"], host="a") == [(61_000, 20.0)]
 
     asyncio.run(scenario())
 
