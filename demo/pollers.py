@@ -11,6 +11,7 @@ import argparse
 import http.client
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -247,7 +248,8 @@ def _check_relay(stand: Stand, checks: Checks) -> None:
 def _program(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A program, until the end of the `with`."""
     with (folder / "programs.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        homes = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(folder))  # Caddy keeps things there
+        process = subprocess.Popen(command, env={**os.environ, **homes}, stdout=log, stderr=log)
     try:
         yield process
     finally:
