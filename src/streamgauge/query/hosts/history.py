@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.host_history import METRICS, HostSample
 from streamgauge.model.source import AggregateKind, Matcher, MatchOp, Meter, Source
 
@@ -46,7 +46,7 @@ class HostHistoryQuery:
         buckets = times // self.resolution
         order = np.lexsort((times, owners, buckets))
         owners, buckets = owners[order], buckets[order]
-        first = np.append(True, (np.diff(buckets) != 0) | (np.diff(owners) != 0))[: len(order)]
+        first = _firsts(owners, buckets)
         chosen = order[first]
         rows = [_sample(time, row) for time, row in zip(times[chosen].tolist(), values[chosen].tolist(), strict=True)]
         found: dict[int, list[HostSample]] = {}
@@ -68,10 +68,13 @@ class HostHistoryQuery:
         row = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
         kept = np.flatnonzero(np.isfinite(samples.values))
         row, times, values = row[kept], samples.times[kept], samples.values[kept]
-        pairs, place = np.unique(np.stack((owner_of[row], times), axis=1), axis=0, return_inverse=True)
-        table = np.zeros((len(pairs), len(names)))
-        table[place.reshape(-1), member_of[row]] = values
-        return pairs[:, 0], pairs[:, 1], table
+        owners, members = owner_of[row], member_of[row]
+        order = np.lexsort((times, owners))
+        owners, times = owners[order], times[order]
+        first = _firsts(owners, times)
+        table = np.zeros((np.count_nonzero(first), len(names)))
+        table[np.cumsum(first) - 1, members[order]] = values[order]
+        return owners[first], times[first], table
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,13 @@ class HostNamesQuery:
         frame = source.series([matchers], self.start + 1, self.end, meter, [HOST])
         column = frame.columns.get(HOST)
         return [] if column is None else sorted({column.text(row) for row in range(len(frame))})
+
+
+def _firsts(*columns: Int64s) -> Bools:
+    """Which rows of sorted columns differ from the row before."""
+    first = np.ones(len(columns[0]), np.bool_)
+    first[1:] = np.logical_or.reduce([np.diff(column) != 0 for column in columns])
+    return first
 
 
 def together(samples: Sequence[HostSample]) -> HostSample:
