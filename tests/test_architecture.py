@@ -72,6 +72,10 @@ ENGINES = {
     },
     "yaml": {"config.py", "federate/config_file.py", "ingest/discovery/file.py"},
     "bcrypt": {"auth/passwords.py"},
+    "grpc": {"serve/rpc/", "rpc/", "client/reader.py"},
+    "grpc_health": {"serve/rpc/"},
+    "grpc_reflection": {"serve/rpc/"},
+    "google": {"serve/rpc/", "testing/"},
 }
 """One third-party engine, one module (or folder)."""
 

@@ -8,9 +8,10 @@ import pytest
 
 from streamgauge.config import load_config, parse_config
 from streamgauge.errors import ConfigError
+from streamgauge.forward.remote_write.target import InfluxDatabase
 from streamgauge.http.addresses import host_and_port
 from streamgauge.ingest.relay.settings import RelaySettings
-from streamgauge.relay_config import check_relays
+from streamgauge.relay_config import MIRROR, check_relays
 
 REFERENCE = {
     "aggregate-interval": 15,
@@ -44,15 +45,25 @@ def test_the_json_file_of_a_relay_server_is_taken_as_it_is(tmp_path: Path) -> No
     config = load_config(whole, {})
     assert config.relay == EXPECTED
     assert [warning.partition("relay.")[2].partition(" ")[0] for warning in config.warnings] == [
-        "influx-address",
         "log-level",
     ]
+    (mirror,) = config.remote_writes
+    assert (mirror.name, mirror.url) == (MIRROR, "http://127.0.0.1:8086/write?db=statistics&precision=ms")
     assert "secret" not in config.text.replace("<secret>", "")
     named = tmp_path / "streamgauge.yml"
     named.write_text("relay: {config-file: pulse.json, retention: 2}\nstreamgauge: {retention: 90d}")
     relay = load_config(named, {}).relay
     assert relay is not None
     assert (relay.token, relay.retention) == ("secret", 2)
+
+
+def test_the_mirror_is_a_destination_with_a_database_that_can_be_made() -> None:
+    text = "relay: {influx-address: 'https://db:8086/', influx-database: 'a \"b', influx-user: u, influx-password: p}"
+    (mirror,) = parse_config(text, "f.yml", {}).remote_writes
+    assert mirror.url == "https://db:8086/write?db=a+%22b&precision=ms"
+    assert mirror.influx == InfluxDatabase("https://db:8086/query", 'CREATE DATABASE "a \\"b"')
+    assert mirror.http.authorization() == "Basic dTpw"
+    assert not parse_config("relay: {influx-address: ''}", "f.yml", {}).remote_writes
 
 
 @pytest.mark.parametrize("text", ["relay:", "relay: {}", "relay: {server: true}"])
@@ -81,6 +92,8 @@ def test_retention_is_a_week_at_least() -> None:
         ("relay:\n  poll-interval: soon", "expected a number"),
         ("relay:\n  aggregate-interval: 1500", "f.yml:2: relay.aggregate-interval: must be 1 to 1440 minutes"),
         ("relay:\n  allow: [10.0.0.1/8]", "write for example 10.0.0.0/8"),
+        ("relay:\n  influx-address: 127.0.0.1:8086", "expected http://HOST:PORT"),
+        ("relay:\n  influx-address: http://user:secret@host:8086", "expected http://HOST:PORT"),
         ("relay:\n  server-listen-address: nowhere", "is not an address"),
         ("relay: {insecure: false, http-listen-address: '127.0.0.1:8080'}", "is plain HTTP"),
         ("relay:\n  config-file: missing.json", "f.yml:2: relay.config-file: missing.json cannot be read: No such"),

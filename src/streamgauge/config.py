@@ -34,7 +34,7 @@ from streamgauge.prometheus_config import (
     ScrapeConfigFile,
     ScrapeLimits,
 )
-from streamgauge.relay_config import as_section, notices, relay_settings, with_file
+from streamgauge.relay_config import as_section, mirror, notices, relay_settings, with_file
 from streamgauge.remote_write_config import remote_writes
 from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
@@ -189,7 +189,7 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, base, document.error)
     derived = event_metrics(parsed, document.error)
-    written = remote_writes(parsed, base, document.error)
+    written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
     relays = relay_settings(parsed.relay, document.error)

@@ -31,9 +31,11 @@ from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
+from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
@@ -175,6 +177,10 @@ class Server:
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
+        timeseries = TimeSeries(
+            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
+        )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -228,6 +234,7 @@ class Server:
             maintenance,
             receiver,
             bulk,
+            influx,
             events,
             scrapes,
             snapshots,
@@ -237,6 +244,7 @@ class Server:
             sending,
             federation,
             pushes,
+            timeseries,
             relays,
             hosts,
         )

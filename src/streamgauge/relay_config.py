@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.forward.remote_write.target import InfluxDatabase, MetadataPolicy, RemoteWriteTarget
 from streamgauge.http.addresses import host_and_port, is_loopback
+from streamgauge.http.options import HttpOptions, Secret
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
+from streamgauge.relabel import Action, Rule
 from streamgauge.settings import parse_address
 
 MAX_FILE_BYTES = 1 << 20
 MINUTES_A_DAY = 1_440
 
+MIRROR = "relay.influx-address"
+"""What the mirror is called as a destination of samples."""
+
 _NOT_YET = {
-    "influx-address": "nothing is mirrored to InfluxDB",
     "mist-address": "live values are not published to a Mist server",
     "mist-token": "live values are not published to a Mist server",
     "kapacitor-address": "alerts need no other program here",
@@ -71,6 +78,13 @@ def _address(value: object) -> str:
         raise ValueError(error.message) from None
 
 
+def _url(value: object) -> str:
+    text = "" if value is None else str(value).strip().rstrip("/")
+    if text and not re.fullmatch(r"https?://[^/?#@\s]+", text):
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+    return text
+
+
 def _networks(value: object) -> tuple[Network, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
@@ -85,6 +99,7 @@ Seconds = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Address = Annotated[str, BeforeValidator(_address)]
+Url = Annotated[str, BeforeValidator(_url)]
 
 
 class RelaySection(BaseModel):
@@ -103,7 +118,10 @@ class RelaySection(BaseModel):
     cors_allow: str = Field("", alias="cors-allow")
     insecure: Truth = True
     config_file: str = Field("", alias="config-file")
-    influx_address: str | None = Field(None, alias="influx-address")
+    influx_address: Url = Field("", alias="influx-address")
+    influx_database: str = Field("statistics", alias="influx-database")  # ours
+    influx_user: str = Field("", alias="influx-user")  # ours
+    influx_password: SecretStr = Field(SecretStr(""), alias="influx-password")  # ours
     kapacitor_address: str | None = Field(None, alias="kapacitor-address")
     mist_address: str | None = Field(None, alias="mist-address")
     mist_token: SecretStr | None = Field(None, alias="mist-token")
@@ -160,6 +178,22 @@ def relay_settings(section: RelaySection | None, complain: Complain) -> RelaySet
         token=section.token.get_secret_value(),
         cors_allow=section.cors_allow,
         allow=section.allow,
+    )
+
+
+def mirror(section: RelaySection | None) -> Iterator[RemoteWriteTarget]:
+    """The InfluxDB that gets what relays say, too."""
+    if section is None or not section.influx_address:
+        return
+    address, database = section.influx_address, section.influx_database
+    quoted = database.replace("\\", "\\\\").replace('"', '\\"')
+    yield RemoteWriteTarget(
+        name=MIRROR,
+        url=f"{address}/write?{urlencode({'db': database, 'precision': 'ms'})}",
+        http=HttpOptions(Secret(section.influx_user), Secret(section.influx_password.get_secret_value())),
+        relabel=(Rule(Action.KEEP, ("host",), regex=".+"),),
+        metadata=MetadataPolicy(0),
+        influx=InfluxDatabase(f"{address}/query", f'CREATE DATABASE "{quoted}"'),
     )
 
 

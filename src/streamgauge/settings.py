@@ -31,6 +31,7 @@ _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
 ENVIRONMENT_PREFIX = "STREAMGAUGE_"
 DEFAULT_LISTEN = "127.0.0.1:4318"
+DEFAULT_GRPC_LISTEN = "127.0.0.1:4317"
 
 GENERAL, ACCESS, LOGGING, QUERIES, STORAGE = "General", "Who may call", "Log", "Limits of queries", "Limits of storage"
 
@@ -72,6 +73,9 @@ class Settings:
     self_monitoring: bool
     insecure: bool
     internal_listen: str
+    grpc_listen: str
+    tstorage_listen: str
+    grpc_missing_time: str
     tls_cert: str
     tls_key: str
     tls_client_ca: str
@@ -147,6 +151,11 @@ def parse_address(text: str) -> str:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise BadInput(f'"{text}" is not an address; put an IPv6 host in brackets, for example [::1]:4318')
     return text
+
+
+def _address_or_off(text: str) -> str:
+    """As parse_address; "" for off."""
+    return "" if text.strip().lower() in ("", "off") else parse_address(text)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -294,6 +303,30 @@ TABLE: tuple[Setting, ...] = (
         "HOST:PORT",
         "Address of a second listener, which has health, metrics and /federate; the first then has them no more.",
         group=ACCESS,
+    ),
+    Setting(
+        "grpc_listen",
+        DEFAULT_GRPC_LISTEN,
+        _address_or_off,
+        "HOST:PORT|off",
+        "Address of the gRPC listener (TStorage, health, reflection); off: none. Otherwise as --listen.",
+        group=ACCESS,
+    ),
+    Setting(
+        "tstorage_listen",
+        "",
+        parse_address,
+        "HOST:PORT",
+        "A second address of the gRPC listener, for programs that know TStorage at port 50051.",
+        group=ACCESS,
+    ),
+    Setting(
+        "grpc_missing_time",
+        "refuse",
+        _one_of("refuse", "now"),
+        "refuse|now",
+        "What InsertRow does with a row that has no timestamp. In a stream such a row is refused.",
+        group=STORAGE,
     ),
     Setting(
         "tls_cert",

@@ -129,7 +129,8 @@ class ServerProcess:
         fresh: bool = False,
     ) -> ServerProcess:
         """`streamgauge serve`, which may yet refuse to start."""
-        command = ["serve", "--data", str(data), "--listen", "127.0.0.1:0", *arguments]
+        command = ["serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        command += ["--grpc-listen", "off", *arguments]  # one that is wanted is named
         fresh = fresh or any(name.startswith("PYTHON") for name in environment or {})  # an interpreter's settings
         if CAN_FORK and module == "streamgauge" and not fresh:
             return cls(command, data, environment, forked=True)
