@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ class HostHistoryQuery:
 
     def read(self, source: Source, meter: Meter) -> Iterator[bytes]:
         samples = [asdict(sample) for sample in self.samples(source, meter)]
-        yield json.dumps({"host": self.host, "range": self.label, "samples": samples}, ensure_ascii=False).encode()
+        yield _json({"host": self.host, "range": self.label, "samples": samples})
 
     def samples(self, source: Source, meter: Meter) -> list[HostSample]:
         """Oldest first."""
@@ -88,13 +88,17 @@ class HostNamesQuery:
     text = "hosts that have a history"
 
     def read(self, source: Source, meter: Meter) -> Iterator[bytes]:
-        yield json.dumps({"hosts": self.names(source, meter)}, ensure_ascii=False).encode()
+        yield _json({"hosts": self.names(source, meter)})
 
     def names(self, source: Source, meter: Meter) -> list[str]:
         matchers = (Matcher("__name__", MatchOp.EQUAL, METRICS["requests_sec"]), Matcher(HOST, MatchOp.NOT_EQUAL, ""))
         frame = source.series([matchers], self.start + 1, self.end, meter, [HOST])
         column = frame.columns.get(HOST)
         return [] if column is None else sorted({column.text(row) for row in range(len(frame))})
+
+
+def _json(answer: Mapping[str, object]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _firsts(*columns: Int64s) -> Bools:
