@@ -23,6 +23,7 @@ from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.host_history_config import host_settings
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
     GlobalConfig,
     HttpDiscovery,
@@ -192,11 +193,12 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
-    relays = relay_settings(parsed.relay, document.error)
+    relays = relay_settings(parsed.relay, base, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
+    live = () if relays is None else tuple(live_targets(parsed.relay))
     hosts = host_settings(parsed.host_history, document.error)
     return Config(
-        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts, live
     )
 
 
