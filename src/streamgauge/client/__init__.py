@@ -5,6 +5,7 @@ from streamgauge.client.backoff import Retry
 from streamgauge.client.buffer import Bounds, Counts, Undelivered
 from streamgauge.client.excepthook import install_excepthook
 from streamgauge.client.logs import Handler, StructlogProcessor
+from streamgauge.client.reader import Datum, Reader
 from streamgauge.client.relay import Relay, RelayInfo
 from streamgauge.client.spans import Span
 from streamgauge.client.tracing import TraceContext, current_trace, from_traceparent, traceparent
@@ -13,8 +14,10 @@ from streamgauge.client.writer import Writer
 __all__ = [
     "Bounds",
     "Counts",
+    "Datum",
     "Handler",
     "Middleware",
+    "Reader",
     "Relay",
     "RelayInfo",
     "Retry",
