@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,28 +74,25 @@ class RpcChannel:
         return answer
 
     async def send(self, method: str, messages: AsyncIterable[bytes], seconds: float) -> bytes:
-        """Many messages, one answer. What `messages` raises goes through."""
-        raised: list[BaseException] = []
-
-        async def watched() -> AsyncIterator[bytes]:
+        """Many messages, one answer. What `messages` raises goes through, and ends the call."""
+        stub: Any = self._channel.stream_unary(method)
+        call = stub(timeout=seconds, metadata=self._metadata())
+        try:
             try:
                 async for message in messages:
-                    yield message
-            except BaseException as error:
-                raised.append(error)
-                raise
-
-        stub: Any = self._channel.stream_unary(method)
-        try:
-            answer: bytes = await stub(watched(), timeout=seconds, metadata=self._metadata())
+                    await call.write(message)
+                await call.done_writing()
+            except asyncio.InvalidStateError:  # it has ended; below is how
+                pass
+            answer: bytes = await call
         except grpc.aio.AioRpcError as error:
-            if raised:
-                raise raised[0] from None
             raise translated(error, seconds) from None
+        finally:
+            call.cancel()
         return answer
 
-    async def read(self, method: str, request: bytes, seconds: float) -> AsyncIterator[bytes]:
-        """One message, a stream of answers. Giving the iterator up ends the call."""
+    async def read(self, method: str, request: bytes, seconds: float) -> AsyncGenerator[bytes, None]:
+        """One message, a stream of answers. Closing the generator ends the call."""
         stub: Any = self._channel.unary_stream(method)
         call = stub(request, timeout=seconds, metadata=self._metadata())
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,15 +75,16 @@ def readers() -> Iterator[Callable[..., Reader]]:
 
 
 @pytest.fixture
-def raw_reader() -> Iterator[Callable[[Callable[[], Iterator[bytes]]], str]]:
+def raw_reader() -> Iterator[Callable[[Callable[..., Iterator[bytes]]], str]]:
     """A reader that sends any bytes as messages; its address."""
     from concurrent.futures import ThreadPoolExecutor
 
     servers: list[grpc.Server] = []
 
-    def make(answer: Callable[[], Iterator[bytes]]) -> str:
+    def make(answer: Callable[..., Iterator[bytes]]) -> str:
         server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
-        handler = grpc.unary_stream_rpc_method_handler(lambda request, context: answer())
+        takes = len(inspect.signature(answer).parameters)
+        handler = grpc.unary_stream_rpc_method_handler(lambda request, context: answer(*[context][:takes]))
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("proto.Telemetry", {"GetTimeSeriesData": handler}),)
         )
@@ -94,6 +96,20 @@ def raw_reader() -> Iterator[Callable[[Callable[[], Iterator[bytes]]], str]]:
     yield make
     for server in servers:
         server.stop(0).wait()
+
+
+@pytest.fixture
+def aborting_reader(raw_reader: Callable[..., str]) -> Callable[[grpc.StatusCode], str]:
+    """A reader that gives one value, and ends with a code."""
+
+    def make(code: grpc.StatusCode) -> str:
+        def answer(context: grpc.ServicerContext) -> Iterator[bytes]:
+            yield b"\x0a\x01m"
+            context.set_code(code)
+
+        return raw_reader(answer)
+
+    return make
 
 
 def labels(metric: str, **more: str) -> dict[str, str]:
@@ -223,6 +239,16 @@ async def test_what_makes_no_sense_or_is_too_much_is_down_for_that_reason(
     assert scraper.report.health is Health.DOWN
     assert scraper.report.error.startswith(error)
     assert sink.samples(**labels("up")) == [(T, 0.0)]
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED])
+async def test_a_reader_that_ends_the_call_ends_no_polls(
+    poller: MakePoller, aborting_reader: Callable[[grpc.StatusCode], str], code: grpc.StatusCode
+) -> None:
+    scraper = poller(aborting_reader(code))
+    await scraper.scrape(T)
+    assert scraper.report.health is (Health.UP if code is grpc.StatusCode.OK else Health.DOWN)
+    assert code is grpc.StatusCode.OK or code.name in scraper.report.error
 
 
 async def test_tls_and_a_token_are_as_configured(

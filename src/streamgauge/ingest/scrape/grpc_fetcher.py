@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from contextlib import aclosing
 
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, BodyTooLarge, ConfigError
@@ -113,13 +114,14 @@ class GrpcFetcher:
         most = self._job.limits.samples
         messages: list[bytes] = []
         size = 0
-        async for message in self._channel.read(GET_DATA, EMPTY, seconds):
-            size += len(message)
-            messages.append(message)
-            if size + len(messages) * _ROW_BYTES > self._max_bytes:
-                raise BodyTooLarge(f"the answer takes more than {self._max_bytes} bytes, which is the limit")
-            if most and len(messages) > most:
-                raise sample_limit(most)
+        async with aclosing(self._channel.read(GET_DATA, EMPTY, seconds)) as answer:
+            async for message in answer:
+                size += len(message)
+                messages.append(message)
+                if size + len(messages) * _ROW_BYTES > self._max_bytes:
+                    raise BodyTooLarge(f"the answer takes more than {self._max_bytes} bytes, which is the limit")
+                if most and len(messages) > most:
+                    raise sample_limit(most)
         return messages, size
 
     async def _decoded(self, messages: list[bytes]) -> Scraped:

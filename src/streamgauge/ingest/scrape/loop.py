@@ -32,8 +32,8 @@ class ScrapeLoop:
         self._refusal = refusal
         self._aligned = aligned
         self._offset = 0 if aligned else scraper.target.offset(seed)  # ms, in the interval
-        tolerance = MAX_DRIFT_MS if aligned else TOLERANCE_MS
-        self._tolerance = min(tolerance, self.interval // 100)
+        # A boundary is what an aligned scrape is of, however busy everything is just then.
+        self._tolerance = min(MAX_DRIFT_MS, self.interval // 10) if aligned else min(TOLERANCE_MS, self.interval // 100)
 
     async def run(self) -> None:
         """Until cancelled."""
