@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +68,8 @@ class RpcChannel:
     async def call(self, method: str, request: bytes, seconds: float) -> bytes:
         """One message, one answer."""
         stub: Any = self._channel.unary_unary(method)
-        try:
+        with _translating(seconds):
             answer: bytes = await stub(request, timeout=seconds, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
-            raise translated(error, seconds) from None
         return answer
 
     async def send(self, method: str, messages: AsyncIterable[bytes], seconds: float) -> bytes:
@@ -78,15 +77,13 @@ class RpcChannel:
         stub: Any = self._channel.stream_unary(method)
         call = stub(timeout=seconds, metadata=self._metadata())
         try:
-            try:
-                async for message in messages:
-                    await call.write(message)
-                await call.done_writing()
-            except asyncio.InvalidStateError:  # it has ended; below is how
-                pass
-            answer: bytes = await call
-        except grpc.aio.AioRpcError as error:
-            raise translated(error, seconds) from None
+            async for message in messages:
+                if not await _done(call.write(message)):
+                    break
+            else:
+                await _done(call.done_writing())
+            with _translating(seconds):
+                answer: bytes = await call
         finally:
             call.cancel()
         return answer
@@ -96,10 +93,9 @@ class RpcChannel:
         stub: Any = self._channel.unary_stream(method)
         call = stub(request, timeout=seconds, metadata=self._metadata())
         try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise translated(error, seconds) from None
+            with _translating(seconds):
+                async for message in call:
+                    yield message
         finally:
             call.cancel()
 
@@ -115,11 +111,27 @@ def credentials(tls: Tls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(_content(tls.ca), _content(tls.key), _content(tls.cert))
 
 
-def translated(error: grpc.aio.AioRpcError, seconds: float) -> RpcFailed:
-    code, details = error.code(), " ".join((error.details() or "").split())[:_SHOWN]
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RpcFailed(f"no whole answer within {seconds:g} s", code.name)
-    return RpcFailed(f"{code.name}: {details}" if details else code.name, code.name)
+async def _done(operation: Awaitable[None]) -> bool:
+    """Whether a part of a call could be sent. If not, the call has ended, and tells how."""
+    try:
+        await operation
+    except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+        return False
+    return True
+
+
+@contextmanager
+def _translating(seconds: float) -> Iterator[None]:
+    """Raise RpcFailed for what the library raises. seconds: that the call had."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        code, details = error.code(), " ".join((error.details() or "").split())[:_SHOWN]
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise RpcFailed(f"no whole answer within {seconds:g} s", code.name) from None
+        raise RpcFailed(f"{code.name}: {details}" if details else code.name, code.name) from None
+    except grpc.aio.BaseError as error:
+        raise RpcFailed(f"INTERNAL: {' '.join(str(error).split())[:_SHOWN]}", "INTERNAL") from None
 
 
 def _content(secret: Secret) -> bytes | None:
