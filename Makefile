@@ -14,7 +14,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 2) *
 COMPILE := $(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11
 
-.PHONY: serve test thorough bench soak agree fuzz demo-federation dist lock clean
+.PHONY: serve test thorough bench soak agree fuzz demo-federation demo-pollers dist lock clean
 
 serve: $(VENV)/run
 	$(BIN)/streamgauge serve --data $(DATA)
@@ -44,6 +44,10 @@ fuzz: $(VENV)/dev
 # With FROM=URL and TOKEN=… on a Prometheus of yours; with OUTAGE=20 the server is away for 20 s.
 demo-federation: $(VENV)/dev
 	$(BIN)/python -m demo.federation $(if $(OUTAGE),--outage $(OUTAGE)) $(if $(FROM),--from '$(FROM)') $(if $(TOKEN),--token '$(TOKEN)')
+
+# An application behind Caddy, and a relay. With TRAFFIC=60 it takes longer.
+demo-pollers: $(VENV)/dev
+	$(BIN)/python -m demo.pollers $(if $(TRAFFIC),--seconds $(TRAFFIC))
 
 # Twice the same bytes: the build tools are locked, and write no time of their own.
 dist: $(VENV)/dev

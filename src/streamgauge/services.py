@@ -304,9 +304,9 @@ class ServerServices:
             if found:
                 LOG.info("%d pushed series are live", found)
 
-    async def sample_hosts(self, wanted: HostSettings, now: int) -> bytes:
-        """What `query.hosts.sampling` finds of hosts at `now` (ms)."""
-        query = HostSamplesQuery(wanted.sources, now, wanted.interval, wanted.by, self._settings.query_lookback)
+    async def sample_hosts(self, wanted: HostSettings, since: int, now: int) -> bytes:
+        """What `query.hosts.sampling` finds of hosts between two times (ms)."""
+        query = HostSamplesQuery(wanted.sources, since, now, wanted.by, self._settings.query_lookback)
         return await self._workers.read(Job(query, self.query_limits()))
 
     def query_limits(self) -> Limits:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from streamgauge.client import HostCounters, HostMiddleware, Middleware, WsgiHostMiddleware
 from streamgauge.client.asgi import App, Receive, Scope, Send
@@ -161,6 +162,24 @@ def test_counters_are_shown_where_that_is_wanted_and_to_whom() -> None:
     assert counted == ['http_host_requests_total{host="shop.example"} 1']
     assert answer.text.count("# TYPE ") == 4
     assert get(HostMiddleware(plain), "/metrics").text == "tea", "nothing is shown that nobody has asked for"
+
+
+def test_what_is_shown_is_prometheus_text() -> None:
+    counters = HostCounters(bounds=(0.1, 1))
+    for host, seconds in ((b"a", 0.05), (b"a", 5.0), (b"b", 0.5)):
+        counters.observe(host, 500, seconds)
+    families = {family.name: family for family in text_string_to_metric_families(counters.text().decode())}
+    assert [(name, family.type) for name, family in families.items()] == [
+        ("http_host_requests", "counter"),
+        ("http_host_errors", "counter"),
+        ("http_host_request_duration_seconds", "histogram"),
+        ("http_host_backends", "gauge"),
+    ]
+    samples = families["http_host_request_duration_seconds"].samples
+    shown = {(sample.name[-6:], sample.labels["host"], sample.labels.get("le")): sample.value for sample in samples}
+    assert shown["bucket", "a", "0.1"] == shown["bucket", "a", "1"] == 1
+    assert shown["bucket", "a", "+Inf"] == shown["_count", "a", None] == 2
+    assert len(samples) == 10
 
 
 def test_spans_and_counters_go_together() -> None:

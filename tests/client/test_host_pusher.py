@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -112,6 +114,26 @@ def test_a_server_that_refuses_or_is_away_costs_nothing_but_the_push(receiver: R
     assert "127.0.0.1:1 does not answer" in away.pushes().error
     for each in (pusher, away):
         each.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_pushes_under_a_name_of_its_own(receiver: Receiver) -> None:
+    counters = HostCounters()
+    pusher = HostPusher(receiver.url, counters, interval=NEVER)
+    child = os.fork()
+    if child == 0:
+        try:
+            counters.observe(b"a", 200, 0.05)
+            os._exit(0 if pusher.push() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    counters.observe(b"a", 200, 0.05)
+    assert pusher.push()
+    pusher.close()
+    names = [b"%s:%d" % (socket.gethostname().encode(), number) for number in (child, os.getpid())]
+    for name, (_, _, body) in zip(names, receiver.posts, strict=False):
+        assert name in decompress(body, 1 << 20)
 
 
 @pytest.mark.parametrize(("url", "interval"), [("ws://x", 1.0), ("x", 1.0), ("http://x", 0.0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,8 +19,8 @@ class Kept:
         self.samples: list[tuple[str, Sample]] = []
         self.come = threading.Event()
 
-    def record(self, host: str, sample: Sample, /) -> bool:
-        self.samples.append((host, sample))
+    def record_all(self, samples: Sequence[tuple[str, Sample]], /) -> bool:
+        self.samples += samples
         self.come.set()
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamgauge
 from streamgauge.embed import RANGES
-from streamgauge.embed.store import MAX_HOST_BYTES, QUEUE_SAMPLES
+from streamgauge.embed.store import MAX_HOST_BYTES, QUEUE_CALLS
 from streamgauge.testing.server import SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
@@ -28,6 +28,6 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    assert f"a queue of {QUEUE_SAMPLES}" in PAGE
+    assert f"a queue of {QUEUE_CALLS}" in PAGE
     assert f"{MAX_HOST_BYTES:,} bytes" in PAGE
     assert " ".join(f"`{name}`" for name in RANGES) in PAGE

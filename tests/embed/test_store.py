@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streamgauge.embed import Counts, Sample, Store
-from streamgauge.embed.store import QUEUE_SAMPLES
+from streamgauge.embed.store import QUEUE_CALLS
 from streamgauge.errors import BadInput, FolderInUse, StorageError
 from streamgauge.store import failpoints
 
@@ -30,7 +30,7 @@ def sample(minutes: int = 1, **members: float) -> Sample:
 def test_what_is_recorded_can_be_asked_in_every_language(store: Store) -> None:
     for minutes in (3, 2, 1):
         assert store.record("shop.example", sample(minutes, error_rate=float(minutes)))
-    store.record("other", sample(2 * 1440 - 1440 - 1))
+    store.record("other", sample(22 * 60))
     store.flush()
     assert store.query("shop.example") == [sample(minutes, error_rate=float(minutes)) for minutes in (3, 2, 1)]
     assert store.query("shop.example", "30m") == store.query("shop.example")
@@ -78,11 +78,19 @@ def test_recording_never_waits_and_says_what_it_drops(store: Store) -> None:
 
     store._opened.call_soon(block)  # the disk takes nothing for a while
     blocked.wait()
-    taken = [store.record("a", sample()) for _ in range(QUEUE_SAMPLES + 44)]
+    taken = [store.record("a", sample()) for _ in range(QUEUE_CALLS + 40)]
+    taken.append(store.record_all([("a", sample()), ("b", sample())]))
     go_on.set()
-    assert taken == [True] * QUEUE_SAMPLES + [False] * 44
+    assert taken == [True] * QUEUE_CALLS + [False] * 41
     store.flush()
-    assert store.counts() == Counts(QUEUE_SAMPLES, {"queue": 44})
+    assert store.counts() == Counts(QUEUE_CALLS, {"queue": 42})
+
+
+def test_many_hosts_at_once_take_one_place_in_the_queue(store: Store) -> None:
+    assert store.record_all([(f"h{number}", sample()) for number in range(2_000)])
+    store.flush()
+    assert store.counts() == Counts(2_000, {})
+    assert len(store.hosts()) == 2_000
 
 
 def test_what_no_store_takes_is_dropped_by_reason(store: Store) -> None:

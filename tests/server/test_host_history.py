@@ -16,8 +16,10 @@ host_history:
 
 def test_what_an_application_pushes_becomes_a_history_that_survives_a_restart(start_server, tmp_path: Path) -> None:
     config = tmp_path / "config.yml"
-    config.write_text(CONFIG)
+    config.write_text("streamgauge: {}\n")
     server = start_server("--config", str(config))
+    config.write_text(CONFIG)
+    assert server.post("/-/reload").status == 200
     counters = HostCounters(bounds=(0.1, 1.0))
 
     def samples(running):

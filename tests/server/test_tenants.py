@@ -332,6 +332,9 @@ def test_the_history_of_a_host_is_of_ones_own_share(own: Tenant, whole: Tenant) 
     shares = [[sample["requests_sec"] for sample in each.ask(asked).json()["samples"]] for each in (own, whole)]
     assert shares[0]
     assert shares[1] == [2 * share for share in shares[0]]
+    past = {"host": "shop", "start": OLD / 1000, "end": OLD / 1000 + 3599, "step": "10m"}
+    aggregates = own.ask(Form("/telemetry/history", past)).json()["samples"]
+    assert [sample["requests_sec"] for sample in aggregates] == [1] * 6
     assert own.ask(Form("/telemetry/hosts")).json() == {"hosts": ["shop"]}
 
 

@@ -26,10 +26,10 @@ FAILED = 500
 
 
 class Exposition:
-    """What is answered at a path of its own: the counters, to whoever shows the token. No path: nothing is."""
+    """What is answered at a path of its own: the counters, to whoever shows the token. path: None for no path."""
 
     def __init__(self, counters: HostCounters, path: str, token: str) -> None:
-        self.path = path
+        self.path = path or None
         self._counters = counters
         self._expected = f"Bearer {token}".encode() if token else b""
 
@@ -102,7 +102,7 @@ class WsgiHostMiddleware:
         self._exposition = Exposition(self.counters, metrics_path, metrics_token)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exposition.path and environ.get("PATH_INFO") == self._exposition.path:
+        if environ.get("PATH_INFO", "") == self._exposition.path:
             return self._show(environ, start_response)
         answer = _Answer(self._observe, environ, start_response)
         try:

@@ -24,7 +24,7 @@ from streamgauge.client.remote_write import HEADERS, STALE, encode_labels, encod
 from streamgauge.client.reports import Reports
 
 INTERVAL_SECONDS = 15.0
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 PATH = "/api/v1/write"
 _ANSWER_BYTES = 200
 
@@ -128,7 +128,12 @@ class HostPusher:
 
     def _run(self) -> None:
         while not self._closed.wait(self._interval):
-            self.push()
+            try:
+                self.push()
+            except Exception as error:  # whatever a function of the program's, that counts backends, does
+                self._failed += 1
+                self._error = f"the counters cannot be read: {error!r}"
+                self._reports("read", self._error)
 
     def _labels_of(self, name: str, labels: tuple[tuple[str, str], ...]) -> bytes:
         encoded = self._encoded.get((name, labels))

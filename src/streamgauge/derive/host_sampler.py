@@ -19,8 +19,13 @@ _log = logging.getLogger(__name__)
 
 SOURCE = "host_history"
 
-Ask = Callable[[HostSettings, int], Awaitable[bytes]]
-"""The samples of all hosts at a time (ms), as `query.hosts.sampling` makes them."""
+LATE_ROUNDS = 5
+"""A round that is so many intervals later, as after a clock was set, is of one interval and not of all that time."""
+SETTLED_MS = 1000
+"""A round is of a moment so long ago: scrapes of then are stored by now. What comes later would be in no sample."""
+
+Ask = Callable[[HostSettings, int, int], Awaitable[bytes]]
+"""The samples of all hosts between two times (ms), as `query.hosts.sampling` makes them."""
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -38,6 +43,7 @@ class HostSampler:
         self._settings: HostSettings | None = None
         self._changed = asyncio.Event()
         self._known: frozenset[Labels] = frozenset()  # hosts of the last round
+        self._last: int | None = None  # round, ms
         self._failing: Mapping[str, str] = {}  # why, by source
 
     def apply(self, settings: HostSettings | None) -> None:
@@ -47,14 +53,17 @@ class HostSampler:
             self._changed.set()
 
     async def run(self) -> None:
-        """Samples at once, then once in each interval, until cancelled."""
+        """Samples at once, then once in each interval, until cancelled. Rounds that a slow one made impossible are left
+        out."""
         while True:
             self._changed.clear()
             if (settings := self._settings) is None:
                 await self._changed.wait()
                 continue
-            await self.sample(self._clock.now_ms(), settings)
-            await self._pause(settings.interval / 1000)
+            seconds, begun = settings.interval / 1000, self._clock.monotonic()
+            while not self._changed.is_set():
+                await self.sample(self._clock.now_ms() - SETTLED_MS, settings)
+                await self._pause(seconds - (self._clock.monotonic() - begun) % seconds)
 
     async def _pause(self, seconds: float) -> None:
         """So long, or until there are other settings."""
@@ -67,9 +76,13 @@ class HostSampler:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def sample(self, now: int, settings: HostSettings) -> None:
-        """One round, at `now` (ms)."""
+        """One round, at `now` (ms): of what has happened since the last one."""
+        since = now - settings.interval if self._last is None else self._last
+        if not 0 < now - since <= LATE_ROUNDS * settings.interval:
+            since = now - settings.interval
+        self._last = now
         try:
-            found = json.loads(await self._ask(settings, now))
+            found = json.loads(await self._ask(settings, since, now))
         except StreamgaugeError as error:
             self._tell({source.name: error.message for source in settings.sources})
             return

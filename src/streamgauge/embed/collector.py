@@ -40,7 +40,7 @@ class Counters(Protocol):
 class Recording(Protocol):
     """Where samples go; embed.Store is such."""
 
-    def record(self, host: str, sample: HostSample, /) -> bool: ...
+    def record_all(self, samples: Sequence[tuple[str, HostSample]], /) -> bool: ...
 
 
 class Collector:
@@ -90,8 +90,12 @@ class Collector:
         """Take one sample of each host. On one thread at a time."""
         now, counts = self._monotonic(), self._counters.read()
         seconds, ts = now - self._sampled, int(self._clock())
-        for host, after in counts.items():
-            self._store.record(host, _sample(ts, self._before.get(host), after, seconds, self._counters.bounds))
+        bounds = self._counters.bounds
+        samples = [
+            (host, _sample(ts, self._before.get(host), after, seconds, bounds)) for host, after in counts.items()
+        ]
+        if samples:
+            self._store.record_all(samples)
         self._before, self._sampled = counts, now
 
     def _run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from concurrent.futures import Future
@@ -21,6 +22,9 @@ from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.store import Store, StoreSettings
 
 T = TypeVar("T")
+
+
+LOG = logging.getLogger(__name__)
 
 
 class OpenedFolder:
@@ -90,8 +94,15 @@ class OpenedFolder:
             opening = open_store(self._data, self._settings, SystemClock(), runner, runner, Progress())
             async with opening as (store, maintenance):
                 background = asyncio.ensure_future(maintenance.run())
+                background.add_done_callback(_tell)
                 self._ready.set_result(store)
                 await self._end.wait()
                 background.cancel()
                 await asyncio.gather(background, return_exceptions=True)
                 await maintenance.flush_all()
+
+
+def _tell(background: asyncio.Task[None]) -> None:
+    """What must not happen: nothing is written into blocks any more, and in the end the store takes nothing."""
+    if not background.cancelled() and (error := background.exception()) is not None:
+        LOG.error("the maintenance of the store has ended", exc_info=error)

@@ -1,6 +1,8 @@
 """Samples of hosts, recorded without ever making the program wait, and everything that can be asked of them.
 
-record ─> queue of 256 ─> a batch a turn ─> synced ─> query, promql, sql
+    record ─> queue of 256 ─> all that waits, as one batch ─> synced ─> query, promql, sql
+
+The store and the engines are the server's.
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ from streamgauge.query.hosts.history import HostHistoryQuery, HostNamesQuery
 from streamgauge.query.requests import HistoryQuery, InstantQuery, RangeQuery, SqlFormat, SqlQuery, SqlValue
 from streamgauge.store.store import StoreSettings
 
-QUEUE_SAMPLES = 256
-"""That wait for the disk. A sync takes milliseconds; what comes meanwhile of a thousand hosts in a minute fits."""
+QUEUE_CALLS = 256
+"""Of `record` and `record_all` that wait for the disk. A sync takes milliseconds."""
 HEAD_SAMPLES = 262_144
 """In memory, 5 MB, before they are written as a block: three weeks of a host."""
 MAX_HOST_BYTES = 1024
 
 LOG = logging.getLogger(__name__)
+
+Recorded = Sequence[tuple[str, HostSample]]
+"""Hosts, and a sample of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Store:
         self._limits = limits or Limits()
         self._clock = clock
         self._lock = threading.Lock()  # of what follows
-        self._queue: deque[tuple[str, HostSample]] = deque()
+        self._queue: deque[Recorded] = deque()
         self._dropped: Counter[str] = Counter()
         self._recorded = 0
         self._closed = False
@@ -87,13 +92,17 @@ class Store:
 
     def record(self, host: str, sample: HostSample) -> bool:
         """Have a sample stored soon. Never waits; False when it is dropped, which is counted."""
+        return self.record_all([(host, sample)])
+
+    def record_all(self, samples: Recorded) -> bool:
+        """As `record`, of several hosts at once, all of them or none."""
         with self._lock:
             if self._closed:
                 return False
-            if len(self._queue) >= QUEUE_SAMPLES:
-                self._dropped["queue"] += 1
+            if len(self._queue) >= QUEUE_CALLS:
+                self._dropped["queue"] += len(samples)
                 return False
-            self._queue.append((host, sample))
+            self._queue.append(samples)
             if len(self._queue) == 1:
                 self._opened.call_soon(self._start_writing)
             return True
@@ -199,7 +208,7 @@ class Store:
 
     def _taken(self) -> list[tuple[str, HostSample]]:
         with self._lock:
-            batch = list(self._queue)
+            batch = [sample for samples in self._queue for sample in samples]
             self._queue.clear()
         return batch
 

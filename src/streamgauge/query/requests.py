@@ -186,12 +186,12 @@ class HistoryQuery:
 
 @dataclass(frozen=True, slots=True)
 class HostSamplesQuery:
-    """A sample of each host that the sources have counters of, over the `interval` ms before `now`. by: labels that
+    """A sample of each host that the sources have counters of, over the time from `since` to `now`. by: labels that
     samples keep, besides the host."""
 
     sources: tuple[HostSource, ...]
-    now: int  # ms
-    interval: int  # ms
+    since: int  # ms
+    now: int  # ms, later
     by: tuple[str, ...] = ()
     lookback: int = DEFAULT_LOOKBACK_MS
 

@@ -32,7 +32,7 @@ def histogram(name: str, bounds: Mapping[str, tuple[float, float]], **labels: st
 
 def ask(series: Sequence[Series], *sources: str | HostSource, by: tuple[str, ...] = ()) -> Any:
     chosen = tuple(SOURCES[each] if isinstance(each, str) else each for each in sources) or tuple(SOURCES.values())
-    query = HostSamplesQuery(chosen, NOW, MINUTE, by)
+    query = HostSamplesQuery(chosen, NOW - MINUTE, NOW, by)
     return json.loads(b"".join(execute(Job(query), MemorySource.of(series), Budget(Limits())).body))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.host_history import METRICS, HostSample
 from streamgauge.model.source import AggregateKind, Matcher, MatchOp, Meter, Source
 
@@ -38,7 +38,7 @@ class HostHistoryQuery:
 
     def read(self, source: Source, meter: Meter) -> Iterator[bytes]:
         samples = [asdict(sample) for sample in self.samples(source, meter)]
-        yield json.dumps({"host": self.host, "range": self.label, "samples": samples}, ensure_ascii=False).encode()
+        yield _json({"host": self.host, "range": self.label, "samples": samples})
 
     def samples(self, source: Source, meter: Meter) -> list[HostSample]:
         """Oldest first."""
@@ -46,7 +46,7 @@ class HostHistoryQuery:
         buckets = times // self.resolution
         order = np.lexsort((times, owners, buckets))
         owners, buckets = owners[order], buckets[order]
-        first = np.append(True, (np.diff(buckets) != 0) | (np.diff(owners) != 0))[: len(order)]
+        first = _firsts(owners, buckets)
         chosen = order[first]
         rows = [_sample(time, row) for time, row in zip(times[chosen].tolist(), values[chosen].tolist(), strict=True)]
         found: dict[int, list[HostSample]] = {}
@@ -68,10 +68,13 @@ class HostHistoryQuery:
         row = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
         kept = np.flatnonzero(np.isfinite(samples.values))
         row, times, values = row[kept], samples.times[kept], samples.values[kept]
-        pairs, place = np.unique(np.stack((owner_of[row], times), axis=1), axis=0, return_inverse=True)
-        table = np.zeros((len(pairs), len(names)))
-        table[place.reshape(-1), member_of[row]] = values
-        return pairs[:, 0], pairs[:, 1], table
+        owners, members = owner_of[row], member_of[row]
+        order = np.lexsort((times, owners))
+        owners, times = owners[order], times[order]
+        first = _firsts(owners, times)
+        table = np.zeros((np.count_nonzero(first), len(names)))
+        table[np.cumsum(first) - 1, members[order]] = values[order]
+        return owners[first], times[first], table
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,24 @@ class HostNamesQuery:
     text = "hosts that have a history"
 
     def read(self, source: Source, meter: Meter) -> Iterator[bytes]:
-        yield json.dumps({"hosts": self.names(source, meter)}, ensure_ascii=False).encode()
+        yield _json({"hosts": self.names(source, meter)})
 
     def names(self, source: Source, meter: Meter) -> list[str]:
         matchers = (Matcher("__name__", MatchOp.EQUAL, METRICS["requests_sec"]), Matcher(HOST, MatchOp.NOT_EQUAL, ""))
         frame = source.series([matchers], self.start + 1, self.end, meter, [HOST])
         column = frame.columns.get(HOST)
         return [] if column is None else sorted({column.text(row) for row in range(len(frame))})
+
+
+def _json(answer: Mapping[str, object]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _firsts(*columns: Int64s) -> Bools:
+    """Which rows of sorted columns differ from the row before."""
+    first = np.ones(len(columns[0]), np.bool_)
+    first[1:] = np.logical_or.reduce([np.diff(column) != 0 for column in columns])
+    return first
 
 
 def together(samples: Sequence[HostSample]) -> HostSample:

@@ -7,15 +7,16 @@ What several programs say of one host is added up, and a quantile is of the sum 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from streamgauge.errors import QueryCanceled, QueryTimeout, StreamgaugeError
-from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame, empty_frame
 from streamgauge.model.host_history import QUANTILE, HostSample, HostSource
 from streamgauge.model.source import Source
@@ -83,25 +84,26 @@ class _Sampling:
 
     def samples(self) -> dict[Key, HostSample]:
         requests = self._groups(self._of.requests)
-        self._known = {self._program(requests.labels, row) for row in np.flatnonzero(requests.present[:, 0]).tolist()}
-        now = np.flatnonzero(requests.present[:, 1])
-        if not len(now):
-            return {}
+        there_before, there_now = requests.present[:, 0].tolist(), requests.present[:, 1].tolist()
+        self._known = set(itertools.compress(self._programs(requests.labels), there_before))
         keys = self._keys(requests.labels)
+        hosts = dict.fromkeys(key for key in itertools.compress(keys, there_now) if key[0])
+        if not hosts:
+            return {}
         asked = _summed(keys, self._gains(requests))
         failed = self._gained(self._of.errors)
-        quantiles, backends = self._quantiles(), self._backends(requests.labels, keys, now)
+        instances = itertools.compress(zip(keys, _texts(requests.labels, INSTANCE), strict=True), there_now)
+        quantiles, backends = self._quantiles(), self._backends(set(instances))
         return {
             key: self._sample(asked.get(key, 0.0), failed.get(key, 0.0), quantiles.get(key, 0.0), backends.get(key, 0))
-            for key in dict.fromkeys(keys[row] for row in now.tolist())
-            if key[0]
+            for key in hosts
         }
 
     def _sample(self, requests: float, errors: float, quantile: float, backends: int) -> HostSample:
         now = self._query.now // 1000
         if not requests:  # also in the minute of a restart, when the buckets are no use either
             return HostSample(now, active_backends=backends)
-        per_second = requests * 1000 / self._query.interval
+        per_second = requests * 1000 / (self._query.now - self._query.since)
         return HostSample(now, per_second, quantile, min(100.0 * errors / requests, 100.0), backends)
 
     def _gained(self, expression: str) -> dict[Key, float]:
@@ -109,8 +111,8 @@ class _Sampling:
         return _summed(self._keys(groups.labels), self._gains(groups))
 
     def _gains(self, groups: _Groups) -> Floats:
-        programs = [self._program(groups.labels, row) in self._known for row in range(len(groups.labels))]
-        return groups.gains(np.array(programs, np.bool_))
+        known = [program in self._known for program in self._programs(groups.labels)]
+        return groups.gains(np.array(known, np.bool_))
 
     def _quantiles(self) -> dict[Key, float]:
         """In ms, of the hosts that had requests."""
@@ -126,17 +128,15 @@ class _Sampling:
         keys = self._keys(found.labels)
         return {key: value for key, value in zip(keys, values.tolist(), strict=True) if math.isfinite(value)}
 
-    def _backends(self, requests: LabelFrame, keys: Sequence[Key], now: Int64s) -> dict[Key, int]:
-        """How many there are at the second moment."""
+    def _backends(self, instances: Collection[tuple[Key, Key]]) -> dict[Key, int]:
+        """How many there are at the second moment. instances: which of them each host has."""
         groups = self._groups(self._of.backends)
         alive = np.where(groups.present[:, 1], groups.values[:, 1], 0.0)
         named = self._keys(groups.labels)
         found = _summed([key if key[0] else None for key in named], alive)
-        of_instances = _summed(
-            [None if key[0] else _texts(groups.labels, INSTANCE, row) for row, key in enumerate(named)], alive
-        )
-        pairs = {(keys[row], _texts(requests, INSTANCE, row)) for row in now.tolist()} if of_instances else set()
-        for key, instance in pairs:
+        theirs = _texts(groups.labels, INSTANCE)
+        of_instances = _summed([None if key[0] else one for key, one in zip(named, theirs, strict=True)], alive)
+        for key, instance in instances if of_instances else ():
             found[key] = found.get(key, 0.0) + of_instances.get(instance, 0.0)
         return {key: round(value) for key, value in found.items() if math.isfinite(value)}
 
@@ -155,7 +155,7 @@ class _Sampling:
 
     def _evaluated(self, expression: str) -> tuple[LabelFrame, Floats, Bools]:
         query = self._query
-        grid = Grid(query.now - query.interval, query.interval, 2)
+        grid = Grid(query.since, query.now - query.since, 2)
         found = evaluate(expression, self._source, grid, self._budget, lookback=query.lookback, instant=False).result
         assert isinstance(found, Matrix)
         return found.labels, found.values, found.present
@@ -164,16 +164,15 @@ class _Sampling:
         """The column that names the host: for each series the first of the labels that it has."""
         texts = [""] * len(labels)
         for name in self._of.host:
-            column = labels.columns.get(name)
-            if column is not None:
-                texts = [text or column.text(row) for row, text in enumerate(texts)]
+            if name in labels.columns:
+                texts = [text or more for text, (more,) in zip(texts, _texts(labels, (name,)), strict=True)]
         return LabelFrame.of([{HOST: text} for text in texts]).columns.get(HOST, _absent(len(labels)))
 
-    def _program(self, labels: LabelFrame, row: int) -> Key:
-        return _texts(labels, (*INSTANCE, HOST, *self._query.by), row)
+    def _programs(self, labels: LabelFrame) -> list[Key]:
+        return _texts(labels, (*INSTANCE, HOST, *self._query.by))
 
     def _keys(self, labels: LabelFrame) -> list[Key]:
-        return [_texts(labels, (HOST, *self._query.by), row) for row in range(len(labels))]
+        return _texts(labels, (HOST, *self._query.by))
 
 
 def _nothing() -> tuple[LabelFrame, Floats, Bools]:
@@ -184,8 +183,19 @@ def _absent(rows: int) -> LabelColumn:
     return LabelColumn(np.full(rows, ABSENT, np.int32), LabelFrame.of([{HOST: "-"}]).columns[HOST].values)
 
 
-def _texts(labels: LabelFrame, names: Sequence[str], row: int) -> Key:
-    return tuple(labels.columns[name].text(row) if name in labels.columns else "" for name in names)
+def _texts(labels: LabelFrame, names: Sequence[str]) -> list[Key]:
+    """The values of some labels, for each row; "" for one that it does not have."""
+    columns = (labels.columns.get(name) for name in names)
+    return list(zip(*([""] * len(labels) if each is None else _column(each) for each in columns), strict=True))
+
+
+def _column(column: LabelColumn) -> list[str]:
+    """The value in each row. Only what is used of the dictionary is looked at: it may be that of the whole store."""
+    used, places = np.unique(column.codes, return_inverse=True)
+    values = column.values.take(np.maximum(used, 0)).to_pylist() if len(column.values) else [""]
+    if len(used) and used[0] == ABSENT:
+        values[0] = ""
+    return [values[place] for place in places.tolist()]
 
 
 def _summed(keys: Sequence[Key | None], values: Floats) -> dict[Key, float]:
