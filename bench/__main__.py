@@ -5,7 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, pushes, queries, relays, scrape, small, tail, year
+from bench import (
+    client,
+    disk,
+    events,
+    forward,
+    imports,
+    ingest,
+    middleware,
+    pushes,
+    queries,
+    relays,
+    scrape,
+    small,
+    tail,
+    year,
+)
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -13,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "import": imports.run,
     "scrape": scrape.run,
     "pushes": pushes.run,
+    "forward": forward.run,
     "disk": disk.run,
     "rate": queries.run,
     "instant": small.one_among_many,
@@ -24,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "tail": tail.run,
     "client": client.run,
     "relays": relays.run,
+    "middleware": middleware.run,
 }
 
 

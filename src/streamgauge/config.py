@@ -21,9 +21,12 @@ from streamgauge import federation_config
 from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
+from streamgauge.host_history_config import host_settings
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
     GlobalConfig,
+    GrpcPollConfig,
     HttpDiscovery,
     MetadataConfig,
     PrometheusConfig,
@@ -33,7 +36,7 @@ from streamgauge.prometheus_config import (
     ScrapeConfigFile,
     ScrapeLimits,
 )
-from streamgauge.relay_config import as_section, notices, relay_settings, with_file
+from streamgauge.relay_config import as_section, mirror, notices, relay_settings, with_file
 from streamgauge.remote_write_config import remote_writes
 from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
@@ -78,6 +81,8 @@ _NOT_SENT = frozenset(
     }
 )
 """Keys of remote_write that are not acted on, or of which each key counts by itself."""
+_NOT_OVER_GRPC = frozenset({"http_sd_configs", "follow_redirects", "enable_http2", "http_headers"})
+"""Keys of HTTP that a poll has no use for, and one of which each key counts by itself."""
 _OAUTH2 = (
     "client_id",
     "client_secret",
@@ -111,7 +116,10 @@ ACTED_ON = frozenset(
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         ("auth",),
         ("relay",),
+        ("host_history",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
+        *(("grpc_poll_configs", key) for key in _keys(GrpcPollConfig) if key not in _NOT_OVER_GRPC),
+        *(("grpc_poll_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
         *(("remote_write", "queue_config", key) for key in QueueConfig.model_fields),
@@ -121,7 +129,15 @@ ACTED_ON = frozenset(
 )
 """Paths of Prometheus keys that this version acts on. Every other one that is set is warned of."""
 
-_LOOKED_INTO = frozenset({("scrape_configs",), ("scrape_configs", "http_sd_configs"), ("remote_write",)})
+_LOOKED_INTO = frozenset(
+    {
+        ("scrape_configs",),
+        ("scrape_configs", "http_sd_configs"),
+        ("grpc_poll_configs",),
+        ("grpc_poll_configs", "http_sd_configs"),
+        ("remote_write",),
+    }
+)
 """Lists of sections of which each key counts by itself."""
 
 _HINT = "; file_sd_configs and http_sd_configs are, and other discoveries can feed them: see docs/scraping.md"
@@ -187,12 +203,16 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, base, document.error)
     derived = event_metrics(parsed, document.error)
-    written = remote_writes(parsed, base, document.error)
+    written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
-    relays = relay_settings(parsed.relay, document.error)
+    relays = relay_settings(parsed.relay, base, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays)
+    live = () if relays is None else tuple(live_targets(parsed.relay))
+    hosts = host_settings(parsed.host_history, document.error)
+    return Config(
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts, live
+    )
 
 
 _Configs = list[ScrapeConfig]
@@ -205,6 +225,10 @@ def _jobs(parsed: PrometheusConfig, files: list[tuple[_Document, _Configs]]) -> 
         for number, config in enumerate(configs):
             complain = partial(document.key_error, ("scrape_configs", number))
             jobs.append(maker.job(config, Path(document.name).parent, complain))
+    for number, polls in enumerate(parsed.grpc_poll_configs or ()):
+        document = files[0][0]
+        complain = partial(document.key_error, ("grpc_poll_configs", number))
+        jobs.append(maker.poll_job(polls, Path(document.name).parent, complain))
     return tuple(jobs)
 
 
@@ -388,7 +412,7 @@ class _Document:
             if path in ACTED_ON or key in seen:
                 continue
             seen.add(key)
-            hint = _HINT if path[0] == "scrape_configs" and key.endswith("_sd_configs") else ""
+            hint = _HINT if path[0] in ("scrape_configs", "grpc_poll_configs") and key.endswith("_sd_configs") else ""
             yield f"{self.name}:{self._line_of(path)}: {key} is not acted on yet and changes nothing{hint}"
 
     def _line_of(self, path: tuple[str, ...]) -> int:

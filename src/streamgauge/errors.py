@@ -4,6 +4,7 @@
     ├── ClientError            what was asked cannot be done; asking again unchanged will not help
     │   ├── BadInput           malformed or refused input (400)
     │   │   ├── ForeignLabel   a series with another value of a label than its sender is bound to (400)
+    │   │   ├── TimeNotAdmitted  a sample too old, or too far ahead of the clock (400)
     │   │   └── NotAllowed     a scrape that is well formed, and beyond a limit or made nameless by relabelling (400)
     │   ├── Unauthorized       no credentials, or none that are good (401)
     │   ├── Forbidden          foreign Host or Origin, missing permission (403)
@@ -66,6 +67,10 @@ class BadInput(ClientError):
 
 
 class ForeignLabel(BadInput):
+    pass
+
+
+class TimeNotAdmitted(BadInput):
     pass
 
 

@@ -15,6 +15,7 @@ from streamgauge import __version__
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
+from streamgauge.grpc_listener import GrpcListener
 from streamgauge.http.addresses import host_and_port, is_loopback
 from streamgauge.serve.app import build_app, build_internal_app
 from streamgauge.serve.server import HttpServer
@@ -24,7 +25,7 @@ from streamgauge.serve.stats import HttpStats, http_readings
 from streamgauge.serve.tls import Tls, TlsFiles
 from streamgauge.services import ServerServices, http_options
 from streamgauge.settings import BY_NAME, Config, Settings, local_url
-from streamgauge.start import log_form
+from streamgauge.start import LISTENERS, log_form
 from streamgauge.stats import Stats
 from streamgauge.store.lock import FolderLock
 
@@ -74,6 +75,7 @@ class Listeners:
         if settings.internal_listen:
             self._internal_app = _CurrentApp(self._build_internal(settings, config))
             self._servers.append(self._server(self._internal_app, settings.internal_listen))
+        self._grpc = GrpcListener(settings, services, self._sessions, self._tls, stats, clock)
         stats.watch(lambda: http_readings(self._stats, self._servers))
         services.reloaded = self._reloaded
 
@@ -116,6 +118,7 @@ class Listeners:
         """Listen, and say where. Raises ListenFailed."""
         for server in self._servers:
             await server.start()
+        self._grpc.reserve()
         lock.announce(self.address, self._tls is not None)
         self._greet()
         self._warn()
@@ -123,11 +126,12 @@ class Listeners:
     def watch(self, start: Start) -> None:
         """What goes on beside: ending requests of those who may not be there any more, reading the certificate anew."""
         start(self._sessions.run())
+        start(self._grpc.run())
         if self._tls is not None:
             start(self._tls.run())
 
     async def stop(self, grace: float) -> None:
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        await asyncio.gather(*(server.stop(grace) for server in self._servers), self._grpc.stop(grace))
 
     def _greet(self) -> None:
         """Where it listens and what to open: as lines for people, or as a log line where a program reads the log."""
@@ -141,6 +145,8 @@ class Listeners:
         click.echo(f"  page and Grafana data source  {url}/")
         click.echo(f"  Prometheus remote_write       {url}/api/v1/write")
         click.echo(f"  events as JSON, WebSocket     {url}/")
+        for address in self._grpc.addresses:
+            click.echo(f"  gRPC (TStorage)               {address}")
         for each in internal:
             click.echo(f"  health, metrics, federation   {each}/")
         if not self._authentication.authorities.open:
@@ -148,7 +154,7 @@ class Listeners:
         sys.stdout.flush()
 
     def _warn(self) -> None:
-        for address in filter(None, (self._settings.listen, self._settings.internal_listen)):
+        for address in filter(None, (getattr(self._settings, name) for name in LISTENERS)):
             host, _ = host_and_port(address)
             if is_loopback(host):
                 continue

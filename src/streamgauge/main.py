@@ -19,10 +19,12 @@ from typing import Any
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
 from streamgauge.forward.destination import EventDestination
+from streamgauge.forward.live.target import LiveTarget
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -30,9 +32,11 @@ from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
+from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
+from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
 from streamgauge.live.hub import Hub, TailLimits
@@ -92,6 +96,7 @@ class Server:
     async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
         _check(self._config.destinations)
+        _check_live(self._config.live_targets)
         self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
             self._authentication.load()
@@ -166,11 +171,18 @@ class Server:
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         start(derived.run())
+        hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
+        hosts.apply(self._config.host_history)
+        start(hosts.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
+        timeseries = TimeSeries(
+            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
+        )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
         for destination in self._config.destinations:
             self._deliver(start, store, destination)
@@ -191,6 +203,7 @@ class Server:
             authorities = self._authentication.authorities
             relays = await open_relays(
                 self._config.relay,
+                self._config.live_targets,
                 store,
                 self._stats,
                 self._clock,
@@ -224,6 +237,7 @@ class Server:
             maintenance,
             receiver,
             bulk,
+            influx,
             events,
             scrapes,
             snapshots,
@@ -233,7 +247,9 @@ class Server:
             sending,
             federation,
             pushes,
+            timeseries,
             relays,
+            hosts,
         )
         start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
@@ -321,6 +337,17 @@ def _check(destinations: Sequence[EventDestination]) -> None:
             check_target(destination.target)
         except DeliveryFailed as error:
             raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
+
+
+def _check_live(targets: Sequence[LiveTarget]) -> None:
+    """Raises ConfigError for one whose client is not installed."""
+    if targets:
+        from streamgauge.forward.live.open import check_packages  # most servers publish nothing
+
+        try:
+            check_packages(targets)
+        except DeliveryFailed as error:
+            raise ConfigError(error.message) from None
 
 
 @contextlib.asynccontextmanager

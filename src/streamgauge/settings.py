@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
     from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
+    from streamgauge.forward.live.target import LiveTarget
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
+    from streamgauge.model.host_history import HostSettings
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
 ENVIRONMENT_PREFIX = "STREAMGAUGE_"
 DEFAULT_LISTEN = "127.0.0.1:4318"
+DEFAULT_GRPC_LISTEN = "127.0.0.1:4317"
 
 GENERAL, ACCESS, LOGGING, QUERIES, STORAGE = "General", "Who may call", "Log", "Limits of queries", "Limits of storage"
 
@@ -71,6 +74,9 @@ class Settings:
     self_monitoring: bool
     insecure: bool
     internal_listen: str
+    grpc_listen: str
+    tstorage_listen: str
+    grpc_missing_time: str
     tls_cert: str
     tls_key: str
     tls_client_ca: str
@@ -112,7 +118,7 @@ class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
     is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
     what samples are sent to, `federation` who may push and what becomes of it, `auth` who may come in, None where that
-    is not said."""
+    is not said, `live_targets` where live values are published."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -125,6 +131,8 @@ class Config:
     federation: FederationConfig | None = None
     auth: AuthRules | None = None
     relay: RelaySettings | None = None
+    host_history: HostSettings | None = None
+    live_targets: tuple[LiveTarget, ...] = ()
 
 
 def parse_bool(text: str) -> bool:
@@ -145,6 +153,11 @@ def parse_address(text: str) -> str:
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise BadInput(f'"{text}" is not an address; put an IPv6 host in brackets, for example [::1]:4318')
     return text
+
+
+def _address_or_off(text: str) -> str:
+    """As parse_address; "" for off."""
+    return "" if text.strip().lower() in ("", "off") else parse_address(text)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -292,6 +305,30 @@ TABLE: tuple[Setting, ...] = (
         "HOST:PORT",
         "Address of a second listener, which has health, metrics and /federate; the first then has them no more.",
         group=ACCESS,
+    ),
+    Setting(
+        "grpc_listen",
+        DEFAULT_GRPC_LISTEN,
+        _address_or_off,
+        "HOST:PORT|off",
+        "Address of the gRPC listener (TStorage, health, reflection); off: none. Otherwise as --listen.",
+        group=ACCESS,
+    ),
+    Setting(
+        "tstorage_listen",
+        "",
+        parse_address,
+        "HOST:PORT",
+        "A second address of the gRPC listener, for programs that know TStorage at port 50051.",
+        group=ACCESS,
+    ),
+    Setting(
+        "grpc_missing_time",
+        "refuse",
+        _one_of("refuse", "now"),
+        "refuse|now",
+        "What InsertRow does with a row that has no timestamp. In a stream such a row is refused.",
+        group=STORAGE,
     ),
     Setting(
         "tls_cert",

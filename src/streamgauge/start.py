@@ -27,6 +27,9 @@ SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter's lock once another wants it. With Python's own 5 ms, the event loop is
 that late for what is due whenever the committer, or who reads this host's metrics, runs Python."""
 
+LISTENERS = ("listen", "internal_listen", "grpc_listen", "tstorage_listen")
+"""Settings that name an address to listen on; "" is none."""
+
 PRELOAD = ("streamgauge.store.snapshot", "streamgauge.wire.read_answers")
 """Imported by query workers before their first query."""
 
@@ -108,7 +111,7 @@ def check_addresses(settings: Settings, config: Config) -> None:
     wanted."""
     if settings.insecure or config.auth is not None or has_tokens(Path(settings.data)):
         return
-    for name in ("listen", "internal_listen"):
+    for name in LISTENERS:
         address = getattr(settings, name)
         if address and not is_loopback(host_and_port(address)[0]):
             raise ConfigError(

@@ -24,6 +24,7 @@ from streamgauge.store.index import MAX_ID, SeriesIndex
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.leases import Leases
 from streamgauge.store.shm import SharedMemory, attach
+from streamgauge.testing.thorough import examples
 
 Labels = Mapping[str, str]
 
@@ -97,7 +98,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(operations, st.lists(st.lists(matchers, max_size=3), min_size=1, max_size=4))
 def test_every_snapshot_stays_what_it_was(steps: list[tuple[str, Any]], queries: list[list[Matcher]]) -> None:
     with an_index() as (index, leases):

@@ -90,3 +90,12 @@ class Certificates:
             return None
         expires = ssl.cert_time_to_seconds(certificate["notAfter"]) * 1000
         return Identity(identity.name, identity.permissions, identity.bound, expires) if now < expires else None
+
+
+def described(pem: bytes) -> Mapping[str, Any]:
+    """A verified certificate as the ssl module describes it, in so far as it tells whose it is."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    subject = tuple(
+        tuple((each.oid.dotted_string, str(each.value)) for each in part) for part in certificate.subject.rdns
+    )
+    return {"subject": subject, "notAfter": certificate.not_valid_after_utc.strftime("%b %d %H:%M:%S %Y GMT")}

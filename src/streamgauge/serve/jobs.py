@@ -14,14 +14,19 @@ from streamgauge.serve.endpoint import identity_of
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from streamgauge.auth.identity import Identity
     from streamgauge.query.budget import Limits
 
 
 def job_of(request: Request, query: Query, limits: Limits, encoding: str | None = None, stats: bool = False) -> Job:
     """encoding: the content coding of the answer; None: what the request accepts."""
-    identity = identity_of(request)
     coding = accepted_encoding(request) if encoding is None else encoding
-    return Job(query, limits, coding, stats, identity.view, identity.name)
+    return job_for(identity_of(request), query, limits, coding, stats)
+
+
+def job_for(identity: Identity, query: Query, limits: Limits, encoding: str = "identity", stats: bool = False) -> Job:
+    """As `job_of`, where what asks is no HTTP request."""
+    return Job(query, limits, encoding, stats, identity.view, identity.name)
 
 
 def queries_of(request: Request, workers: Workers) -> list[RunningQuery]:

@@ -35,7 +35,7 @@ class Tls:
 
     def __init__(self, files: TlsFiles, clock: Clock) -> None:
         """Raises ConfigError for files that are no certificate and key."""
-        self._files = files
+        self.files = files
         self._clock = clock
         self._stamp = self._look()
         self.context = make_context(files)
@@ -53,7 +53,7 @@ class Tls:
             return
         self._stamp = stamp  # from before they are read: what changes meanwhile is looked at next time
         try:
-            self.context = make_context(self._files)
+            self.context = make_context(self.files)
         except ConfigError as error:
             LOG.error("the certificate was not read again, the old one stays: %s", error.message)
         else:
@@ -63,7 +63,7 @@ class Tls:
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         """By what a change of the files shows."""
         stamps: list[tuple[int, int, int] | None] = []
-        for name in self._files.named:
+        for name in self.files.named:
             try:
                 status = os.stat(name)
             except OSError:
