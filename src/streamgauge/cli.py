@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from streamgauge import __version__
+from streamgauge.commands.grpc_options import poll, tstorage
 from streamgauge.errors import BadInput, ConfigError, NotFound, StorageError, StreamgaugeError
 from streamgauge.federate.flags import FLAGS, Flag
 from streamgauge.settings import GENERAL, TABLE, Setting, written
@@ -372,6 +373,10 @@ def relay(server: str, name: str | None, tags: tuple[str, ...], collectors: tupl
     from streamgauge.commands.relay import run_relay
 
     run_relay(server, name, tags, collectors, interval)
+
+
+cli.add_command(poll)
+cli.add_command(tstorage)
 
 
 @cli.command(short_help="Show what a scrape target would give.")

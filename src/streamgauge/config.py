@@ -23,8 +23,10 @@ from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
 from streamgauge.host_history_config import host_settings
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
     GlobalConfig,
+    GrpcPollConfig,
     HttpDiscovery,
     MetadataConfig,
     PrometheusConfig,
@@ -79,6 +81,8 @@ _NOT_SENT = frozenset(
     }
 )
 """Keys of remote_write that are not acted on, or of which each key counts by itself."""
+_NOT_OVER_GRPC = frozenset({"http_sd_configs", "follow_redirects", "enable_http2", "http_headers"})
+"""Keys of HTTP that a poll has no use for, and one of which each key counts by itself."""
 _OAUTH2 = (
     "client_id",
     "client_secret",
@@ -114,6 +118,8 @@ ACTED_ON = frozenset(
         ("relay",),
         ("host_history",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
+        *(("grpc_poll_configs", key) for key in _keys(GrpcPollConfig) if key not in _NOT_OVER_GRPC),
+        *(("grpc_poll_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("scrape_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
         *(("remote_write", key) for key in _keys(RemoteWrite) if key not in _NOT_SENT),
         *(("remote_write", "queue_config", key) for key in QueueConfig.model_fields),
@@ -123,7 +129,15 @@ ACTED_ON = frozenset(
 )
 """Paths of Prometheus keys that this version acts on. Every other one that is set is warned of."""
 
-_LOOKED_INTO = frozenset({("scrape_configs",), ("scrape_configs", "http_sd_configs"), ("remote_write",)})
+_LOOKED_INTO = frozenset(
+    {
+        ("scrape_configs",),
+        ("scrape_configs", "http_sd_configs"),
+        ("grpc_poll_configs",),
+        ("grpc_poll_configs", "http_sd_configs"),
+        ("remote_write",),
+    }
+)
 """Lists of sections of which each key counts by itself."""
 
 _HINT = "; file_sd_configs and http_sd_configs are, and other discoveries can feed them: see docs/scraping.md"
@@ -192,11 +206,12 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
-    relays = relay_settings(parsed.relay, document.error)
+    relays = relay_settings(parsed.relay, base, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
+    live = () if relays is None else tuple(live_targets(parsed.relay))
     hosts = host_settings(parsed.host_history, document.error)
     return Config(
-        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts, live
     )
 
 
@@ -210,6 +225,10 @@ def _jobs(parsed: PrometheusConfig, files: list[tuple[_Document, _Configs]]) -> 
         for number, config in enumerate(configs):
             complain = partial(document.key_error, ("scrape_configs", number))
             jobs.append(maker.job(config, Path(document.name).parent, complain))
+    for number, polls in enumerate(parsed.grpc_poll_configs or ()):
+        document = files[0][0]
+        complain = partial(document.key_error, ("grpc_poll_configs", number))
+        jobs.append(maker.poll_job(polls, Path(document.name).parent, complain))
     return tuple(jobs)
 
 
@@ -393,7 +412,7 @@ class _Document:
             if path in ACTED_ON or key in seen:
                 continue
             seen.add(key)
-            hint = _HINT if path[0] == "scrape_configs" and key.endswith("_sd_configs") else ""
+            hint = _HINT if path[0] in ("scrape_configs", "grpc_poll_configs") and key.endswith("_sd_configs") else ""
             yield f"{self.name}:{self._line_of(path)}: {key} is not acted on yet and changes nothing{hint}"
 
     def _line_of(self, path: tuple[str, ...]) -> int:

@@ -24,6 +24,7 @@ from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
 from streamgauge.forward.destination import EventDestination
+from streamgauge.forward.live.target import LiveTarget
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -95,6 +96,7 @@ class Server:
     async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
         _check(self._config.destinations)
+        _check_live(self._config.live_targets)
         self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
             self._authentication.load()
@@ -201,6 +203,7 @@ class Server:
             authorities = self._authentication.authorities
             relays = await open_relays(
                 self._config.relay,
+                self._config.live_targets,
                 store,
                 self._stats,
                 self._clock,
@@ -334,6 +337,17 @@ def _check(destinations: Sequence[EventDestination]) -> None:
             check_target(destination.target)
         except DeliveryFailed as error:
             raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
+
+
+def _check_live(targets: Sequence[LiveTarget]) -> None:
+    """Raises ConfigError for one whose client is not installed."""
+    if targets:
+        from streamgauge.forward.live.open import check_packages  # most servers publish nothing
+
+        try:
+            check_packages(targets)
+        except DeliveryFailed as error:
+            raise ConfigError(error.message) from None
 
 
 @contextlib.asynccontextmanager

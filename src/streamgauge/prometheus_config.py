@@ -359,6 +359,32 @@ class ScrapeConfig(Discovery, ScrapeLimits):
     metric_relabel_configs: list[RelabelConfig] | None = None
 
 
+def _grpc_address(target: str) -> str:
+    if "://" in target or "/" in target:
+        raise ValueError(f'"{target}" is no address of a reader; write host:port')
+    return target
+
+
+class GrpcPollConfig(Discovery):
+    """Data readers that are polled over gRPC. targets and labels: short for one group of static_configs."""
+
+    job_name: Annotated[str, Field(min_length=1)]
+    targets: list[Annotated[str, AfterValidator(_grpc_address)]] | None = None
+    labels: Labels | None = None
+    interval: Duration = 60_000
+    timeout: Duration | None = None
+    honor_labels: bool = False
+    body_size_limit: Size | None = None
+    sample_limit: Limit | None = None
+    label_limit: Limit | None = None
+    label_name_length_limit: Limit | None = None
+    label_value_length_limit: Limit | None = None
+    target_limit: Limit | None = None
+    keep_dropped_targets: Limit | None = None
+    relabel_configs: list[RelabelConfig] | None = None
+    metric_relabel_configs: list[RelabelConfig] | None = None
+
+
 class AlertmanagerConfig(Discovery):
     timeout: Duration = 10_000
     api_version: str = "v2"
@@ -459,6 +485,7 @@ class PrometheusConfig(Section):
     rule_files: list[str] | None = None
     scrape_config_files: list[str] | None = None
     scrape_configs: list[ScrapeConfig] | None = None
+    grpc_poll_configs: list[GrpcPollConfig] | None = None  # ours
     alerting: AlertingConfig | None = None
     remote_write: list[RemoteWrite] | None = None
     remote_read: list[RemoteRead] | None = None

@@ -20,8 +20,19 @@ from streamgauge.ingest.scrape.job import (
     ScrapeJob,
     Source,
 )
-from streamgauge.prometheus_config import GlobalConfig, HttpConfig, RelabelConfig, ScrapeConfig, TlsConfig
+from streamgauge.prometheus_config import (
+    Discovery,
+    GlobalConfig,
+    GrpcPollConfig,
+    HttpConfig,
+    RelabelConfig,
+    ScrapeConfig,
+    TlsConfig,
+)
 from streamgauge.relabel import Rule
+
+_SHORTEST_POLL_MS = 1_000
+"""Of the time that a reader has where that is not said; else it has a tenth of the interval."""
 
 Complain = Callable[[str, str], ConfigError]
 """An error about a key of the scrape configuration: its name, and what is wrong."""
@@ -39,9 +50,7 @@ class JobMaker:
 
     def job(self, config: ScrapeConfig, base: Path, complain: Complain) -> ScrapeJob:
         """Raises what `complain` makes."""
-        if config.job_name in self._names:
-            raise complain("job_name", f'there are two scrape configs with the job name "{config.job_name}"')
-        self._names.add(config.job_name)
+        self._name(config.job_name, complain)
         interval, timeout = self._times(config, complain)
         return ScrapeJob(
             name=config.job_name,
@@ -74,6 +83,46 @@ class JobMaker:
             sources=tuple(_sources(config, base)),
         )
 
+    def poll_job(self, config: GrpcPollConfig, base: Path, complain: Complain) -> ScrapeJob:
+        """Of data readers, which are polled as targets are scraped. Raises what `complain` makes."""
+        self._name(config.job_name, complain)
+        if not config.interval:
+            raise complain("interval", "the interval cannot be 0")
+        timeout = config.timeout or min(max(_SHORTEST_POLL_MS, config.interval // 10), config.interval)
+        if timeout > config.interval:
+            raise complain("timeout", "the timeout is longer than the interval")
+        options = http_options(config, base)
+        check_grpc_tls(options.tls, complain)
+        own = tuple({ADDRESS: target} for target in config.targets or ())
+        return ScrapeJob(
+            name=config.job_name,
+            over_grpc=True,
+            interval=config.interval,
+            timeout=timeout,
+            metrics_path="",
+            scheme="grpc" if config.tls_config is None else "grpcs",
+            honor_labels=config.honor_labels,
+            limits=Limits(
+                config.body_size_limit or 0,
+                config.sample_limit or 0,
+                config.label_limit or 0,
+                config.label_name_length_limit or 0,
+                config.label_value_length_limit or 0,
+            ),
+            target_limit=config.target_limit or 0,
+            keep_dropped=config.keep_dropped_targets or 0,
+            http=options,
+            relabel=rules(config.relabel_configs),
+            metric_relabel=rules(config.metric_relabel_configs),
+            static=((Group("targets", own, config.labels or {}),) if own else ()) + _static(config),
+            sources=tuple(_sources(config, base)),
+        )
+
+    def _name(self, name: str, complain: Complain) -> None:
+        if name in self._names:
+            raise complain("job_name", f'there are two scrape configs with the job name "{name}"')
+        self._names.add(name)
+
     def _times(self, config: ScrapeConfig, complain: Complain) -> tuple[int, int]:
         """Interval and timeout. A timeout that is not given is never longer than the interval."""
         interval = config.scrape_interval or self._defaults.scrape_interval or 60_000
@@ -95,14 +144,22 @@ def rules(configs: Sequence[RelabelConfig] | None) -> tuple[Rule, ...]:
     return tuple(config.rule() for config in configs or ())
 
 
-def _static(config: ScrapeConfig) -> tuple[Group, ...]:
+def check_grpc_tls(tls: Tls, complain: Complain) -> None:
+    """Raises what `complain` makes for what the library of gRPC does not offer."""
+    if not tls.verify:
+        raise complain("tls_config", "insecure_skip_verify cannot be had over gRPC: name the certificate in ca_file")
+    if tls.oldest or tls.newest:
+        raise complain("tls_config", "min_version and max_version cannot be had over gRPC, which takes TLS 1.2 and 1.3")
+
+
+def _static(config: Discovery) -> tuple[Group, ...]:
     return tuple(
         Group(str(number), tuple({ADDRESS: target} for target in group.targets), group.labels or {})
         for number, group in enumerate(config.static_configs or ())
     )
 
 
-def _sources(config: ScrapeConfig, base: Path) -> Iterator[Source]:
+def _sources(config: Discovery, base: Path) -> Iterator[Source]:
     for file in config.file_sd_configs or ():
         yield FileSource(tuple(str(base / pattern) for pattern in file.files), file.refresh_interval)
     for http in config.http_sd_configs or ():

@@ -274,6 +274,8 @@ class ServerServices:
             self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.events.limits = event_limits(settings)
+            if self.opened.relays is not None and config.relay is not None:
+                self.opened.relays.apply(config.relay)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
             if self.opened.hosts is not None:

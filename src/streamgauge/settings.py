@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
     from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
+    from streamgauge.forward.live.target import LiveTarget
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
@@ -117,7 +118,7 @@ class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
     is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
     what samples are sent to, `federation` who may push and what becomes of it, `auth` who may come in, None where that
-    is not said."""
+    is not said, `live_targets` where live values are published."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +132,7 @@ class Config:
     auth: AuthRules | None = None
     relay: RelaySettings | None = None
     host_history: HostSettings | None = None
+    live_targets: tuple[LiveTarget, ...] = ()
 
 
 def parse_bool(text: str) -> bool:

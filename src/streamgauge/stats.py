@@ -121,6 +121,12 @@ class Stats:
             ("source", "reason"),
             registry=registry,
         )
+        self.grpc_collisions = Counter(
+            "streamgauge_grpc_collisions_total",
+            "Rows with the time of another that came with them but for less than a millisecond; one of them is stored.",
+            ("source",),
+            registry=registry,
+        )
         self.ignored_start_times = Counter(
             "streamgauge_ignored_start_timestamps_total",
             "Start timestamps that came with samples; they are not stored yet.",

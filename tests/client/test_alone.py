@@ -23,7 +23,7 @@ of_the_environment = ("_distutils", "distutils-precedence", "_virtualenv", "site
 strangers = {name for name in strangers if not name.startswith(of_the_environment)}
 assert not strangers, strangers
 ours = {name for name in sys.modules if name.startswith("streamgauge.") and not name.startswith("streamgauge.client")}
-ours -= {"streamgauge.errors", "streamgauge.wire", "streamgauge.wire.relay"}  # of the standard library alone
+ours -= {"streamgauge." + name for name in ("errors", "wire", "wire.protobuf", "wire.relay", "wire.timeseries")}
 assert not ours, ours
 writer = client.Writer(sys.argv[1])
 logging.getLogger().addHandler(client.Handler(writer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,17 +12,24 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from streamgauge.errors import ConfigError
+from streamgauge.cli import cli
+from streamgauge.client import Datum, Reader
+from streamgauge.errors import BadInput, ConfigError
+from streamgauge.model.source import Matcher, MatchOp, NoMeter
+from streamgauge.rpc.channel import RpcFailed
 from streamgauge.settings import Config, resolve
 from streamgauge.start import check_addresses
+from streamgauge.store.offline import open_folder
 from streamgauge.testing.certificates import CertificateAuthority
 from streamgauge.testing.requests import Series
-from streamgauge.testing.server import SECONDS, ServerProcess, eventually, run_command
+from streamgauge.testing.server import SECONDS, ServerProcess, eventually, launch_command, run_command
 from streamgauge.testing.time_series import datum, points, wanted
+from streamgauge.wire.timeseries import SECOND
 
 NOW = int(time.time())
 GRPC = ("--grpc-listen", "127.0.0.1:0", "--no-self-monitoring", "--retention", "0")
@@ -58,8 +66,19 @@ def refused(call: Callable[[], object]) -> tuple[StatusCode, str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess.start(tmp_path_factory.mktemp("grpc") / "data", GRPC) as running:
+def reader() -> Iterator[Reader]:
+    data = [Datum("sensed", 21.5, {"room": "attic"}, NOW * SECOND + 123_456_789), Datum("sensed", 1.0)]
+    with Reader(lambda: data, "127.0.0.1:0") as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, reader: Reader) -> Iterator[ServerProcess]:
+    """Polls the reader each second."""
+    folder = tmp_path_factory.mktemp("grpc")
+    config = folder / "config.yml"
+    config.write_text(f"grpc_poll_configs: [{{job_name: devices, targets: ['{reader.address}'], interval: 1s}}]")
+    with ServerProcess.start(folder / "data", (*GRPC, "--config", str(config))) as running:
         yield running
         assert running.stop() == 0, "".join(running.output)
         assert not [line for line in running.output if "Traceback" in line], "".join(running.output)
@@ -95,7 +114,7 @@ def test_a_series_is_found_by_all_of_its_labels_alone(store: Store) -> None:
 
 
 def test_long_answers_come_whole(store: Store, server: ServerProcess) -> None:
-    count = 8_500
+    count = 2_500
     samples = [((NOW - count + at) * 1000, float(at)) for at in range(count)]
     assert server.write([Series({"__name__": "long"}, samples)]).status == 204
     assert store.select(wanted("long", [], 0, NOW)) == [(NOW - count + at, float(at)) for at in range(count)]
@@ -135,9 +154,11 @@ def test_a_hostile_client_disturbs_nobody_else(store: Store, server: ServerProce
     host, _, port = address_of(server).rpartition(":")
     before = server.metric_sum("streamgauge_grpc_calls")
 
+    over = threading.Event()
+
     def hanging() -> Iterator[bytes]:
         yield datum("hanging", [], 1.0, NOW)
-        eventually(lambda: not call.is_active())
+        over.wait(SECONDS)
 
     with (
         socket.create_connection((host, int(port))) as garbage,
@@ -146,13 +167,77 @@ def test_a_hostile_client_disturbs_nobody_else(store: Store, server: ServerProce
     ):
         garbage.sendall(b"\x00\xff" * 50_000)
         silent.sendall(b"PRI * HTTP/2.0\r\n")
-        call: Any = other.stream_unary("/proto.TStorage/InsertRows").future(hanging())
+        call = other.stream_unary("/proto.TStorage/InsertRows").future(hanging())
         eventually(lambda: store.select(wanted("hanging", [], 0, NOW + 1)) == [(NOW, 1.0)])
         assert server.metric("streamgauge_grpc_calls") == before + 1
         assert store.rows(datum("undisturbed", [], 1.0, NOW)) == b""
         assert store.select(wanted("undisturbed", [], 0, NOW + 1)) == [(NOW, 1.0)]
         call.cancel()
+        over.set()
     eventually(lambda: server.metric("streamgauge_grpc_calls") == before)
+
+
+def test_readers_are_polled_each_second_and_listed(server: ServerProcess, reader: Reader) -> None:
+    eventually(lambda: server.metric_sum('streamgauge_ingested_samples_total{source="grpc_poll"}') > 0)
+    (target,) = server.data_of("/api/v1/targets")["activeTargets"]
+    assert (target["health"], target["scrapeUrl"]) == ("up", f"grpc://{reader.address}")
+    up = server.samples('up{job="devices"}', time.time() + 1)
+    assert {value for _, value in up} == {"1"}
+    assert server.samples('sensed{job="devices",room="attic"}', NOW + 1) == [(NOW * 1000 + 123, "21.5")]
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+def tstorage(*arguments: str) -> tuple[str, str]:
+    """What it prints, to standard output and error. What it raises goes through."""
+    done = CliRunner().invoke(cli, ["tstorage", *arguments], catch_exceptions=False, standalone_mode=False)
+    return done.stdout, done.stderr
+
+
+def test_the_command_writes_and_reads_as_the_reference_does(store: Store, server: ServerProcess) -> None:
+    port = ("-p", address_of(server).rpartition(":")[2], "-m", "commanded")
+    assert tstorage("insert_row", *port, "-v", "1.5", "-t", str(NOW - 3)) == ("", "1 row stored\n")
+    rows = ("-v", "2", "-t", str(NOW - 2), "-v", "3", "-t", f"{NOW - 1}.25")
+    assert tstorage("insert_rows", *port, *rows) == ("", "2 rows stored\n")
+    store.row(datum("commanded", [], 4.0, NOW))
+    times = ("-s", str(NOW - 9), "-e", str(NOW + 9))
+    assert tstorage("select", *port, *times)[0] == f"{NOW - 3} 1.5\n{NOW - 2} 2.0\n{NOW - 1}.25 3.0\n"
+    assert store.select(wanted("commanded", [("Source", "Command")], 0, NOW - 2)) == [(NOW - 3, 1.5)]
+    assert tstorage("select", *port, *times, "--label", "a=b") == ("", "no data points found\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (("insert_rows", "-v", "1", "-v", "2", "-t", "1"), BadInput, "there are 2 values and 1 timestamps"),
+        (("insert_row", "-v", "1", "-t", "soon"), BadInput, "is not a time"),
+        (("insert_row", "-v", "1", "-t", "1", "--label", "x"), BadInput, "is no label"),
+        (("insert_row", "-v", "1", "-t", str(NOW + 10**6)), RpcFailed, "OUT_OF_RANGE: commanded"),
+        (("insert_rows", "-v", "1", "-t", str(NOW + 10**6)), RpcFailed, "OUT_OF_RANGE: commanded"),
+        (("select", "-s", "2", "-e", "1"), RpcFailed, "INVALID_ARGUMENT: the given start is greater than end"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    server: ServerProcess, arguments: tuple[str, ...], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        tstorage(*arguments, "--address", address_of(server), "-m", "commanded")
+
+
+def test_a_reader_is_relayed_to_a_store(server: ServerProcess, reader: Reader, tmp_path: Path) -> None:
+    before = server.metric_sum("streamgauge_ingested_samples_total")
+    addresses = ("-i", reader.address, "-o", address_of(server))
+    with launch_command(["poll", *addresses, "--interval", "200ms", "--timeout", "200ms"], {}) as relay:
+        try:
+            eventually(lambda: server.samples('sensed{job="",room="attic"}', NOW + 1))
+            relay.terminate()
+            out, _ = relay.communicate(timeout=SECONDS)
+        finally:
+            relay.kill()
+    assert (relay.returncode, out) == (0, "Starting graceful shut down now.\n")
+    assert server.samples('sensed{job="",room="attic"}', NOW + 1) == [(NOW * 1000 + 123, "21.5")]
+    assert server.metric_sum("streamgauge_ingested_samples_total") > before
 
 
 def test_what_is_acknowledged_survives_a_kill(tmp_path: Path) -> None:
@@ -160,8 +245,9 @@ def test_what_is_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         with grpc.insecure_channel(address_of(server)) as channel:
             Store(channel).row(datum("kept", [], 1.0, NOW))
         server.kill()
-    with ServerProcess.start(tmp_path / "data", GRPC) as server:
-        assert server.value("kept", NOW) == 1.0
+    with open_folder(tmp_path / "data") as (snapshot, damage):
+        kept = snapshot.open({}).select([Matcher("__name__", MatchOp.EQUAL, "kept")], 0, NOW * 1000, NoMeter())
+    assert (damage, kept.samples.values.tolist()) == ([], [1.0])
 
 
 def test_a_taken_address_is_fatal_where_it_was_asked_for(tmp_path: Path) -> None:

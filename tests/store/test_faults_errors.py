@@ -29,7 +29,7 @@ from streamgauge.store.ports import DAY_MS
 from streamgauge.store.store import Store, StoreSettings
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, RETENTION, Diary, Life, Row, batch_of, content, opened
-from streamgauge.testing.thorough import thorough
+from streamgauge.testing.thorough import some_of, thorough
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 UNREACHED = {"catalog.upgrade.after_copy", "log.seal.before_truncate", "log.repair.before_truncate"}
@@ -116,7 +116,8 @@ def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, times_reache
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the helper ends by kill -9")
 @pytest.mark.parametrize(
-    "point", ["flush.before_blocks", "block.before_rename", "flush.after_block_written", "compact.after_write"]
+    "point",
+    some_of(["flush.before_blocks", "block.before_rename", "flush.after_block_written", "compact.after_write"], 3),
 )
 def test_a_helper_that_is_killed_is_replaced(folder: Path, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def killed() -> None:

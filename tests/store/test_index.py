@@ -421,3 +421,16 @@ def test_keys_can_be_asked_for_on_another_thread_while_series_are_added(index: S
         asking.result()
     assert index.series == 60_000
     assert not wrong
+
+
+def test_a_value_is_found_again_as_the_label_gets_more(index: SeriesIndex) -> None:
+    """A reader keeps where it has found some of them."""
+    cache = ViewCache()
+    for count in range(0, 900, 300):
+        for number in range(count, count + 300):
+            index.resolve(key_of({"__name__": "m", "pod": f"p{number}"}))
+        view = cache.open(index.snapshot())
+        for number in (*range(0, count + 300, 2), *range(0, count + 300, 7)):
+            rows = view.match([Matcher("pod", MatchOp.EQUAL, f"p{number}")])
+            assert rows.tolist() == [number]
+        assert view.match([Matcher("pod", MatchOp.EQUAL, f"p{count + 300}")]).tolist() == []

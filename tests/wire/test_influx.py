@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.errors import BadInput, MetricFull
@@ -281,7 +281,6 @@ TEXTS = st.lists(st.sampled_from(TOKENS), max_size=40).map("".join)
 POINTS = st.from_regex(r"\A(a|b)(,x=[12])?(,y=z)? (v|w)=(1|-2\.5|3i|t|x|1e3)(,u=[45]u?)?( -?[1-9]{1,3})?\Z")
 
 
-@settings(max_examples=80)
 @given(st.lists(TEXTS | POINTS, max_size=6).map("\n".join), st.sampled_from(Precision))
 def test_columns_hold_what_lines_say_one_by_one(text: str, precision: Precision) -> None:
     """Of lines that have no quotes or backslashes, which is what columns are read of."""
@@ -305,7 +304,6 @@ def test_columns_hold_what_lines_say_one_by_one(text: str, precision: Precision)
         assert found[number] == [(read.key + b" " + name, time, value) for name, value in read.fields]
 
 
-@settings(max_examples=60)
 @given(st.lists(TEXTS | POINTS, max_size=6).map("\n".join))
 def test_whatever_comes_nothing_is_lost_between_lines(text: str) -> None:
     """Good lines between garbage that is whole are read, and the others told of."""
@@ -319,7 +317,6 @@ def test_whatever_comes_nothing_is_lost_between_lines(text: str) -> None:
     assert named[-1] == ("last_v", 2, 2.0)
 
 
-@settings(max_examples=60)
 @given(st.binary(max_size=60) | TEXTS.map(str.encode))
 def test_garbage_is_read_or_refused(data: bytes) -> None:
     decoded = Decoded(data)

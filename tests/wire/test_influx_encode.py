@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.errors import BadInput
@@ -20,7 +20,6 @@ from streamgauge.wire.influx_lines import Precision
 TEXT = st.text("ab,= \\\"'#\u00e4", min_size=1, max_size=6).filter(lambda text: not text.endswith("\\"))
 
 
-@settings(max_examples=60)
 @given(
     st.dictionaries(TEXT, TEXT, max_size=3).filter(lambda tags: "__name__" not in tags),
     TEXT.filter(lambda text: text[0] != "#"),

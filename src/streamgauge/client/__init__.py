@@ -8,6 +8,7 @@ from streamgauge.client.host_counters import HostCounters, HostCounts
 from streamgauge.client.host_middleware import HostMiddleware, WsgiHostMiddleware
 from streamgauge.client.host_pusher import HostPusher, Pushes
 from streamgauge.client.logs import Handler, StructlogProcessor
+from streamgauge.client.reader import Datum, Reader
 from streamgauge.client.relay import Relay, RelayInfo
 from streamgauge.client.spans import Span
 from streamgauge.client.tracing import TraceContext, current_trace, from_traceparent, traceparent
@@ -16,6 +17,7 @@ from streamgauge.client.writer import Writer
 __all__ = [
     "Bounds",
     "Counts",
+    "Datum",
     "Handler",
     "HostCounters",
     "HostCounts",
@@ -23,6 +25,7 @@ __all__ = [
     "HostPusher",
     "Middleware",
     "Pushes",
+    "Reader",
     "Relay",
     "RelayInfo",
     "Retry",

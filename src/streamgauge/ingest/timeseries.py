@@ -89,9 +89,6 @@ class TimeSeries:
         self.clock = clock
         self.turns = turns
         self.gather = gather
-        self.collisions = stats.counter(
-            "grpc_collisions", "Rows that came in with, but for less than a millisecond, the time of another.", "source"
-        )
         self._inflight = inflight
         self._missing_is_now = missing_is_now
         self._everything = _Way(sink, _CACHE_BYTES)
@@ -214,7 +211,7 @@ class RowStream:
             self._findings.examples, self._findings.example_reasons = findings.examples, findings.example_reasons
             self._findings.refused.update(findings.refused)
             count(stats, SOURCE, len(batch), findings)
-            self._owner.collisions.labels(SOURCE).inc(decoder.collisions)
+            stats.grpc_collisions.labels(SOURCE).inc(decoder.collisions)
             return
         raise Overloaded("series were pruned while the rows were being stored", retry_after=1)
 

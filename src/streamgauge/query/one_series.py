@@ -11,7 +11,7 @@ import numpy as np
 from streamgauge.model.arrays import Floats, Int64s, stale_mask
 from streamgauge.model.source import Matcher, MatchOp, Meter, Source
 
-AT_ONCE = 8_192
+AT_ONCE = 2_048
 """Points that are written in one go: some milliseconds."""
 
 

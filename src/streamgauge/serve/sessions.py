@@ -22,8 +22,11 @@ from streamgauge.serve.endpoint import IDENTITY
 if TYPE_CHECKING:
     from starlette.types import Scope
 
+NOT_GOOD = "the credentials are not good any more"
 CHECK_SECONDS = 2.0
 """Between two looks at all requests: 10,000 of them take a millisecond."""
+DISMISS = "streamgauge.dismiss"
+"""In the scope of what is no HTTP request: called with why it must end, and sees to that."""
 AT_ONCE = 100
 """Requests of which it is asked anew who sends them before others have their turn."""
 
@@ -88,9 +91,12 @@ class Sessions:
     def _end(self, task: asyncio.Task[object], scope: Scope) -> None:
         """A WebSocket is told, and has until the next look to say goodbye; anything else is broken off."""
         self.ended += 1
+        if (dismiss := scope.get(DISMISS)) is not None:
+            dismiss(NOT_GOOD)
+            return
         upgrade = scope.get("extensions", {}).get(UPGRADE)
         if isinstance(upgrade, Upgrade) and upgrade.socket is not None:
             self._dismissed.add(task)
-            upgrade.socket.dismiss("the credentials are not good any more")
+            upgrade.socket.dismiss(NOT_GOOD)
         else:
             task.cancel()

@@ -23,8 +23,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, context, forkserver
-from multiprocessing.popen_forkserver import Popen
+from multiprocessing import connection, context
 from typing import Any
 
 WORKERS_IMPORT = ["streamgauge.query.dispatch", "streamgauge.query.stream", "streamgauge.query.worker"]
@@ -148,6 +147,8 @@ def _written_to(descriptor: int, like: Any, line_buffering: bool) -> io.TextIOWr
 
 def _fork_what_is_spawned() -> None:
     """Lets multiprocessing take its forking server, begun here by a fork, for whatever this process spawns."""
+    from multiprocessing import forkserver, popen_forkserver  # which Windows does not have
+
     listener = socket.socket(socket.AF_UNIX)
     address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
     listener.bind(address)
@@ -164,7 +165,7 @@ def _fork_what_is_spawned() -> None:
     known: Any = forkserver._forkserver
     known._forkserver_address, known._forkserver_alive_fd, known._forkserver_pid = address, ours, pid
     spawned: Any = context.SpawnProcess
-    spawned._Popen = staticmethod(Popen)
+    spawned._Popen = staticmethod(popen_forkserver.Popen)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import context, forkserver
-from multiprocessing.popen_forkserver import Popen
+from multiprocessing import context
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -37,6 +37,7 @@ class ForkedProcess:
         self.stdout: IO[str] | None = None
         self.returncode: int | None = None
         self._status, theirs = os.pipe()
+        weakref.finalize(self, os.close, self._status)  # not before: threads may wait for it
         self._lock = threading.Lock()  # of the end of the process, which several threads may wait for
         try:
             _fork_server().send(json.dumps(order).encode(), [*streams, theirs])
@@ -60,17 +61,13 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """The exit code, None while it runs."""
         with self._lock:
-            if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            if self.returncode is None and self._ended_within(0):
                 self.returncode = self._word()
-                os.close(self._status)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code. Raises TimeoutExpired."""
-        if self.poll() is None:
-            with select.epoll() as waiting:
-                waiting.register(self._status, select.EPOLLIN)
-                waiting.poll(timeout)
+        self._ended_within(timeout)
         code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -78,13 +75,19 @@ class ForkedProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # its end is about to be told
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def _ended_within(self, seconds: float | None) -> bool:
+        waiting = select.poll()
+        waiting.register(self._status, select.POLLIN)
+        return bool(waiting.poll(None if seconds is None else seconds * 1000))
 
     def _word(self) -> int:
         word = os.read(self._status, WORD)
@@ -97,7 +100,8 @@ def run_forked(
     arguments: Sequence[str], environment: Mapping[str, str], stdin: str, seconds: float
 ) -> subprocess.CompletedProcess[str]:
     """Run until it ends. Raises TimeoutExpired after `seconds`."""
-    with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as error:
+    temporary = functools.partial(TemporaryFile, "w+", encoding="utf-8")
+    with temporary() as given, temporary() as out, temporary() as error:
         given.write(stdin)
         for file in (given, out, error):
             file.seek(0)
@@ -147,10 +151,12 @@ def forking_workers() -> Iterator[None]:
     if not CAN_FORK:
         yield
         return
+    from multiprocessing import forkserver, popen_forkserver
+
     forkserver.set_forkserver_preload([*WORKERS_IMPORT, "streamgauge.query.sql.run"])
     spawned: Any = context.SpawnProcess
     before = spawned._Popen
-    spawned._Popen = staticmethod(Popen)
+    spawned._Popen = staticmethod(popen_forkserver.Popen)
     try:
         yield
     finally:

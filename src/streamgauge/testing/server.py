@@ -46,12 +46,14 @@ class Response:
         return json.loads(self.body)
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `streamgauge` with these arguments until it ends."""
+def run_command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `streamgauge` with these arguments, and variables beside those there are, until it ends."""
     if CAN_FORK:
-        return run_forked(arguments, _environment(), "", SECONDS)
+        return run_forked(arguments, _environment(environment), "", SECONDS)
     command = [sys.executable, "-m", "streamgauge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment())
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment(environment)
+    )
 
 
 def launch_command(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:

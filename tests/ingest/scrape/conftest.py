@@ -11,6 +11,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Target, targets_of
@@ -47,7 +48,9 @@ async def make(target: HttpTarget, sink: MemorySink, stats: Stats, clock: Manual
             (found,) = targets_of(group, job, Relabelling(job.relabel))
             assert isinstance(found, Target), found
             client = HttpClient(job.http, TlsContexts(job.http.tls), resolver)
-            made = Scraper(job, found, Relabelling(job.metric_relabel), client, sink, stats, clock, turns, max_body)
+            made = http_scraper(
+                job, found, Relabelling(job.metric_relabel), client, sink, stats, clock, turns, max_body
+            )
             stack.callback(made.close)
             return made
 

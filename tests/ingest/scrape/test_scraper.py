@@ -13,6 +13,7 @@ from streamgauge.errors import IndexFull, LabelFull, MetricFull, Overloaded, Rea
 from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Health, Target, targets_of
@@ -417,7 +418,7 @@ async def test_one_scrape_is_read_in_a_pass_of_the_loop(target: HttpTarget, stat
     group = Group("g", tuple({ADDRESS: target.address, "n": str(number)} for number in range(20)), {})
     job = ScrapeJob("j")
     scrapers = [
-        Scraper(
+        http_scraper(
             job,
             found,
             Relabelling(()),

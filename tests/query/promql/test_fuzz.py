@@ -201,3 +201,37 @@ def test_no_text_takes_the_process_down() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == "survived\n"
     assert parse("m") is not None
+
+
+SMALL_STACK = """
+import sys, threading
+from streamgauge.errors import BadInput
+from streamgauge.query.promql.parser import SMALL_BYTES, parse
+def read():
+    for text in sys.argv[1].split("\x1f"):
+        assert len(text) <= SMALL_BYTES
+        try:
+            parse(text)
+        except BadInput:
+            pass
+    print("survived")
+threading.stack_size(512 << 10)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+DEEP = ["+".join("a" * 128), "-" * 98 + "a", "(" * 98 + "a" + ")" * 98, "abs(" * 51 + "a" + ")" * 51, "a^" * 127 + "a",
+        "-(" * 85 + "a" + ")" * 85, "sum(a+" * 36 + "a" + ")" * 36, "a or " * 51 + "a", "a" + "[1m:]" * 51]  # fmt: skip
+
+
+def test_what_is_parsed_without_a_large_stack_needs_none() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_STACK, "\x1f".join(DEEP)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "survived\n"

@@ -53,6 +53,11 @@ class DnsSource:
 Source = FileSource | HttpSource | DnsSource
 
 
+SCHEMES = ("http", "https")
+GRPC_SCHEMES = ("grpc", "grpcs")
+"""Of targets that are data readers: without and with TLS."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScrapeJob:
     """interval, timeout: ms. target_limit, keep_dropped: targets; 0 is no limit."""
@@ -60,6 +65,8 @@ class ScrapeJob:
     name: str
     interval: int = 60_000
     timeout: int = 10_000
+    over_grpc: bool = False
+    """A data reader is polled, and not text scraped: at the boundaries of its interval, and no two at other times."""
     metrics_path: str = "/metrics"
     scheme: str = "http"
     params: tuple[tuple[str, tuple[str, ...]], ...] = ()

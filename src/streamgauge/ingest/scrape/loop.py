@@ -20,15 +20,20 @@ MAX_DRIFT_MS = 1000
 
 class ScrapeLoop:
     """refusal: why targets are not to be asked at the moment, "" when they are. seed: tells servers apart, so that
-    two of them scrape the same target at different times."""
+    two of them scrape the same target at different times. aligned: at the multiples of the interval instead."""
 
-    def __init__(self, scraper: Scraper, clock: Clock, seed: str, refusal: Callable[[], str]) -> None:
+    def __init__(
+        self, scraper: Scraper, clock: Clock, seed: str, refusal: Callable[[], str], aligned: bool = False
+    ) -> None:
         self.scraper = scraper
         self.interval = scraper.target.interval  # ms
         self.next_due = 0  # ms
         self._clock = clock
-        self._seed = seed
         self._refusal = refusal
+        self._aligned = aligned
+        self._offset = 0 if aligned else scraper.target.offset(seed)  # ms, in the interval
+        # A boundary is what an aligned scrape is of, however busy everything is just then.
+        self._tolerance = min(MAX_DRIFT_MS, self.interval // 10) if aligned else min(TOLERANCE_MS, self.interval // 100)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -43,8 +48,12 @@ class ScrapeLoop:
             if abs(now - due) > MAX_DRIFT_MS and abs(clock.monotonic() - at) * 1000 < MAX_DRIFT_MS:
                 LOG.info("the clock was set: scrapes of %s follow it", shown_url(self.scraper.target.url))
                 due = now
-            tolerance = min(TOLERANCE_MS, interval // 100)
-            await self._scrape(due if abs(now - due) <= tolerance else now)
+            await self._scrape(due if abs(now - due) <= self._tolerance else now)
+            if self._aligned:  # by the wall clock, however it runs
+                now = clock.now_ms()
+                due = self._first_after(max(now, due + 1))
+                at = clock.monotonic() + (due - now) / 1000
+                continue
             missed = max(0, int((clock.monotonic() - at) * 1000) // interval)
             due += interval * (missed + 1)
             at += interval * (missed + 1) / 1000
@@ -66,5 +75,4 @@ class ScrapeLoop:
             self.scraper.report = Report(Health.DOWN, reason, time)
 
     def _first_after(self, now: int) -> int:
-        offset = self.scraper.target.offset(self._seed)
-        return now + (offset - now) % self.interval
+        return now + (self._offset - now) % self.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from streamgauge.clock import Clock
 from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
+from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery, Group
-from streamgauge.ingest.scrape.departed import Departed
+from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
-from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Dropped, Labels, Target, targets_of
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.sink import Sink
@@ -66,6 +67,8 @@ class ScrapePool:
         return (loop for loop, _ in self._loops.values())
 
     async def run(self) -> None:
+        if self.job.over_grpc:  # the library takes a tenth of a second to import
+            await asyncio.to_thread(importlib.import_module, "streamgauge.ingest.scrape.grpc_fetcher")
         try:
             async with asyncio.TaskGroup() as group:
                 for number, discovery in enumerate(self._discoveries):
@@ -131,19 +134,15 @@ class ScrapePool:
 
     def _loop(self, target: Target) -> ScrapeLoop:
         context = self._context
-        client = HttpClient(self.job.http, self._contexts, context.resolver)
-        scraper = Scraper(
-            self.job,
-            target,
-            self._metric_relabelling,
-            client,
-            context.sink,
-            context.stats,
-            context.clock,
-            context.turns,
-            context.max_body,
-        )
-        return ScrapeLoop(scraper, context.clock, context.seed, self._refusal)
+        shared = (context.sink, context.stats, context.clock, context.turns, context.max_body)
+        if self.job.over_grpc:
+            from streamgauge.ingest.scrape.grpc_fetcher import grpc_scraper
+
+            scraper = grpc_scraper(self.job, target, self._metric_relabelling, *shared)
+        else:
+            client = HttpClient(self.job.http, self._contexts, context.resolver)
+            scraper = http_scraper(self.job, target, self._metric_relabelling, client, *shared)
+        return ScrapeLoop(scraper, context.clock, context.seed, self._refusal, aligned=self.job.over_grpc)
 
     def _depart(self, loop: ScrapeLoop) -> None:
         scraper = loop.scraper

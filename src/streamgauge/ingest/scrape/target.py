@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from streamgauge.durations import format_duration, parse_duration
 from streamgauge.errors import BadInput
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
-from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.ingest.scrape.job import GRPC_SCHEMES, SCHEMES, ScrapeJob
 from streamgauge.relabel import Relabelling
 
 SCHEME = "__scheme__"
@@ -60,7 +60,8 @@ def discovered_labels(target: Labels, group: Labels, job: ScrapeJob) -> dict[str
     labels.setdefault("job", job.name)
     labels.setdefault(INTERVAL, format_duration(job.interval))
     labels.setdefault(TIMEOUT, format_duration(job.timeout))
-    labels.setdefault(METRICS_PATH, job.metrics_path)
+    if job.metrics_path:
+        labels.setdefault(METRICS_PATH, job.metrics_path)
     labels.setdefault(SCHEME, job.scheme)
     for name, values in job.params:
         if values and values[0]:
@@ -94,8 +95,9 @@ def _target(labels: Labels, discovered: Labels, job: ScrapeJob) -> Target:
     if "/" in address or any(letter.isspace() for letter in address):
         raise BadInput(f'"{address[:100]}" is no address; write host:port')
     scheme = labels.get(SCHEME, "")
-    if scheme not in ("http", "https"):
-        raise BadInput(f'scheme "{scheme[:100]}" is neither http nor https')
+    schemes = GRPC_SCHEMES if job.over_grpc else SCHEMES
+    if scheme not in schemes:
+        raise BadInput(f'scheme "{scheme[:100]}" is neither {" nor ".join(schemes)}')
     interval, timeout = _time(labels, INTERVAL, "interval"), _time(labels, TIMEOUT, "timeout")
     if timeout > interval:
         raise BadInput(f"its timeout, {labels[TIMEOUT]}, is longer than its interval, {labels[INTERVAL]}")
@@ -115,6 +117,8 @@ def _time(labels: Labels, name: str, what: str) -> int:
 
 
 def _url(labels: Labels, scheme: str, address: str, job: ScrapeJob) -> str:
+    if job.over_grpc:
+        return f"{scheme}://{address}"
     params = {name: list(values) for name, values in job.params}
     for label, value in labels.items():
         if label.startswith(PARAM):

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -21,7 +22,7 @@ from streamgauge.serve.endpoint import IDENTITY, KEY_HEADER, Needs
 from streamgauge.serve.errors import HIDDEN
 from streamgauge.serve.health import check_ready
 from streamgauge.serve.rpc.codes import code_of, told
-from streamgauge.serve.sessions import Sessions
+from streamgauge.serve.sessions import DISMISS, Sessions
 from streamgauge.stats import Reading
 
 if TYPE_CHECKING:
@@ -44,15 +45,20 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One of them. heard: when something was last received or taken, monotonic. lasting: may be silent for as long as
-    its client likes. ended: why we have ended it; "" until then."""
+    """One of them. heard: when something was last received or taken, monotonic. lasting: goes on for as long as its
+    client and the server do. ended: as what, and why, we have ended it; None until then."""
 
     context: Context
     task: asyncio.Task[Any]
     heard: float
     identity: Identity = EVERYBODY
     lasting: bool = False
-    ended: str = ""
+    ended: tuple[StatusCode, str] | None = None
+
+    def end(self, code: StatusCode, text: str) -> None:
+        if self.ended is None:
+            self.ended = code, text
+            self.task.cancel()
 
 
 class Calls:
@@ -80,6 +86,7 @@ class Calls:
                 raise Overloaded(f"{MAX_CALLS} calls go on already, which is the limit")
             self._open.add(call)
             scope = scope_of(context, method)
+            scope[DISMISS] = partial(call.end, StatusCode.UNAUTHENTICATED)
             with self._sessions.watching(scope):
                 await admit(scope, needs, True, self._services.authenticator)
                 if ready:
@@ -89,14 +96,15 @@ class Calls:
         except StreamgaugeError as error:
             code, text = code_of(error), told(error.message)
         except asyncio.CancelledError:
-            if context.cancelled():
+            if call.ended is None:  # by the client, or as the server stops
                 code = StatusCode.CANCELLED
                 raise
-            code, text = StatusCode.UNAUTHENTICATED, "the credentials are not good any more"
-            if call.ended:
-                code, text = StatusCode.DEADLINE_EXCEEDED, call.ended
+            code, text = call.ended
         except grpc.aio.AbortError:
             code = StatusCode.UNKNOWN if context.code() is None else _code(context.code())
+            raise
+        except grpc.aio.BaseError:  # the client has gone, or the server stops: there is nobody to tell
+            code = StatusCode.CANCELLED
             raise
         except Exception:
             LOG.exception("a call of %s failed", method)
@@ -116,9 +124,14 @@ class Calls:
             await self._clock.sleep(CHECK_SECONDS)
             now = self._clock.monotonic()
             for call in list(self._open):
-                if not call.lasting and not call.ended and now - call.heard > IDLE_SECONDS:
-                    call.ended = f"nothing was sent or read for {IDLE_SECONDS:g} s"
-                    call.task.cancel()
+                if not call.lasting and now - call.heard > IDLE_SECONDS:
+                    call.end(StatusCode.DEADLINE_EXCEEDED, f"nothing was sent or read for {IDLE_SECONDS:g} s")
+
+    def stop(self) -> None:
+        """End those that would not end by themselves."""
+        for call in list(self._open):
+            if call.lasting:
+                call.end(StatusCode.UNAVAILABLE, "the server stops")
 
     def readings(self) -> Iterator[Reading]:
         yield Reading.of("streamgauge_grpc_calls", "gauge", "gRPC calls that go on.", len(self._open))

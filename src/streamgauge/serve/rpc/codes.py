@@ -26,8 +26,9 @@ from streamgauge.errors import (
     Unauthorized,
 )
 
-MAX_TEXT = 2_000
-"""Characters of a message: it travels among the trailers, which have 8 KiB by default."""
+MAX_TEXT, MAX_OTHER_TEXT = 2_000, 500
+"""Characters of a message, of ASCII or of any: it travels among the trailers, of which clients take 8 KiB by default,
+and each byte beyond ASCII as three."""
 
 _CODES: tuple[tuple[type[StreamgaugeError], StatusCode], ...] = (
     (ForeignLabel, StatusCode.PERMISSION_DENIED),
@@ -63,7 +64,8 @@ def code_of(error: StreamgaugeError) -> StatusCode:
 
 
 def told(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    limit = MAX_TEXT if text.isascii() else MAX_OTHER_TEXT
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def of_envelope(body: bytes) -> tuple[StatusCode, str]:

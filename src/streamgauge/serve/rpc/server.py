@@ -107,6 +107,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Let calls that have begun end for `grace` seconds, and break off the others."""
         await self._about.stopping()
+        self._calls.stop()
         await self._server.stop(grace)
 
 
