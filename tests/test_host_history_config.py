@@ -14,7 +14,6 @@ from streamgauge.host_history_config import HostHistorySection
 from streamgauge.model.host_history import RANGES, HostSettings, HostSource
 from streamgauge.model.host_sources import SOURCES
 
-
 PAGE = (Path(__file__).parents[1] / "docs" / "host-history.md").read_text(encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamgauge.clock import SystemClock
+from streamgauge.errors import StorageError
 from streamgauge.model.source import Snapshot
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.dispatch import execute
@@ -40,23 +41,26 @@ class OpenedFolder:
         self._ready: Future[Store] = Future()
         self._end = asyncio.Event()
         self._failure: BaseException | None = None
-        self._reading = threading.Lock()  # of what follows
+        self._using = threading.Lock()  # whoever asks, flushes or closes
+        self._closed = False
         self._kept: MutableMapping[str, object] = {}
         self._thread = threading.Thread(target=self._run, name="streamgauge-store", daemon=True)
         self._thread.start()
         self.store = self._ready.result()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine that is run on the loop, or its exception."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of a coroutine function that is run on the loop, or its exception. Raises StorageError when the
+        folder is closed."""
+        with self._in_use():
+            return self._run_on_loop(work())
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Have the loop call it, and do not wait for that."""
         self._loop.call_soon_threadsafe(function)
 
     def answer(self, query: Query, limits: Limits) -> bytes:
-        """What a server would answer, made on the caller's thread. Raises any StreamgaugeError."""
-        with self._reading, self._snapshot() as snapshot:
+        """What a server would answer, made on the caller's thread, one at a time. Raises any StreamgaugeError."""
+        with self._in_use(), self._snapshot() as snapshot:
             source = snapshot.open(self._kept)
             return b"".join(execute(Job(query, limits), source, Budget(limits), kept=self._kept).body)
 
@@ -65,16 +69,30 @@ class OpenedFolder:
         async def take() -> tuple[Snapshot, Callable[[], None]]:
             return self.store.snapshot()
 
-        snapshot, release = self.run(take())
+        snapshot, release = self._run_on_loop(take())
         try:
             yield snapshot
         finally:
             self.call_soon(release)
 
-    def close(self) -> None:
-        """Write everything into blocks. Raises StorageError when that fails; the log then keeps what is in none."""
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._using:
+            if self._closed:
+                raise StorageError("the store is closed")
+            yield
+
+    def _run_on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do a last thing, and write everything into blocks. Raises StorageError when that fails; the log then keeps
+        what is in none."""
+        with self._in_use():
+            self._closed = True
+            self._run_on_loop(last())
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
         if self._failure is not None:
             raise self._failure
 

@@ -109,8 +109,7 @@ class Store:
 
     def flush(self) -> None:
         """Return when everything recorded before is on disk, or counted as dropped."""
-        self._check_open()
-        self._opened.run(self._write())
+        self._opened.run(self._write)
 
     def counts(self) -> Counts:
         with self._lock:
@@ -123,8 +122,7 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-        self._opened.run(self._write())
-        self._opened.close()
+        self._opened.close(self._write)
 
     def __enter__(self) -> Store:
         return self
@@ -175,12 +173,7 @@ class Store:
         return pa.ipc.open_stream(io.BytesIO(answer)).read_all()
 
     def _answer(self, query: HistoryQuery | InstantQuery | RangeQuery | SqlQuery) -> bytes:
-        self._check_open()
         return self._opened.answer(query, self._limits)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError("the store is closed")
 
     # ---- on the loop ------------------------------------------------------------------------------------------------
 
