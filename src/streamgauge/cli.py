@@ -365,14 +365,28 @@ def cardinality(selectors: tuple[str, ...], format_: str | None, **options: Any)
 @click.option("--tag", "tags", metavar="KEY:VALUE", multiple=True, help="Of all values. May be repeated.")
 @click.option("--collect", "collectors", metavar="NAME", multiple=True, help="Only these. May be repeated.")
 @click.option("--interval", type=float, default=0, metavar="SECONDS", help="Collect so often. Default: when asked.")
-def relay(server: str, name: str | None, tags: tuple[str, ...], collectors: tuple[str, ...], interval: float) -> None:
+@click.option("--tls", is_flag=True, help="The server speaks TLS.")
+@click.option("--tls-ca", metavar="FILE", help="The same, and whom to trust. Default: whom this system trusts.")
+@click.option("--tls-cert", metavar="FILE", help="The certificate to show.")
+@click.option("--tls-key", metavar="FILE", help="Its key, where it is not in the same file.")
+def relay(
+    server: str,
+    name: str | None,
+    tags: tuple[str, ...],
+    collectors: tuple[str, ...],
+    interval: float,
+    tls: bool,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+) -> None:
     """Stay connected to the relay listener of a server, which asks for cpu, memory, load, disk and network.
 
     Works with any server that speaks Pulse's relay protocol. A connection that is lost is made again every 5 seconds.
     """
-    from streamgauge.commands.relay import run_relay
+    from streamgauge.commands.relay import TlsOptions, run_relay
 
-    run_relay(server, name, tags, collectors, interval)
+    run_relay(server, name, tags, collectors, interval, TlsOptions(tls, tls_ca, tls_cert, tls_key))
 
 
 cli.add_command(poll)
