@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, pushes, queries, relays, scrape, small, tail, year
+from bench import client, disk, events, imports, ingest, pushes, queries, relays, scrape, small, tail, timeseries, year
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "tail": tail.run,
     "client": client.run,
     "relays": relays.run,
+    "grpc-insert": timeseries.insert,
+    "grpc-poll": timeseries.poll,
 }
 
 
