@@ -5,7 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import client, disk, events, imports, ingest, pushes, queries, relays, scrape, small, tail, timeseries, year
+from bench import (
+    client,
+    disk,
+    events,
+    forward,
+    imports,
+    ingest,
+    middleware,
+    pushes,
+    queries,
+    relays,
+    scrape,
+    small,
+    tail,
+    timeseries,
+    year,
+)
 from bench.report import Row, machine, print_table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -13,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "import": imports.run,
     "scrape": scrape.run,
     "pushes": pushes.run,
+    "forward": forward.run,
     "disk": disk.run,
     "rate": queries.run,
     "instant": small.one_among_many,
@@ -26,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "relays": relays.run,
     "grpc-insert": timeseries.insert,
     "grpc-poll": timeseries.poll,
+    "middleware": middleware.run,
 }
 
 

@@ -94,7 +94,7 @@ class Server:
         return time.perf_counter() - began
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -147,7 +147,7 @@ def running(
     folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-"))
     data = folder / "data"
     data.mkdir()
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     if name == "streamgauge":
         command = [sys.executable, "-m", "streamgauge", "serve", "--listen", address, "--data", str(data)]

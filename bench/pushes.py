@@ -6,17 +6,18 @@ import base64
 import hashlib
 import http.client
 import json
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from bench.load import frame_series, label_section, send, snappy, varint
-from bench.peers import Server, running
+from bench.peers import Server, available, free_port, running
 from bench.report import Row
 from streamgauge.wire import snappy_frames
 
@@ -105,6 +106,38 @@ def headers(server: Server, cluster: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Content-Type": _KIND, "Content-Encoding": "snappy"}
 
 
+@contextmanager
+def original() -> Iterator[Server]:
+    """A telemeter-server, which forwards to a server of ours, and the authority that it asks."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "tokens.json").write_text(json.dumps([{"token": TOKEN}]))
+        store = stack.enter_context(running("streamgauge"))
+        authority, port = free_port(), free_port()
+        stack.enter_context(_started(["authorization-server", f"127.0.0.1:{authority}", str(folder / "tokens.json")]))
+        command = ["telemeter-server", "--listen", f"127.0.0.1:{port}", "--listen-internal", "127.0.0.1:0"]
+        command += ["--authorize", f"http://127.0.0.1:{authority}", "--ratelimit", "1ns"]
+        command += ["--forward-url", f"http://127.0.0.1:{store.port}/api/v1/write", "--whitelist", '{_id="one"}']
+        process = stack.enter_context(_started(command))
+        server = Server(command[0], "", command, port, folder, process)
+        while True:
+            with suppress(OSError):
+                server.connect().close()
+                break
+            time.sleep(0.05)
+        yield server
+
+
+@contextmanager
+def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def fleet() -> Row:
     """A thousand clusters, spread over the interval; how long a push takes from its first byte to its answer."""
     with federation() as server:
@@ -165,12 +198,16 @@ def single() -> list[Row]:
         cpu = server.cpu_seconds()
         send(server, writes[10:], 1)
         written = (PUSHES - 10) * SERIES / (server.cpu_seconds() - cpu)
+    theirs: float | None = None
+    if available("telemeter-server") and available("authorization-server"):
+        with original() as server:
+            theirs = _rate(server, "/upload", uploads, headers(server, "one"))
     return [
         Row(
             f"uploads of one client, {SERIES} series each",
             f"{uploaded / 1e6:.2f} M samples/CPU s",
-            "",
-            None,
+            f"telemeter-server, which stores nothing itself: {theirs / 1e6:.2f} M samples/CPU s" if theirs else "",
+            uploaded / theirs if theirs else None,
             "at least 0.4 M",
             uploaded >= 400_000,
         ),
@@ -193,6 +230,7 @@ def _rate(server: Server, path: str, bodies: Sequence[bytes], headers: dict[str,
             cpu = server.cpu_seconds()
         if failure := _post(connection, path, body, headers):
             raise RuntimeError(failure)
+    time.sleep(1)  # what is done behind the answers
     return (len(bodies) - 10) * SERIES / (server.cpu_seconds() - cpu)
 
 

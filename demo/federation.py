@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from demo.checks import PATIENCE, Checks, free_port, say, until
 from streamgauge.federate.transforms import Transforms
 from streamgauge.testing.programs import find_program
 from streamgauge.testing.server import ServerProcess
@@ -34,8 +35,6 @@ INTERVAL = 5
 """Seconds from push to push; the usual 4m30s would make this take an hour."""
 SCRAPES = 2
 """Seconds from scrape to scrape of the Prometheus servers."""
-PATIENCE = 60
-"""Seconds for what should take a few."""
 MATCH = '{__name__=~"up|node_load1|node_cpu_seconds_total|node_network_receive_bytes_total"}'
 EXPORTER = "prometheus-node-exporter"
 
@@ -56,21 +55,6 @@ class Cluster:
     @property
     def transforms(self) -> Transforms:
         return Transforms({}, {"ALERTS": "alerts"}, frozenset({"instance"}), self.salt)
-
-
-class Checks:
-    """What was found, in words; `failed` when something is not as it should be."""
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def check(self, good: bool, what: str) -> None:
-        print(f"  {'yes' if good else 'NO '}  {what}", flush=True)
-        self.failed = self.failed or not good
-
-
-def say(text: str) -> None:
-    print(f"\n{text}", flush=True)
 
 
 def main() -> int:
@@ -112,16 +96,16 @@ def _made(folder: Path, stack: ExitStack) -> list[Cluster]:
 
 def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace, stack: ExitStack) -> int:
     say("One streamgauge, which takes pushes of whoever has a token.")
-    port, config = _free_port(), _server_config(folder, clusters)
+    port, config = free_port(), _server_config(folder, clusters)
     arguments = ["--listen", f"127.0.0.1:{port}", "--config", str(config)]
-    server = ServerProcess.start(folder / "data", arguments)
+    server = ServerProcess.start(folder / "data", arguments, fresh=True)
     url = f"http://127.0.0.1:{port}"
     print(f"  {url}")
 
     say(f"A client beside each cluster, which pushes every {INTERVAL} s and hashes the label instance.")
     clients = [stack.enter_context(_client(folder, cluster, url, options.match)) for cluster in clusters]
     for cluster in clusters:
-        _until(lambda name=cluster.name: _pushed(url, name), f"the first push of {cluster.name}")
+        until(partial(_pushed, url, cluster.name), f"the first push of {cluster.name}")
         print(f"  {cluster.name} has pushed")
     jobs = {
         "everything": {
@@ -141,10 +125,10 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     back = time.time()
     waiting = [_metric(client, "federate_buffer_batches") for client in clients]
     print(f"  batches that wait on the clients' disks: {', '.join(f'{each:g}' for each in waiting)}")
-    stack.enter_context(ServerProcess.start(folder / "data", arguments))
+    stack.enter_context(ServerProcess.start(folder / "data", arguments, fresh=True))
     print("  it is back")
     for client in clients:
-        _until(lambda client=client: _metric(client, "federate_buffer_batches") == 0, "what waited to be pushed")
+        until(partial(_has_pushed_all, client), "what waited to be pushed")
     lost = [_metric_sum(client, "federate_lost_samples_total") for client in clients]
     for client in clients:
         client.stop()  # so that nothing changes any more while it is compared
@@ -156,8 +140,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     for cluster in clusters:
         _compare_with_source(checks, url, cluster, options.match, away, back)
     _compare_with_central(checks, url, f"http://127.0.0.1:{central.port}")
-    say("Something is not as it should be." if checks.failed else "All is as it should be.")
-    return 1 if checks.failed else 0
+    return checks.end()
 
 
 # ---- what runs ------------------------------------------------------------------------------------------------------
@@ -165,7 +148,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
 
 @contextmanager
 def _exporter() -> Iterator[str]:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [EXPORTER, f"--web.listen-address={address}", "--collector.disable-defaults"]
     command += [f"--collector.{name}" for name in ("cpu", "loadavg", "netdev")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -218,13 +201,6 @@ def _prometheus_config(jobs: Mapping[str, Mapping[str, Any]]) -> str:
     return json.dumps({"global": {"scrape_interval": f"{SCRAPES}s"}, "scrape_configs": scrapes})
 
 
-def _free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-        return port
-
-
 # ---- what is asked --------------------------------------------------------------------------------------------------
 
 
@@ -251,20 +227,16 @@ def _pushed(url: str, name: str) -> bool:
     return bool(_query(url, f'{{_id="{name}"}}'))
 
 
+def _has_pushed_all(client: ServerProcess) -> bool:
+    return _metric(client, "federate_buffer_batches") == 0
+
+
 def _metric(client: ServerProcess, name: str) -> float:
     return client.metric(name)
 
 
 def _metric_sum(client: ServerProcess, name: str) -> float:
     return client.metric_sum(name)
-
-
-def _until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{what} has not come within {PATIENCE} s")
-        threading.Event().wait(0.5)
 
 
 # ---- what is compared -----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from streamgauge.testing import forked
 from streamgauge.testing.programs import find_program
 
 REQUIRE_PEERS = "STREAMGAUGE_REQUIRE_PEERS"
@@ -20,9 +23,19 @@ sys.dont_write_bytecode = False
 
 settings.register_profile(
     "default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
-)  # `make fuzz` tries a thousand times as many
+)  # `make thorough` tries ten times as many, `make fuzz` thousands of times
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=400)
 settings.register_profile("long", settings.get_profile("default"), max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+gc.disable()  # until everything is collected: what modules and tests are made of stays
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and modules are there to the end: no collection of garbage is to go through them again."""
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # extension modules complain of what is left over
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -43,6 +56,13 @@ def shared_data() -> Path:
         if data.is_dir():
             return data
     pytest.skip("no recorded data beside the repository")
+
+
+@pytest.fixture(scope="module")
+def forking_workers() -> Iterator[None]:
+    """For modules that start many workers, and have others that look at how they start."""
+    with forked.forking_workers():
+        yield
 
 
 @pytest.fixture

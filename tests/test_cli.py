@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from unittest import mock
 
 import pytest
@@ -28,6 +29,7 @@ from streamgauge.cli import EXIT_CODES, cli, main
 from streamgauge.clock import ManualClock
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.settings import TABLE
+from streamgauge.testing.forked import CAN_FORK, ForkedProcess, run_forked
 from streamgauge.testing.lives import KEYS, NOON, batch_of, opened
 
 PROGRAM = [sys.executable, "-m", "streamgauge"]
@@ -58,6 +60,9 @@ def run(*arguments: str, cwd: Path = Path(), **variables: str) -> subprocess.Com
 
 
 def spawn(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own. A server's imports take long."""
+    if CAN_FORK and arguments[:1] == ("serve",) and cwd is None:
+        return run_forked(arguments, ENVIRONMENT | variables, "", FOREVER)
     return subprocess.run(
         [*PROGRAM, *arguments],
         capture_output=True,
@@ -83,31 +88,51 @@ def says(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> No
 class Server:
     """A running `streamgauge serve`."""
 
-    def __init__(self, data: Path, *flags: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(self, data: Path, *flags: str, listen: str = "127.0.0.1:0", fresh: bool = not CAN_FORK) -> None:
+        """fresh: with an interpreter of its own, as one types it."""
         self.data = data
-        self.process = subprocess.Popen(
-            [*PROGRAM, "serve", "--data", str(data), "--listen", listen, *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=ENVIRONMENT,
-        )
-        self.log: list[str] = []
+        arguments = ["serve", "--data", str(data), "--listen", listen, *flags]
+        self._out = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+        self.process: subprocess.Popen[str] | ForkedProcess
+        if fresh:
+            self.process = subprocess.Popen(
+                [*PROGRAM, *arguments],
+                stdout=self._out,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                env=ENVIRONMENT,
+            )
+            lines = self.process.stderr
+        else:
+            self.process = ForkedProcess.piped(arguments, ENVIRONMENT, self._out.fileno())
+            lines = self.process.stdout
+        assert lines is not None
+        self._lines = lines
+        self._log: list[str] = []
 
     def wait_for(self, words: str) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
+        for line in self._lines:
+            self._log.append(line)
             if words in line:
                 return
-        pytest.fail(f"the server ended without saying {words!r}: {self.log}")
+        pytest.fail(f"the server ended without saying {words!r}: {self._log}")
 
     def stop(self) -> tuple[str, str, int]:
         """Everything it said, and its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=FOREVER)
-        return out, "".join(self.log) + err, self.process.returncode
+        self._log += self._lines
+        code = self.process.wait(FOREVER)
+        self._out.seek(0)
+        out = self._out.read()
+        self.close()
+        return out, "".join(self._log), code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(FOREVER)
+        self._lines.close()
+        self._out.close()
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +143,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.wait_for("ready")
         yield server
     finally:
-        server.process.kill()
-        server.process.communicate()
+        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +436,7 @@ def test_an_address_that_is_taken_is_said(server: Server, tmp_path: Path) -> Non
 
 
 def test_a_server_says_where_it_listens_and_stops_when_asked(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data", "--no-self-monitoring")
+    server = Server(tmp_path / "data", "--no-self-monitoring", fresh=True)
     server.wait_for("ready")
     out, log, code = server.stop()
     assert code == 0

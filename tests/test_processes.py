@@ -37,7 +37,9 @@ ROWS_OF_A_FLUSH = 131_072
 
 
 def start(data: Path, *arguments: str, failpoint: str = "") -> ServerProcess:
-    return ServerProcess.start(data, ("--no-self-monitoring", *arguments), {failpoints.VARIABLE: failpoint})
+    """Processes as users have them."""
+    arguments = ("--no-self-monitoring", *arguments)
+    return ServerProcess.start(data, arguments, {failpoints.VARIABLE: failpoint}, fresh=True)
 
 
 def samples(number: int, count: int = LARGE_WRITE) -> list[Series]:

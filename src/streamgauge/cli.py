@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from streamgauge import __version__
-from streamgauge.commands.grpc_options import poll, tstorage
+from streamgauge.cli_grpc import poll, tstorage
 from streamgauge.errors import BadInput, ConfigError, NotFound, StorageError, StreamgaugeError
 from streamgauge.federate.flags import FLAGS, Flag
 from streamgauge.settings import GENERAL, TABLE, Setting, written

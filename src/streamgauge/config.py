@@ -21,7 +21,9 @@ from streamgauge import federation_config
 from streamgauge.auth_config import auth_rules
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.event_config import destinations, event_metrics
+from streamgauge.host_history_config import host_settings
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.live_config import live_targets
 from streamgauge.prometheus_config import (
     GlobalConfig,
     GrpcPollConfig,
@@ -34,7 +36,7 @@ from streamgauge.prometheus_config import (
     ScrapeConfigFile,
     ScrapeLimits,
 )
-from streamgauge.relay_config import as_section, notices, relay_settings, with_file
+from streamgauge.relay_config import as_section, mirror, notices, relay_settings, with_file
 from streamgauge.remote_write_config import remote_writes
 from streamgauge.scrape_config import JobMaker
 from streamgauge.settings import BY_NAME, Config
@@ -114,6 +116,7 @@ ACTED_ON = frozenset(
         *((federation_config.SECTION, key) for key in federation_config.acted_on()),
         ("auth",),
         ("relay",),
+        ("host_history",),
         *(("scrape_configs", key) for key in _keys(ScrapeConfig) if key != "http_sd_configs"),
         *(("grpc_poll_configs", key) for key in _keys(GrpcPollConfig) if key not in _NOT_OVER_GRPC),
         *(("grpc_poll_configs", "http_sd_configs", key) for key in _keys(HttpDiscovery)),
@@ -200,12 +203,16 @@ def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config
     text_shown = yaml.safe_dump(shown, sort_keys=False, width=120)
     forwarded = destinations(parsed, base, document.error)
     derived = event_metrics(parsed, document.error)
-    written = remote_writes(parsed, base, document.error)
+    written = (*remote_writes(parsed, base, document.error), *mirror(parsed.relay))
     pushes = federation_config.federation(parsed.federation, base, document.error)
     auth = auth_rules(parsed, base, document.error)
-    relays = relay_settings(parsed.relay, document.error)
+    relays = relay_settings(parsed.relay, base, document.error)
     warnings += [document.error(("relay", key), text).message for key, text in notices(parsed.relay)]
-    return Config(own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays)
+    live = () if relays is None else tuple(live_targets(parsed.relay))
+    hosts = host_settings(parsed.host_history, document.error)
+    return Config(
+        own, external, tuple(warnings), text_shown, jobs, forwarded, derived, written, pushes, auth, relays, hosts, live
+    )
 
 
 _Configs = list[ScrapeConfig]

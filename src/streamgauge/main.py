@@ -19,12 +19,12 @@ from typing import Any
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
-from streamgauge.forward.delivery import Delivery
 from streamgauge.forward.destination import EventDestination
-from streamgauge.forward.open import check_target, open_outlet
+from streamgauge.forward.live.target import LiveTarget
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.bulk import BulkImport
@@ -32,6 +32,7 @@ from streamgauge.ingest.discovery.all import Discoveries
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
+from streamgauge.ingest.influx import InfluxWrite
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
@@ -95,6 +96,7 @@ class Server:
     async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
         _check(self._config.destinations)
+        _check_live(self._config.live_targets)
         self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
             self._authentication.load()
@@ -154,7 +156,7 @@ class Server:
         flusher, compacter = HelperProcess(), HelperProcess()
         stack.push_async_callback(flusher.stop)
         stack.push_async_callback(compacter.stop)
-        workers = asyncio.ensure_future(services.workers.start())
+        workers = asyncio.ensure_future(services.workers.start(all_of_them=False))
         stack.push_async_callback(services.workers.close)
         store, maintenance = await stack.enter_async_context(
             open_store(self._data, settings, self._clock, flusher, compacter, services.progress)
@@ -169,11 +171,15 @@ class Server:
         start = await stack.enter_async_context(_background())
         start(maintenance.run())
         start(derived.run())
+        hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
+        hosts.apply(self._config.host_history)
+        start(hosts.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
+        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
         timeseries = TimeSeries(
             store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
         )
@@ -197,6 +203,7 @@ class Server:
             authorities = self._authentication.authorities
             relays = await open_relays(
                 self._config.relay,
+                self._config.live_targets,
                 store,
                 self._stats,
                 self._clock,
@@ -230,6 +237,7 @@ class Server:
             maintenance,
             receiver,
             bulk,
+            influx,
             events,
             scrapes,
             snapshots,
@@ -241,6 +249,7 @@ class Server:
             pushes,
             timeseries,
             relays,
+            hosts,
         )
         start(services.recover_pushes())
         self._stats.watch(lambda: store_readings(store, maintenance))
@@ -253,6 +262,9 @@ class Server:
         self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
     ) -> None:
         """Hand events on to a destination."""
+        from streamgauge.forward.delivery import Delivery  # most servers have none
+        from streamgauge.forward.open import open_outlet
+
         cursor = destination_file(self._data, destination.name)
         outlet = partial(open_outlet, destination.target)
         delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
@@ -316,11 +328,26 @@ def shortage(head_samples: int, room: int | None) -> str | None:
 
 def _check(destinations: Sequence[EventDestination]) -> None:
     """Raises ConfigError for one that cannot be used at all."""
+    if not destinations:
+        return
+    from streamgauge.forward.open import check_target
+
     for destination in destinations:
         try:
             check_target(destination.target)
         except DeliveryFailed as error:
             raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
+
+
+def _check_live(targets: Sequence[LiveTarget]) -> None:
+    """Raises ConfigError for one whose client is not installed."""
+    if targets:
+        from streamgauge.forward.live.open import check_packages  # most servers publish nothing
+
+        try:
+            check_packages(targets)
+        except DeliveryFailed as error:
+            raise ConfigError(error.message) from None
 
 
 @contextlib.asynccontextmanager

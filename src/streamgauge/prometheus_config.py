@@ -19,6 +19,7 @@ from streamgauge.errors import BadInput
 from streamgauge.event_config import EventDestinationSection, EventMetricSection
 from streamgauge.federation_config import FederationSection
 from streamgauge.forward.remote_write.target import Protocol as WriteProtocol
+from streamgauge.host_history_config import HostHistorySection
 from streamgauge.http.options import VERSIONS
 from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 from streamgauge.relabel import Action, Rule, check
@@ -494,5 +495,6 @@ class PrometheusConfig(Section):
     federation: FederationSection | None = None  # ours
     auth: AuthSection | None = None  # ours
     relay: RelaySection | None = None  # ours
+    host_history: HostHistorySection | None = None  # ours
     storage: StorageConfig | None = None
     tracing: dict[str, Any] | None = None

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from streamgauge.errors import BadInput, ConfigError
+from streamgauge.forward.remote_write.target import InfluxDatabase, MetadataPolicy, RemoteWriteTarget
 from streamgauge.http.addresses import host_and_port, is_loopback
+from streamgauge.http.options import HttpOptions, Secret
 from streamgauge.ingest.relay.settings import DEFAULT_LISTEN, Network, RelaySettings
+from streamgauge.live_config import LiveSection
+from streamgauge.relabel import Action, Rule
 from streamgauge.settings import parse_address
 
 MAX_FILE_BYTES = 1 << 20
 MINUTES_A_DAY = 1_440
 
+MIRROR = "relay.influx-address"
+"""What the mirror is called as a destination of samples."""
+
 _NOT_YET = {
-    "influx-address": "nothing is mirrored to InfluxDB",
-    "mist-address": "live values are not published to a Mist server",
-    "mist-token": "live values are not published to a Mist server",
     "kapacitor-address": "alerts need no other program here",
     "log-level": "log_level of the section streamgauge: says what is logged",
 }
@@ -71,6 +77,13 @@ def _address(value: object) -> str:
         raise ValueError(error.message) from None
 
 
+def _url(value: object) -> str:
+    text = "" if value is None else str(value).strip().rstrip("/")
+    if text and not re.fullmatch(r"https?://[^/?#@\s]+", text):
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+    return text
+
+
 def _networks(value: object) -> tuple[Network, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
@@ -85,11 +98,10 @@ Seconds = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Address = Annotated[str, BeforeValidator(_address)]
+Url = Annotated[str, BeforeValidator(_url)]
 
 
-class RelaySection(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=False)
-
+class RelaySection(LiveSection):
     server: Truth = True
     server_listen_address: Address = Field("", alias="server-listen-address")
     http_listen_address: Address = Field("", alias="http-listen-address")
@@ -102,11 +114,15 @@ class RelaySection(BaseModel):
     token: SecretStr = SecretStr("")
     cors_allow: str = Field("", alias="cors-allow")
     insecure: Truth = True
+    tls_cert: str = Field("", alias="tls-cert")  # ours
+    tls_key: str = Field("", alias="tls-key")  # ours
+    tls_client_ca: str = Field("", alias="tls-client-ca")  # ours
     config_file: str = Field("", alias="config-file")
-    influx_address: str | None = Field(None, alias="influx-address")
+    influx_address: Url = Field("", alias="influx-address")
+    influx_database: str = Field("statistics", alias="influx-database")  # ours
+    influx_user: str = Field("", alias="influx-user")  # ours
+    influx_password: SecretStr = Field(SecretStr(""), alias="influx-password")  # ours
     kapacitor_address: str | None = Field(None, alias="kapacitor-address")
-    mist_address: str | None = Field(None, alias="mist-address")
-    mist_token: SecretStr | None = Field(None, alias="mist-token")
     log_level: str | None = Field(None, alias="log-level")
 
 
@@ -137,14 +153,19 @@ def with_file(section: object, base: Path, complain: Complain) -> object:
     return found | section
 
 
-def relay_settings(section: RelaySection | None, complain: Complain) -> RelaySettings | None:
-    """None where no relays are listened for. Raises ConfigError."""
+def relay_settings(section: RelaySection | None, base: Path, complain: Complain) -> RelaySettings | None:
+    """None where no relays are listened for. Paths are relative to `base`. Raises ConfigError."""
     if section is None or not section.server:
         return None
-    if section.http_listen_address and not section.insecure:
+    if section.http_listen_address and not section.insecure and not section.tls_cert:
         raise complain(
             ("relay", "insecure"),
-            "relay.insecure: the stats API on http-listen-address is plain HTTP; leave the address out, or write true",
+            "relay.insecure: without tls-cert and tls-key the stats API on http-listen-address is plain HTTP; give "
+            "these, leave the address out, or write true",
+        )
+    if bool(section.tls_cert) != bool(section.tls_key) or (section.tls_client_ca and not section.tls_cert):
+        raise complain(
+            ("relay", "tls-cert"), "relay.tls-cert and relay.tls-key go together, and tls-client-ca with both"
         )
     if not 1 <= section.aggregate_interval <= MINUTES_A_DAY:
         raise complain(("relay", "aggregate-interval"), "relay.aggregate-interval: must be 1 to 1440 minutes")
@@ -160,6 +181,30 @@ def relay_settings(section: RelaySection | None, complain: Complain) -> RelaySet
         token=section.token.get_secret_value(),
         cors_allow=section.cors_allow,
         allow=section.allow,
+        tls_cert=_path(section.tls_cert, base),
+        tls_key=_path(section.tls_key, base),
+        tls_client_ca=_path(section.tls_client_ca, base),
+        http_tls=bool(section.tls_cert) and not (section.insecure and "insecure" in section.model_fields_set),
+    )
+
+
+def _path(name: str, base: Path) -> str:
+    return str(base / name) if name else ""
+
+
+def mirror(section: RelaySection | None) -> Iterator[RemoteWriteTarget]:
+    """The InfluxDB that gets what relays say, too."""
+    if section is None or not section.influx_address:
+        return
+    address, database = section.influx_address, section.influx_database
+    quoted = database.replace("\\", "\\\\").replace('"', '\\"')
+    yield RemoteWriteTarget(
+        name=MIRROR,
+        url=f"{address}/write?{urlencode({'db': database, 'precision': 'ms'})}",
+        http=HttpOptions(Secret(section.influx_user), Secret(section.influx_password.get_secret_value())),
+        relabel=(Rule(Action.KEEP, ("host",), regex=".+"),),
+        metadata=MetadataPolicy(0),
+        influx=InfluxDatabase(f"{address}/query", f'CREATE DATABASE "{quoted}"'),
     )
 
 
@@ -178,10 +223,13 @@ def check_relays(settings: RelaySettings | None, insecure: bool) -> None:
     if settings is None or insecure:
         return
     host, _ = host_and_port(settings.listen)
-    if not is_loopback(host) and not settings.allow:
+    if settings.tls_client_ca and (settings.http_tls or not settings.http_listen):
+        return  # whoever connects shows a certificate
+    if not is_loopback(host) and not settings.allow and not settings.tls_client_ca:
         raise ConfigError(
             f"relay.server-listen-address {settings.listen} can be reached from other machines: name in relay.allow "
-            "the networks that relays come from, or add --insecure if everybody who reaches it may send values"
+            "the networks that relays come from, or in relay.tls-client-ca what signs their certificates, or add "
+            "--insecure if everybody who reaches it may send values"
         )
     for key, address in (("http", settings.http_listen), ("live", settings.live_listen)):
         if address and not is_loopback(host_and_port(address)[0]) and not settings.token:

@@ -16,6 +16,7 @@ from streamgauge.authentication import Authentication
 from streamgauge.backup.manifest import encode_state
 from streamgauge.clock import Clock
 from streamgauge.derive.event_metrics import EventMetrics
+from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.federation import Federation
@@ -24,18 +25,27 @@ from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
 from streamgauge.ingest.events import EventLimits, Events
 from streamgauge.ingest.federation.receiver import PushReceiver
+from streamgauge.ingest.influx import InfluxWrite, Written
 from streamgauge.ingest.remote_write import RemoteWrite
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.timeseries import TimeSeries
 from streamgauge.live.hub import Hub
 from streamgauge.model.batch import Metadata
+from streamgauge.model.host_history import HostSettings
 from streamgauge.model.source import Matcher, MatchOp, Snapshot
 from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.pool import WorkerPool
 from streamgauge.query.process import WorkerStarter
-from streamgauge.query.requests import CardinalityQuery, FederateQuery, Job, PushedSeries, SelectorsQuery
+from streamgauge.query.requests import (
+    CardinalityQuery,
+    FederateQuery,
+    HostSamplesQuery,
+    Job,
+    PushedSeries,
+    SelectorsQuery,
+)
 from streamgauge.retention_rules import parse_rules
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers, WriteReply
 from streamgauge.settings import BY_NAME, Config, Settings, shown
@@ -50,6 +60,7 @@ from streamgauge.store.resolutions import Tier
 from streamgauge.store.retention import NS
 from streamgauge.store.store import Store
 from streamgauge.store.token_file import token_problems
+from streamgauge.wire.influx_lines import Precision
 
 if TYPE_CHECKING:
     from streamgauge.auth.cluster_access import ClusterAccess
@@ -66,6 +77,7 @@ class Opened:
     maintenance: Maintenance
     receiver: RemoteWrite
     bulk: BulkImport
+    influx: InfluxWrite
     events: Events
     scrapes: ScrapeManager
     snapshots: FolderSnapshots
@@ -77,6 +89,7 @@ class Opened:
     pushes: PushReceiver
     timeseries: TimeSeries
     relays: Relays | None = None
+    hosts: HostSampler | None = None
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -177,6 +190,11 @@ class ServerServices:
     ) -> WriteReply:
         return await self._open().receiver.receive(headers, body, bound)
 
+    async def influx_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], precision: Precision, bound: Bound = ()
+    ) -> Written:
+        return await self._open().influx.receive(headers, body, precision, bound)
+
     async def bulk_import(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
     ) -> Mapping[str, object]:
@@ -256,8 +274,12 @@ class ServerServices:
             self.opened.store.keep_events_for(settings.event_retention, event_rules)
             self.opened.store.limit_series(settings.series_limits)
             self.opened.events.limits = event_limits(settings)
+            if self.opened.relays is not None and config.relay is not None:
+                self.opened.relays.apply(config.relay)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
+            if self.opened.hosts is not None:
+                self.opened.hosts.apply(config.host_history)
             self.opened.remote_writes.apply(config.remote_writes)
             self.opened.federation.apply(config.federation)
             self.opened.pushes.apply(self.opened.federation.pushes)
@@ -281,6 +303,11 @@ class ServerServices:
         else:
             if found:
                 LOG.info("%d pushed series are live", found)
+
+    async def sample_hosts(self, wanted: HostSettings, since: int, now: int) -> bytes:
+        """What `query.hosts.sampling` finds of hosts between two times (ms)."""
+        query = HostSamplesQuery(wanted.sources, since, now, wanted.by, self._settings.query_lookback)
+        return await self._workers.read(Job(query, self.query_limits()))
 
     def query_limits(self) -> Limits:
         """Of one query, as they are now."""

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from streamgauge.derive.rule import EventMetric
     from streamgauge.federation_config import FederationConfig
     from streamgauge.forward.destination import EventDestination
+    from streamgauge.forward.live.target import LiveTarget
     from streamgauge.forward.remote_write.target import RemoteWriteTarget
     from streamgauge.ingest.relay.settings import RelaySettings
     from streamgauge.ingest.scrape.job import ScrapeJob
+    from streamgauge.model.host_history import HostSettings
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}
 
@@ -116,7 +118,7 @@ class Config:
     """A file that was read and understood. `own` holds parsed settings by name, `text` is safe to show, `jobs` are what
     is to be scraped, `destinations` what events are handed on to, `event_metrics` what is made of them, `remote_writes`
     what samples are sent to, `federation` who may push and what becomes of it, `auth` who may come in, None where that
-    is not said."""
+    is not said, `live_targets` where live values are published."""
 
     own: Mapping[str, Any] = field(default_factory=dict)
     external_labels: Mapping[str, str] = field(default_factory=dict)
@@ -129,6 +131,8 @@ class Config:
     federation: FederationConfig | None = None
     auth: AuthRules | None = None
     relay: RelaySettings | None = None
+    host_history: HostSettings | None = None
+    live_targets: tuple[LiveTarget, ...] = ()
 
 
 def parse_bool(text: str) -> bool:

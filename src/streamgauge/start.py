@@ -49,19 +49,20 @@ def run_server(config_file: str | None, flags: Mapping[str, Any]) -> int:
 
 
 async def _serve(settings: Settings, config: Config, reread: Callable[[], tuple[Config, Settings]]) -> None:
-    """Take the folder, and let query workers start beside the import of the server, which takes as long as theirs."""
+    """Take the folder, and let a query worker start beside the import of the server, which takes twice as long."""
     gc.disable()  # what is imported stays: to look through it again and again takes a tenth of a start
-    from streamgauge.query.process import FIRST_WORKERS, WorkerStarter
+    from streamgauge.query.process import WorkerStarter
     from streamgauge.store.lock import acquire
 
     clock = SystemClock()
     with acquire(Path(settings.data), started=clock.now_ms()) as lock:
         starter = WorkerStarter(PRELOAD)
         try:
-            starter.start_ahead(FIRST_WORKERS)
-            await asyncio.sleep(0)  # they begin, on a thread
+            starter.start_ahead(1)
+            await asyncio.sleep(0)  # it begins, on a thread
             from streamgauge.main import Server
 
+            gc.freeze()  # not collected first: that would take a tenth of a second and free nothing
             gc.enable()
             await Server(clock, settings, config, reread, starter).run(lock)
         finally:

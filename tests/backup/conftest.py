@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,11 +103,18 @@ def flip(path: Path, at: int = -100) -> None:
     path.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three blocks and a log. Nobody changes it."""
+    data = tmp_path_factory.mktemp("grown") / "data"
+    grow(data, 0, 1, 2)
+    return data
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three blocks and a log."""
-    grow(tmp_path / "data", 0, 1, 2)
-    return tmp_path / "data"
+def data(tmp_path: Path, grown: Path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(grown, tmp_path / "data")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.commands.progress import Bar
 from streamgauge.errors import BadInput
 from streamgauge.store import failpoints, names
-from streamgauge.testing.server import launch_command, run_command
+from streamgauge.testing.server import run_command
 
 from .conftest import Tally, back_up, content, flip, grow
 
@@ -138,9 +138,8 @@ BACKUP_POINTS = [
 
 
 def killed(point: str, *words: str | Path) -> None:
-    with launch_command(list(map(str, words)), {failpoints.VARIABLE: point}) as process:
-        process.communicate(timeout=100)
-    assert process.returncode == -signal.SIGKILL
+    done = run_command(*map(str, words), environment={failpoints.VARIABLE: point})
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("point", BACKUP_POINTS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamgauge.client import Writer
+from streamgauge.client import HostCounters, HostPusher, Writer
 from streamgauge.testing.event_server import EventServer, Store
 from streamgauge.testing.server import eventually
 
@@ -48,6 +48,17 @@ def test_events_arrive_encrypted(
         writer.write({"n": n, "text": "x" * 1_000})
     assert not writer.close(60)
     assert [value["n"] for value in server.store.values()] == list(range(3_000))
+
+
+def test_counters_are_pushed_to_whom_one_trusts(server: EventServer, certificate: Path) -> None:
+    counters = HostCounters()
+    counters.observe(b"shop.example", 200, 0.1)
+    errors: list[str] = []
+    for trusted in (certificate / "server.pem", None):
+        HostPusher(server.url("https"), counters, ca_file=trusted, interval=3600, on_error=errors.append).close()
+    answered, refused = errors
+    assert answered.startswith("the server answered"), "which takes events alone"
+    assert "certificate" in refused
 
 
 @SCHEMES

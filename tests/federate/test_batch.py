@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from streamgauge.federate.batch import Batch, halves, labels_size, make_push
 from streamgauge.wire.metric_family import Metric, MetricFamily, MetricType
 from streamgauge.wire.metric_family_protobuf import encode
+from streamgauge.wire.push_part import Part
 
 NOW = 1_790_000_000_000
 SERIES = st.sampled_from(["a", "b", "c"])
@@ -58,6 +59,17 @@ def test_halves_are_the_whole(whole: Batch) -> None:
         return
     assert sorted(p for part in parts for p in points_of(part.families)) == sorted(points_of(whole.families))
     assert abs(parts[0].metrics - parts[1].metrics) <= 1
+    assert [one.part for one in parts] == [Part.FIRST, Part.LAST]
+
+
+def test_a_push_says_where_it_is_within_a_scrape() -> None:
+    one = batch({("up", str(number), NOW): 1.0 for number in range(4)})
+    quarters = [part for half in halves(one) or () for part in halves(half) or ()]
+    assert [part.part for part in quarters] == [Part.FIRST, Part.MIDDLE, Part.MIDDLE, Part.LAST]
+    for start, end, part in ((0, 4, Part.WHOLE), (0, 2, Part.FIRST), (1, 3, Part.MIDDLE), (2, 4, Part.LAST)):
+        assert make_push(quarters[start:end], {}, 0).part is part
+    assert make_push([quarters[-1], one], {}, 0).part is Part.LAST
+    assert make_push([quarters[-1], one, quarters[0]], {}, 0).part is Part.MIDDLE
 
 
 def test_labels_are_not_larger_than_is_said() -> None:

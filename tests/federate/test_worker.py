@@ -376,6 +376,9 @@ async def test_413_makes_pushes_smaller_until_they_pass(peers: Peers, folder: Pa
             await advance(clock, 1)
         await until(lambda: not worker.metrics.buffer.waiting)
     assert sorted(time or 0 for push in peers.times() for time in push) == [NOW + i for i in range(16)]
+    parts = [request.headers.get("x-streamgauge-part") for request in peers.requests("/upload")]
+    assert parts[:2] == [None, "first"]  # the first quarter of it passes
+    assert parts[2:] == ["first", *["middle"] * (len(parts) - 4), "last"]
     assert not +worker.metrics.buffer.lost
 
 

@@ -113,3 +113,17 @@ async def test_an_answer_without_a_token(endpoint: HttpTarget, resolver: Resolve
     assert "hunter2" not in failed.value.message
     assert "/t?x=…" in failed.value.message
     source.close()
+
+
+async def test_a_secret_goes_where_it_was_meant_to_go_and_nowhere_else(
+    endpoint: HttpTarget, resolver: Resolver
+) -> None:
+    async with http_target() as other:
+        headers = {"location": other.url("/token")}
+        endpoint.reply = answer(b"", status="307 Temporary Redirect", headers=headers)
+        credentials = ClientCredentials("me", Secret("pass"), endpoint.url("/token"))
+        source = TokenSource(credentials, resolver, ManualClock())
+        with pytest.raises(FetchFailed, match="the answer is 307 Temporary Redirect"):
+            await source.authorization()
+        assert other.requests == []
+        source.close()

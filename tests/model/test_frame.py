@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamgauge.model.frame import LabelFrame, empty_frame
+from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame, empty_frame, used_values
 
 LABEL_SETS = st.lists(st.dictionaries(st.sampled_from("abc"), st.sampled_from(["", "1", "2", "ü"]), max_size=3))
 
@@ -33,3 +36,20 @@ def test_without_labels_all_rows_are_one_group() -> None:
     group, first = empty_frame(3).group()
     assert (group.tolist(), first.tolist()) == ([0, 0, 0], [0])
     assert [array.tolist() for array in empty_frame().group()] == [[], []]
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 10])  # few codes, and many
+def test_a_dictionary_of_used_values_alone_means_the_same(repeats: int) -> None:
+    values = pa.array([f"value {number}" for number in range(100)], pa.string())
+    codes = np.array([7, ABSENT, 99, 7, 0, 12, ABSENT, 3] * repeats, np.int32)
+    less, used = used_values(codes, values)
+    assert used.to_pylist() == ["value 0", "value 3", "value 7", "value 12", "value 99"]
+    before, after = LabelColumn(codes, values), LabelColumn(less, used)
+    assert [after.text(row) for row in range(len(codes))] == [before.text(row) for row in range(len(codes))]
+    assert less.dtype == np.int32
+
+
+def test_without_a_used_value_there_is_none() -> None:
+    for count in (0, 3, 100):
+        codes, used = used_values(np.full(count, ABSENT, np.int32), pa.array(["a"], pa.string()))
+        assert (codes.tolist(), len(used)) == ([ABSENT] * count, 0)

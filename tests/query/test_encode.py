@@ -19,7 +19,7 @@ from streamgauge.query import encode
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.encode import error_body, evaluation_data, json_data, series_data, strings_data, success
 from streamgauge.query.result import Evaluation, Matrix, RangeVector, Result, Scalar, String, Vector
-from streamgauge.query.text import strings
+from streamgauge.query.text import strings, time_texts
 
 
 def decoded(chunks: Iterable[bytes]) -> Any:
@@ -109,6 +109,23 @@ def test_a_range_vector_shows_its_samples(counts: list[int], chunk_bytes: int) -
 def test_scalars_and_strings() -> None:
     assert shown(Scalar(1_500, 0.25)) == {"resultType": "scalar", "result": [1.5, "0.25"]}
     assert shown(Scalar(-1, -np.inf)) == {"resultType": "scalar", "result": [-0.001, "-Inf"]}
+
+
+@given(st.integers(-(1 << 53), 1 << 53))
+def test_one_time_is_spelled_as_many_are(time: int) -> None:
+    [spelled] = time_texts(np.array([time])).to_pylist()
+    assert b"".join(evaluation_data(Evaluation(Scalar(time, 1.0)))) == (
+        f'{{"resultType":"scalar","result":[{spelled},"1"]}}'.encode()
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 40])
+def test_labels_of_few_and_of_many_values_stand_in_order(rows: int) -> None:
+    labels = [{"a": "same", "b": f"b{row}", "c": f"{row % 2}", "d": f'd"{row}', "e": "x"} for row in range(rows)]
+    labels[0].pop("c")
+    result = decoded(series_data(LabelFrame.of(labels), Budget(Limits())))
+    assert result == labels
+    assert [list(row) for row in result] == [sorted(row) for row in labels]
     assert shown(String(2_000, 'a "b"\n')) == {"resultType": "string", "result": [2, 'a "b"\n']}
 
 

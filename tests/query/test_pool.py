@@ -25,6 +25,8 @@ from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import Answer, CardinalityQuery, FederateQuery, Job, LabelValuesQuery, RunningQuery
 from streamgauge.testing import Trouble
 
+pytestmark = pytest.mark.usefixtures("forking_workers")
+
 SMALL = Job(LabelValuesQuery("pid", (), 0, 1))
 BIG = Job(CardinalityQuery())
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from streamgauge.query.pool import WorkerPool
-from streamgauge.query.process import FIRST_WORKERS, WorkerStarter
+from streamgauge.query.process import WorkerStarter
 from streamgauge.testing import Trouble
 
 
@@ -23,9 +23,9 @@ def test_workers_that_were_started_ahead_are_given_first() -> None:
         first = await starter.start()
         assert [worker.pid for worker in workers(mine)] == [first.pid]
         pool = WorkerPool(lambda: (Trouble(), lambda: None), starter=starter, workers=1)
-        starter.start_ahead(FIRST_WORKERS)
+        starter.start_ahead(2)
         await pool.start()
-        assert len(workers(mine)) == 1 + FIRST_WORKERS, "the pool has started none of its own"
+        assert len(workers(mine)) == 3, "the pool has started none of its own"
         await first.kill()
         await pool.close()
         assert workers(mine) == []

@@ -19,6 +19,7 @@ from streamgauge.clock import Clock, ManualClock
 from streamgauge.errors import ConfigError, NotFound, Overloaded
 from streamgauge.ingest.admission import InFlight
 from streamgauge.ingest.events import EventLimits, Events
+from streamgauge.ingest.influx import InfluxWrite, Written
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
@@ -34,6 +35,7 @@ from streamgauge.stats import Stats
 from streamgauge.testing.event_sink import MemoryEventSink
 from streamgauge.testing.push_receiver import receiver_of
 from streamgauge.testing.sink import MemorySink
+from streamgauge.wire.influx_lines import Precision
 
 
 @pytest.fixture
@@ -147,6 +149,7 @@ class InProcessServices:
         self.cleaned = 0
         stats = Stats()
         self.event_sink = MemoryEventSink(clock)
+        self.influx = InfluxWrite(self.push_sink, stats, clock, InFlight(1 << 20, stats), Turns())
         self.events = Events(
             self.event_sink, stats, clock, InFlight(1 << 20, stats), Turns(), EventLimits(1000, 0, 3, 10_000)
         )
@@ -167,6 +170,16 @@ class InProcessServices:
             return self.reply
         finally:
             self.write_ended.set()
+
+    async def influx_write(
+        self,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes],
+        precision: Precision,
+        bound: tuple[tuple[str, str], ...] = (),
+    ) -> Written:
+        self.bindings.append(bound)
+        return await self.influx.receive(headers, body, precision, bound)
 
     async def bulk_import(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: tuple[tuple[str, str], ...] = ()

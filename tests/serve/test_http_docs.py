@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from streamgauge.serve import influx_api
 from streamgauge.serve.app import endpoints
 from streamgauge.serve.connections import ConnectionLimits
 from streamgauge.serve.remote_read import MAX_REQUEST_BYTES
@@ -31,8 +32,10 @@ async def test_every_route_is_documented_with_its_parameters(served):
         endpoint.path: (METHODS & set(endpoint.methods), list(endpoint.params))
         for endpoint in endpoints(served.services, HttpOptions())
     }
-    past_the_router = ("/api/v1/write", *PUSH_PATHS)
-    assert written == routes | {path: ({"POST"}, []) for path in past_the_router}
+    past_the_router = {path: {"POST"} for path in ("/api/v1/write", *PUSH_PATHS)}
+    past_the_router |= {path: METHODS & set(methods) for path, methods in influx_api.METHODS.items()}
+    parameters = {path: list(influx_api.PARAMETERS[path]) for path in influx_api.METHODS}
+    assert written == routes | {path: (methods, parameters.get(path, [])) for path, methods in past_the_router.items()}
 
 
 def test_the_limits_are_those_of_the_code():

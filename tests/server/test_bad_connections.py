@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ import pytest
 
 from streamgauge.testing import requests
 from streamgauge.testing.requests import Series
-from streamgauge.testing.server import SECONDS, ServerProcess
+from streamgauge.testing.server import ServerProcess
+from streamgauge.testing.slow_client import drip, read_all
 
 pytestmark = pytest.mark.usefixtures("responsive")
 
@@ -24,14 +24,6 @@ def head(server: ServerProcess, length: int, path: str = "/api/v1/write") -> byt
     lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in requests.headers().items()]
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-def read_all(connection: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(65_536):
-            received += piece
-    return received
 
 
 def read_until(connection: socket.socket, end: bytes) -> None:
@@ -83,29 +75,12 @@ def test_headers_without_end(server: ServerProcess) -> None:
 
 def test_one_byte_a_second(server: ServerProcess) -> None:
     """Of a header, of a write's body and of a form: each is told so and let go, after ten seconds and some."""
-    opened = {
-        "header": b"GET /api/v1/query?query=1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
-        "body": head(server, 100_000),
-        "form": head(server, 100_000, "/api/v1/query"),
-    }
-    with contextlib.ExitStack() as stack:
-        waiting = {stack.enter_context(server.connect()): opening for opening in opened.values()}
-        answers = []
-        for connection, opening in waiting.items():
-            connection.sendall(opening)
-        selector = stack.enter_context(selectors.DefaultSelector())
-        for connection in waiting:
-            selector.register(connection, selectors.EVENT_READ)
-        started = time.monotonic()
-        while waiting and time.monotonic() < started + SECONDS:
-            ready = [key.fileobj for key, _ in selector.select(timeout=1.0)]
-            for connection in list(waiting):
-                if connection in ready:
-                    answers.append(read_all(connection))
-                    selector.unregister(connection)
-                    del waiting[connection]
-                else:
-                    connection.sendall(b"a")
+    openings = [
+        b"GET /api/v1/query?query=1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        head(server, 100_000),
+        head(server, 100_000, "/api/v1/query"),
+    ]
+    answers = drip(server, openings)
     assert len(answers) == 3
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 408 "), answer

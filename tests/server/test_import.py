@@ -28,6 +28,7 @@ from streamgauge.store.lock import acquire
 from streamgauge.store.offline import open_folder
 from streamgauge.store.verify import check_folder
 from streamgauge.testing import requests
+from streamgauge.testing.forked import CAN_FORK, run_forked
 from streamgauge.testing.lives import content_of
 from streamgauge.testing.requests import Series
 from streamgauge.testing.server import SECONDS, ServerProcess, eventually
@@ -57,6 +58,8 @@ class Importer:
         return subprocess.Popen(command, env=self._environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
     def run(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        if CAN_FORK:
+            return run_forked(["import", *map(str, arguments)], self._environment, stdin, SECONDS)
         process = self.start(*arguments)
         out, err = process.communicate(stdin, timeout=SECONDS)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from streamgauge.testing import requests
 from streamgauge.testing.programs import find_program
 from streamgauge.testing.pushes import HEADERS, family, labels, upload
 from streamgauge.testing.server import Response, ServerProcess, eventually
+from streamgauge.testing.slow_client import drip
 
 TOKEN = "a token of ours"
 CONFIG = f"""
@@ -90,6 +92,34 @@ def test_a_remote_write_is_stored_beside_uploads(server: ServerProcess) -> None:
     headers = {**requests.headers(), **credentials}
     assert server.request("POST", "/metrics/v1/receive", body, headers).status == 422
     assert server.query('w{_id="other"}', now / 1000) == []
+
+
+def test_a_cluster_that_sends_a_byte_a_second_keeps_nothing_and_holds_nobody_up(server: ServerProcess) -> None:
+    slow = f"Bearer {cluster_token(server, 'slow')}"
+    text = json.dumps({"authorization_token": TOKEN, "cluster_id": "slow"}).encode()
+    receives = f"Bearer {base64.b64encode(text).decode()}"
+    openings = [
+        opening(server, "/upload", {**HEADERS, "authorization": slow}),
+        opening(server, "/metrics/v1/receive", {**requests.headers(), "authorization": receives}),
+    ]
+    done: list[list[bytes]] = []
+    dripping = threading.Thread(target=lambda: done.append(drip(server, openings * 10)))
+    dripping.start()
+    now = int(time.time() * 1000)
+    for number in range(3):
+        assert push(server, "quick", now + number, "a").status == 200
+    dripping.join()
+    (answers,) = done
+    assert len(answers) == 20
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 408 "), answer
+    assert server.metric("streamgauge_ingest_inflight_bytes") == 0
+    assert push(server, "slow", now, "a").status == 200
+
+
+def opening(server: ServerProcess, path: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Content-Length: 100000"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode()
 
 
 # ---- the reference's programs ---------------------------------------------------------------------------------------

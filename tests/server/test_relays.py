@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -225,3 +226,38 @@ def test_the_relay_command_has_its_host_asked(server: RelayServer) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+STORM = 2_000
+
+
+async def _storm(port: int, before: Callable[[], object]) -> None:
+    """So many relays connect at once, go without a word, and are all back at once."""
+
+    async def one(name: str) -> asyncio.StreamWriter:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"id {name}\nadd cpu\n".encode())
+        assert await reader.readline() == b"ok\n"
+        return writer
+
+    writers: list[asyncio.StreamWriter] = []
+    for _ in range(2):
+        for writer in writers:
+            writer.transport.abort()
+        writers = await asyncio.gather(*(one(f"storm{number}") for number in range(STORM)))
+    await asyncio.to_thread(before)
+    for writer in writers:
+        writer.transport.abort()
+
+
+def test_a_storm_of_relays_that_reconnect_delays_nobody(server: RelayServer, relays: list[Relay]) -> None:
+    before = server.process.metric("streamgauge_relays")
+
+    def meanwhile() -> None:
+        assert server.process.metric("streamgauge_relays") == before + STORM
+        relays[0].say("got cpu-cpu:42\n")
+        eventually(lambda: server.process.query('cpu{host="a"} == 42'))
+
+    asyncio.run(_storm(server.relay, meanwhile))
+    eventually(lambda: server.process.metric("streamgauge_relays") == before)
+    assert server.process.metric_sum("streamgauge_relay_connections_ended_total") >= 2 * STORM

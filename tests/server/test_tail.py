@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from streamgauge.testing.requests import Series
-from streamgauge.testing.server import ServerProcess, eventually, launch_command, run_command
+from streamgauge.testing.server import SECONDS, ServerProcess, eventually, launch_command, run_command
 
 StartServer = Callable[..., ServerProcess]
 
@@ -56,7 +56,7 @@ def test_events_are_shown_as_lines(start_server: StartServer) -> None:
         eventually(lambda: tail.lines)
         assert [line[24:] for line in tail.lines] == ["ERROR no room n=2\n"]
         tail.process.send_signal(signal.SIGINT)
-        assert tail.process.wait(30) == 130
+        assert tail.process.wait(SECONDS) == 130
     assert "Traceback" not in "".join(tail.said)
 
 
@@ -144,4 +144,4 @@ def test_space_pauses_in_a_terminal(start_server: StartServer) -> None:
         eventually(lambda: b"third" in seen)
         assert seen.index(b"second") < seen.index(b"third")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(SECONDS) == 130

@@ -61,6 +61,10 @@ def label_sets() -> list[dict[str, str]]:
         {**shared, "Team": OWN, "host": "zebra-case"},
         {"__name__": "zebra_total", "team": OTHER, "zebra_label": "1"},
         {"__name__": "target_info", "instance": "1", "job": "j", "team": OTHER, "version": "zebra-9"},
+        *(
+            {"__name__": "host_history_requests_sec", "team": team, "host": host}
+            for team, host in ((OWN, "shop"), (OTHER, "shop"), (OTHER, "zebra-host"))
+        ),
     ]
 
 
@@ -230,6 +234,8 @@ def forms() -> Iterator[Form]:
                 yield Form(f"{v1}/label/{label}/values", {"match[]": matches})
     for each in (*SELECTORS, SELECTORS):
         yield Form("/federate", {"match[]": each})
+    yield Form("/telemetry/hosts", {"start": OLD / 1000})
+    yield Form("/telemetry/history", {"host": "shop"}, shows=False)
     matchers = [[("__name__", "=~", ".+")], [("team", "!=", OWN)], [("team", "=", ""), ("job", "=", "j")]]
     for types, wanted in itertools.product(((), (1,)), matchers):
         body = requests.snappy(request(query(OLD, NOW, *wanted), accept=types))
@@ -319,6 +325,17 @@ def test_tenants_see_what_is_theirs(own: Tenant) -> None:
         ["apple says 100", "BIGINT", 101],
         ["apple says 100", "BIGINT", 101],
     ]
+
+
+def test_the_history_of_a_host_is_of_ones_own_share(own: Tenant, whole: Tenant) -> None:
+    asked = Form("/telemetry/history", {"host": "shop", "range": "24h"})
+    shares = [[sample["requests_sec"] for sample in each.ask(asked).json()["samples"]] for each in (own, whole)]
+    assert shares[0]
+    assert shares[1] == [2 * share for share in shares[0]]
+    past = {"host": "shop", "start": OLD / 1000, "end": OLD / 1000 + 3599, "step": "10m"}
+    aggregates = own.ask(Form("/telemetry/history", past)).json()["samples"]
+    assert [sample["requests_sec"] for sample in aggregates] == [1] * 6
+    assert own.ask(Form("/telemetry/hosts")).json() == {"hosts": ["shop"]}
 
 
 def test_what_concerns_the_whole_server_is_refused(own: Tenant) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streamgauge.model.arrays import STALE_BITS, Floats
 from streamgauge.store.aggregates import AGGREGATE_ROW, aggregated, coarser, sample_increases
 from streamgauge.store.ports import Rows
+from streamgauge.testing.thorough import examples
 
 RESOLUTION = 1000
 NAN_BITS = 0x7FF8000000000000
@@ -103,7 +104,7 @@ def rows_of(several: list[list[tuple[int, int]]]) -> Rows:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(series, min_size=1, max_size=5), st.lists(st.sampled_from([math.nan, 0.0, 7.5]), min_size=5, max_size=5)
 )
@@ -115,14 +116,14 @@ def test_buckets_are_what_a_loop_finds(several: list[list[tuple[int, int]]], bef
     np.testing.assert_array_equal(after, [last for _, last in looped])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(series, min_size=1, max_size=4), st.sampled_from([2, 5, 12]))
 def test_coarser_buckets_of_buckets_are_those_of_the_samples(several: list[list[tuple[int, int]]], times: int) -> None:
     fine, _ = aggregated(rows_of(several), RESOLUTION, np.full(len(several), np.nan))
     assert_same(coarser(fine, times * RESOLUTION), [loop(rows, times * RESOLUTION, math.nan)[0] for rows in several])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(series, st.integers(0, 40))
 def test_one_series_in_two_pieces_gives_what_it_gives_in_one(samples: list[tuple[int, int]], cut: int) -> None:
     cut = min(cut, len(samples) - 1)
@@ -138,7 +139,7 @@ def test_one_series_in_two_pieces_gives_what_it_gives_in_one(samples: list[tuple
     assert_same(coarser(joined, RESOLUTION), [loop(samples, RESOLUTION, math.nan)[0]])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.one_of(series, st.just([])), min_size=1, max_size=4))
 def test_the_increases_of_samples_add_up_to_those_of_their_buckets(several: list[list[tuple[int, int]]]) -> None:
     rows = rows_of(several)

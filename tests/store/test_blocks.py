@@ -47,6 +47,7 @@ from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
 from streamgauge.testing.open_files import open_files
+from streamgauge.testing.thorough import examples
 
 DAY = 20_000 * DAY_MS
 FOREVER = (-(2**62), 2**62)
@@ -199,7 +200,7 @@ def test_row_groups_keep_their_bounds_and_end_with_a_series_where_they_can(
     assert check_block(reader) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     chosen=st.one_of(
         st.sets(st.integers(0, len(LONG) + 5), max_size=20),

@@ -27,6 +27,7 @@ from streamgauge.store.catalog import UPGRADES, CatalogLost, SqliteCatalog
 from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange, NamedStream
 from streamgauge.store.failpoints import armed
 from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Tombstone
+from streamgauge.testing.thorough import examples
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 STORE = "000102030405060708090a0b0c0d0e0f"
@@ -549,5 +550,5 @@ class CatalogModel(RuleBasedStateMachine):
         )
 
 
-CatalogModel.TestCase.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+CatalogModel.TestCase.settings = settings(max_examples=examples(20), stateful_step_count=15, deadline=None)
 TestCatalogModel = CatalogModel.TestCase

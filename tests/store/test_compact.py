@@ -27,6 +27,7 @@ from streamgauge.store.compact import CompactionPlan, full_plan, perform_compact
 from streamgauge.store.flush import FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
 from streamgauge.store.watermarks import NO_WATERMARK
+from streamgauge.testing.thorough import examples
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": f"m{i % 5}", "host": f"h{i}"}) for i in range(12)]
@@ -112,7 +113,7 @@ def rows(days: int) -> st.SearchStrategy[Model]:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.lists(st.tuples(rows(12), st.integers(0, 2)), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_reads_equal_a_dict_whatever_is_flushed_and_compacted(
     flushes: list[tuple[Model, int]], choice: random.Random

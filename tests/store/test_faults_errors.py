@@ -29,6 +29,7 @@ from streamgauge.store.ports import DAY_MS
 from streamgauge.store.store import Store, StoreSettings
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import KEYS, NOON, RETENTION, Diary, Life, Row, batch_of, content, opened
+from streamgauge.testing.thorough import some_of, thorough
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 UNREACHED = {"catalog.upgrade.after_copy", "log.seal.before_truncate", "log.repair.before_truncate"}
@@ -87,10 +88,11 @@ def times_reached() -> Counter[str]:
 
 
 def errors_at(points: list[str]) -> Iterator[tuple[str, str]]:
-    """Both errors where the log and the catalog are written, on which writers depend, and either by turns elsewhere."""
+    """Either error by turns; in thorough tests both where the log and the catalog are written, on which writers
+    depend."""
     for number, point in enumerate(points):
         for error in ("enospc", "eio"):
-            if point.startswith(("log.", "catalog.")) or (error == "eio") == bool(number % 2):
+            if (error == "eio") == bool(number % 2) or (thorough() and point.startswith(("log.", "catalog."))):
                 yield point, error
 
 
@@ -102,10 +104,10 @@ def test_an_error_at_any_point_is_survived(folder: Path, point: str, errno: str)
 
 @pytest.mark.parametrize("point", CALLS)
 def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, times_reached: Counter[str], point: str) -> None:
-    """Calls by the hundred: seven of them spread over the life, in turn with either error."""
-    total = times_reached[point]
+    """Calls by the hundred: some of them (in thorough tests many) spread over the life, in turn with either error."""
+    total, last = times_reached[point], 60 if thorough() else 3
     refused = 0
-    for number, time in enumerate(sorted({1 + at * (total - 1) // 6 for at in range(7)})):
+    for number, time in enumerate(sorted({1 + at * (total - 1) // last for at in range(last + 1)})):
         one = folder / str(time)
         one.mkdir()
         refused += live(one, point, "eio" if number % 2 and point != "fs.open" else "enospc", time)
@@ -114,7 +116,8 @@ def test_an_error_of_any_call_of_the_disk_is_survived(folder: Path, times_reache
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the helper ends by kill -9")
 @pytest.mark.parametrize(
-    "point", ["flush.before_blocks", "block.before_rename", "flush.after_block_written", "compact.after_write"]
+    "point",
+    some_of(["flush.before_blocks", "block.before_rename", "flush.after_block_written", "compact.after_write"], 3),
 )
 def test_a_helper_that_is_killed_is_replaced(folder: Path, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def killed() -> None:

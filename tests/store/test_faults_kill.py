@@ -40,6 +40,7 @@ from streamgauge.testing.lives import (
     opened,
     shared_memory_of,
 )
+from streamgauge.testing.thorough import some_of, thorough
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor kill -9")
 
@@ -168,10 +169,15 @@ def times_reached() -> Counter[str]:
     return reached
 
 
-@pytest.mark.parametrize("point", [name for name in FAILPOINTS if name not in ELSEWHERE and not name.startswith("fs.")])
-def test_kill_9_at_any_point(folder: Path, crasher: Crasher, times_reached: Counter[str], point: str) -> None:
-    """The first time, and later where a life comes there more than twice."""
-    for time in [1, 3] if times_reached[point] >= 3 else [1]:
+POINTS = [name for name in FAILPOINTS if name not in ELSEWHERE and not name.startswith("fs.")]
+
+
+@pytest.mark.parametrize(("number", "point"), list(enumerate(POINTS)))
+def test_kill_9_at_any_point(
+    folder: Path, crasher: Crasher, times_reached: Counter[str], number: int, point: str
+) -> None:
+    """The first time or, by turns where a life comes there more than twice, a later one; in thorough tests both."""
+    for time in some_of([1, 3], 2, number % 2) if times_reached[point] >= 3 else [1]:
         one = folder / str(time)
         one.mkdir()
         assert crasher.live(one, f"{point}=kill@{time}") == -signal.SIGKILL
@@ -189,16 +195,16 @@ def test_kill_9_while_blocks_go_because_of_their_size(folder: Path, crasher: Cra
 def test_kill_9_before_any_call_of_the_disk(
     folder: Path, crasher: Crasher, times_reached: Counter[str], point: str
 ) -> None:
-    """Four of them, spread over the life."""
-    total = times_reached[point]
-    for time in sorted({1 + at * (total - 1) // 4 for at in range(4)}):
+    """Two of them, or in thorough tests twenty, spread over the life."""
+    total, parts = times_reached[point], 20 if thorough() else 2
+    for time in sorted({1 + (2 * at + 1) * (total - 1) // (2 * parts) for at in range(parts)}):
         one = folder / str(time)
         one.mkdir()
         assert crasher.live(one, f"{point}=kill@{time}") == -signal.SIGKILL
         holds_what_it_promised(one)
 
 
-@pytest.mark.parametrize("point", IN_HELPER)
+@pytest.mark.parametrize("point", some_of(IN_HELPER, 3))
 def test_kill_9_in_a_helper_takes_the_server_with_it(folder: Path, crasher: Crasher, point: str) -> None:
     assert crasher.live(folder, f"{point}=kill@2", helper=True) == -signal.SIGKILL
     holds_what_it_promised(folder)
@@ -206,7 +212,7 @@ def test_kill_9_in_a_helper_takes_the_server_with_it(folder: Path, crasher: Cras
 
 def test_kill_9_again_and_again(folder: Path, crasher: Crasher) -> None:
     """The diary goes on: what was acknowledged before a kill holds after the next."""
-    for time in range(20, 400, 45):
+    for time in some_of(range(20, 400, 45), 2):
         crasher.live(folder, f"fs.write=kill@{time}")
         asyncio.run(reopen(folder))
     holds_what_it_promised(folder)

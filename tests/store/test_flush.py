@@ -23,6 +23,7 @@ from streamgauge.store.check import check_block, check_blocks
 from streamgauge.store.flush import MAX_LATE_DAYS, FlushJob, perform_flush
 from streamgauge.store.ports import DAY_MS, BlockMeta
 from streamgauge.store.watermarks import NO_WATERMARK
+from streamgauge.testing.thorough import examples
 
 DAY = 20_000 * DAY_MS
 KEYS = [key_of({"__name__": name, "n": str(n)}) for n, name in enumerate(["b", "a", "d", "c"])]
@@ -103,7 +104,7 @@ def test_nothing_makes_no_block(blocks: LocalBlocks) -> None:
     assert perform_flush(job({}), blocks) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.dictionaries(
         st.tuples(

@@ -25,6 +25,7 @@ from streamgauge.store.merge import merge
 from streamgauge.store.runs import SEGMENT_ROWS, HeadSnapshot
 from streamgauge.store.shm import SharedMemory
 from streamgauge.store.shm_names import remove_leftovers
+from streamgauge.testing.thorough import examples
 
 Sample = tuple[int, int, int]  # series, time, bits of the value
 Contents = dict[tuple[int, int], int]
@@ -98,7 +99,7 @@ operations = st.lists(
 ranges = st.tuples(st.lists(ids, max_size=8, unique=True).map(sorted), times, times)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(operations, st.lists(ranges, min_size=1, max_size=4))
 def test_every_snapshot_stays_what_it_was(
     steps: list[tuple[str, Any]], queries: list[tuple[list[int], int, int]]

@@ -24,6 +24,7 @@ from streamgauge.store.index import MAX_ID, SeriesIndex
 from streamgauge.store.index_view import IndexView, ViewCache
 from streamgauge.store.leases import Leases
 from streamgauge.store.shm import SharedMemory, attach
+from streamgauge.testing.thorough import examples
 
 Labels = Mapping[str, str]
 
@@ -97,7 +98,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(operations, st.lists(st.lists(matchers, max_size=3), min_size=1, max_size=4))
 def test_every_snapshot_stays_what_it_was(steps: list[tuple[str, Any]], queries: list[list[Matcher]]) -> None:
     with an_index() as (index, leases):
@@ -420,3 +421,16 @@ def test_keys_can_be_asked_for_on_another_thread_while_series_are_added(index: S
         asking.result()
     assert index.series == 60_000
     assert not wrong
+
+
+def test_a_value_is_found_again_as_the_label_gets_more(index: SeriesIndex) -> None:
+    """A reader keeps where it has found some of them."""
+    cache = ViewCache()
+    for count in range(0, 900, 300):
+        for number in range(count, count + 300):
+            index.resolve(key_of({"__name__": "m", "pod": f"p{number}"}))
+        view = cache.open(index.snapshot())
+        for number in (*range(0, count + 300, 2), *range(0, count + 300, 7)):
+            rows = view.match([Matcher("pod", MatchOp.EQUAL, f"p{number}")])
+            assert rows.tolist() == [number]
+        assert view.match([Matcher("pod", MatchOp.EQUAL, f"p{count + 300}")]).tolist() == []

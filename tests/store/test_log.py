@@ -24,6 +24,7 @@ from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import Record, RecordKind
 from streamgauge.store.replay import log_store_id
 from streamgauge.store.segment import FRAME_BYTES, HEADER_BYTES, Header, decode_header, encode_frame, frame_bytes
+from streamgauge.testing.thorough import examples
 
 STORE = "000102030405060708090a0b0c0d0e0f"
 SMALL = 300  # bytes of a segment: three or four records
@@ -691,5 +692,5 @@ class LogModel(RuleBasedStateMachine):
         self.log.trim(self.trimmed)
 
 
-LogModel.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+LogModel.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)
 TestLogModel = LogModel.TestCase

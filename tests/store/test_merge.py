@@ -12,6 +12,7 @@ from streamgauge.query.budget import Budget, Limits
 from streamgauge.store.merge import merge
 from streamgauge.store.ports import Part
 from streamgauge.store.ranges import ranges
+from streamgauge.testing.thorough import examples
 
 Rows = list[tuple[int, int, int]]  # series, time, bits of the value
 
@@ -36,7 +37,7 @@ def contents(samples: Samples) -> list[dict[int, int]]:
     return answer
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(1, 12),
     st.lists(
@@ -55,7 +56,7 @@ def test_the_last_of_each_series_and_time_stands(series: int, places: list[Rows]
     assert contents(merge(series, [part_of(series, rows) for rows in places], NoMeter())) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.dictionaries(st.integers(0, 159), st.integers(0, 4), max_size=6)),

@@ -13,6 +13,7 @@ from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import stale_marker
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.store import records
+from streamgauge.testing.thorough import examples
 
 INT64 = np.iinfo(np.int64)
 
@@ -121,13 +122,13 @@ def decode_all(payload: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_any_bytes_are_columns_or_corrupt(payload: bytes) -> None:
     decode_all(payload)
 
 
 @given(st.sampled_from(SEEDS), st.data())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 def test_changed_payloads_are_columns_or_corrupt(seed: bytes, data: st.DataObject) -> None:
     changed = bytearray(seed)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -154,7 +155,7 @@ def test_claims_are_checked_before_anything_is_allocated() -> None:
     npst.arrays(np.int64, st.integers(0, 50), elements=st.integers(INT64.min, INT64.max)),
     npst.arrays(np.int64, 50, elements=st.integers(INT64.min, INT64.max)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_all_samples_come_back(times: np.ndarray, bits: np.ndarray) -> None:
     sent = batch(times.tolist(), bits[: len(times)].view(np.float64))
     assert_same(records.decode_samples(records.encode_samples(sent)), sent)

@@ -22,6 +22,7 @@ from streamgauge.store.retention import expired, older, too_old_for_size
 from streamgauge.store.snapshot import by_priority
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, Row, batch_of, content, opened
+from streamgauge.testing.thorough import examples
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -125,7 +126,7 @@ def rows_of(day: int, number: int) -> list[Row]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12), st.integers(1, 40_000))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_store_drops_what_is_beyond_its_size(writes: list[tuple[int, bool]], limit: int) -> None:
     """Days are written in any order, and again with other values: what is seen afterwards is what was seen before, or
     nothing."""

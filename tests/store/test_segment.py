@@ -20,6 +20,7 @@ from streamgauge.store.segment import (
     encode_frame,
     frame_bytes,
 )
+from streamgauge.testing.thorough import examples
 
 MARK = 0xDECAFBAD
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format" / "log.md"
@@ -51,7 +52,7 @@ def test_what_was_written_is_read(payloads: list[bytes], mark: int | None) -> No
 
 
 @given(payloads.filter(bool), st.data(), st.sampled_from([MARK, None]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damage_makes_records_vanish_and_never_appear(
     payloads: list[bytes], data: st.DataObject, mark: int | None
 ) -> None:
@@ -66,7 +67,7 @@ def test_damage_makes_records_vanish_and_never_appear(
 
 
 @given(st.binary(max_size=600), st.sampled_from([MARK, None]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_gone_through(noise: bytes, mark: int | None) -> None:
     found, gaps = read(bytes(HEADER_BYTES) + noise, mark)
     assert not found
@@ -101,7 +102,7 @@ def test_a_header_comes_back() -> None:
     st.binary(max_size=HEADER_BYTES)
     | st.binary(min_size=HEADER_BYTES - 8, max_size=HEADER_BYTES).map(HEADER.encode()[:8].__add__)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_other_header_is_corrupt(data: bytes) -> None:
     with pytest.raises(Corrupt):
         decode_header(memoryview(data))

@@ -26,6 +26,7 @@ from streamgauge.store.ports import DAY_MS
 from streamgauge.store.refusals import MOST_NAMES, Refusals
 from streamgauge.store.shm import SharedMemory
 from streamgauge.testing.lives import NOON, batch_of, content, opened
+from streamgauge.testing.thorough import examples
 
 RETENTION = 2 * DAY_MS
 
@@ -84,7 +85,7 @@ def full(labels: Mapping[str, str], living: Mapping[int, Mapping[str, str]], lim
     )
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=examples(300), deadline=None)
 @given(operations)
 def test_counts_are_those_of_a_recount_and_refuse_exactly_what_is_too_much(steps: list[tuple[str, Any]]) -> None:
     with an_index() as index:

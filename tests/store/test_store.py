@@ -29,6 +29,7 @@ from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, Row, Rows, batch_of, content, content_of, opened
+from streamgauge.testing.thorough import examples
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 RETENTION = 3 * DAY_MS
@@ -181,7 +182,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     operations=st.lists(st.sampled_from([*STEPS, "append", "append", "flush", "flush"]), max_size=25),
     retention=st.sampled_from([0, RETENTION]),

@@ -25,6 +25,7 @@ from streamgauge.store.check import check_block, check_tombstones
 from streamgauge.store.clean import perform_clean, samples_left
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows, Tombstone
 from streamgauge.store.tombstones import applies, applying, undeleted, without, would_lose
+from streamgauge.testing.thorough import examples
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 DAY = 20_000 * DAY_MS
@@ -84,7 +85,7 @@ deletions = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(contents, deletions, st.integers(0, 30), st.integers(0, 30))
 def test_reading_a_block_is_as_if_the_rows_were_not_there(
     content: Content, dead: list[Tombstone], start: int, length: int
@@ -122,7 +123,7 @@ def _may_be_listed(content: Content, dead: list[Tombstone], expected: Content, s
     }
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(contents, deletions, st.sampled_from([3, 1 << 19]))
 def test_a_block_written_anew_has_the_rows_that_are_left(content: Content, dead: list[Tombstone], chunk: int) -> None:
     """Also where a series comes in several chunks."""

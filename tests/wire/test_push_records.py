@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from streamgauge.testing.pushes import family, labels
 from streamgauge.wire import metric_family_protobuf
 from streamgauge.wire.metric_family import Histogram, Metric, MetricFamily, MetricType
-from streamgauge.wire.push_records import digest, has_only_labels, matching, message_of, read_numbers, survey
+from streamgauge.wire.push_records import digest, family_of, kinds_of, labels_of, matching, read_numbers, survey
 
 T = TypeVar("T")
 NOW = 1_700_000_000_000
 KINDS = (MetricType.COUNTER, MetricType.GAUGE, MetricType.UNTYPED)
+KIND_TAGS = {MetricType.COUNTER: 0x1A, MetricType.GAUGE: 0x12, MetricType.UNTYPED: 0x2A}
 
 
 def finished(work: Generator[None, None, T]) -> T:
@@ -48,10 +49,14 @@ def test_metrics_are_found_with_their_values(drawn: list[tuple[str, MetricType, 
     spelled: dict[tuple[str, MetricType, object], int] = {}
     for at, (one, metric) in enumerate([(each, metric) for each in pushed for metric in each.metrics]):
         start, end = records.starts[at], int(records.ends[at])
-        assert has_only_labels(body, start, end)
-        message = message_of(body, records.heads[at], start, end)
-        expected = metric_family_protobuf.encode([MetricFamily(one.name, one.type, (metric,))])
-        assert metric_family_protobuf.encode(metric_family_protobuf.decode_now(message)) == expected
+        messages = labels_of(body, start, end)
+        assert messages is not None
+        spelt = tuple(metric_family_protobuf.read_label(message, 0, len(message)) for message in messages)
+        assert spelt == metric.labels
+        head = metric_family_protobuf.decode_now(family_of(body, records.heads[at]))
+        assert head == [MetricFamily(one.name, one.type, ())]
+        assert metric.kind is not None
+        assert kinds_of(body, records.ends)[at] == KIND_TAGS[metric.kind]
         found = int(records.hashes[at])
         assert spelled.setdefault((one.name, MetricType(one.type or 0), metric.labels), found) == found
     assert len(set(spelled.values())) == len(spelled)

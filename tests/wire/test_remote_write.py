@@ -19,6 +19,7 @@ from streamgauge.errors import BadInput, IndexFull
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import MAX_LABEL_VALUE_BYTES, MAX_LABELS, key_of, series_key
+from streamgauge.testing.thorough import examples, some_of
 from streamgauge.wire import remote_write_v1, remote_write_v2
 from streamgauge.wire.findings import TYPES, Findings, Reason
 from streamgauge.wire.samples import BATCH_ROWS, NEW_AT_ONCE
@@ -250,7 +251,7 @@ SERIES = st.builds(
     start=st.sampled_from([0, 0, NOW - 5, -3]),
     metadata=st.one_of(st.none(), st.tuples(st.integers(0, 9), st.sampled_from([b"", b"Help."]), st.just(b"s"))),
 )
-QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", VERSIONS)
@@ -395,7 +396,7 @@ def test_a_wrong_reference_is_refused_beside_a_sample_outside_the_window() -> No
     assert receiver.findings.refused[Reason.LABELS] == 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some_of(range(3), 3))
 def test_requests_that_are_decoded_at_the_same_time_share_a_cache(version: Version, seed: int) -> None:
     """Each pauses wherever it likes, while others make the cache drop what it holds."""
     random = Random(seed)
@@ -706,7 +707,7 @@ def test_broken_structure_of_version_2(data: bytes, what: str) -> None:
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_request_raises_nothing_but_our_own_errors(name: str, data: st.DataObject) -> None:
     version = VERSIONS[name]
@@ -739,7 +740,7 @@ def test_a_damaged_request_raises_nothing_but_our_own_errors(name: str, data: st
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(data=st.binary(max_size=200))
 def test_random_bytes_raise_nothing_but_our_own_errors(name: str, data: bytes) -> None:
     _, error = VERSIONS[name].receiver().rows_and_error(data)

@@ -41,7 +41,7 @@ def encoded(encoder: Encoder, message: Message) -> bytes:
 
 def received(encoder: Encoder, body: bytes) -> Receiver:
     receiver = Receiver()
-    receiver(Request("/", {"content-type": encoder.content_type}, "POST", compress(body)))
+    receiver(Request("/", encoder.headers, "POST", compress(body)))
     return receiver
 
 

@@ -4,6 +4,9 @@ from streamgauge.client.asgi import Middleware
 from streamgauge.client.backoff import Retry
 from streamgauge.client.buffer import Bounds, Counts, Undelivered
 from streamgauge.client.excepthook import install_excepthook
+from streamgauge.client.host_counters import HostCounters, HostCounts
+from streamgauge.client.host_middleware import HostMiddleware, WsgiHostMiddleware
+from streamgauge.client.host_pusher import HostPusher, Pushes
 from streamgauge.client.logs import Handler, StructlogProcessor
 from streamgauge.client.reader import Datum, Reader
 from streamgauge.client.relay import Relay, RelayInfo
@@ -16,7 +19,12 @@ __all__ = [
     "Counts",
     "Datum",
     "Handler",
+    "HostCounters",
+    "HostCounts",
+    "HostMiddleware",
+    "HostPusher",
     "Middleware",
+    "Pushes",
     "Reader",
     "Relay",
     "RelayInfo",
@@ -26,6 +34,7 @@ __all__ = [
     "TraceContext",
     "Undelivered",
     "Writer",
+    "WsgiHostMiddleware",
     "current_trace",
     "from_traceparent",
     "install_excepthook",

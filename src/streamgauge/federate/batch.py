@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from streamgauge.federate.transforms import with_labels
 from streamgauge.wire.metric_family import Metric, MetricFamily
+from streamgauge.wire.push_part import Part, part
 
 _LABEL_OVERHEAD = 9
 """Bytes, at most, that a label of fewer than 256 takes beside its name and value."""
@@ -14,9 +15,11 @@ _LABEL_OVERHEAD = 9
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """families: none is empty, and the metrics of each are in order of time."""
+    """families: none is empty, and the metrics of each are in order of time. part: of a scrape that is pushed in
+    several parts."""
 
     families: tuple[MetricFamily, ...]
+    part: Part = Part.WHOLE
 
     @property
     def metrics(self) -> int:
@@ -30,12 +33,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """families: of all batches. last: what of it comes from the newest one. dropped: metrics that had become too
-    old."""
+    """families: of all batches. last: what of it comes from the newest one. dropped: metrics that had become too old.
+    part: where it begins and ends within a scrape."""
 
     families: tuple[MetricFamily, ...]
     last: tuple[MetricFamily, ...]
     dropped: int
+    part: Part
 
 
 def labels_size(labels: Mapping[str, str]) -> int:
@@ -51,7 +55,10 @@ def make_push(batches: Sequence[Batch], labels: Mapping[str, str], least: int) -
     """
     pieces = [_ready(batch, labels, least) for batch in batches]
     dropped = sum(batch.metrics for batch in batches) - sum(len(f.metrics) for piece in pieces for f in piece)
-    return Push(pieces[0] if len(pieces) == 1 else _merged(pieces), pieces[-1] if pieces else (), dropped)
+    families = pieces[0] if len(pieces) == 1 else _merged(pieces)
+    if not batches:
+        return Push(families, (), dropped, Part.WHOLE)
+    return Push(families, pieces[-1], dropped, part(batches[0].part.follows, batches[-1].part.precedes))
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:
@@ -66,7 +73,8 @@ def halves(batch: Batch) -> tuple[Batch, Batch] | None:
         first += [replace(family, metrics=head)] if head else []
         second += [replace(family, metrics=tail)] if tail else []
         half -= len(family.metrics)
-    return Batch(tuple(first)), Batch(tuple(second))
+    follows, precedes = batch.part.follows, batch.part.precedes
+    return Batch(tuple(first), part(follows, True)), Batch(tuple(second), part(True, precedes))
 
 
 def _ready(batch: Batch, labels: Mapping[str, str], least: int) -> tuple[MetricFamily, ...]:

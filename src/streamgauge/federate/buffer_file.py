@@ -2,8 +2,9 @@
 
     SGFB        4 bytes
     version     uint8, 1
-    zeros       3 bytes
-    checksum    uint32, zlib.crc32 of all that follows
+    part        uint8, of a scrape: bit 0, another part comes before it; bit 1, another part comes after it
+    zeros       2 bytes
+    checksum    uint32, zlib.crc32 of all that follows, begun with `part` in place of 0
     newest      int64, the time of the newest sample in ms
     metrics     uint32
     size        uint32, bytes of the content
@@ -22,13 +23,14 @@ from dataclasses import dataclass
 from streamgauge.errors import BadInput, Corrupt, FormatTooNew
 from streamgauge.federate.batch import Batch
 from streamgauge.wire.metric_family_protobuf import decode_now, encode
+from streamgauge.wire.push_part import part
 
 MAGIC = b"SGFB"
 VERSION = 1
 MAX_CONTENT_BYTES = 1 << 30
 """A scrape is bounded by --limit-bytes, which nobody sets as high; a damaged file may say anything."""
 
-_HEAD = struct.Struct("<4sB3xI")
+_HEAD = struct.Struct("<4sBB2xI")
 _ABOUT = struct.Struct("<qII")
 HEAD_BYTES = _HEAD.size + _ABOUT.size
 _LEVEL = 1  # of compression: the higher ones save little of so small a text
@@ -52,7 +54,8 @@ def write_batch(batch: Batch) -> tuple[About, bytes]:
     content = encode(batch.families)
     known = about(batch, content)
     rest = _ABOUT.pack(known.newest, known.metrics, known.size) + zlib.compress(content, _LEVEL)
-    return known, _HEAD.pack(MAGIC, VERSION, zlib.crc32(rest)) + rest
+    flags = batch.part.follows | batch.part.precedes << 1
+    return known, _HEAD.pack(MAGIC, VERSION, flags, zlib.crc32(rest, flags)) + rest
 
 
 def read_about(data: bytes) -> About:
@@ -67,7 +70,8 @@ def read_about(data: bytes) -> About:
 def read_batch(data: bytes) -> Batch:
     """Raises Corrupt, FormatTooNew."""
     known = read_about(data)
-    if zlib.crc32(data[_HEAD.size :]) != _HEAD.unpack_from(data)[2]:
+    _, _, flags, checksum = _HEAD.unpack_from(data)
+    if zlib.crc32(data[_HEAD.size :], flags) != checksum:
         raise Corrupt("its checksum is wrong")
     if known.size > MAX_CONTENT_BYTES:
         raise Corrupt(f"it says that it has {known.size} bytes")
@@ -75,6 +79,6 @@ def read_batch(data: bytes) -> Batch:
         content = zlib.decompressobj().decompress(data[HEAD_BYTES:], known.size + 1)
         if len(content) != known.size:
             raise Corrupt("its content has another size than it says")
-        return Batch(tuple(decode_now(content)))
+        return Batch(tuple(decode_now(content)), part(bool(flags & 1), bool(flags & 2)))
     except (zlib.error, BadInput) as error:
         raise Corrupt(f"its content cannot be read: {error}") from None

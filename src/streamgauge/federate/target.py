@@ -16,7 +16,9 @@ from streamgauge.federate.metrics import Requests
 from streamgauge.http.client import Answer, HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
 from streamgauge.http.urls import shown_url
+from streamgauge.wire import push_part
 from streamgauge.wire.metric_family_protobuf import CONTENT_TYPE
+from streamgauge.wire.push_part import Part
 
 AUTHORIZE_SECONDS = 30
 MAX_GRANT_BYTES = 16_384
@@ -86,9 +88,11 @@ class Target:
         """The access token was not accepted."""
         self._grant = None
 
-    async def push(self, body: bytes, token: str) -> tuple[Outcome, bool]:
+    async def push(self, body: bytes, token: str, part: Part = Part.WHOLE) -> tuple[Outcome, bool]:
         """Send a body, compressed; and whether the token was not accepted."""
         headers = {"content-type": CONTENT_TYPE, "content-encoding": "snappy", "connection": "close"}
+        if part is not Part.WHOLE:
+            headers[push_part.HEADER] = part.value
         url = self._config.upload
         try:
             answer = await self._post(url, headers, body, f"Bearer {token}", self._config.interval_seconds)

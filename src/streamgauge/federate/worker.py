@@ -243,7 +243,7 @@ class Worker:
                 outcome = Outcome(Verdict.TAKEN)
                 break
             content = encode(push.families)
-            outcome, unauthorized = await self._target.push(snappy_frames.encode(content), grant.token)
+            outcome, unauthorized = await self._target.push(snappy_frames.encode(content), grant.token, push.part)
             if outcome.verdict is Verdict.TOO_LARGE and sum(batch.metrics for batch in batches) > 1:
                 self._fits = max(min(self._fits, len(content)) // 2, 1)
             if not unauthorized:

@@ -28,7 +28,7 @@ class TokenSource:
     def __init__(self, credentials: ClientCredentials, resolver: Resolver, clock: Clock) -> None:
         self._credentials = credentials
         self._clock = clock
-        options = HttpOptions(tls=credentials.tls)
+        options = HttpOptions(tls=credentials.tls, follow_redirects=False)  # the secret goes nowhere else
         self._client = HttpClient(options, TlsContexts(credentials.tls), resolver)
         self._asking = asyncio.Lock()
         self._token = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ from streamgauge.model.arrays import Int32s, Int64s
 
 ABSENT = -1
 """The code of a label that a series does not have."""
+_FEW = 16
+"""Codes up to which Python is quicker than Arrow and NumPy, of which each call takes tens of microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,20 @@ class LabelColumn:
         """The value at a row, "" where the label is absent."""
         code = int(self.codes[row])
         return "" if code == ABSENT else str(self.values[code].as_py())
+
+
+def used_values(codes: Int32s, values: pa.StringArray) -> tuple[Int32s, pa.StringArray]:
+    """The same labels with a dictionary of those values alone that are used, in the order of the old one."""
+    if len(codes) <= _FEW:
+        every = codes.tolist()
+        used = sorted({*every} - {ABSENT})
+        place = {code: at for at, code in enumerate(used)} | {ABSENT: ABSENT}
+        texts = pa.array([values[code].as_py() for code in used], pa.string())
+        return np.array([place[code] for code in every], np.int32), texts
+    distinct, places = np.unique(codes, return_inverse=True)
+    absent = int(distinct[0] == ABSENT)
+    indices: Any = pa.array(distinct[absent:])
+    return (places - absent).astype(np.int32), values.take(indices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from streamgauge.query.cardinality import cardinality
 from streamgauge.query.encode import JSON, evaluation_data, json_data, series_data, strings_data, success
 from streamgauge.query.federate import CONTENT_TYPE, UTF8_CONTENT_TYPE, federate
 from streamgauge.query.growth import growth
+from streamgauge.query.hosts.sampling import sampled
 from streamgauge.query.promql.engine import evaluate
 from streamgauge.query.promql.format import format_query, parse_tree
 from streamgauge.query.promql.parser import parse_selector
@@ -28,6 +29,7 @@ from streamgauge.query.requests import (
     FormatQuery,
     GrowthQuery,
     HistoryQuery,
+    HostSamplesQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -102,6 +104,8 @@ def execute(
             return Response(query.format.content_type, raw_series(query, source, budget))
         case HistoryQuery(history):
             return Response(history.content_type, history.read(source, budget))
+        case HostSamplesQuery() as query:
+            return Response(JSON, iter([sampled(query, source, budget)]))
         case SqlQuery() as query:
             return _sql(query, source, budget, {} if kept is None else kept)
 

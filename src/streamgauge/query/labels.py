@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate, chain, groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.model.arrays import Int32s, Int64s
-from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
+from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame, used_values
 from streamgauge.query.text import join, join_present, strings
 
 METRIC_NAME = "__name__"
+
+_FEW = 16
+"""Distinct values. A value takes 128 KiB at most, so that the arrays of a hundred labels can be put together."""
 
 NameSpelling = Callable[[str], str]
 ValueSpelling = Callable[[pa.StringArray], pa.StringArray]
@@ -28,21 +32,25 @@ class LabelTexts:
         """`name` spells a label's name and what stands between it and the value, `value` what stands between the quotes
         around a value. `defaults` are values of labels for the series that do not have them."""
         self._rows = len(frame)
-        self._columns: list[tuple[Int32s, pa.StringArray]] = []
         defaults = defaults or {}
+        columns = []
         for label in sorted({*frame.columns, *defaults}):
             codes, values = _used(frame.columns.get(label), self._rows)
             if label in defaults:
                 codes = np.where(codes == ABSENT, len(values), codes).astype(np.int32)
                 values = pa.concat_arrays([values, strings([defaults[label]])])
-            self._columns.append((codes, join(name(label) + '"', value(values), '"')))
+            columns.append((name(label) + '"', codes, values))
+        self._columns = list(_spelled(columns, value))
 
     def sizes(self) -> Int64s:
         """Bytes of the text of each row, without the commas. int64[rows]."""
         sizes = np.zeros(self._rows, np.int64)
+        measured: pa.StringArray | None = None
         for codes, texts in self._columns:
-            lengths = pc.cast(pc.binary_length(texts), pa.int64()).to_numpy()
-            sizes += np.append(lengths, 0)[codes]  # ABSENT, -1, is the last
+            if texts is not measured:
+                lengths = np.append(pc.binary_length(texts).to_numpy(), 0)  # ABSENT, -1, is the last
+                measured = texts
+            sizes += lengths[codes]
         return sizes
 
     def rows(self, first: int, last: int) -> pa.StringArray:
@@ -52,14 +60,39 @@ class LabelTexts:
             labeled |= codes[first:last] != ABSENT
         rows = np.flatnonzero(labeled)
         if len(rows) == last - first and len(rows):
-            return join_present((_texts_at(codes[first:last], texts) for codes, texts in self._columns), ",")
+            return join_present(self._at(slice(first, last)), ",")
         empty = strings([""])
         if not len(rows):
             return empty.take(np.zeros(last - first, np.int64))
-        joined = join_present((_texts_at(codes[first + rows], texts) for codes, texts in self._columns), ",")
+        joined = join_present(self._at(first + rows), ",")
         places = np.full(last - first, len(rows))
         places[rows] = np.arange(len(rows))
         return pa.concat_arrays([joined, empty]).take(places)
+
+    def _at(self, rows: slice | Int64s) -> Iterator[pa.StringArray]:
+        """The texts of each label at some rows, null where it is absent."""
+        for _, group in groupby(self._columns, key=lambda column: id(column[1])):
+            shared = list(group)
+            codes = np.concatenate([codes[rows] for codes, _ in shared])
+            texts, count = _texts_at(codes, shared[0][1]), len(codes) // len(shared)
+            yield from (texts.slice(label * count, count) for label in range(len(shared)))
+
+
+def _spelled(
+    columns: Iterable[tuple[str, Int32s, pa.StringArray]], value: ValueSpelling
+) -> Iterator[tuple[Int32s, pa.StringArray]]:
+    """For each column its codes and the texts that they mean. Neighbours of few values share one array of texts: what a
+    step costs, whatever it has to do, then counts once and not for each label."""
+    for few, group in groupby(columns, key=lambda column: len(column[2]) <= _FEW):
+        if not few:
+            yield from ((codes, join(prefix, value(values), '"')) for prefix, codes, values in group)
+            continue
+        prefixes, all_codes, all_values = zip(*group, strict=True)
+        counts = [len(values) for values in all_values]
+        spelled = value(pa.concat_arrays(all_values))
+        texts = join(strings(chain.from_iterable(map(repeat, prefixes, counts))), spelled, '"')
+        for codes, first in zip(all_codes, accumulate(counts, initial=0), strict=False):
+            yield np.where(codes == ABSENT, codes, codes + np.int32(first)), texts
 
 
 def used_bytes(column: LabelColumn) -> int:
@@ -86,9 +119,7 @@ def _used(column: LabelColumn | None, rows: int) -> tuple[Int32s, pa.StringArray
         return np.full(rows, ABSENT, np.int32), strings(())
     if len(column.values) <= rows:
         return column.codes, column.values
-    used, places = np.unique(column.codes, return_inverse=True)
-    absent = int(len(used) > 0 and used[0] == ABSENT)
-    return (places - absent).astype(np.int32), column.values.take(used[absent:])
+    return used_values(column.codes, column.values)
 
 
 def label_order(frame: LabelFrame) -> Int64s:

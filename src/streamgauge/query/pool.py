@@ -115,15 +115,17 @@ class WorkerPool:
 
     # ---- the life of the pool ----
 
-    async def start(self) -> None:
-        """Start the first workers and wait until they are ready.
+    async def start(self, *, all_of_them: bool = True) -> None:
+        """Start the first workers and wait until they are ready; or, not `all_of_them`, until one is that runs every
+        query, while the one for small queries follows.
 
-        Raises NotReady when they cannot start.
+        Raises NotReady when what it waits for cannot start.
         """
         atexit.register(self._kill_all)
         self._staff()
         for worker in list(self._workers):
-            await worker.settled.wait()
+            if all_of_them or not worker.reserved:
+                await worker.settled.wait()
         if self._cannot_start is not None:
             raise NotReady(self._cannot_start)
 
@@ -339,16 +341,16 @@ class WorkerPool:
     # ---- workers ----
 
     def _staff(self) -> None:
-        """Start the workers that are missing: the reserved one, one to be ready, and one for each query that waits."""
+        """Start the workers that are missing: one to be ready, one for each query that waits, and the reserved one."""
         if self._closing or self._cannot_start is not None:
             return
         staying = [worker for worker in self._workers if not worker.leaving]
-        if not any(worker.reserved for worker in staying):
-            self._hire(reserved=True)
         general = [worker for worker in staying if not worker.reserved]
         busy = sum(worker.query is not None and worker.query.id in self._queries for worker in general)
         for _ in range(len(general), min(self._limit, max(1, busy + len(self._waiting)))):
             self._hire(reserved=False)
+        if not any(worker.reserved for worker in staying):
+            self._hire(reserved=True)
 
     def _hire(self, *, reserved: bool) -> None:
         worker = PoolWorker(reserved)

@@ -24,9 +24,6 @@ MEMORY_LIMIT = 4 << 30
 """Bytes of private memory of one worker beyond what it starts with: twice what a query's budget may account for, since
 kernels need room to work in. By default no more than half of the machine's."""
 
-FIRST_WORKERS = 2
-"""With which a pool begins: the one for small queries, and one to be ready."""
-
 
 class WorkerProcess:
     """One worker as the server sees it. Use `start`.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from streamgauge.model.host_history import HostSource
 from streamgauge.model.source import Meter, Selection, Selector, Snapshot, Source
 from streamgauge.model.view import EVERYTHING, View
 from streamgauge.query.budget import Limits
@@ -183,6 +184,18 @@ class HistoryQuery:
     history: History
 
 
+@dataclass(frozen=True, slots=True)
+class HostSamplesQuery:
+    """A sample of each host that the sources have counters of, over the time from `since` to `now`. by: labels that
+    samples keep, besides the host."""
+
+    sources: tuple[HostSource, ...]
+    since: int  # ms
+    now: int  # ms, later
+    by: tuple[str, ...] = ()
+    lookback: int = DEFAULT_LOOKBACK_MS
+
+
 class SqlFormat(enum.Enum):
     """How the rows of an answer go out."""
 
@@ -221,6 +234,7 @@ Query = (
     | RawQuery
     | SqlQuery
     | HistoryQuery
+    | HostSamplesQuery
 )
 
 

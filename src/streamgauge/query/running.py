@@ -17,6 +17,7 @@ from streamgauge.query.requests import (
     FormatQuery,
     GrowthQuery,
     HistoryQuery,
+    HostSamplesQuery,
     InstantQuery,
     Job,
     LabelNamesQuery,
@@ -130,6 +131,8 @@ def _words(query: Query) -> str:
             return " ".join(("selectors", *query.matches))
         case HistoryQuery():
             return query.history.text
+        case HostSamplesQuery():
+            return " ".join(("sample of hosts from", *(source.name for source in query.sources)))
         case CardinalityQuery():
             return "cardinality"
         case GrowthQuery():

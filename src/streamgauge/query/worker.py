@@ -57,7 +57,6 @@ def main(sock: socket.socket, settings: WorkerSettings) -> None:
     inbox = _Inbox()
     threading.Thread(target=_listen, args=(channel, inbox), name="query-control", daemon=True).start()
     _import(settings.preload)
-    gc.collect()
     gc.freeze()  # what was imported stays: collecting after each query then takes microseconds, not milliseconds
     _offer_to_the_oom_killer()
     _limit_memory(settings.memory_limit)

@@ -23,6 +23,9 @@ from streamgauge.serve.errors import failure
 from streamgauge.serve.events_api import EventsApi
 from streamgauge.serve.guard import Guard
 from streamgauge.serve.health import Health, check_ready
+from streamgauge.serve.host_history_api import HostHistoryApi
+from streamgauge.serve.influx_api import METHODS as INFLUX
+from streamgauge.serve.influx_api import InfluxApi
 from streamgauge.serve.live_tags_api import LiveTagsApi
 from streamgauge.serve.params import Params
 from streamgauge.serve.pins_api import PinsApi
@@ -90,8 +93,8 @@ def build_internal_app(
 
 def _past(services: Services) -> Mapping[str, ASGIApp]:
     """Where most samples come in, which is answered past the router."""
-    pushes = PushApi(services)
-    return {WRITE_PATH: RemoteWrite(services)} | dict.fromkeys(PUSH_PATHS, pushes)
+    pushes, influx = PushApi(services), InfluxApi(services)
+    return {WRITE_PATH: RemoteWrite(services)} | dict.fromkeys(PUSH_PATHS, pushes) | dict.fromkeys(INFLUX, influx)
 
 
 def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
@@ -109,6 +112,7 @@ def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:
     table += SnapshotApi(services).endpoints()
     table += StatsApi(services, options).endpoints()
     table += LiveTagsApi(services, options).endpoints()
+    table += HostHistoryApi(services, options).endpoints()
     table += PinsApi(services).endpoints()
     table += TokensApi(services).endpoints()
     table += DeletionApi(services).endpoints()
@@ -189,7 +193,7 @@ def _pattern(scope: Scope) -> str:
     if isinstance(endpoint, _Ready):
         return endpoint.path
     path: str = scope["path"]
-    return path if path == WRITE_PATH or path in PUSH_PATHS else "unknown"
+    return path if path == WRITE_PATH or path in PUSH_PATHS or path in INFLUX else "unknown"
 
 
 class _Ready:

@@ -30,7 +30,7 @@ class Handshake(asyncio.Protocol):
 
     def __init__(
         self,
-        connection: Callable[[], asyncio.Protocol],
+        connection: Callable[[], asyncio.BaseProtocol],
         context: ssl.SSLContext,
         table: ConnectionTable,
         loop: asyncio.AbstractEventLoop,

@@ -11,11 +11,16 @@ import json
 import socket
 from collections.abc import Callable, Sequence
 
+from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded
 from streamgauge.live.tags import Subscriber, TagHub, message
 
 MAX_LINE_BYTES = 65_536
 AUTH_SECONDS = 10.0
+CHECK_SECONDS = 2.0
+"""Between two looks at whether tokens are still good."""
+
+Protocols = Callable[[], asyncio.BaseProtocol]
 
 
 class LiveTagsListener:
@@ -26,11 +31,30 @@ class LiveTagsListener:
         self._fits = fits
         self._publishes = publishes
         self._servers: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str | None] = {}  # with the token that let them in, None before that
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
+    async def start(
+        self, sockets: Sequence[socket.socket], front: Callable[[Protocols], Protocols] = lambda protocols: protocols
+    ) -> None:
+        """Listen on sockets that are bound. front: what connections are before they are ours."""
+        loop = asyncio.get_running_loop()
+        protocols = front(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(MAX_LINE_BYTES, loop), self._serve, loop)
+        )
         for sock in sockets:
-            self._servers.append(await asyncio.start_server(self._serve, sock=sock, limit=MAX_LINE_BYTES))
+            self._servers.append(await loop.create_server(protocols, sock=sock))
+
+    def check(self) -> None:
+        """End connections of those whose token is not good any more."""
+        for task, token in self._tasks.items():
+            if token is not None and not self._fits(token):
+                task.cancel()
+
+    async def run(self, clock: Clock) -> None:
+        """Until cancelled."""
+        while True:
+            await clock.sleep(CHECK_SECONDS)
+            self.check()
 
     async def stop(self) -> None:
         for server in self._servers:
@@ -42,21 +66,25 @@ class LiveTagsListener:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._tasks[task] = None
         try:
             with contextlib.suppress(
                 ConnectionError, TimeoutError, Overloaded, ValueError, asyncio.IncompleteReadError
             ):
-                await self._converse(reader, writer)
+                await self._converse(reader, writer, task)
         finally:
-            self._tasks.discard(task)
+            del self._tasks[task]
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._fits("") and not await self._authenticated(reader):
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
+        token = "" if self._fits("") else await self._shown(reader)
+        if token is None or not self._fits(token):
             writer.write(message("auth", [], "", "the first message must be auth, with the token as data").encode())
             writer.write(b"\n")
             return
+        self._tasks[task] = token
         subscriber = self._hub.join()
         writing = asyncio.ensure_future(_write(subscriber, writer))
         try:
@@ -68,11 +96,12 @@ class LiveTagsListener:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
 
-    async def _authenticated(self, reader: asyncio.StreamReader) -> bool:
+    async def _shown(self, reader: asyncio.StreamReader) -> str | None:
+        """The token of the first message; None where that is another."""
         async with asyncio.timeout(AUTH_SECONDS):
             given = json.loads(await reader.readline())
         token = given.get("data") if isinstance(given, dict) and given.get("command") == "auth" else None
-        return isinstance(token, str) and self._fits(token)
+        return token if isinstance(token, str) else None
 
 
 async def _write(subscriber: Subscriber, writer: asyncio.StreamWriter) -> None:

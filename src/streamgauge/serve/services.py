@@ -11,6 +11,7 @@ from streamgauge.clock import Clock
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.events import Events
 from streamgauge.ingest.federation.receiver import PushReceiver
+from streamgauge.ingest.influx import Written
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.scrape.pool import ScrapePool
 from streamgauge.ingest.timeseries import TimeSeries
@@ -21,6 +22,7 @@ from streamgauge.model.source import Matcher
 from streamgauge.model.token import StoredToken
 from streamgauge.query.budget import Limits
 from streamgauge.query.requests import DEFAULT_LOOKBACK_MS, PushedSeries, Workers
+from streamgauge.wire.influx_lines import Precision
 
 if TYPE_CHECKING:
     from streamgauge.auth.cluster_access import ClusterAccess
@@ -122,6 +124,11 @@ class Services(Protocol):
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
     ) -> WriteReply:
         """Store one remote-write request of somebody who is bound to these labels. Header names are in lower case."""
+
+    async def influx_write(
+        self, headers: Mapping[str, str], body: AsyncIterator[bytes], precision: Precision, bound: Bound = ()
+    ) -> Written:
+        """Store one request in the InfluxDB line protocol. Otherwise as `remote_write`."""
 
     async def bulk_import(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()

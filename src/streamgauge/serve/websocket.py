@@ -12,12 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
 
 from streamgauge.errors import Overloaded
-from streamgauge.wire.websocket_frames import Code, End, FrameReader, Opcode, close_frame, frame
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # built without a compiler
-    from websockets.utils import apply_mask
+from streamgauge.wire.websocket_frames import Code, End, FrameReader, Opcode, Unmask, close_frame, frame
 
 BURST = 256 << 10
 """Bytes of messages that wait to be taken before no more is read: a millisecond of work for who takes them."""
@@ -66,7 +61,7 @@ class WebSocket:
         self.end: End | None = None  # why no more messages come
         self.hold: Callable[[int], None] = lambda size: None  # accounts for bytes of an unfinished message
         self._line = line
-        self._reader = FrameReader(limit, apply_mask)
+        self._reader = FrameReader(limit, _apply_mask())
         self._messages: list[bytes] = []
         self._size = 0  # bytes of these
         self._news = asyncio.Event()  # messages, or the end
@@ -195,3 +190,12 @@ class WebSocket:
     def _write(self, data: bytes) -> None:
         if not self._closed and not self._line.transport.is_closing():
             self._line.transport.write(data)
+
+
+def _apply_mask() -> Unmask:
+    """Imported for the first connection: a start has better to do."""
+    try:
+        from websockets.speedups import apply_mask
+    except ImportError:  # built without a compiler
+        from websockets.utils import apply_mask
+    return apply_mask

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.store import fs, names
+from streamgauge.store.damage import Damage
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import Damage
 
 Meta = TypeVar("Meta")
 

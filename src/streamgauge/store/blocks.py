@@ -12,8 +12,9 @@ from streamgauge.store.block_folders import BlockFolders
 from streamgauge.store.block_format import commits_in_id
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
 from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
+from streamgauge.store.damage import Damage
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import BlockMeta, Damage, SortedRows
+from streamgauge.store.ports import BlockMeta, SortedRows
 
 
 class LocalBlocks:

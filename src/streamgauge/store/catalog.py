@@ -17,8 +17,9 @@ from pathlib import Path
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.store import catalog_rows, fs, names
+from streamgauge.store.damage import Damage
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import CatalogChange, CatalogState, Damage
+from streamgauge.store.ports import CatalogChange, CatalogState
 from streamgauge.store.sqlite_errors import translated
 
 Upgrade = Callable[[sqlite3.Connection], None]

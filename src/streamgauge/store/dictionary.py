@@ -52,6 +52,12 @@ class Texts:
         return pa.concat_arrays(parts)
 
 
+_KEPT = 256
+_KEPT_LENGTH = 256
+"""Values whose codes are kept, and characters of one: 100 kB a label at most. The panels of a dashboard ask for the
+same ones again and again, and to look through 100,000 takes half a millisecond."""
+
+
 class Dictionary:
     """One label's texts as a private array that grows in place; arrays handed out before stay valid."""
 
@@ -60,6 +66,7 @@ class Dictionary:
         self._number = number
         self._seen = 0  # texts of all dictionaries that were looked at
         self._count = 0
+        self._codes: dict[str, int] = {}  # of some values that were found
         self._offsets = np.zeros(16, np.int32)
         self._data = np.empty(256, np.uint8)
         self.values = arrow.string_array(self._offsets[:1], self._data)
@@ -85,10 +92,19 @@ class Dictionary:
 
     def find(self, value: str) -> int | None:
         """The code of a text, or None."""
+        if (code := self._codes.get(value)) is not None:
+            return code
         # Without a type pyarrow looks for one, and tries to import dateutil each time.
         wanted = pa.scalar(value, self.values.type)
         found = np.flatnonzero(arrow.booleans(arrow.compute.equal(self.values, wanted)))
-        return int(found[0]) if len(found) else None
+        if not len(found):
+            return None
+        code = int(found[0])
+        if len(value) <= _KEPT_LENGTH:
+            if len(self._codes) == _KEPT:
+                self._codes.clear()
+            self._codes[value] = code
+        return code
 
 
 def _with_room(array: npt.NDArray[Item], used: int, needed: int) -> npt.NDArray[Item]:

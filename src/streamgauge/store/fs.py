@@ -17,13 +17,11 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-import numpy as np
-
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import names
+from streamgauge.store.damage import Damage
 from streamgauge.store.disk_errors import storage_error, sync_error, write_error
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import Damage
 
 if sys.platform == "darwin":
     import fcntl
@@ -140,6 +138,8 @@ def read_file(path: Path, limit: int) -> tuple[memoryview, list[tuple[int, int]]
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise Corrupt(f"{path} has {size} bytes where at most {limit} are possible")
+            import numpy as np  # here, as a start looks at files before it has time for that
+
             data = np.zeros(size, np.uint8).data  # unlike a bytearray, zeroed by the system as it is filled
             return data.toreadonly(), _read_into(file, data)
 

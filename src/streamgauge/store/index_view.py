@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.model.arrays import Int32s, Int64s, UInt32s
-from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame
+from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame, used_values
 from streamgauge.model.labels import NAME, SEPARATOR
 from streamgauge.model.source import Matcher, Meter, NoMeter
 from streamgauge.store import arrow
@@ -46,11 +46,11 @@ class ViewCache:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where ascending rows are: page of each row and place in it; the distinct pages, ascending."""
+    """Where ascending rows are: the distinct pages, ascending; which of these each row is on; and its place there."""
 
+    touched: Int64s
     pages: Int64s
     slots: Int64s
-    touched: Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +68,16 @@ class _Column:
 
     def codes(self, places: _Places) -> Int32s | None:
         """The codes of ascending rows; None when none of them is on a page of this label."""
-        last = places.touched[-1] if len(places.touched) else -1
-        known = self.pages[: np.searchsorted(self.pages, last, side="right")]
-        numbers = np.full(last + 1, ABSENT)
-        numbers[known] = self.numbers[: len(known)]
-        there = numbers[places.touched] != ABSENT
+        at = np.minimum(np.searchsorted(self.pages, places.touched), len(self.pages) - 1)
+        there = self.pages[at] == places.touched
         if not there.any():
             return None
+        numbers = self.numbers[at] << PAGE_SHIFT
         if there.all():
-            return self.mirror.codes.take((numbers[places.pages] << PAGE_SHIFT) + places.slots)
-        rows = np.flatnonzero(numbers[places.pages] != ABSENT)
+            return self.mirror.codes.take(numbers[places.pages] + places.slots)
+        rows = np.flatnonzero(there[places.pages])
         codes = np.full(len(places.pages), ABSENT, np.int32)
-        codes[rows] = self.mirror.codes.take((numbers[places.pages[rows]] << PAGE_SHIFT) + places.slots[rows])
+        codes[rows] = self.mirror.codes.take(numbers[places.pages[rows]] + places.slots[rows])
         return codes
 
     def all_codes(self, rows: int) -> Int32s:
@@ -256,7 +254,8 @@ class IndexView:
 
 def _places(rows: Int64s) -> _Places:
     pages = rows >> PAGE_SHIFT
-    return _Places(pages, rows & PAGE_MASK, pages[np.flatnonzero(np.diff(pages, prepend=-1))])
+    begins = np.diff(pages, prepend=-1) != 0
+    return _Places(pages[begins], np.cumsum(begins) - 1, rows & PAGE_MASK)
 
 
 def _texts_of(column: LabelColumn) -> pa.BinaryArray:
@@ -268,7 +267,4 @@ def _compact(codes: Int32s, values: pa.StringArray) -> LabelColumn:
     """A column whose dictionary is not far larger than itself, so that work per value stays in proportion."""
     if len(values) <= 1024 + 4 * len(codes):
         return LabelColumn(codes, values)
-    used, at = np.unique(codes, return_inverse=True)
-    shift = 1 if used[0] == ABSENT else 0
-    indices: Any = pa.array(used[shift:])
-    return LabelColumn((at - shift).astype(np.int32), values.take(indices))
+    return LabelColumn(*used_values(codes, values))

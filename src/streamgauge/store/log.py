@@ -10,8 +10,9 @@ from pathlib import Path
 
 from streamgauge.errors import StorageError
 from streamgauge.store import fs, names
+from streamgauge.store.damage import Damage
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import Damage, Record
+from streamgauge.store.ports import Record
 from streamgauge.store.replay import MAX_SEGMENT_BYTES, LogReader, Segment
 from streamgauge.store.segment import HEADER_BYTES, Header, encode_frame
 

@@ -18,6 +18,7 @@ from streamgauge.store.dictionary import Dictionary
 
 _SPECIAL = re.compile(r"[\\.+*?()\[\]{}^$]")
 _NEGATIVE = {MatchOp.NOT_EQUAL, MatchOp.NOT_MATCH}
+_EMPTY = pa.array([""], pa.string())
 _SHOWN = 200
 """Characters of a regular expression that an error repeats."""
 
@@ -49,9 +50,9 @@ def condition_of(matcher: Matcher) -> Condition | None:
         return _one_of({""}, not negated)
     if not _SPECIAL.search(regex):
         return _one_of(set(regex.split("|")), negated)
-    _search(pa.array([""]), regex)  # on its own first: "a)|(b" would become valid inside the group
+    _search(_EMPTY, regex)  # on its own first: "a)|(b" would become valid inside the group
     anchored = f"^(?s:{regex})$"
-    return Condition(None, anchored, negated, negated ^ bool(_search(pa.array([""]), anchored)[0].as_py()))
+    return Condition(None, anchored, negated, negated ^ bool(_search(_EMPTY, anchored)[0].as_py()))
 
 
 def _one_of(values: set[str], negated: bool) -> Condition:

@@ -13,6 +13,7 @@ from streamgauge.clock import SystemClock
 from streamgauge.errors import Corrupt, FolderInUse
 from streamgauge.model.source import Matcher
 from streamgauge.store.catalog import CatalogLost
+from streamgauge.store.damage import Damage
 from streamgauge.store.deletion import Deleted
 from streamgauge.store.events.head import EventHead
 from streamgauge.store.events.ports import Conditions, EventBlockMeta
@@ -25,7 +26,7 @@ from streamgauge.store.leases import Leases
 from streamgauge.store.lock import acquire, holder
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.opening import Progress, open_store
-from streamgauge.store.ports import BlockMeta, CatalogState, Damage
+from streamgauge.store.ports import BlockMeta, CatalogState
 from streamgauge.store.recovery import in_blocks_through, recover, replay
 from streamgauge.store.resolutions import thinned_through
 from streamgauge.store.shm import SharedMemory

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.source import AggregateKind, Meter
+from streamgauge.store.damage import Damage
 from streamgauge.store.events.ports import EventCatalog, EventChange
 
 FIRST_TIME = int(np.iinfo(np.int64).min)
@@ -41,14 +42,6 @@ class Record:
     commit: int  # ascending; every record of one acknowledged append has the same
     kind: int
     payload: bytes | memoryview  # from `replay` a read-only view, valid for as long as it is held
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Something on disk that could not be read, and was set aside."""
-
-    path: str
-    what: str  # a sentence: what is wrong, what was kept, what is lost
 
 
 class Log(Protocol):

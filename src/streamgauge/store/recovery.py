@@ -23,13 +23,14 @@ from streamgauge.store import arrow
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.catalog import CatalogLost, SqliteCatalog
 from streamgauge.store.clean import samples_left
+from streamgauge.store.damage import Damage
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange
 from streamgauge.store.events.recovery import LoggedStreams, named_in_blocks
 from streamgauge.store.id_set import IdSet
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Damage, Record, RecordKind, Tombstone
+from streamgauge.store.ports import BlockMeta, CatalogChange, CatalogState, Record, RecordKind, Tombstone
 from streamgauge.store.records import decode_metadata, decode_samples, decode_series
 from streamgauge.store.replay import log_store_id
 from streamgauge.store.tombstones import applying

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from streamgauge.errors import Corrupt, StorageError
 from streamgauge.store import fs, names
+from streamgauge.store.damage import Damage
 from streamgauge.store.failpoints import hit
-from streamgauge.store.ports import Damage, Record
+from streamgauge.store.ports import Record
 from streamgauge.store.segment import HEADER_BYTES, Frames, Gap, Header, decode_header
 
 MAX_SEGMENT_BYTES = 1 << 30

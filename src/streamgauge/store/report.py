@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from streamgauge.store.damage import Damage
 from streamgauge.store.events.ports import EventBlockMeta
-from streamgauge.store.ports import BlockMeta, Damage, Tombstone
+from streamgauge.store.ports import BlockMeta, Tombstone
 from streamgauge.store.retention import NS
 from streamgauge.store.tombstones import applying, series_of
 

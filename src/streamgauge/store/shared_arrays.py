@@ -152,6 +152,11 @@ class GrownArray(Generic[Item]):
 
     def take(self, indices: Int64s) -> npt.NDArray[Item]:
         """The items at `indices`, which ascend."""
+        if not len(indices):
+            return np.empty(0, self._dtype)
+        number = bisect_right(self.starts, int(indices[0])) - 1
+        if bisect_right(self.starts, int(indices[-1])) - 1 == number:
+            return self._segments[number][indices - self.starts[number]]
         cuts = np.searchsorted(indices, [*self.starts, np.iinfo(np.int64).max])
         taken = np.empty(len(indices), self._dtype)
         for segment, first, low, high in zip(self._segments, self.starts, cuts[:-1], cuts[1:], strict=True):

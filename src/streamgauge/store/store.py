@@ -17,13 +17,14 @@ from streamgauge.model.listener import Listener
 from streamgauge.model.series_limits import SeriesLimits
 from streamgauge.store.commit_times import CommitTimes
 from streamgauge.store.committer import Commit, Committer, Pending, pending_events
+from streamgauge.store.damage import Damage
 from streamgauge.store.events.head import EventHead
 from streamgauge.store.events.ports import EventRule
 from streamgauge.store.events.store import EventState, EventStore, Gate
 from streamgauge.store.head import MAX_COMMIT_ROWS, Head
 from streamgauge.store.index import SeriesIndex
 from streamgauge.store.leases import Leases
-from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Damage, Log, Tombstone
+from streamgauge.store.ports import DAY_MS, FIRST_TIME, BlockMeta, Log, Tombstone
 from streamgauge.store.pruning import Pruner
 from streamgauge.store.refusals import Refusals
 from streamgauge.store.resolutions import Tier, thinned_through

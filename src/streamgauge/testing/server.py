@@ -24,6 +24,7 @@ import psutil
 
 import streamgauge
 from streamgauge.testing import requests
+from streamgauge.testing.forked import CAN_FORK, ForkedProcess, run_forked
 
 SECONDS = 60.0
 """Within which a start, a stop or an answer is awaited: far more than any takes, so that only a hang is an error."""
@@ -45,10 +46,14 @@ class Response:
         return json.loads(self.body)
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `streamgauge` with these arguments until it ends."""
+def run_command(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `streamgauge` with these arguments, and variables beside those there are, until it ends."""
+    if CAN_FORK:
+        return run_forked(arguments, _environment(environment), "", SECONDS)
     command = [sys.executable, "-m", "streamgauge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment())
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, check=False, env=_environment(environment)
+    )
 
 
 def launch_command(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -63,6 +68,15 @@ def _environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     source = str(Path(streamgauge.__file__).parents[1])
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, "PYTHONPATH": path, **(more or {})}
+
+
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], forked: bool
+) -> subprocess.Popen[str] | ForkedProcess:
+    """A process with all of its output in one pipe."""
+    if forked:
+        return ForkedProcess.piped(command, environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -80,15 +94,16 @@ class ServerProcess:
     entry.
     """
 
-    def __init__(self, command: Sequence[str], data: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], data: Path, environment: Mapping[str, str] | None = None, forked: bool = False
+    ) -> None:
+        """forked: `command` is arguments of `streamgauge`, for a process that is forked."""
         self.data = data
         self.port = 0
         self.output: list[str] = []
         self._ended = False  # its output
         self._printed = threading.Condition()
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(environment)
-        )
+        self.process = _started(command, _environment(environment), forked)
         self._reader = threading.Thread(target=self._read, name="server-output", daemon=True)
         self._reader.start()
 
@@ -99,10 +114,12 @@ class ServerProcess:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         module: str = "streamgauge",
+        fresh: bool = False,
     ) -> ServerProcess:
         """`streamgauge serve`, ready. Raises RuntimeError, with what it printed, when it ends before that. module: what
-        is run as the command line."""
-        return cls.launch(data, arguments, environment, module)._until_ready("http://", "ready; ")
+        is run as the command line. fresh: it and its workers have interpreters of their own, as for users, where a test
+        looks at processes."""
+        return cls.launch(data, arguments, environment, module, fresh)._until_ready("http://", "ready; ")
 
     @classmethod
     def launch(
@@ -111,11 +128,15 @@ class ServerProcess:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         module: str = "streamgauge",
+        fresh: bool = False,
     ) -> ServerProcess:
         """`streamgauge serve`, which may yet refuse to start."""
-        command = [sys.executable, "-m", module, "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
-        command += ["--grpc-listen", "off"]  # one that is wanted is named
-        return cls([*command, *arguments], data, environment)
+        command = ["serve", "--data", str(data), "--listen", "127.0.0.1:0"]
+        command += ["--grpc-listen", "off", *arguments]  # one that is wanted is named
+        fresh = fresh or any(name.startswith("PYTHON") for name in environment or {})  # an interpreter's settings
+        if CAN_FORK and module == "streamgauge" and not fresh:
+            return cls(command, data, environment, forked=True)
+        return cls([sys.executable, "-m", module, *command], data, environment)
 
     @classmethod
     def start_prometheus(cls, folder: Path, config: str, arguments: Sequence[str] = ()) -> ServerProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Any
 
 import jwt
@@ -15,7 +16,12 @@ class Signer:
 
     def __init__(self, kid: str | None = "one", bits: int = 2_048) -> None:
         self.kid = kid
-        self.key = rsa.generate_private_key(public_exponent=65_537, key_size=bits)
+        self._bits = bits
+
+    @cached_property
+    def key(self) -> rsa.RSAPrivateKey:
+        """Made when it is first used: that takes a tenth of a second."""
+        return rsa.generate_private_key(public_exponent=65_537, key_size=self._bits)
 
     @property
     def jwk(self) -> dict[str, Any]:

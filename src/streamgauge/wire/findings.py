@@ -37,6 +37,8 @@ class Reason(enum.StrEnum):
     EXEMPLAR = "exemplar"
     METADATA = "invalid_metadata"
     LINE = "invalid_line"  # a line of a file that gives no sample
+    LINE_TOO_LONG = "line_too_long"  # a line that is left out unread
+    STRING = "string_field"  # a field whose value is text
     MALFORMED = "malformed"  # a message of a stream that is none
     NO_TIME = "no_timestamp"  # a sample without a time of its own, where it needs one
     DUPLICATE = "duplicate"  # a sample of a series that the same scrape has given already

@@ -61,6 +61,25 @@ def decode_now(body: bytes) -> list[MetricFamily]:
     return at_once(decode(body))
 
 
+def read_label(body: bytes, start: int, stop: int) -> tuple[str, str | None]:
+    """Name and value of the label body[start:stop]. Raises BadInput."""
+    name = ""
+    value: str | None = None
+    for number, wire, a, b in fields(body, start, stop):
+        if number == 1:
+            expect(wire, BYTES, "the name of a label", a)
+            name = body[a:b].decode(errors="replace")
+        elif number == 2:
+            expect(wire, BYTES, "the value of a label", a)
+            try:
+                value = body[a:b].decode()
+            except UnicodeDecodeError:
+                raise BadInput(f"the value at byte {a} of label {shown_name(name)} is not UTF-8") from None
+    if not LABEL_NAME.fullmatch(name):
+        raise BadInput(f"the label at byte {start} has a name that no label can have: {shown_name(name)}")
+    return name, value
+
+
 class _Decoder:
     """labels: what was decoded of the bytes that spell labels; many metrics of a body have the same."""
 
@@ -129,22 +148,7 @@ class _Decoder:
     def _add_label(self, pairs: list[tuple[str, str | None]], start: int, stop: int) -> None:
         if len(pairs) == MAX_METRIC_LABELS:
             raise BadInput(f"the metric with a label at byte {start} has more than {MAX_METRIC_LABELS} labels")
-        body = self._body
-        name = ""
-        value: str | None = None
-        for number, wire, a, b in fields(body, start, stop):
-            if number == 1:
-                expect(wire, BYTES, "the name of a label", a)
-                name = body[a:b].decode(errors="replace")
-            elif number == 2:
-                expect(wire, BYTES, "the value of a label", a)
-                try:
-                    value = body[a:b].decode()
-                except UnicodeDecodeError:
-                    raise BadInput(f"the value at byte {a} of label {shown_name(name)} is not UTF-8") from None
-        if not LABEL_NAME.fullmatch(name):
-            raise BadInput(f"the label at byte {start} has a name that no label can have: {shown_name(name)}")
-        pairs.append((name, value))
+        pairs.append(read_label(self._body, start, stop))
 
     def _by_field(self, start: int, stop: int) -> Metric:
         body = self._body

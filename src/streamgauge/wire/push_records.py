@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Bools, Floats, Int64s, UInt32s
+from streamgauge.model.arrays import Bools, Floats, Int64s, UInt8s, UInt32s
 from streamgauge.wire.protobuf import field, varint
 from streamgauge.wire.samples import CONTINUED, SIX_BYTES, six_byte_varints
 
@@ -135,28 +135,35 @@ def read_numbers(body: bytes, ends: Int64s) -> Numbers | None:
     return Numbers(six_byte_varints(time), tails["value"].astype(np.float64))
 
 
-def has_only_labels(body: bytes, start: int, end: int) -> bool:
-    """Whether nothing but labels stands between the beginning of a metric and its number, so that its end is what it
-    seems to be."""
+def labels_of(body: bytes, start: int, end: int) -> list[bytes] | None:
+    """The messages of the labels of a metric; None where anything else, or one that is very long, stands before its
+    number, so that its end may not be what it seems to be."""
+    found = []
     at, stop = start, end - TAIL_BYTES
-    try:
-        while at < stop:
-            if body[at] != _LABEL_TAG:
-                return False
-            at = field(body, at, stop)[3]
-    except BadInput:
-        return False
-    return at == stop
+    while at < stop:
+        begin = at + 2
+        size = body[at + 1]
+        if size >= 0x80:
+            begin += 1
+            size = size & 0x7F | body[at + 2] << 7
+        if body[at] != _LABEL_TAG or size >= 0x4000:
+            return None
+        at = begin + size
+        found.append(body[begin:at])
+    return found if at == stop else None
 
 
-def message_of(body: bytes, head: int, start: int, end: int) -> bytes:
-    """The metric body[start:end] of the family that begins at `head`, as a body of its own."""
+def family_of(body: bytes, head: int) -> bytes:
+    """The family that begins at `head`, without its metrics, as a body of its own."""
     at = head
     while body[at] != _METRIC_TAG:
         at = field(body, at, len(body))[3]
-    metric = body[start:end]
-    family = body[head:at] + b"\x22" + _varint(len(metric)) + metric
-    return _varint(len(family)) + family
+    return _varint(at - head) + body[head:at]
+
+
+def kinds_of(body: bytes, ends: Int64s) -> UInt8s:
+    """The tag of the number of each metric that ends there."""
+    return np.frombuffer(body, np.uint8)[ends - TAIL_BYTES]
 
 
 def digest(body: bytes, ends: Int64s) -> bytes:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -184,5 +185,7 @@ def _frames(query: int, chunks: _Chunks, fields: pa.BinaryArray, labels: LabelPa
     head = joined(b"\x0a", varints(label_sizes[series] + np.diff(bounds)))
     number = content(joined(b"\x10", varints(np.array([query])))) if query else b""
     messages = joined(head, texts, byte_strings(data, bounds), number)
-    sums = crc32c(*parts(messages)).astype(">u4").view(np.uint8)
-    return content(joined(varints(lengths_of(messages)), byte_strings(sums, np.arange(0, len(sums) + 1, 4)), messages))
+    written, ends = parts(messages)
+    sums = np.array([crc32c(written[start:end].tobytes()) for start, end in pairwise(ends.tolist())], ">u4")
+    checksums = byte_strings(sums.view(np.uint8), np.arange(0, 4 * len(sums) + 1, 4))
+    return content(joined(varints(lengths_of(messages)), checksums, messages))

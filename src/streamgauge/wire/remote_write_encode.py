@@ -19,6 +19,7 @@ from streamgauge.model.arrays import Floats, Int64s, UInt8s, UInt32s
 from streamgauge.model.batch import Metadata
 from streamgauge.model.labels import NAME
 from streamgauge.wire.findings import TYPES
+from streamgauge.wire.snappy import compress
 from streamgauge.wire.varints import ragged, varint_lengths, varint_matrix
 
 Pairs = Sequence[tuple[bytes, bytes]]
@@ -46,10 +47,9 @@ class SeriesForm:
 
 
 class Encoder(Protocol):
-    """Used on one thread at a time."""
+    """Used on one thread at a time. headers: of requests, with the content type and coding."""
 
-    content_type: str
-    version: str
+    headers: Mapping[str, str]
 
     @property
     def full(self) -> bool:
@@ -57,7 +57,8 @@ class Encoder(Protocol):
 
     def clear(self) -> None: ...
 
-    def form(self, pairs: Pairs) -> SeriesForm: ...
+    def form(self, pairs: Pairs) -> SeriesForm:
+        """Raises BadInput for labels that it cannot write."""
 
     def describe(self, metadata: Sequence[Metadata]) -> None:
         """What is known of metrics, for messages that say it beside the samples."""
@@ -65,11 +66,24 @@ class Encoder(Protocol):
     def request(self, series: Sequence[SeriesForm], counts: Int64s, times: Int64s, values: Floats) -> bytes:
         """A message: counts[i] samples of the i-th series, one series behind the other."""
 
+    def packed(self, message: bytes) -> bytes:
+        """In the content coding."""
+
+
+def _headers(content_type: str, version: str) -> Mapping[str, str]:
+    return {
+        "content-type": content_type,
+        "content-encoding": "snappy",
+        "x-prometheus-remote-write-version": version,
+    }
+
 
 class EncoderV1:
-    content_type = "application/x-protobuf"
-    version = "0.1.0"
+    headers = _headers("application/x-protobuf", "0.1.0")
     full = False
+
+    def packed(self, message: bytes) -> bytes:
+        return compress(message)
 
     def clear(self) -> None:
         pass
@@ -107,8 +121,7 @@ def metadata_request(metadata: Sequence[Metadata]) -> bytes:
 
 
 class EncoderV2:
-    content_type = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
-    version = "2.0.0"
+    headers = _headers("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0")
 
     def __init__(self) -> None:
         self._described: Mapping[bytes, Metadata] = {}
@@ -128,6 +141,9 @@ class EncoderV2:
     def form(self, pairs: Pairs) -> SeriesForm:
         codes = np.array([self._code(text) for pair in pairs for text in pair], np.uint32)
         return SeriesForm(dict(pairs).get(NAME, b""), 2 * _FORM_OVERHEAD + codes.nbytes, codes=codes)
+
+    def packed(self, message: bytes) -> bytes:
+        return compress(message)
 
     def describe(self, metadata: Sequence[Metadata]) -> None:
         self._described = {entry.metric.encode(): entry for entry in metadata}

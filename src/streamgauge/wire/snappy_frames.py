@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from streamgauge.errors import BadInput, TooLarge
 from streamgauge.wire import snappy
-from streamgauge.wire.crc32c import crc32c_of
+from streamgauge.wire.crc32c import crc32c
 
 IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
 CHUNK_BYTES = 65_536
@@ -112,5 +112,5 @@ def _content(stream: bytes, at: int, kind: int, start: int, stop: int) -> bytes:
 
 def _checksum(content: bytes) -> int:
     """The masked CRC-32C, which the format has in place of a plain one: sums of what holds sums are weak."""
-    crc = crc32c_of(content)
+    crc = crc32c(content)
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

@@ -20,6 +20,7 @@ from streamgauge.http.options import ClientCredentials, HttpOptions, Secret
 from streamgauge.stats import Stats
 from streamgauge.testing.target import HttpTarget, Request, answer, http_target
 from streamgauge.testing.until import until
+from streamgauge.wire.remote_write_encode import EncoderV1
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ class Deliveries:
 
     def start(self, target: RemoteWriteTarget) -> asyncio.Task[int]:
         """Deliver one request of five samples."""
-        sender = Sender(target, self._resolver, self.clock, self._numbers, "0.1.0", "application/x-protobuf")
+        sender = Sender(target, self._resolver, self.clock, self._numbers, EncoderV1.headers)
         self._senders.append(sender)
 
         async def body() -> tuple[bytes, int]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import ReadOnly
 from streamgauge.ingest.federation.liveness import Ended, Liveness
 from streamgauge.ingest.federation.rates import Rate
-from streamgauge.testing import requests
+from streamgauge.testing import pushes, requests
 from streamgauge.testing.push_receiver import EVERYTHING, Federation
 from streamgauge.testing.pushes import family, labels
 from streamgauge.wire.metric_family import MetricFamily
+from streamgauge.wire.push_part import Part, part
 
 pytestmark = pytest.mark.anyio
 TTL = 600_000
@@ -54,6 +58,61 @@ def test_parts_of_one_moment_belong_together() -> None:
     assert live.upload("c", ids(1), 1000, 0.0) is None
     assert live.upload("c", ids(2), 1000, 0.0) is None
     assert shown(live.upload("c", ids(3), 2000, 0.0)) == ([1, 2], 2000)
+
+
+def test_nothing_ends_before_the_last_part_of_a_scrape() -> None:
+    live = Liveness()
+    live.upload("c", ids(1, 2, 3, 4), 1000, 0.0)
+    assert live.upload("c", ids(1), 2001, 0.0, Part.FIRST) is None
+    assert live.upload("c", ids(5), 2002, 0.0, Part.MIDDLE) is None
+    assert live.begun("c").tolist() == [1, 5]
+    assert live.of("c").tolist() == [1, 2, 3, 4, 5]
+    assert shown(live.upload("c", ids(3), 2000, 0.0, Part.LAST)) == ([2, 4], 2002)
+    assert live.begun("c").tolist() == []
+    assert shown(live.upload("c", ids(3, 5), 3000, 0.0)) == ([1], 3000)
+    assert live.series == 2
+
+
+def test_a_scrape_without_its_end_keeps_no_series_alive() -> None:
+    live = Liveness()
+    live.upload("c", ids(1), 1000, 0.0)
+    live.upload("c", ids(2), 2000, 0.0, Part.FIRST)
+    assert live.upload("c", ids(3), 3000, 0.0, Part.FIRST) is None
+    assert shown(live.upload("c", ids(4), 3000, 0.0, Part.LAST)) == ([1, 2], 3000)
+    live.upload("c", ids(5), 4000, 0.0, Part.FIRST)
+    assert shown(live.upload("c", ids(6), 5000, 0.0)) == ([3, 4, 5], 5000)
+    live.upload("c", ids(7), 6000, 0.0, Part.FIRST)
+    assert [shown(ended) for ended in live.silent(0.0, TTL)] == [([6, 7], 6000 + TTL)]
+    assert live.series == 0
+
+
+def test_the_end_of_a_scrape_that_began_before_a_start_ends_nothing() -> None:
+    live = Liveness()
+    live.found("c", ids(1, 2), 2000, 0.0)
+    assert live.upload("c", ids(3), 2001, 0.0, Part.LAST) is None
+    assert live.of("c").tolist() == [1, 2, 3]
+    assert shown(live.upload("c", ids(1, 3), 3000, 0.0)) == ([2], 3000)
+
+
+SCRAPES = st.lists(st.frozensets(st.integers(0, 6), min_size=1), min_size=1, max_size=5)
+
+
+@given(SCRAPES, st.data())
+def test_parts_of_scrapes_end_what_whole_ones_end(scrapes: list[frozenset[int]], data: st.DataObject) -> None:
+    whole, parted = Liveness(), Liveness()
+    for number, scrape in enumerate(scrapes):
+        wanted = shown(whole.upload("c", ids(*sorted(scrape)), 1000 * number, 0.0))
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(scrape)), max_size=3)) - {len(scrape)})
+        ends = [shown(parted.upload("c", some, 1000 * number, 0.0, part)) for some, part in _parts(scrape, cuts)]
+        assert ends == [None] * len(cuts) + [wanted]
+    assert whole.of("c").tolist() == parted.of("c").tolist()
+    assert whole.series == parted.series
+
+
+def _parts(scrape: frozenset[int], cuts: list[int]) -> Iterator[tuple[np.ndarray, Part]]:
+    places = [0, *cuts, len(scrape)]
+    for start, end in pairwise(places):
+        yield ids(*sorted(scrape)[start:end]), part(start > 0, end < len(scrape))
 
 
 def test_remote_writes_end_nothing_until_their_cluster_is_silent() -> None:
@@ -161,6 +220,18 @@ async def test_a_series_that_is_missing_gets_a_marker_at_the_time_of_the_push(fe
     await federation.upload(up(now - 30_000, "b"))
     assert federation.stale(__name__="up", _id="one", job="a") == []
     assert set(federation.stale(__name__="up", _id="one", job="b")) == {now}
+
+
+async def test_a_scrape_in_several_uploads_ends_nothing_of_itself(federation: Federation) -> None:
+    for now in (federation.now - 60_000, federation.now):
+        for name, word in (("a", "first"), ("b", "middle"), ("c", "last")):
+            body = pushes.upload([up(now, name)])
+            await federation.send(body, {**pushes.HEADERS, "x-streamgauge-part": word})
+    for name in "abc":
+        assert federation.stale(__name__="up", _id="one", job=name) == []
+    assert federation.metric('streamgauge_push_layouts_total{outcome="same"}') == 3  # each part has a layout of its own
+    await federation.upload(up(federation.now + 1000, "a"))
+    assert federation.stale(__name__="up", _id="one", job="c") == [federation.now + 1000]
 
 
 async def test_a_silent_cluster_is_marked_after_its_time(federate: Callable[..., Federation]) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,8 @@ from streamgauge.testing.pushes import HEADERS, TEXT_HEADERS, body_of, family, i
 from streamgauge.testing.sink import MemorySink
 from streamgauge.wire import metric_family_protobuf, snappy_frames
 from streamgauge.wire.metric_family import Histogram, Metric, MetricFamily, MetricType, Summary
+from streamgauge.wire.protobuf import span
+from streamgauge.wire.varints import varints
 
 pytestmark = pytest.mark.anyio
 Federate = Callable[..., Federation]
@@ -326,6 +329,22 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
     await federation.upload(*three)
 
 
+async def test_parts_of_a_scrape_are_limited_together(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, max_series=3))
+    first, last = ({**HEADERS, "x-streamgauge-part": word} for word in ("first", "last"))
+    for _ in range(2):
+        await federation.send(upload([one("m", i="0"), one("m", i="1")]), first)
+        await federation.send(upload([one("m", i="2")]), last)
+    await federation.send(upload([one("m", i="0"), one("m", i="1")]), first)
+    with pytest.raises(PushRefused, match="has 4 series; the limit is 3"):
+        await federation.send(upload([one("m", i="2"), one("m", i="3")]), last)
+
+
+async def test_a_part_that_is_none_is_refused(federation: Federation) -> None:
+    with pytest.raises(BadInput, match='x-streamgauge-part: "second" is none of first, middle and last'):
+        await federation.send(upload([one()]), {**HEADERS, "x-streamgauge-part": "second"})
+
+
 async def test_series_that_the_store_has_no_room_for_are_named_and_the_rest_is_stored(federation: Federation) -> None:
     await federation.upload(one("old"))
     federation.sink.refuse_series = IndexFull("the index is full")
@@ -384,13 +403,21 @@ async def test_every_way_of_reading_gives_the_same(pushed: list[list[MetricFamil
     wanted = replace(EVERYTHING, whitelist=(rule(__name__="a"), rule(x="")), labels=(("y", "set"),))
     quick, plain = (receiver_of(sink, Stats(), clock, wanted) for sink in sinks)
     for families in [*pushed, *shuffle.sample(pushed, len(pushed)), pushed[0], pushed[0]]:
-        body = upload(families)
-        await quick.upload(identity(), HEADERS, body_of(body))
-        plain.apply(replace(wanted, burst=wanted.burst + 1))
-        plain.apply(wanted)  # it has nothing of the push before to go by
-        await plain.upload(identity(), HEADERS, body_of(body))
+        await quick.upload(identity(), HEADERS, body_of(upload(families)))
+        await plain.upload(identity(), HEADERS, body_of(_spelt_unusually(families)))
         rows = [_rows(sink) for sink in sinks]
         assert rows[0] == rows[1]
+        assert sinks[0].metadata == sinks[1].metadata
+
+
+def _spelt_unusually(families: list[MetricFamily]) -> bytes:
+    """The same push, with an unknown field in front of each family, for the way that reads everything."""
+    body = b""
+    for each in families:
+        encoded = metric_family_protobuf.encode([each])
+        message = b"\x7a\x00" + encoded[span(encoded, 0, len(encoded))[0] :]
+        body += varints(np.array([len(message)])).to_pylist()[0] + message
+    return snappy_frames.encode(body)
 
 
 def _rows(sink: MemorySink) -> list[tuple[bytes, int, int]]:

@@ -11,8 +11,9 @@ import pytest
 
 from streamgauge.clock import ManualClock
 from streamgauge.errors import ReadOnly
-from streamgauge.ingest.relay import connection
+from streamgauge.ingest.relay import connection, listener
 from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.model.arrays import STALE_BITS
 from streamgauge.testing.until import until
 
 if TYPE_CHECKING:
@@ -195,3 +196,106 @@ async def test_a_storm_of_connections(relays: Relays) -> None:
         for client in clients[:50]:
             await until(lambda client=client: client.over)
     assert len(relays.listener.relays) == 50
+
+
+def is_stale(relays: Relays, time: int, **labels: str) -> bool:
+    return (time, STALE_BITS) in relays.sink.bits(**labels)
+
+
+async def test_a_relay_that_goes_makes_its_series_stale_two_intervals_later(relays: Relays, clock: ManualClock) -> None:
+    relay, other = await relays.relay("a", "cpu"), await relays.relay("b", "cpu")
+    relay.say("got cpu-x:1,cpu-y:1\n")
+    other.say("got cpu-x:1\n")
+    await until(lambda: len(relays.sink.series()) == 3)
+    gone = clock.now_ms() + 60_000
+    relay.writer.transport.abort()
+    await until(lambda: "a" not in relays.listener.relays)
+    await relays.passes(100)
+    other.say("ping\n")
+    assert not is_stale(relays, gone, __name__="x", host="a")
+    await relays.passes(30)
+    await until(lambda: is_stale(relays, gone, __name__="x", host="a"))
+    assert is_stale(relays, gone, __name__="y", host="a")
+    assert len(relays.sink.samples(__name__="x", host="b")) == 1
+
+
+@pytest.mark.parametrize("way", ["gone and back", "replaced"])
+async def test_what_a_relay_brings_again_is_not_stale(relays: Relays, clock: ManualClock, way: str) -> None:
+    relay = await relays.relay("a", "cpu")
+    relay.say("got cpu-x:1,cpu-y:1\n")
+    await until(lambda: len(relays.sink.series()) == 2)
+    gone = clock.now_ms() + 60_000
+    if way == "gone and back":
+        relay.writer.transport.abort()
+        await until(lambda: not relays.listener.relays)
+    again = await relays.relay("a", "cpu")
+    again.say("got cpu-x:2\n")
+    await until(lambda: len(relays.sink.samples(__name__="x", host="a")) == 1 and relays.sink.appends == 2)
+    for _ in range(5):
+        await relays.passes(27)
+        again.say("ping\n")
+        await until(lambda: again.read.endswith("pong\n"))
+    await until(lambda: is_stale(relays, gone, __name__="y", host="a"))
+    assert not is_stale(relays, gone, __name__="x", host="a")
+
+
+async def test_markers_that_wait_are_bounded(relays: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MAX_DEPARTED", 1)
+    relay = await relays.relay("a", "cpu")
+    relay.say("got cpu-x:1,cpu-y:1\n")
+    await until(lambda: len(relays.sink.series()) == 2)
+    relay.writer.transport.abort()
+    await until(lambda: relays.refused("marker_limit") == 2)
+
+
+async def test_a_clock_that_is_set_while_values_wait_loses_them_alone(relays: Relays, clock: ManualClock) -> None:
+    relay = await relays.relay("a", "cpu")
+    relay.say("got cpu-x:1\n")
+    await until(lambda: relays.sink.appends == 1)
+    now = clock.now_ms()
+    for window, reason in (((0, now - 1), "too_new"), ((now + 1, now + 2), "too_old")):
+        relays.sink.window = window
+        relay.say("got cpu-x:2\n")
+        await until(lambda reason=reason: relays.refused(reason) == 1)
+    relays.sink.window = (0, 1 << 62)
+    clock.jump(365 * 86_400_000)  # what comes now has the time that the server has now
+    relay.say("got cpu-x:3\n")
+    await until(lambda: relays.sink.samples(__name__="x", host="a")[-1] == (now + 365 * 86_400_000, 3.0))
+    clock.jump(-365 * 86_400_000)
+    relay.say("got cpu-x:4\n")
+    await until(lambda: (now, 4.0) in relays.sink.samples(__name__="x", host="a"))
+
+
+async def test_a_store_that_is_read_only_loses_values_and_no_relay(relays: Relays) -> None:
+    """As it is while the disk is full: new series have no room either."""
+    some = [await relays.relay(f"r{number}", "cpu") for number in range(20)]
+    relays.sink.failure = relays.sink.refuse_series = ReadOnly("the disk is full")
+    for relay in some:
+        relay.say("got cpu-x:1,cpu-y:2\n")
+    await until(lambda: relays.refused("read_only") == 40)
+    assert len(relays.listener.relays) == 20
+    relays.sink.failure = relays.sink.refuse_series = None
+    for relay in some:
+        relay.say("got cpu-x:3\n")
+    await until(lambda: len(relays.sink.series()) == 20)
+    assert not relays.listener._ended
+
+
+async def test_who_claims_the_id_of_another_has_its_place_and_not_its_past(relays: Relays, clock: ManualClock) -> None:
+    """Nothing is lost of what the other said, and the two that fight for it delay nobody."""
+    good = await relays.relay("good", "cpu")
+    owner = await relays.relay("owner", "cpu:dc:a")
+    owner.say("got cpu-x:1\n")
+    await until(lambda: relays.sink.appends == 1)
+    for _ in range(20):
+        thief = await relays.relay("owner", "cpu:dc:evil")
+        thief.say("got cpu-x:666\n")
+        await until(lambda: len(relays.sink.series()) == 2)
+        owner = await relays.relay("owner", "cpu:dc:a")
+        await until(lambda thief=thief: thief.over)
+    assert relays.ended("replaced") == 40
+    assert [value for _, value in relays.sink.samples(__name__="x", host="owner", dc="a")] == [1]
+    await relays.asked(good)
+    good.say("got cpu-x:2\n")
+    await until(lambda: relays.sink.samples(__name__="x", host="good"))
+    assert sorted(relays.listener.relays) == ["good", "owner"]

@@ -19,6 +19,7 @@ from streamgauge.query.promql.nodes import Aggregate
 from streamgauge.query.promql.parser import parse
 from streamgauge.query.promql.steps import Steps
 from streamgauge.query.promql.values import InstantVector, no_names
+from streamgauge.testing.thorough import examples
 
 VALUES = st.one_of(
     st.integers(-5, 5).map(float),
@@ -110,7 +111,7 @@ def assert_same(got: float, want: float, scale: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("op", MODELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(vector=vectors())
 def test_reductions(op: str, vector: InstantVector) -> None:
     result = run(f"{op} by (g) (m)", vector)
@@ -148,7 +149,7 @@ def test_groups_of_every_size_are_added_up_exactly(size: int, steps: int) -> Non
             assert_same(result.steps.values[row, step], math.fsum(values[group == int(found["g"]), step]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(vector=vectors(), q=st.lists(QUANTILES, min_size=3, max_size=3))
 def test_quantile(vector: InstantVector, q: list[float]) -> None:
     result = run("quantile by (g) (0.5, m)", vector, *q)
@@ -160,7 +161,7 @@ def test_quantile(vector: InstantVector, q: list[float]) -> None:
             assert_same(got[g][0][1], quantile(q[step], [value for _, value in members]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(vector=vectors(), k=st.lists(st.integers(0, 5), min_size=3, max_size=3), largest=st.booleans())
 def test_topk_and_bottomk(vector: InstantVector, k: list[int], largest: bool) -> None:
     result = run(f"{'topk' if largest else 'bottomk'} by (g) (1, m)", vector, *map(float, k))
@@ -174,7 +175,7 @@ def test_topk_and_bottomk(vector: InstantVector, k: list[int], largest: bool) ->
             ) == sorted(v + 0.0 for v in best)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(vector=vectors(), k=st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_limitk_takes_the_first_rows(vector: InstantVector, k: list[int]) -> None:
     result = run("limitk by (g) (1, m)", vector, *map(float, k))
@@ -184,7 +185,7 @@ def test_limitk_takes_the_first_rows(vector: InstantVector, k: list[int]) -> Non
             np.testing.assert_array_equal(got.get(g, []), [value for _, value in members][: k[step]])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(vector=vectors(), ratio=st.floats(0.01, 0.99))
 def test_a_ratio_and_its_complement_share_the_series_out(vector: InstantVector, ratio: float) -> None:
     some = run("limit_ratio(0.5, m)", vector, *[ratio] * WIDTH)
@@ -200,7 +201,7 @@ def test_a_ratio_takes_about_its_share() -> None:
     assert 500 < len(run("limit_ratio(0.3, m)", vector, 0.3)) < 700
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(vector=vectors())
 def test_count_values(vector: InstantVector) -> None:
     result = run('count_values by (g) ("value", m)', vector)

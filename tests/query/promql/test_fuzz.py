@@ -19,6 +19,7 @@ from streamgauge.query.promql.parser import parse
 from streamgauge.query.promql.steps import Grid
 from streamgauge.query.result import Matrix, Vector
 from streamgauge.testing import MemorySource
+from streamgauge.testing.thorough import examples
 
 SELECTORS = [
     "m",
@@ -112,7 +113,7 @@ def some_series() -> MemorySource:
 SOURCE = some_series()
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expr=EXPRESSIONS)
 def test_every_expression_gives_a_result_or_one_of_our_errors(expr: str) -> None:
     try:
@@ -125,7 +126,7 @@ def test_every_expression_gives_a_result_or_one_of_our_errors(expr: str) -> None
     assert len({tuple(labels.items()) for labels in matrix.labels}) == len(matrix.labels)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expr=EXPRESSIONS)
 def test_a_step_of_a_range_query_is_the_instant_query_at_that_time(expr: str) -> None:
     if any(word in expr for word in ("end()", "start()", "sort")):
@@ -146,7 +147,7 @@ def test_a_step_of_a_range_query_is_the_instant_query_at_that_time(expr: str) ->
             np.testing.assert_allclose(got[labels], value, rtol=1e-9)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expr=EXPRESSIONS)
 def test_formatting_does_not_change_a_query(expr: str) -> None:
     try:
@@ -200,3 +201,37 @@ def test_no_text_takes_the_process_down() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout == "survived\n"
     assert parse("m") is not None
+
+
+SMALL_STACK = """
+import sys, threading
+from streamgauge.errors import BadInput
+from streamgauge.query.promql.parser import SMALL_BYTES, parse
+def read():
+    for text in sys.argv[1].split("\x1f"):
+        assert len(text) <= SMALL_BYTES
+        try:
+            parse(text)
+        except BadInput:
+            pass
+    print("survived")
+threading.stack_size(512 << 10)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+DEEP = ["+".join("a" * 128), "-" * 98 + "a", "(" * 98 + "a" + ")" * 98, "abs(" * 51 + "a" + ")" * 51, "a^" * 127 + "a",
+        "-(" * 85 + "a" + ")" * 85, "sum(a+" * 36 + "a" + ")" * 36, "a or " * 51 + "a", "a" + "[1m:]" * 51]  # fmt: skip
+
+
+def test_what_is_parsed_without_a_large_stack_needs_none() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_STACK, "\x1f".join(DEEP)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "survived\n"

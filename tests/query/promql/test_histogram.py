@@ -23,6 +23,7 @@ from streamgauge.query.promql.histogram import (
 )
 from streamgauge.query.promql.range_functions import INVALID_QUANTILE
 from streamgauge.query.promql.steps import Steps
+from streamgauge.testing.thorough import examples
 
 Buckets = list[tuple[float, float]]  # bound and count, ascending
 
@@ -138,7 +139,7 @@ def test_quantiles_agree_with_the_definition(cells: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(histogram, "_CELLS", cells)
     levels = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, -0.1, 1.1, math.nan]))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(150), deadline=None)
     @given(bucket_series(), st.lists(levels, min_size=3, max_size=3))
     def check(drawn: tuple[list[dict[str, str]], Steps], q: list[float]) -> None:
         labels, steps = drawn
@@ -166,7 +167,7 @@ def test_fractions_agree_with_the_definition(cells: int, monkeypatch: pytest.Mon
         st.floats(-4, 12), st.sampled_from([-math.inf, math.inf, math.nan, 0.0, 1.0, 0.1, -1.0, -2.5, 10.0])
     )
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(150), deadline=None)
     @given(bucket_series(), st.lists(limits, min_size=3, max_size=3), st.lists(limits, min_size=3, max_size=3))
     def check(drawn: tuple[list[dict[str, str]], Steps], lower: list[float], upper: list[float]) -> None:
         labels, steps = drawn

@@ -16,6 +16,7 @@ from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql import chunks
 from streamgauge.query.promql.lookback import lookback
 from streamgauge.query.promql.steps import Grid
+from streamgauge.testing.thorough import examples
 
 STALE = "stale"
 Series = list[tuple[int, float | str]]
@@ -42,7 +43,7 @@ def test_picks_the_latest_sample_that_is_not_too_old(smallest: int, monkeypatch:
     value = st.one_of(st.integers(0, 9).map(float), st.just(STALE), st.just(math.nan))
     vectors = st.sets(st.integers(-5, 60), max_size=12).map(sorted)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(
         st.lists(vectors, min_size=1, max_size=3).flatmap(lambda kinds: st.lists(st.sampled_from(kinds), min_size=1)),
         st.data(),

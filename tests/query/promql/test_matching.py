@@ -19,6 +19,7 @@ from streamgauge.query.promql.nodes import Binary, Cardinality, Matching
 from streamgauge.query.promql.parser import parse
 from streamgauge.query.promql.steps import Steps
 from streamgauge.query.promql.values import InstantVector, no_names
+from streamgauge.testing.thorough import examples
 
 Labels = dict[str, str]
 Sample = tuple[Labels, float]
@@ -124,7 +125,7 @@ def at(vector: InstantVector, step: int) -> list[Sample]:
     return [(vector.labels.labels(row), float(vector.steps.values[row, step])) for row in rows]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     lhs=vectors("l"),
     rhs=vectors("r"),

@@ -18,6 +18,7 @@ from streamgauge.query.budget import Budget, Limits
 from streamgauge.query.promql import chunks
 from streamgauge.query.promql.range_functions import INVALID_QUANTILE, RANGE_FUNCTIONS, Ranged, apply_range, drop_stale
 from streamgauge.query.promql.steps import Grid
+from streamgauge.testing.thorough import examples
 
 Point = tuple[int, float]
 Series = list[Point]
@@ -297,7 +298,7 @@ ranges = st.sampled_from([1, 5_000, 10_000, 20_000, 30_000, 47_000, 300_000])
 
 @pytest.mark.parametrize("name", sorted(RANGE_FUNCTIONS))
 def test_agrees_with_the_definition(name: str, layout: str) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15), deadline=None)
     @given(series_lists(), grids, ranges)
     def check(series: list[Series], grid: Grid, range_ms: int) -> None:
         assert_agrees(name, series, grid, range_ms)
@@ -331,7 +332,7 @@ def test_windows_of_thousands_of_samples(name: str, layout: str) -> None:
     assert_agrees(name, series, Grid(29_000_000, 600_000, 2), 28_000_000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.sampled_from([1.7e308, -1.7e308, 1e308, -1e308, 1.0, 1e-300, math.inf, math.nan]), min_size=1))
 def test_sums_and_averages_near_the_largest_number(numbers: list[float]) -> None:
     series = [(10_000 * i, number) for i, number in enumerate(numbers)]

@@ -16,6 +16,8 @@ from streamgauge.query.process import WorkerStarter
 from streamgauge.query.requests import Job, SqlQuery
 from streamgauge.testing import MemoryEvents, MemorySnapshot, MemorySource
 
+pytestmark = pytest.mark.usefixtures("forking_workers")
+
 SNAPSHOT = MemorySnapshot(MemorySource.of([], MemoryEvents.of([{"level": "ERROR"}, {"level": "INFO"}] * 5_000)))
 TIGHT = Limits(bytes=256 << 20, seconds=1)
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b, range(1000000) c"

@@ -28,6 +28,7 @@ from streamgauge.store.events.merge import merge_blocks
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
 from streamgauge.store.events.shred import Shredder, sample
 from streamgauge.testing.json_texts import VALUES, meaning
+from streamgauge.testing.thorough import examples
 
 START = 1_790_000_000_000_000_000
 
@@ -75,7 +76,7 @@ def blocks(tmp_path: Path) -> LocalEventBlocks:
     return blocks
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.lists(VALUES, min_size=1, max_size=6), min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_events_are_the_same_after_a_merge(parts: list[list[str]], random: object) -> None:
     events: list[Event] = []
@@ -97,7 +98,7 @@ def test_events_are_the_same_after_a_merge(parts: list[list[str]], random: objec
         assert meaning(event[2]) == meaning(expected[2])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.lists(VALUES, max_size=8), st.lists(VALUES, max_size=8))
 def test_columns_of_any_tree_become_those_of_any_other(texts: list[str], others: list[str]) -> None:
     both = [pa.array([text.encode() for text in some], pa.large_binary()) for some in (texts, others)]

@@ -20,6 +20,7 @@ from streamgauge.store.events.format import decode_mixed, encode_meta
 from streamgauge.store.events.mixed import members_named
 from streamgauge.store.events.ports import EventBlockMeta
 from streamgauge.store.events.shred import MAX_DIVIDED_BYTES
+from streamgauge.testing.thorough import examples
 
 from .test_blocks import event_flush
 
@@ -59,7 +60,7 @@ def left_in(objects: Any, node: Node, path: MemberPath = ()) -> Iterator[MemberP
         yield from left_in([each[name] for each in objects if each], child, (*path, name))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=12))
 def test_exactly_what_rests_have_is_mixed(payloads: list[object]) -> None:
     with TemporaryDirectory() as folder, failpoints.armed("fs.sync", lambda: None):

@@ -15,6 +15,7 @@ from streamgauge.store.events.shred import MAX_DIVIDED_BYTES, Shredder, sample
 from streamgauge.store.events.texts import leaf_of
 from streamgauge.store.events.tree import MAX_COLUMNS, MAX_DEPTH, node_of, struct_type
 from streamgauge.testing.json_texts import SCALARS, VALUES, meaning
+from streamgauge.testing.thorough import examples
 
 
 def payloads(*texts: str | bytes) -> pa.LargeBinaryArray:
@@ -48,7 +49,7 @@ def assert_kept(texts: pa.LargeBinaryArray, shredder: Shredder | None = None) ->
 # ---- any JSON -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(VALUES, max_size=12))
 @example(['{"a":1,"a":{"b":2}}', '{"a":{"b":"x"}}', '{"a":null}'])
 @example(['{"a":-0}', '{"a":-0.0}', '{"a":1.5}'])
@@ -58,20 +59,20 @@ def test_any_payload_is_kept(texts: list[str]) -> None:
     assert_kept(payloads(*texts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=8), st.lists(VALUES, max_size=8))
 def test_payloads_of_another_kind_than_was_expected_are_kept(like: list[str], texts: list[str]) -> None:
     assert_kept(payloads(*texts), shredder_for(payloads(*like)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=8), st.lists(VALUES, max_size=8))
 def test_a_tree_that_comes_from_elsewhere_is_filled(other: list[str], texts: list[str]) -> None:
     node = shredder_for(payloads(*other)).node
     assert_kept(payloads(*texts), shredder_for(payloads(*texts), node))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(SCALARS, max_size=10), st.sampled_from(LeafType))
 def test_a_column_takes_a_text_or_leaves_it(texts: list[str], type_: LeafType) -> None:
     values, left = leaf_of(pa.array(texts, pa.string()), type_)

@@ -26,6 +26,7 @@ from streamgauge.store.ports import DAY_MS
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, opened
 from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
+from streamgauge.testing.thorough import examples
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -359,7 +360,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(STEPS, max_size=25))
 def test_whatever_happens_each_event_is_there_once(steps: list[tuple[str, int, int]]) -> None:
     """Three named streams against a dictionary, with repetitions, flushes, merges and restarts in any order."""

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, DeliveryFailed, StreamgaugeError, Unreadable
 from streamgauge.forward.remote_write.loads import Load, loads_of
@@ -22,13 +24,14 @@ from streamgauge.forward.remote_write.numbers import Numbers
 from streamgauge.forward.remote_write.position import Position
 from streamgauge.forward.remote_write.queue import SampleQueue
 from streamgauge.forward.remote_write.sender import Sender
-from streamgauge.forward.remote_write.series import KnownSeries
+from streamgauge.forward.remote_write.series import KnownSeries, Unsent
 from streamgauge.forward.remote_write.target import Protocol, RemoteWriteTarget
 from streamgauge.http.client import Resolver
 from streamgauge.model.batch import SampleBatch
 from streamgauge.model.events import EventBatch
 from streamgauge.model.sample_feed import SampleFeed, SamplePiece
 from streamgauge.relabel import Relabelling
+from streamgauge.wire.influx_encode import InfluxEncoder
 from streamgauge.wire.remote_write_encode import Encoder, EncoderV1, EncoderV2, metadata_request
 from streamgauge.wire.snappy import compress
 
@@ -76,10 +79,10 @@ class Destination:
         self._position = Position(position)
         self._clock = clock
         self._numbers = numbers
-        self._encoder: Encoder = EncoderV2() if target.protocol is Protocol.V2 else EncoderV1()
+        self._encoder = _encoder(target)
         external = dict(target.external)
         self._known = KnownSeries(feed.keys, self._encoder, external, Relabelling(target.relabel))
-        self._sender = Sender(target, resolver, clock, numbers, self._encoder.version, self._encoder.content_type)
+        self._sender = Sender(target, resolver, clock, numbers, self._encoder.headers)
         self._queue = SampleQueue(policy.capacity * policy.max_shards, policy.max_samples_per_send)
         self._round = min(policy.max_shards * policy.max_samples_per_send, MAX_ROUND)
         self._executor = ThreadPoolExecutor(1, f"remote-write-{target.name}")
@@ -235,6 +238,7 @@ class Destination:
     async def _send(self, batch: SampleBatch) -> None:
         """All shards side by side, and each one request after the other."""
         policy = self.target.queue
+        batch = self._writable(batch)
         self._sending = len(batch)
         for start in range(0, len(batch), self._round):
             rows = slice(start, start + self._round)
@@ -251,6 +255,14 @@ class Destination:
                     if requests:
                         group.create_task(self._send_shard(shard, requests))
         self._sending = 0
+
+    def _writable(self, batch: SampleBatch) -> SampleBatch:
+        """Without values that the protocol cannot say."""
+        if self.target.influx is None or (finite := np.isfinite(batch.values)).all():
+            return batch
+        unwritable = len(finite) - int(finite.sum())
+        self._numbers.dropped.labels(self._name, Unsent.UNWRITABLE.value).inc(unwritable)
+        return SampleBatch(batch.series[finite], batch.times[finite], batch.values[finite])
 
     async def _send_shard(self, shard: int, loads: Sequence[Load]) -> None:
         for load in loads:
@@ -332,3 +344,9 @@ class Destination:
             self._position.close()
         except DeliveryFailed as error:
             LOG.warning("how far %s is could not be noted, so some samples come twice: %s", self._name, error.message)
+
+
+def _encoder(target: RemoteWriteTarget) -> Encoder:
+    if target.influx is not None:
+        return InfluxEncoder()
+    return EncoderV2() if target.protocol is Protocol.V2 else EncoderV1()

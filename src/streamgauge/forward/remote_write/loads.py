@@ -13,7 +13,6 @@ from streamgauge.forward.remote_write.series import KnownSeries, Unsent
 from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.batch import SampleBatch
 from streamgauge.wire.remote_write_encode import Encoder, SeriesForm
-from streamgauge.wire.snappy import compress
 
 MAX_LABEL_BYTES = 4 << 20
 """Of a request, by which it may be longer than that of one series: 2,000 series have some 500 KB, or 260 MB."""
@@ -32,7 +31,7 @@ class Load:
         return len(self.times)
 
     def body(self, encoder: Encoder) -> bytes:
-        return compress(encoder.request(self.series, self.counts, self.times, self.values))
+        return encoder.packed(encoder.request(self.series, self.counts, self.times, self.values))
 
     def since(self, oldest: int) -> Load:
         """Without what is older than a time, ms."""

@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamgauge.clock import Clock
-from streamgauge.forward.remote_write.destination import Destination
 from streamgauge.forward.remote_write.numbers import Numbers
 from streamgauge.forward.remote_write.target import RemoteWriteTarget
 from streamgauge.http.client import Resolver
 from streamgauge.model.listener import Listener
 from streamgauge.model.sample_feed import SampleFeed
 from streamgauge.stats import Reading, Stats
+
+if TYPE_CHECKING:
+    from streamgauge.forward.remote_write.destination import Destination
 
 LOG = logging.getLogger(__name__)
 
@@ -68,6 +71,8 @@ class RemoteWriteManager:
                 del self.destinations[name]
         for name, target in wanted.items():
             if name not in self.destinations:
+                from streamgauge.forward.remote_write.destination import Destination  # most servers have none
+
                 position = self._position(name)
                 destination = Destination(target, self._feed, position, self._resolver, self._clock, self._numbers)
                 self.destinations[name] = destination

@@ -15,7 +15,7 @@ class Numbers:
         )
         self.dropped = stats.counter(
             "remote_write_samples_dropped",
-            "Samples that are not sent: relabelled, too_old, series_gone, removed, unreadable.",
+            "Samples that are not sent: relabelled, too_old, series_gone, removed, unreadable, unwritable.",
             "remote",
             "reason",
         )

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlencode
 
 from streamgauge.backoff import Backoff
 from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError, FetchFailed
 from streamgauge.forward.remote_write.numbers import Numbers
-from streamgauge.forward.remote_write.target import Protocol, RemoteWriteTarget
+from streamgauge.forward.remote_write.target import InfluxDatabase, Protocol, RemoteWriteTarget
 from streamgauge.http.client import Answer, HttpClient, Resolver
 from streamgauge.http.oauth2 import TokenSource
 from streamgauge.http.options import USER_AGENT, TlsContexts
@@ -46,7 +47,12 @@ class Sender:
     """Of one destination, for all its shards. Used on the event loop. `close` it."""
 
     def __init__(
-        self, target: RemoteWriteTarget, resolver: Resolver, clock: Clock, numbers: Numbers, version: str, kind: str
+        self,
+        target: RemoteWriteTarget,
+        resolver: Resolver,
+        clock: Clock,
+        numbers: Numbers,
+        headers: Mapping[str, str],
     ) -> None:
         self._target = target
         self._resolver = resolver
@@ -55,12 +61,7 @@ class Sender:
         self._contexts = TlsContexts(target.http.tls)
         self._clients: dict[int, HttpClient] = {}
         self._tokens = None if target.oauth2 is None else TokenSource(target.oauth2, resolver, clock)
-        self._headers = {
-            "content-type": kind,
-            "content-encoding": "snappy",
-            "user-agent": USER_AGENT,
-            "x-prometheus-remote-write-version": version,
-        }
+        self._headers = {**headers, "user-agent": USER_AGENT}
         self._fails = ""  # how the failure begins that was logged; "" after a success
         self._failure_logged_at = -float("inf")
         self._refusal_logged_at = -float("inf")
@@ -115,7 +116,26 @@ class Sender:
         if 200 <= answer.status < 300:
             self._taken(answer)
             return None
-        return self._refused(answer)
+        refusal = self._refused(answer)
+        if answer.status == 404 and self._target.influx is not None:
+            return await self._create(shard, self._target.influx, refusal.words)
+        return refusal
+
+    async def _create(self, shard: int, database: InfluxDatabase, words: str) -> _Refusal:
+        """Make the database that is missing, and send what was refused once more."""
+        headers = {"content-type": "application/x-www-form-urlencoded", "user-agent": USER_AGENT}
+        body = urlencode({"q": database.statement}).encode()
+        try:
+            async with asyncio.timeout(self._target.timeout / 1000):
+                answer = await self._client(shard).post(database.url, headers, body, MAX_ANSWER_BYTES)
+        except TimeoutError:
+            return _Refusal(f"{words}; it was to be made, and there is no answer to that", again=True)
+        except (FetchFailed, ConfigError) as error:
+            return _Refusal(f"{words}; it was to be made: {error.message}", again=True)
+        if not 200 <= answer.status < 300:
+            return _Refusal(f"{words}; it was to be made: {answer.status} {_shown(answer.body)}", again=True)
+        LOG.info("%s: the database was made", self._target.name)
+        return _Refusal(words, again=True)
 
     def _client(self, shard: int) -> HttpClient:
         if shard not in self._clients:

@@ -9,7 +9,7 @@ from streamgauge.errors import BadInput
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.labels import key_of, labels_of, split_key
 from streamgauge.relabel import Relabelling
-from streamgauge.wire.remote_write_encode import Encoder, SeriesForm
+from streamgauge.wire.remote_write_encode import Encoder, Pairs, SeriesForm
 
 MAX_BYTES = 64 << 20
 """Of forms that are kept: those of some 150,000 series. Ids are never given again, so none goes stale."""
@@ -20,6 +20,7 @@ class Unsent(enum.StrEnum):
 
     RELABELLED = "relabelled"
     GONE = "series_gone"
+    UNWRITABLE = "unwritable"
 
 
 class KnownSeries:
@@ -71,11 +72,18 @@ class KnownSeries:
 
     def _make(self, key: bytes) -> SeriesForm | Unsent:
         if not self._relabelling:
-            return self._encoder.form(sorted((self._external_pairs | dict(split_key(key))).items()))
+            return self._form(sorted((self._external_pairs | dict(split_key(key))).items()))
         labels = self._relabelling.apply({**self._external, **labels_of(key)})
         if not labels:
             return Unsent.RELABELLED
         try:
-            return self._encoder.form(split_key(key_of(labels)))
+            pairs = split_key(key_of(labels))
         except BadInput:  # a rule made something of it that no server would take
             return Unsent.RELABELLED
+        return self._form(pairs)
+
+    def _form(self, pairs: Pairs) -> SeriesForm | Unsent:
+        try:
+            return self._encoder.form(pairs)
+        except BadInput:
+            return Unsent.UNWRITABLE

@@ -15,6 +15,14 @@ class Protocol(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class InfluxDatabase:
+    """That a destination has which is an InfluxDB: where it is missing, `statement` makes it at `url`."""
+
+    url: str
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePolicy:
     """Times in ms. capacity: samples that wait in memory for each of `max_shards`; more wait on the disk.
     sample_age_limit: of what is sent, 0 for none."""
@@ -53,3 +61,4 @@ class RemoteWriteTarget:
     external: tuple[tuple[str, str], ...] = ()
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     metadata: MetadataPolicy = field(default_factory=MetadataPolicy)
+    influx: InfluxDatabase | None = None  # gets lines as InfluxDB takes them, in place of remote write

@@ -4,6 +4,8 @@ An upload has all series of its cluster, so what is missing from the next one ha
 timestamp in each: an upload that is older than one before it, as a client sends that was cut off for a while, ends
 nothing; what only it has, has ended with the newer one. A remote write has some of the series, and its sender marks
 those that end; they are only looked after when the cluster is silent.
+
+A scrape may come in several uploads, which say so: nothing ends before the last of them is there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamgauge.model.arrays import UInt32s
+from streamgauge.wire.push_part import Part
 
 _GATHERED = 16_384
 """Ids of remote writes that gather, repetitions included, until they are put together: 64 KiB."""
@@ -31,13 +34,16 @@ class Ended:
 
 @dataclass(slots=True, eq=False)
 class _Cluster:
-    """uploaded: series of the upload with the newest timestamp, `newest`. received: those of remote writes, the last of
-    which are still in `gathered`. found: those that the store had at the start, by whichever way they came. Ids are
-    ascending, but for the gathered ones. heard: on the monotonic clock. Times are ms."""
+    """uploaded: series of the upload with the newest timestamp, `newest`. begun: those of the parts of a scrape that
+    are there so far, None between scrapes. received: those of remote writes, the last of which are still in `gathered`.
+    found: those that the store had at the start, by whichever way they came. Ids are ascending, but for the gathered
+    ones. heard: on the monotonic clock. Times are ms."""
 
     heard: float
     uploaded: UInt32s = field(default_factory=lambda: _NOTHING)
     newest: int = 0
+    begun: UInt32s | None = None
+    begun_newest: int = 0
     received: UInt32s = field(default_factory=lambda: _NOTHING)
     received_newest: int = 0
     gathered: list[UInt32s] = field(default_factory=list)
@@ -52,11 +58,13 @@ class _Cluster:
 
     def count(self) -> int:
         """Series; those that come by remote write a little late."""
-        return len(self.uploaded) + len(self.received) + len(self.found)
+        begun = 0 if self.begun is None else len(self.begun)
+        return len(self.uploaded) + begun + len(self.received) + len(self.found)
 
     def all(self) -> UInt32s:
         self.gather()
-        parts = [part for part in (self.uploaded, self.received, self.found) if len(part)]
+        every = (self.uploaded, self.received, self.found, *(() if self.begun is None else (self.begun,)))
+        parts = [part for part in every if len(part)]
         return parts[0] if len(parts) == 1 else np.unique(np.concatenate((_NOTHING, *parts)))
 
 
@@ -87,13 +95,19 @@ class Liveness:
         self.series += known.count() - count
         return series
 
-    def upload(self, cluster: str, series: UInt32s, newest: int, now: float) -> Ended | None:
+    def begun(self, cluster: str) -> UInt32s:
+        """The series of the parts of a scrape that are there so far, ascending."""
+        known = self._clusters.get(cluster)
+        return _NOTHING if known is None or known.begun is None else known.begun
+
+    def upload(self, cluster: str, series: UInt32s, newest: int, now: float, part: Part = Part.WHOLE) -> Ended | None:
         """An upload was stored. series: ascending, each once. What has ended with it, or with a newer one."""
         known = self._heard(cluster, now)
-        if newest < known.newest:
-            return _ended(_without(series, known.uploaded), known.newest)
         count = known.count()
-        ended = _replace(known, series, newest)
+        if part is not Part.WHOLE or known.begun is not None:
+            ended = _upload_part(known, series, newest, part)
+        else:
+            ended = _upload_whole(known, series, newest)
         self.series += known.count() - count
         return ended
 
@@ -123,7 +137,7 @@ class Liveness:
                 return
             del self._clusters[cluster]
             self.series -= known.count()
-            newest = max(known.newest, known.received_newest, known.found_newest)
+            newest = max(known.newest, known.begun_newest, known.received_newest, known.found_newest)
             if (ended := _ended(known.all(), newest + ttl)) is not None:
                 yield ended
 
@@ -135,6 +149,30 @@ class Liveness:
             known.heard = now
             self._clusters.move_to_end(cluster)
         return known
+
+
+def _upload_part(known: _Cluster, series: UInt32s, newest: int, part: Part) -> Ended | None:
+    if not part.follows:
+        if known.begun is not None:  # of a scrape whose end never came: what it had may end now
+            known.uploaded = np.union1d(known.uploaded, known.begun)
+        known.begun, known.begun_newest = (series, newest) if part.precedes else (None, 0)
+        return None if part.precedes else _upload_whole(known, series, newest)
+    if known.begun is None:  # the first part came before a start of this server
+        known.uploaded = np.union1d(known.uploaded, series)
+        known.newest = max(known.newest, newest)
+        return None
+    series, newest = np.union1d(known.begun, series), max(known.begun_newest, newest)
+    if part.precedes:
+        known.begun, known.begun_newest = series, newest
+        return None
+    known.begun, known.begun_newest = None, 0
+    return _upload_whole(known, series, newest)
+
+
+def _upload_whole(known: _Cluster, series: UInt32s, newest: int) -> Ended | None:
+    if newest < known.newest:
+        return _ended(_without(series, known.uploaded), known.newest)
+    return _replace(known, series, newest)
 
 
 def _replace(known: _Cluster, series: UInt32s, newest: int) -> Ended | None:

@@ -147,7 +147,7 @@ def check_required(family: MetricFamily, required: Mapping[str, str]) -> Iterato
 
 def check_content(family: MetricFamily, bounds: Bounds) -> Iterator[None]:
     """Raises PushRefused for a family that makes no sense, and BadInput for times that cannot be right."""
-    if _too_long(family.name):
+    if too_long(family.name):
         raise PushRefused(f"metrics_name cannot be longer than 255 characters: family {shown_name(family.name)}")
     if family.type is None:
         return
@@ -173,9 +173,9 @@ def check_content(family: MetricFamily, bounds: Bounds) -> Iterator[None]:
 def _check_labels(family: MetricFamily, metric: Metric) -> None:
     seen = {METRIC_NAME}
     for name, value in metric.labels:
-        if _too_long(name):
+        if too_long(name):
             raise PushRefused(f"label_name cannot be longer than 255 characters: {place(family, metric)}")
-        if value is None or _too_long(value):
+        if value is None or too_long(value):
             what = "label_value cannot be longer than 255 characters, or be absent"
             raise PushRefused(f"{what}: {shown_name(name)} of {place(family, metric)}")
         if name in seen:
@@ -213,5 +213,6 @@ def _texts(labels: Labels) -> dict[str, str]:
     return {name: value for name, value in labels if value is not None}
 
 
-def _too_long(text: str) -> bool:
+def too_long(text: str) -> bool:
+    """Of a name or a value."""
     return len(text) > MAX_TEXT_BYTES or (not text.isascii() and len(text.encode()) > MAX_TEXT_BYTES)

@@ -17,6 +17,7 @@ from streamgauge.ingest.federation.rates import Rate
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import UPLOAD, PushStats
 from streamgauge.model.arrays import UInt32s
+from streamgauge.wire.push_part import Part
 
 Described = Callable[[str], bool]
 """Whether type and help of a metric are known. They are of the whole server, so that no cluster may change them."""
@@ -29,11 +30,13 @@ _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come aga
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A cluster that pushes. owner: all labels that its series must have, in order of their names."""
+    """A cluster that pushes. owner: all labels that its series must have, in order of their names. part: of a scrape,
+    that the push is."""
 
     cluster: str
     labels: dict[str, str]
     owner: tuple[tuple[str, str], ...]
+    part: Part = Part.WHOLE
 
 
 class Admission:

@@ -1,15 +1,16 @@
 """The receiver of uploads: metric families, stored as a whole or not at all.
 
-Three ways lead from a body to columns, each an order of magnitude faster than the next. Usually a push has the series
-of the one before in the same order. Else its metrics are found one by one among those of the one before. What is not
-found, or has another form, or seems to break a rule, is decoded into objects and held against the rules one by one;
-only this way says what is wrong.
+Three ways lead from a body to columns, each some times faster than the next. Usually a push has the series of the one
+before in the same order. Else its metrics are found one by one among those of the one before, and those that are new by
+their labels. What has another form, or seems to break a rule, is decoded into objects and held against the rules one by
+one; only this way says what is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +18,6 @@ import numpy as np
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
 from streamgauge.errors import (
-    BadInput,
     IndexFull,
     Overloaded,
     PushRefused,
@@ -28,6 +28,7 @@ from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_bod
 from streamgauge.ingest.federation.layouts import LEFT_OUT, Layout, Layouts, layout_of
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.markers import Markers
+from streamgauge.ingest.federation.newcomers import LEFT_OUT_KEY, Newcomers
 from streamgauge.ingest.federation.policy import TENSE, Bounds, Policy, Row
 from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
@@ -40,10 +41,9 @@ from streamgauge.model.sink import Sink
 from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
 from streamgauge.wire.findings import Findings, no_room, series_text
 from streamgauge.wire.metric_family import MetricFamily, MetricType
+from streamgauge.wire.push_part import part_of
 from streamgauge.wire.push_records import (
     Records,
-    has_only_labels,
-    message_of,
     read_numbers,
     survey,
 )
@@ -55,7 +55,6 @@ TEXT = "text/plain"
 
 _NEW_SERIES = 64
 """Series resolved before other tasks get their turn: 30 µs each, where they are new."""
-_SIMPLE = (MetricType.COUNTER, MetricType.GAUGE, MetricType.UNTYPED)
 _WORDS = {
     MetricType.COUNTER: "counter",
     MetricType.GAUGE: "gauge",
@@ -135,6 +134,7 @@ class Uploads:
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
     ) -> None:
         text = negotiate(headers)
+        sender = replace(sender, part=part_of(headers))
         raw = await read_body(headers, body, snappy_frames.encoded_limit(self._limit), held)
         self._stats.shared.ingest_request_bytes.labels(UPLOAD).inc(len(raw))
         started = self._clock.monotonic()
@@ -186,9 +186,9 @@ class Uploads:
     async def _note(self, sender: Sender, push: _Push, generation: int) -> None:
         """Remember what was stored, and mark what has ended."""
         if push.learned is not None and self._layouts.generation == generation == self._sink.generation:
-            self._layouts.put(sender.owner, push.learned)
+            self._layouts.put((sender.owner, sender.part), push.learned)
         now = self._clock.monotonic()
-        ended = self._liveness.upload(sender.cluster, push.series, push.newest, now)
+        ended = self._liveness.upload(sender.cluster, push.series, push.newest, now, sender.part)
         if ended is not None:
             await self._markers.mark(ended)
 
@@ -206,11 +206,9 @@ class Uploads:
         return push
 
     async def _quickly(self, sender: Sender, data: bytes, bounds: Bounds) -> _Push | None:
-        """A push that is like the one before; None where it is not, or may break a rule."""
-        layout = self._layouts.find(sender.owner)
-        if layout is None:
-            return None
-        push = await self._turns.take(lambda: self._same(sender, layout, data, bounds))
+        """A push of the usual form; None where it has another one, or may break a rule."""
+        layout = self._layouts.find((sender.owner, sender.part))
+        push = None if layout is None else await self._turns.take(partial(self._same, sender, layout, data, bounds))
         if push is not None:
             self._stats.layouts.labels("same").inc()
             return push
@@ -219,7 +217,7 @@ class Uploads:
             return None
         push = await in_turns(self._turns, self._similar(sender, layout, records, data, bounds))
         if push is not None:
-            self._stats.layouts.labels("similar").inc()
+            self._stats.layouts.labels("new" if layout is None else "similar").inc()
         return push
 
     def _same(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> _Push | None:
@@ -228,55 +226,64 @@ class Uploads:
         numbers = read_numbers(data, layout.ends.astype(np.int64))
         if numbers is None or not self._policy.in_time(numbers.times, layout.first, bounds):
             return None
-        self._admission.check_series(sender.cluster, layout.series, 0, layout.series)
+        self._check_series(sender, layout.series, 0)
         return _Push(layout.ids, numbers.times, numbers.values, layout.series, layout.stored is None)
 
     def _similar(
-        self, sender: Sender, layout: Layout, records: Records, data: bytes, bounds: Bounds
+        self, sender: Sender, layout: Layout | None, records: Records, data: bytes, bounds: Bounds
     ) -> Generator[None, None, _Push | None]:
         numbers = read_numbers(data, records.ends)
         if numbers is None or not self._policy.in_time(numbers.times, records.first, bounds):
             return None
-        found = layout.ids_of(records)
-        unknown = np.flatnonzero(found < 0)
-        if 2 * len(unknown) > len(found):
-            return None
+        found = np.full(len(records), -1, np.int64) if layout is None else layout.ids_of(records)
+        newcomers = Newcomers(self._policy, sender.labels, records, data)
         keys: dict[bytes, int] = {}
-        for done, row in enumerate(unknown.tolist(), 1):
-            key = self._judged(sender, records, row, data, bounds)
+        for done, row in enumerate(np.flatnonzero(found < 0).tolist(), 1):
+            key = newcomers.key(row)
             if key is None:
                 return None
-            found[row] = keys.setdefault(key, LEFT_OUT if key == b"" else -1 - len(keys))
+            found[row] = keys.setdefault(key, LEFT_OUT if key == LEFT_OUT_KEY else -1 - len(keys))
             if done % _NEW_SERIES == 0:
                 yield
         known = np.unique(found[(found >= 0) & (found != LEFT_OUT)]).astype(np.uint32)
-        self._admission.check_series(sender.cluster, known, len(keys) - (b"" in keys), known)
+        self._check_series(sender, known, len(keys) - (LEFT_OUT_KEY in keys))
+        ids = yield from self._resolved_keys(keys)
+        if ids is None:
+            return None
+        new = found < 0
+        found[new] = ids[-1 - found[new]]
+        learned = layout_of(data, records, found.astype(np.uint32))
+        metadata = self._news(newcomers.families())
+        whole = learned.stored is None
+        return _Push(learned.ids, numbers.times, numbers.values, learned.series, whole, metadata, learned=learned)
+
+    def _resolved_keys(self, keys: Mapping[bytes, int]) -> Generator[None, None, Int64s | None]:
+        """The ids of the series that have negative numbers: that of -1 first. None where there is no room for one."""
+        ids = []
         for key, number in keys.items():
             if number < 0:
                 try:
-                    found[found == number] = self._sink.resolve(key)
+                    ids.append(self._sink.resolve(key))
                 except IndexFull:
                     return None
-                yield
-        ids = found.astype(np.uint32)
-        learned = layout_of(data, records, ids)
-        whole = learned.stored is None
-        return _Push(ids, numbers.times, numbers.values, learned.series, whole, learned=learned)
+                if len(ids) % _NEW_SERIES == 0:
+                    yield
+            else:
+                ids.append(LEFT_OUT)
+        return np.array(ids, np.int64)
 
-    def _judged(self, sender: Sender, records: Records, row: int, data: bytes, bounds: Bounds) -> bytes | None:
-        """The key of the series of a metric that was not there before, b"" where the whitelist leaves it out; None
-        where there may be something wrong with it."""
-        start, end = records.starts[row], int(records.ends[row])
-        if not has_only_labels(data, start, end):
-            return None
-        try:
-            (family,) = metric_family_protobuf.decode_now(message_of(data, records.heads[row], start, end))
-            rows = [one for one in self._policy.rows(family, sender.labels, bounds) if one is not None]
-        except (BadInput, PushRefused):
-            return None
-        if len(family.metrics) != 1 or len(rows) != 1:
-            return None
-        return rows[0].key or b""
+    def _news(self, families: Iterable[MetricFamily]) -> tuple[Metadata, ...]:
+        """Type and help of metrics of which they are not known."""
+        return tuple(
+            Metadata(family.name, _WORDS[MetricType(family.type)], family.help)
+            for family in families
+            if family.type in _WORDS and not self._described(family.name)
+        )
+
+    def _check_series(self, sender: Sender, series: UInt32s, new: int) -> None:
+        """Those of the parts before of the same scrape are counted with them. Raises PushRefused."""
+        before = self._liveness.begun(sender.cluster) if sender.part.follows else series
+        self._admission.check_series(sender.cluster, series, new, before)
 
     def _carefully(self, sender: Sender, data: bytes, text: bool, bounds: Bounds) -> Generator[None, None, _Push]:
         """Raises BadInput and PushRefused where a rule is broken."""
@@ -291,20 +298,17 @@ class Uploads:
                 if row is None or len(rows) % _NEW_SERIES == 0:
                     yield
         distinct = {row.key for row in rows if row.key is not None}
-        self._admission.check_series(sender.cluster, np.empty(0, np.uint32), len(distinct), np.empty(0, np.uint32))
+        self._check_series(sender, np.empty(0, np.uint32), len(distinct))
         findings = Findings()
         ids = yield from self._resolved(rows, findings)
-        push = _Push(
+        return _Push(
             ids,
             np.array([row.time for row in rows], np.int64),
             np.array([row.value for row in rows], np.float64),
             np.unique(ids[ids < _REFUSED]),
-            metadata=tuple(one for one in _metadata(families) if not self._described(one.metric)),
+            metadata=self._news(family for family in families if family.metrics),
             findings=findings,
         )
-        if not text and not findings.refused and all(family.type in _SIMPLE for family in families):
-            push.learned = yield from _learned(data, ids)
-        return push
 
     def _resolved(self, rows: Sequence[Row], findings: Findings) -> Generator[None, None, UInt32s]:
         known: dict[bytes, int] = {}
@@ -381,22 +385,3 @@ def _unpacked(raw: bytes, limit: int, held: Held) -> Generator[None, None, bytes
         held.add(len(part))
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _learned(data: bytes, ids: UInt32s) -> Generator[None, None, Layout | None]:
-    """The layout of a push whose samples have these ids; None where it has not the usual form."""
-    records = yield from survey(data)
-    if records is None or len(records) != len(ids) or read_numbers(data, records.ends) is None:
-        return None
-    for number, (start, end) in enumerate(zip(records.starts, records.ends.tolist(), strict=True)):
-        if not has_only_labels(data, start, end):
-            return None
-        if number % 1000 == 999:
-            yield
-    return layout_of(data, records, ids)
-
-
-def _metadata(families: Sequence[MetricFamily]) -> Generator[Metadata, None, None]:
-    for family in families:
-        if family.type in _WORDS and family.metrics:
-            yield Metadata(family.name, _WORDS[MetricType(family.type)], family.help)

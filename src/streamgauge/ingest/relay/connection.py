@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput
 from streamgauge.ingest.relay.values import Collector, RelayValues, Stat
+from streamgauge.model.arrays import UInt32s
 from streamgauge.wire import relay as wire
 
 if TYPE_CHECKING:
@@ -147,6 +150,10 @@ class RelayConnection(asyncio.BufferedProtocol):
         if known:
             self.write(wire.override_line(seconds, known))
         return bool(known)
+
+    def series(self, generation: int) -> UInt32s:
+        """Ids of the series that it has brought, as they are in a generation of the sink."""
+        return np.array([stat.number for stat in self._known.values() if stat.generation == generation], np.uint32)
 
     def write(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():

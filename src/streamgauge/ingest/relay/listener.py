@@ -6,18 +6,26 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from streamgauge.clock import Clock
+from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.relay.connection import RelayConnection, Values
 from streamgauge.ingest.relay.polls import Polls
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import GATHER_SECONDS, RelayValues
+from streamgauge.model.arrays import UInt32s
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Reading, Stats
 
+Protocols = Callable[[], asyncio.BaseProtocol]
+Front = Callable[[Protocols], Protocols]
+
 MAX_CONNECTIONS = 10_000
 """Of relays, identified or not: some 10 KiB of memory and a descriptor each."""
+MAX_DEPARTED = 1_000_000
+"""Series of relays that have gone, until they are marked. Those of more drop out of answers a little later by
+themselves."""
 READ_BYTES = 16_384
 """Read at once from one relay: a millisecond or two of values."""
 ACCEPT_AT_ONCE = 32
@@ -40,6 +48,9 @@ class RelayListener:
         self._settings = settings
         self._connections: set[RelayConnection] = set()
         self._relays: dict[str, RelayConnection] = {}
+        self._sink = sink
+        self._departed = Departed(sink, clock)
+        self._stopping = False
         self._polls = Polls(clock, settings.poll)
         self._ended: Counter[str] = Counter()
         self._servers: list[asyncio.Server] = []
@@ -49,13 +60,12 @@ class RelayListener:
         """Those connected now, by their ids."""
         return self._relays
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on sockets that are bound."""
+    async def start(self, sockets: Sequence[socket.socket], front: Front = lambda protocols: protocols) -> None:
+        """Listen on sockets that are bound. front: what connections are before they are ours."""
         loop = asyncio.get_running_loop()
+        protocols = front(lambda: RelayConnection(self))
         for sock in sockets:
-            self._servers.append(
-                await loop.create_server(lambda: RelayConnection(self), sock=sock, backlog=ACCEPT_AT_ONCE)
-            )
+            self._servers.append(await loop.create_server(protocols, sock=sock, backlog=ACCEPT_AT_ONCE))
             sock.listen(BACKLOG)  # asyncio has one number for both
 
     async def run(self) -> None:
@@ -63,10 +73,12 @@ class RelayListener:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.values.run())
             tasks.create_task(self._polls.run())
+            tasks.create_task(self._departed.run())
             tasks.create_task(self._check())
 
     async def stop(self) -> None:
         """Hear nobody any more, and store what has come."""
+        self._stopping = True
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -122,6 +134,21 @@ class RelayListener:
         self._ended[reason] += 1
         if self._relays.get(connection.name) is connection:
             del self._relays[connection.name]
+        if connection.name and not self._stopping:
+            self._depart(connection.name, connection.series(self._sink.generation))
+
+    def _depart(self, name: str, series: UInt32s) -> None:
+        """A relay's series are marked as stale, as those of a target that is gone, unless it brings them again."""
+        if self._departed.waiting + len(series) > MAX_DEPARTED:
+            self.values.refuse("marker_limit", len(series))
+            return
+        interval = round(self._settings.poll * 1000)
+
+        def present() -> Iterator[UInt32s]:
+            if (again := self._relays.get(name)) is not None:
+                yield again.series(self._sink.generation)
+
+        self._departed.add([series], self.clock.now_ms() + interval, interval, present)
 
     def readings(self) -> Iterator[Reading]:
         yield Reading.of("streamgauge_relays", "gauge", "Relays connected at this moment.", len(self._relays))

@@ -18,7 +18,8 @@ class RelaySettings:
     the main listener. live_listen: of the live channel over TCP. token: what callers of the stats API must show; ""
     asks for none. cors_allow: the origin whose pages may call it, or *; "" allows none. allow: from where relays may
     come; empty allows all that reach the listener. aggregate: minutes that one value of the aggregated data is over.
-    retention: weeks that the stats API looks back.
+    retention: weeks that the stats API looks back. tls_cert, tls_key: files, "" where TLS is not spoken; tls_client_ca:
+    what signs the certificates that whoever connects must then show. http_tls: whether http_listen speaks it, too.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -32,3 +33,7 @@ class RelaySettings:
     token: str = field(default="", repr=False)
     cors_allow: str = ""
     allow: tuple[Network, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    http_tls: bool = False

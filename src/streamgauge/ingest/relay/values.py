@@ -172,7 +172,7 @@ class RelayValues:
         """An append that waited while series were pruned is made again, with the ids that they have then."""
         for attempt in range(_ATTEMPTS):
             generation = self._sink.generation
-            batch = self._batch(waiting, generation)
+            batch = self._admitted(self._batch(waiting, generation))
             if not len(batch):
                 return
             try:
@@ -187,6 +187,18 @@ class RelayValues:
             for asked in waiting.asked:
                 self._seconds.observe(now - asked)
             return
+
+    def _admitted(self, batch: SampleBatch) -> SampleBatch:
+        """Without values of times that are not taken: the clock was set while they waited."""
+        oldest, newest = self._sink.admitted()
+        if not len(batch) or (int(batch.times.min()) >= oldest and int(batch.times.max()) <= newest):
+            return batch
+        early, late = batch.times < oldest, batch.times > newest
+        for reason, wrong in ((Reason.TOO_OLD, early), (Reason.TOO_NEW, late)):
+            if wrong.any():
+                self.refuse(reason, int(wrong.sum()))
+        kept = ~(early | late)
+        return SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
 
     def _batch(self, waiting: _Waiting, generation: int) -> SampleBatch:
         ids = [stat.number if stat.generation == generation else -1 for stat in waiting.stats]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streamgauge.clock import Clock
 from streamgauge.http.client import Resolver
+from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery
-from streamgauge.ingest.scrape.departed import Departed
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.pool import ScrapeContext, ScrapePool
 from streamgauge.ingest.turns import Turns

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from streamgauge.clock import Clock
 from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
+from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery, Group
-from streamgauge.ingest.scrape.departed import Departed
 from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop

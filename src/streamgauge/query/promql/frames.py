@@ -60,7 +60,7 @@ def dropping_empty(column: LabelColumn) -> LabelColumn:
     moved = np.arange(len(column.values), dtype=np.int32)
     moved[empty] = ABSENT
     moved[empty + 1 :] -= 1
-    values = column.values.filter(pc.not_equal(column.values, pa.scalar("")))
+    values = column.values.filter(pc.not_equal(column.values, pa.scalar("", pa.string())))
     return recode(column.codes, moved, values)
 
 

@@ -19,7 +19,8 @@ def anchored(pattern: str) -> str:
 def matches(matcher: Matcher, values: pa.StringArray) -> Bools:
     """For each value whether the matcher accepts it. Raises pyarrow.ArrowInvalid for a pattern that RE2 refuses."""
     if matcher.op in (MatchOp.EQUAL, MatchOp.NOT_EQUAL):
-        accepted = pc.equal(values, pa.scalar(matcher.value))
+        # Without a type pyarrow looks for one, and tries to import dateutil each time: half a millisecond.
+        accepted = pc.equal(values, pa.scalar(matcher.value, pa.string()))
     else:
         accepted = pc.match_substring_regex(values, anchored(matcher.value))
     result: Bools = accepted.to_numpy(zero_copy_only=False).astype(np.bool_)

@@ -10,6 +10,7 @@ from streamgauge.model.event_source import Node
 from streamgauge.model.events import Stream
 from streamgauge.store import names
 from streamgauge.store.block_folders import BlockFolders
+from streamgauge.store.damage import Damage
 from streamgauge.store.events.block_reader import EventBlockReader, read_meta
 from streamgauge.store.events.block_writer import EventBlockWriter, shred_rows
 from streamgauge.store.events.check import check_event_blocks
@@ -17,7 +18,6 @@ from streamgauge.store.events.encodings import FLUSH_LEVEL, Encodings, choose_en
 from streamgauge.store.events.format import RowGroup, commits_in_id, new_block_id
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush
 from streamgauge.store.patience import Patience
-from streamgauge.store.ports import Damage
 
 
 class LocalEventBlocks:

@@ -1,0 +1,68 @@
+"""The section host_history: of the configuration file."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamgauge.config import parse_config
+from streamgauge.errors import ConfigError
+from streamgauge.model.host_history import HostSettings, HostSource
+from streamgauge.model.host_sources import SOURCES
+
+
+def settings(text: str) -> HostSettings | None:
+    config = parse_config(text, "file.yml", {})
+    assert not config.warnings
+    return config.host_history
+
+
+def test_nothing_is_sampled_unless_that_is_asked_for() -> None:
+    assert settings("streamgauge: {}") is None
+
+
+def test_an_empty_section_samples_everything_each_minute() -> None:
+    assert settings("host_history: {}") == HostSettings(60_000, tuple(SOURCES.values()))
+
+
+def test_each_setting_can_be_given() -> None:
+    found = settings("""
+host_history:
+  interval: 30s
+  by: [team]
+  max-hosts: 5
+  sources:
+    - haproxy
+    - name: old
+      host: [vhost, server]
+      requests: hits_total
+      errors: hits_total{status=~"5.."}
+      latency: slow_ms_bucket
+      latency-unit: ms
+      backends: alive
+""")
+    old = HostSource(
+        "old", ("vhost", "server"), "hits_total", 'hits_total{status=~"5.."}', "slow_ms_bucket", 1.0, "alive"
+    )
+    assert found == HostSettings(30_000, (SOURCES["haproxy"], old), ("team",), 5)
+
+
+@pytest.mark.parametrize(
+    ("section", "part"),
+    [
+        ("{interval: 1ms}", "from 1s to 1h"),
+        ("{interval: soon}", "duration"),
+        ("{max-hosts: 0}", "greater than or equal to 1"),
+        ("{sources: []}", "at least 1"),
+        ("{sources: [apache]}", '"apache" is none of caddy, traefik'),
+        ("{sources: [caddy, caddy]}", "same name"),
+        ("{sources: [{name: x, host: h, requests: ''}]}", "requests"),
+        ("{sources: [{name: x, host: 1, requests: r}]}", "label"),
+        ("{sources: [{name: x, host: h, requests: r, latency-unit: min}]}", "s, ms, us, ns"),
+        ("{by: [host]}", "host is no label"),
+        ("{hosts: 1}", "hosts"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_its_line(section: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=r"file\.yml:1") as refused:
+        parse_config(f"host_history: {section}", "file.yml", {})
+    assert part in refused.value.message
