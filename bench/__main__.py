@@ -19,6 +19,7 @@ from bench import (
     scrape,
     small,
     tail,
+    timeseries,
     year,
 )
 from bench.report import Row, machine, print_table
@@ -40,6 +41,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "tail": tail.run,
     "client": client.run,
     "relays": relays.run,
+    "grpc-insert": timeseries.insert,
+    "grpc-poll": timeseries.poll,
     "middleware": middleware.run,
 }
 

@@ -78,7 +78,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, reader: Reader) -> Iterator
     folder = tmp_path_factory.mktemp("grpc")
     config = folder / "config.yml"
     config.write_text(f"grpc_poll_configs: [{{job_name: devices, targets: ['{reader.address}'], interval: 1s}}]")
-    with ServerProcess.start(folder / "data", (*GRPC, "--config", str(config))) as running:
+    arguments = (*GRPC, "--tstorage-listen", "127.0.0.1:0", "--config", str(config))
+    with ServerProcess.start(folder / "data", arguments) as running:
         yield running
         assert running.stop() == 0, "".join(running.output)
         assert not [line for line in running.output if "Traceback" in line], "".join(running.output)
@@ -136,6 +137,29 @@ def test_errors_have_their_codes_and_name_the_row(store: Store) -> None:
         "the given start is greater than end",
     )
     assert refused(lambda: store.select(b"\x0a\x01m")) == (StatusCode.INVALID_ARGUMENT, "the filter has no start")
+
+
+def test_names_may_have_anything_in_them_that_is_text(store: Store) -> None:
+    metric, labels = 'a\n"{},=\x00\U0001f600', [("\x00,=", "b\n|\\"), ("x" * 1_000, "y" * 60_000)]
+    store.row(datum(metric, labels, 1.0, NOW))
+    assert store.select(wanted(metric, labels, 0, NOW + 1)) == [(NOW, 1.0)]
+
+
+def test_both_addresses_have_the_same_store(server: ServerProcess, store: Store) -> None:
+    line = server.await_line("gRPC is answered on").split()
+    with grpc.insecure_channel(line[-3]) as channel:
+        Store(channel).row(datum("either", [], 1.0, NOW))
+    assert line[-3] != line[-1]
+    assert store.select(wanted("either", [], 0, NOW + 1)) == [(NOW, 1.0)]
+
+
+def test_a_storm_of_connections_passes(server: ServerProcess, store: Store) -> None:
+    host, _, port = address_of(server).rpartition(":")
+    for number in range(300):
+        with socket.create_connection((host, int(port))) as one:
+            if number % 3:
+                one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(number % 7))
+    assert store.row(datum("storm", [], 1.0, NOW)) == b""
 
 
 def test_it_says_what_it_is(store: Store) -> None:

@@ -17,6 +17,7 @@ from streamgauge.client import Datum, Reader
 from streamgauge.clock import Clock, ManualClock, SystemClock
 from streamgauge.http.options import HttpOptions, Secret, Tls
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.scrape.gate import Gate
 from streamgauge.ingest.scrape.grpc_fetcher import SOURCE, grpc_scraper
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
@@ -53,7 +54,8 @@ async def poller(sink: MemorySink, stats: Stats) -> AsyncIterator[MakePoller]:
             (found,) = targets_of(group, job, Relabelling(job.relabel))
             assert isinstance(found, Target), found
             relabelling = Relabelling(job.metric_relabel)
-            made = grpc_scraper(job, found, relabelling, sink, stats, clock or SystemClock(), Turns(), 1 << 20)
+            now = clock or SystemClock()
+            made = grpc_scraper(job, found, relabelling, sink, stats, now, Turns(), 1 << 20, Gate(now))
             stack.callback(made.close)
             return made
 

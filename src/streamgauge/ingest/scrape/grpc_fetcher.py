@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, BodyTooLarge, ConfigError
+from streamgauge.ingest.scrape.gate import Gate
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.scraper import TOO_LARGE, Outcome, Scraper
 from streamgauge.ingest.scrape.series import TargetSeries
@@ -36,10 +37,11 @@ def grpc_scraper(
     clock: Clock,
     turns: Turns,
     max_body: int,
+    gate: Gate,
 ) -> Scraper:
     """A scraper of a data reader."""
     series = TargetSeries(job, target.labels, relabelling, sink.resolve)
-    fetcher = GrpcFetcher(job, target, series, stats, clock, turns, max_body)
+    fetcher = GrpcFetcher(job, target, series, stats, turns, max_body, gate)
     return Scraper(job, target, series, fetcher, sink, stats, clock, SOURCE)
 
 
@@ -55,15 +57,15 @@ class GrpcFetcher:
         target: Target,
         series: TargetSeries,
         stats: Stats,
-        clock: Clock,
         turns: Turns,
         max_body: int,
+        gate: Gate,
     ) -> None:
         self._job = job
         self._target = target
         self._series = series
         self._stats = stats
-        self._clock = clock
+        self._gate = gate
         self._turns = turns
         self._max_bytes = min(job.limits.body or max_body, max_body)
         scheme, _, address = target.url.partition("://")
@@ -87,9 +89,9 @@ class GrpcFetcher:
 
     async def take(self, begun: float) -> Outcome:
         limit = self._target.timeout / 1000
-        size = 0
         try:
-            messages, size = await self._read(max(0.001, limit - (self._clock.monotonic() - begun)))
+            async with self._gate.passing():
+                messages, size = await self._read(limit)
         except RpcFailed as error:
             if error.code == "DEADLINE_EXCEEDED":
                 return self._failed("timeout", f"no whole answer within {limit:g} s, the timeout")

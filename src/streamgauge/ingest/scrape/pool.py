@@ -13,6 +13,7 @@ from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import TlsContexts
 from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery, Group
+from streamgauge.ingest.scrape.gate import Gate
 from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop
@@ -61,6 +62,7 @@ class ScrapePool:
         self._relabelling = Relabelling(job.relabel)
         self._metric_relabelling = Relabelling(job.metric_relabel)
         self._contexts = TlsContexts(job.http.tls)
+        self._gate = Gate(context.clock)
 
     @property
     def loops(self) -> Iterator[ScrapeLoop]:
@@ -138,7 +140,7 @@ class ScrapePool:
         if self.job.over_grpc:
             from streamgauge.ingest.scrape.grpc_fetcher import grpc_scraper
 
-            scraper = grpc_scraper(self.job, target, self._metric_relabelling, *shared)
+            scraper = grpc_scraper(self.job, target, self._metric_relabelling, *shared, self._gate)
         else:
             client = HttpClient(self.job.http, self._contexts, context.resolver)
             scraper = http_scraper(self.job, target, self._metric_relabelling, client, *shared)
