@@ -283,7 +283,7 @@ POINTS = st.from_regex(r"\A(a|b)(,x=[12])?(,y=z)? (v|w)=(1|-2\.5|3i|t|x|1e3)(,u=
 
 
 @given(st.lists(TEXTS | POINTS, max_size=6).map("\n".join), st.sampled_from(Precision))
-def test_columns_hold_what_lines_say_one_by_one(text: str, precision: Precision) -> None:
+def test_fuzz_columns_hold_what_lines_say_one_by_one(text: str, precision: Precision) -> None:
     """Of lines that have no quotes or backslashes, which is what columns are read of."""
     lines = [line for line in text.encode().split(b"\n") if b'"' not in line and b"\\" not in line]
     block = b"".join(line + b"\n" for line in lines)
@@ -309,7 +309,7 @@ def test_columns_hold_what_lines_say_one_by_one(text: str, precision: Precision)
 
 
 @given(st.lists(TEXTS | POINTS, max_size=6).map("\n".join))
-def test_whatever_comes_nothing_is_lost_between_lines(text: str) -> None:
+def test_fuzz_nothing_is_lost_between_lines(text: str) -> None:
     """Good lines between garbage that is whole are read, and the others told of."""
     garbage = text.encode()
     if garbage.count(b'"') or garbage.count(b"\\"):  # what they swallow is theirs
@@ -322,7 +322,7 @@ def test_whatever_comes_nothing_is_lost_between_lines(text: str) -> None:
 
 
 @given(st.binary(max_size=60) | TEXTS.map(str.encode))
-def test_garbage_is_read_or_refused(data: bytes) -> None:
+def test_fuzz_garbage_is_read_or_refused(data: bytes) -> None:
     decoded = Decoded(data)
     for labels, _, _ in decoded.samples:
         assert labels["__name__"]
