@@ -60,6 +60,8 @@ class Site:
         self.clock, self.sink, self.stats = ManualClock(), MemorySink(), Stats()
         self.version, self.known = 0, True
         self.failure: Exception | None = None  # with which queries fail
+        self.held = asyncio.Event()
+        self.held.set()
         self.answer: tuple[int, list[bytes]] = (200, [])
         self.services: Any = SimpleNamespace(
             authenticator=self,
@@ -78,6 +80,7 @@ class Site:
         return EVERYBODY
 
     async def run(self, job: Job) -> Answer:
+        await self.held.wait()
         if self.failure is not None:
             raise self.failure
         status, chunks = self.answer
@@ -132,6 +135,18 @@ async def test_a_stream_in_which_nothing_happens_is_ended_and_what_came_is_kept(
     assert await ended(call) == (StatusCode.DEADLINE_EXCEEDED, "nothing was sent or read for 300 s")
     assert site.sink.samples(__name__="m") == [(1000, 1.0)]
     await until(lambda: site.counted() == {"DEADLINE_EXCEEDED": 1})
+    sweeping.cancel()
+
+
+async def test_a_query_that_takes_long_is_not_the_doing_of_its_client(site: Site) -> None:
+    sweeping = asyncio.create_task(site.server.run())
+    site.held = asyncio.Event()
+    call = site.select(FILTER)
+    await until(lambda: site.open == 1)
+    for _ in range(round(2 * calls.IDLE_SECONDS / calls.CHECK_SECONDS)):
+        await site.clock.advance(calls.CHECK_SECONDS)
+    site.held.set()
+    assert await call.code() is StatusCode.OK
     sweeping.cancel()
 
 
