@@ -45,7 +45,7 @@ fuzz: $(VENV)/dev
 demo-federation: $(VENV)/dev
 	$(BIN)/python -m demo.federation $(if $(OUTAGE),--outage $(OUTAGE)) $(if $(FROM),--from '$(FROM)') $(if $(TOKEN),--token '$(TOKEN)')
 
-# An application behind Caddy, and a relay. With TRAFFIC=60 it takes longer.
+# An application behind Caddy, a relay and a data reader. With TRAFFIC=60 it takes longer.
 demo-pollers: $(VENV)/dev
 	$(BIN)/python -m demo.pollers $(if $(TRAFFIC),--seconds $(TRAFFIC))
 

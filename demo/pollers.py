@@ -1,8 +1,8 @@
 """Programs that are asked for their values, from end to end, on this machine: `make demo-pollers`.
 
 An application, twice, with the middleware behind a real reverse proxy, and traffic, of which a part fails; one of the
-two is killed on the way. A relay, which a server polls. One streamgauge that has it all. Then what each way of asking
-gives is compared with what was done.
+two is killed on the way. A relay, which a server polls, and a data reader, which it polls over gRPC. One streamgauge
+that has it all. Then what each way of asking gives is compared with what was done.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.checks import Checks, free_port, say, until
+from streamgauge.client import Datum, Reader
 from streamgauge.testing.programs import find_program
 from streamgauge.testing.server import ServerProcess
 
@@ -46,6 +47,7 @@ class Stand:
     relay_port: int = field(default_factory=free_port)
     proxy_port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
+    reader_port: int = field(default_factory=free_port)
     shop_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     server_port: int = field(default_factory=free_port)
 
@@ -71,10 +73,11 @@ def main() -> int:
         _start_server(stand)
         shops = _start_shop(stand)
         _start_relay(stand)
-        # Each way of polling says what it started, and is checked by a function of its own below.
+        given = _start_reader(stand)
         say("What each way of asking gives:")
         _check_hosts(stand, checks, shops, options.seconds)
         _check_relay(stand, checks)
+        _check_reader(stand, checks, given)
         return checks.end()
 
 
@@ -92,6 +95,9 @@ def _start_server(stand: Stand) -> None:
     config = {
         "host_history": {"interval": f"{INTERVAL}s", "sources": ["caddy", "app"]},
         "relay": {"server-listen-address": f"127.0.0.1:{stand.relay_port}", "poll-interval": POLLS},
+        "grpc_poll_configs": [
+            {"job_name": "devices", "targets": [f"127.0.0.1:{stand.reader_port}"], "interval": f"{POLLS}s"}
+        ],
         "scrape_configs": [
             {
                 "job_name": "proxy",
@@ -239,6 +245,34 @@ def _check_relay(stand: Stand, checks: Checks) -> None:
     latest = stand.get("/pulse/latest/load1", host="web1")
     stored = stand.value('load1{host="web1",dc="a"}')
     checks.check("value" in latest, f"/pulse/latest/load1?host=web1: {latest}; in PromQL {stored:g}")
+
+
+# ---- a data reader --------------------------------------------------------------------------------------------------
+
+
+def _start_reader(stand: Stand) -> list[float]:
+    """What it has given, in the order of polls."""
+    say("A data reader, which answers polls over gRPC with a temperature.")
+    given: list[float] = []
+
+    def read() -> Iterator[Datum]:
+        given.append(20 + len(given) / 8)
+        yield Datum("temperature", given[-1], {"room": "kitchen"})
+
+    address = f"127.0.0.1:{stand.reader_port}"
+    stand.stack.enter_context(Reader(read, address))
+    print(f"  {address}")
+    return given
+
+
+def _check_reader(stand: Stand, checks: Checks, given: list[float]) -> None:
+    assert stand.server is not None
+    until(lambda: len(given) > 3 and stand.value('temperature{room="kitchen"}') >= given[3], "the fourth poll")
+    (series,) = stand.server.query('temperature{room="kitchen"}[10m]')
+    values = [float(value) for _, value in series["values"]]
+    checks.check(values == given[: len(values)], f"temperature: {len(values)} polls stored, as they were given")
+    late = max(float(at) % POLLS for at, _ in series["values"])
+    checks.check(late < 1, f"each at a multiple of {POLLS} s on the clock, at most {late * 1000:.0f} ms after it")
 
 
 # ---- what runs ------------------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ def shape(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\d[\d.,]*", "0", text)).strip()
 
 
+@pytest.mark.timeout(600)  # thirty commands, each an interpreter of its own
 @pytest.mark.skipif(sys.platform != "linux", reason="the tour shows a Linux host's metrics")
 def test_the_tour_can_be_typed(tour: Tour) -> None:
     typed = 0

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from streamgauge.client.host_counters import MAX_HOSTS
 from streamgauge.config import parse_config
 from streamgauge.errors import ConfigError
-from streamgauge.model.host_history import HostSettings, HostSource
+from streamgauge.host_history_config import HostHistorySection
+from streamgauge.model.host_history import RANGES, HostSettings, HostSource
 from streamgauge.model.host_sources import SOURCES
+
+PAGE = (Path(__file__).parents[1] / "docs" / "host-history.md").read_text(encoding="utf-8")
 
 
 def settings(text: str) -> HostSettings | None:
@@ -66,3 +73,12 @@ def test_what_makes_no_sense_is_refused_with_its_line(section: str, part: str) -
     with pytest.raises(ConfigError, match=r"file\.yml:1") as refused:
         parse_config(f"host_history: {section}", "file.yml", {})
     assert part in refused.value.message
+
+
+def test_the_page_names_every_source_key_and_range_and_its_examples_are_right() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)
+    keys = [field.alias or name for name, field in HostHistorySection.model_fields.items()]
+    assert {*SOURCES, *keys, *RANGES} <= set(rows)
+    for snippet in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        assert settings(snippet) is not None
+    assert f"the first {MAX_HOSTS} names" in PAGE

@@ -64,7 +64,8 @@ def test_the_mirror_is_a_destination_with_a_database_that_can_be_made() -> None:
     assert mirror.url == "https://db:8086/write?db=a+%22b&precision=ms"
     assert mirror.influx == InfluxDatabase("https://db:8086/query", 'CREATE DATABASE "a \\"b"')
     assert mirror.http.authorization() == "Basic dTpw"
-    assert not parse_config("relay: {influx-address: ''}", "f.yml", {}).remote_writes
+    for text in ("relay: {influx-address: ''}", "relay: {server: false, influx-address: 'http://db:8086'}"):
+        assert not parse_config(text, "f.yml", {}).remote_writes
 
 
 def test_where_live_values_are_published() -> None:

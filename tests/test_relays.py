@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 import ssl
@@ -218,6 +219,16 @@ async def test_a_relay_by_tls_is_asked_and_answers(open_all, authority: Certific
     assert {"__name__": "d2999", "host": "web1", "dc": "a"} in opened.sink.series()
     writer.transport.abort()
     assert await said(opened.http, None, ASK) == b"HTTP/1.1 200 OK\r\n"  # `insecure` leaves that as it was
+
+
+async def test_who_is_not_allowed_gets_no_handshake(open_all, authority: CertificateAuthority) -> None:
+    pair = authority.issue("CN=relays")
+    allow = (ipaddress.ip_network("10.0.0.0/8"),)
+    opened = await open_all(RelaySettings(tls_cert=str(pair.cert), tls_key=str(pair.key), allow=allow))
+    assert await said(opened.relay, trusting(authority), b"id web1\n") == b""
+    failed = b'streamgauge_relay_handshakes_failed_total{reason="not_allowed"} 1.0'
+    assert failed in opened.stats.exposition()
+    assert b"pong" in await said(opened.live, trusting(authority), PING)
 
 
 async def test_a_certificate_that_is_renewed_is_shown_from_then_on(open_all, authority: CertificateAuthority) -> None:

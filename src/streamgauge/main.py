@@ -173,7 +173,6 @@ class Server:
         start(derived.run())
         hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
         hosts.apply(self._config.host_history)
-        start(hosts.run())
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
         turns = Turns()  # of all that decode
@@ -252,6 +251,7 @@ class Server:
             hosts,
         )
         start(services.recover_pushes())
+        start(hosts.run())
         self._stats.watch(lambda: store_readings(store, maintenance))
         self._stats.watch(lambda: event_readings(store, maintenance))
         self._stats.watch(lambda: pin_readings(pins))

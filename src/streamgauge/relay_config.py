@@ -194,7 +194,7 @@ def _path(name: str, base: Path) -> str:
 
 def mirror(section: RelaySection | None) -> Iterator[RemoteWriteTarget]:
     """The InfluxDB that gets what relays say, too."""
-    if section is None or not section.influx_address:
+    if section is None or not section.server or not section.influx_address:
         return
     address, database = section.influx_address, section.influx_database
     quoted = database.replace("\\", "\\\\").replace('"', '\\"')

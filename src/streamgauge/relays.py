@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from streamgauge.clock import Clock
@@ -87,16 +88,18 @@ class Relays:
             stack.callback(front.stop)
         stack.push_async_callback(self.listener.stop)
         stack.callback(self.live_tags.close)
-        before = (lambda protocols: protocols) if front is None else front.before
         if sockets := _bound(settings):
-            await self.listener.start(sockets, before)
+            if front is None:
+                await self.listener.start(sockets)
+            else:
+                await self.listener.start(sockets, partial(front.before, admits=self.listener.allows))
             LOG.info("relays are listened for on %s", _name(sockets[0]))
         if settings.live_listen:
             live = LiveTagsListener(self.live_tags, live_access(lambda: self.settings, is_open), is_open)
             self._live_listener = live
             stack.push_async_callback(live.stop)
             sockets = _bind("live-listen-address", settings.live_listen)
-            await live.start(sockets, before)
+            await (live.start(sockets) if front is None else live.start(sockets, front.before))
             start(live.run(self._clock))
             LOG.info("live values are on %s", _name(sockets[0]))
         if settings.http_listen:

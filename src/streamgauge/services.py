@@ -68,6 +68,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+HOST_SAMPLE_SECONDS = 10.0
+"""That a round of host samples may take, unless there are longer intervals between them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -307,7 +310,9 @@ class ServerServices:
     async def sample_hosts(self, wanted: HostSettings, since: int, now: int) -> bytes:
         """What `query.hosts.sampling` finds of hosts between two times (ms)."""
         query = HostSamplesQuery(wanted.sources, since, now, wanted.by, self._settings.query_lookback)
-        return await self._workers.read(Job(query, self.query_limits()))
+        limits = self.query_limits()
+        seconds = min(limits.seconds, max(wanted.interval / 1000, HOST_SAMPLE_SECONDS))
+        return await self._workers.read(Job(query, replace(limits, seconds=seconds)))
 
     def query_limits(self) -> Limits:
         """Of one query, as they are now."""

@@ -89,7 +89,7 @@ def test_whoever_chooses_the_host_cannot_fill_the_table() -> None:
 def test_a_list_of_hosts_admits_no_others() -> None:
     counters = HostCounters(["Shop.Example", "b.example"])
     for host in (b"shop.example", b"SHOP.example:80", b"evil.example", b"b.example"):
-        counters.observe(host, 200, 0.1)
+        counters.observe(host, 400, 0.1)
     assert totals(counters) == {"shop.example": (2, 0), "b.example": (1, 0), OTHER: (1, 0)}
 
 

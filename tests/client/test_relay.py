@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 from streamgauge.client import Relay
+from streamgauge.commands.relay import TlsOptions
 from streamgauge.errors import BadInput
+from streamgauge.testing.certificates import CertificateAuthority
 from streamgauge.testing.server import SECONDS, eventually
 
 
@@ -20,12 +23,14 @@ class Played:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(SECONDS)
         self._connection: socket.socket | None = None
+        self.tls: ssl.SSLContext | None = None
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def accept(self, name: str, beat: str = "30") -> None:
         """The relay introduces itself, and is welcome."""
         self.hang_up()
-        self._connection, _ = self._listener.accept()
+        accepted, _ = self._listener.accept()
+        self._connection = accepted if self.tls is None else self.tls.wrap_socket(accepted, server_side=True)
         self._connection.settimeout(SECONDS)
         self._lines = self._connection.makefile("rb")
         assert self.hears() == f"id {name}"
@@ -154,3 +159,48 @@ def test_what_is_refused_is_told(server: Played) -> None:
             eventually(lambda: relay.info().error)
             assert relay.info().error == "missing id"
             assert not relay.info().connected
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+def contexts(authority: CertificateAuthority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server that asks for certificates, and of a relay that shows one."""
+    pair = authority.issue("CN=server")
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asking.load_cert_chain(pair.cert, pair.key)
+    asking.load_verify_locations(authority.file)
+    asking.verify_mode = ssl.CERT_REQUIRED
+    shown = authority.issue("CN=web1")
+    return asking, TlsOptions(ca=str(authority.file), cert=str(shown.cert), key=str(shown.key)).context()
+
+
+def test_it_speaks_tls_and_shows_its_certificate(server: Played, authority: CertificateAuthority) -> None:
+    server.tls, ours = contexts(authority)
+    with Relay("web1", server.address, reconnect=0.01, tls=ours) as relay:
+        relay.add_set("many", lambda: {f"n{number}": number for number in range(3_000)})
+        for _ in range(2):
+            server.accept("web1")
+            assert server.hears() == "add many"
+            server.say(*["what is longer than a record of TLS"] * 2_000)
+            assert server.asks("many").count(":") == 3_000
+
+
+def test_a_server_that_it_does_not_trust_hears_nothing(server: Played, authority: CertificateAuthority) -> None:
+    server.tls, _ = contexts(authority)
+    with Relay("web1", server.address, reconnect=0.01, tls=ssl.create_default_context()) as relay:
+        with pytest.raises(ssl.SSLError):
+            server.accept("web1")
+        eventually(lambda: "certificate verify failed" in relay.info().error)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(TlsOptions(ca="/nowhere"), "cannot be used"), (TlsOptions(key="k"), "goes with --tls-cert")],
+)
+def test_files_that_are_none_are_told(options: TlsOptions, words: str) -> None:
+    assert TlsOptions().context() is None
+    with pytest.raises(BadInput, match=words):
+        options.context()

@@ -146,3 +146,29 @@ def test_threads_record_and_ask_together(store: Store) -> None:
     store.flush()
     assert not wrong
     assert [len(store.query(f"h{number}")) for number in range(4)] == [20] * 4
+
+
+def test_whoever_asks_while_it_closes_gets_an_answer_or_hears_that(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", clock=lambda: NOW)
+    store.record("a", sample())
+    store.flush()
+    asked = threading.Barrier(4)
+    ends: list[BaseException] = []
+
+    def ask() -> None:
+        asked.wait()
+        try:
+            while True:
+                store.flush()
+                assert store.query("a") == [sample()]
+        except BaseException as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    asked.wait()
+    store.close()
+    for thread in threads:
+        thread.join()
+    assert [str(error) for error in ends] == ["the store is closed"] * 3

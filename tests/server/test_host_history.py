@@ -45,5 +45,6 @@ def test_what_an_application_pushes_becomes_a_history_that_survives_a_restart(st
     assert sample["active_backends"] == 1
     assert server.query('host_history_error_rate{host="shop.example"}')
     server.stop()
-    again = start_server(data=server.data)
+    again = start_server("--config", str(config), data=server.data)
     assert samples(again)[: len(found)] == found
+    assert not [line for line in again.output if "WARNING" in line]

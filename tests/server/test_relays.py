@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from streamgauge.serve.server import raise_descriptor_limit
 from streamgauge.testing.server import SECONDS, ServerProcess, eventually, launch_command
 
 TOKEN = {"X-AUTH-TOKEN": "a secret"}
@@ -251,6 +252,7 @@ async def _storm(port: int, before: Callable[[], object]) -> None:
 
 
 def test_a_storm_of_relays_that_reconnect_delays_nobody(server: RelayServer, relays: list[Relay]) -> None:
+    assert raise_descriptor_limit() > 2 * STORM
     before = server.process.metric("streamgauge_relays")
 
     def meanwhile() -> None:

@@ -99,7 +99,8 @@ class HostCounters:
             return self._other
         row = self._rows.get(name)
         if row is None:
-            if status in _NOT_OURS or len(self._rows) > self._max_hosts:
+            foreign = self._only is None and status in _NOT_OURS
+            if foreign or len(self._rows) > self._max_hosts:
                 return self._other
             row = self._rows[name] = _Row(name, len(self.bounds) + 1)
         if len(self._spellings) < self._max_hosts * SPELLINGS_PER_HOST:

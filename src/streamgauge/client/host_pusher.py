@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from streamgauge.client.address import Address, parse_address
-from streamgauge.client.host_counters import HostCounters
+from streamgauge.client.host_counters import BACKENDS, HostCounters
 from streamgauge.client.remote_write import HEADERS, STALE, encode_labels, encode_request
 from streamgauge.client.reports import Reports
 
@@ -45,7 +45,7 @@ class HostPusher:
 
     url: http:// or https://, of the server; without a path it is /api/v1/write. token, ca_file, headers, tls: as for a
     Writer. job, instance: labels of all that is pushed; instance is by default the machine's name and the process'
-    number.
+    number, and a child adds its number to what is given.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class HostPusher:
         self._counters = counters
         self._job, self._instance = job, instance
         self._interval = interval
-        self._reports = Reports(on_error)
+        self._on_error = on_error
         self._clock = clock
-        self._begin()
+        self._begin(instance or _process_name())
         atexit.register(self.close)
         if hasattr(os, "register_at_fork"):
             reference = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _begin_in_child(reference))
 
-    def _begin(self) -> None:
-        instance = self._instance or f"{socket.gethostname()}:{os.getpid()}"
+    def _begin(self, instance: str) -> None:
         self._labels = {"job": self._job, "instance": instance}
+        self._reports = Reports(self._on_error)
         self._encoded: dict[Series, bytes] = {}  # the labels of what was pushed
         self._taken = self._failed = 0
         self._error = ""
@@ -95,6 +95,11 @@ class HostPusher:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamgauge-pusher", daemon=True)
         self._thread.start()
+
+    def begin_in_child(self) -> None:
+        """After a fork: the thread, and whoever held a lock, are the parent's."""
+        if not self.closed:
+            self._begin(f"{self._instance}:{os.getpid()}" if self._instance else _process_name())
 
     def push(self) -> bool:
         """Push now; whether the server has taken it."""
@@ -106,15 +111,18 @@ class HostPusher:
         return Pushes(self._taken, self._failed, self._error)
 
     def close(self) -> None:
-        """Push a last time, and say that the series end: this process is no live backend any more."""
+        """Push a last time, and say that this process is no live backend any more."""
         if self._closed.is_set():
             return
         self._closed.set()
         atexit.unregister(self.close)
         self._thread.join(ANSWER_SECONDS)
-        if self.push() and self._encoded:
-            with self._pushing:
-                self._send([(labels, STALE) for labels in self._encoded.values()], later=1)
+        if not self.push():
+            return
+        with self._pushing:
+            ended = [(labels, STALE) for (name, _), labels in self._encoded.items() if name == BACKENDS]
+            if ended:
+                self._send(ended, later=1)
 
     @property
     def closed(self) -> bool:
@@ -175,6 +183,9 @@ def _post(address: Address, target: str, body: bytes) -> str:
 
 
 def _begin_in_child(reference: weakref.ref[HostPusher]) -> None:
-    pusher = reference()
-    if pusher is not None and not pusher.closed:
-        pusher._begin()
+    if (pusher := reference()) is not None:
+        pusher.begin_in_child()
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -16,6 +16,7 @@ import logging
 import math
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -76,10 +77,17 @@ class _Lost(Exception):
 
 class Relay:
     """Begins to connect at once. The collectors may be added and removed at any time, on any thread; their functions
-    are called on the relay's own. address: HOST:PORT. reconnect: seconds between two attempts."""
+    are called on the relay's own. address: HOST:PORT. reconnect: seconds between two attempts. tls: whom to
+    trust, and what to show, where the server speaks TLS."""
 
     def __init__(
-        self, name: str, address: str = "127.0.0.1:3000", *, reconnect: float = RECONNECT_SECONDS, daemon: bool = True
+        self,
+        name: str,
+        address: str = "127.0.0.1:3000",
+        *,
+        reconnect: float = RECONNECT_SECONDS,
+        daemon: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         if not name.strip() or "\n" in name:
             raise BadInput("a relay needs a name, on one line")
@@ -89,6 +97,7 @@ class Relay:
         self._name = name.strip()
         self._address = (host.strip("[]"), int(port))
         self._reconnect = reconnect
+        self._tls = tls
         self._lock = threading.RLock()  # of all that follows, and of writing
         self._collectors: dict[str, _Collector] = {}
         self._socket: socket.socket | None = None
@@ -186,9 +195,14 @@ class Relay:
 
     def _converse(self) -> None:
         connection = socket.create_connection(self._address, CONNECT_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            host = self._address[0]
+            connection = self._tls.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
         with self._lock:
             self._socket = connection
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(connection, ssl.SSLSocket):
+            connection.do_handshake()
         self._send(wire.line(wire.ID, self._name.encode()))
         self._pong_due, self._ping_due = time.monotonic() + CONNECT_SECONDS, math.inf
         reader = wire.LineReader()
@@ -198,10 +212,19 @@ class Relay:
                 wait = self._work(time.monotonic())
                 if not selector.select(max(wait, 0.001)):
                     continue
-                if not (data := connection.recv(_READ_BYTES)):
+                if not (data := self._received(connection)):
                     raise _Lost("the server closed the connection")
                 for line in reader.feed(data):
                     self._take(line)
+
+    def _received(self, connection: socket.socket) -> bytes:
+        if not isinstance(connection, ssl.SSLSocket):
+            return connection.recv(_READ_BYTES)
+        with self._lock:  # nobody may write meanwhile
+            data = connection.recv(_READ_BYTES)
+            while connection.pending():  # which no selector would tell of
+                data += connection.recv(_READ_BYTES)
+        return data
 
     def _work(self, now: float) -> float:
         """Do what is due, and return for how many seconds nothing else is."""

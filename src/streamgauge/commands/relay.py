@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 import click
@@ -17,13 +19,44 @@ from streamgauge.errors import BadInput
 CHECK_SECONDS = 1.0
 
 
-def run_relay(server: str, name: str | None, tags: Sequence[str], collectors: Sequence[str], interval: float) -> None:
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """wanted: whether to speak it. ca: a file with whom to trust; cert, key: what is shown."""
+
+    wanted: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """Raises BadInput for files that are none."""
+        if not (self.wanted or self.ca or self.cert or self.key):
+            return None
+        if self.key and not self.cert:
+            raise BadInput("--tls-key goes with --tls-cert")
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            raise BadInput(f"the certificates cannot be used: {error.strerror or error}") from None
+        return context
+
+
+def run_relay(
+    server: str,
+    name: str | None,
+    tags: Sequence[str],
+    collectors: Sequence[str],
+    interval: float,
+    tls: TlsOptions,
+) -> None:
     """Until SIGINT or SIGTERM. Says when the connection comes and goes. Raises BadInput."""
     divided = dict(_tag(text) for text in tags)
     for each in collectors:
         if each not in COLLECTORS:
             raise BadInput(f'"{each}" is not one of {", ".join(COLLECTORS)}')
-    with Relay(name or socket.gethostname(), server) as relay:
+    with Relay(name or socket.gethostname(), server, tls=tls.context()) as relay:
         for each in collectors or COLLECTORS:
             relay.add_set(each, COLLECTORS[each], divided, interval or None)
 

@@ -25,15 +25,17 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.durations import parse_duration
-from streamgauge.embed.opened import OpenedFolder
 from streamgauge.errors import BadInput, Overloaded, StorageError, StreamgaugeError
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.host_history import DAY_MS, DEFAULT_RANGE, HELP, METRICS, HostSample, range_of
 from streamgauge.model.labels import series_key
-from streamgauge.query.budget import Limits
+from streamgauge.query.budget import Budget, Limits
+from streamgauge.query.dispatch import execute
 from streamgauge.query.hosts.history import HostHistoryQuery, HostNamesQuery
-from streamgauge.query.requests import HistoryQuery, InstantQuery, RangeQuery, SqlFormat, SqlQuery, SqlValue
+from streamgauge.query.requests import HistoryQuery, InstantQuery, Job, RangeQuery, SqlFormat, SqlQuery, SqlValue
+from streamgauge.store.snapshot import StoreSnapshot
 from streamgauge.store.store import StoreSettings
+from streamgauge.store.threaded import ThreadedStore
 
 QUEUE_CALLS = 256
 """Of `record` and `record_all` that wait for the disk. A sync takes milliseconds."""
@@ -86,7 +88,8 @@ class Store:
         self._failing = False
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opened = OpenedFolder(Path(folder), settings)
+        self._kept: dict[str, object] = {}  # of queries; whoever has the store in use
+        self._opened = ThreadedStore(Path(folder), settings, helpers=False)
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -109,8 +112,8 @@ class Store:
 
     def flush(self) -> None:
         """Return when everything recorded before is on disk, or counted as dropped."""
-        self._check_open()
-        self._opened.run(self._write())
+        with self._opened.in_use():
+            self._opened.run(self._write)
 
     def counts(self) -> Counts:
         with self._lock:
@@ -123,8 +126,7 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-        self._opened.run(self._write())
-        self._opened.close()
+        self._opened.close(self._write)
 
     def __enter__(self) -> Store:
         return self
@@ -175,12 +177,18 @@ class Store:
         return pa.ipc.open_stream(io.BytesIO(answer)).read_all()
 
     def _answer(self, query: HistoryQuery | InstantQuery | RangeQuery | SqlQuery) -> bytes:
-        self._check_open()
-        return self._opened.answer(query, self._limits)
+        """What a server would answer, made on the caller's thread, one at a time."""
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError("the store is closed")
+        async def take() -> tuple[StoreSnapshot, Callable[[], None]]:
+            return self._opened.store.snapshot()
+
+        with self._opened.in_use():
+            snapshot, release = self._opened.run(take)
+            try:
+                source = snapshot.open(self._kept)
+                return b"".join(execute(Job(query, self._limits), source, Budget(self._limits), kept=self._kept).body)
+            finally:
+                self._opened.call_soon(release)
 
     # ---- on the loop ------------------------------------------------------------------------------------------------
 

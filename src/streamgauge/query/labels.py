@@ -16,8 +16,10 @@ from streamgauge.query.text import join, join_present, strings
 
 METRIC_NAME = "__name__"
 
-_FEW = 16
-"""Distinct values. A value takes 128 KiB at most, so that the arrays of a hundred labels can be put together."""
+_FEW_VALUES = 16
+_FEW_ROWS = 1024
+"""Of a label whose texts are put together with others': with more rows the cost of a call does not count any more, and
+memory for other codes would."""
 
 NameSpelling = Callable[[str], str]
 ValueSpelling = Callable[[pa.StringArray], pa.StringArray]
@@ -81,9 +83,11 @@ class LabelTexts:
 def _spelled(
     columns: Iterable[tuple[str, Int32s, pa.StringArray]], value: ValueSpelling
 ) -> Iterator[tuple[Int32s, pa.StringArray]]:
-    """For each column its codes and the texts that they mean. Neighbours of few values share one array of texts: what a
-    step costs, whatever it has to do, then counts once and not for each label."""
-    for few, group in groupby(columns, key=lambda column: len(column[2]) <= _FEW):
+    """For each column its codes and the texts that they mean. Small neighbours share one array of texts: what a step
+    costs, whatever it has to do, then counts once and not for each label."""
+    for few, group in groupby(
+        columns, key=lambda column: len(column[2]) <= _FEW_VALUES and len(column[1]) <= _FEW_ROWS
+    ):
         if not few:
             yield from ((codes, join(prefix, value(values), '"')) for prefix, codes, values in group)
             continue

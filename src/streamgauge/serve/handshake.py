@@ -23,7 +23,8 @@ class _Tls(SSLProtocol):
 
 
 class Handshake(asyncio.Protocol):
-    """Hands over to the protocol that `connection` makes when the handshake is over. Created for each socket."""
+    """Hands over to the protocol that `connection` makes when the handshake is over. Created for each socket. admits:
+    whether somebody of an address may come at all."""
 
     stage = Stage.HEADER
     since = 0.0
@@ -34,11 +35,13 @@ class Handshake(asyncio.Protocol):
         context: ssl.SSLContext,
         table: ConnectionTable,
         loop: asyncio.AbstractEventLoop,
+        admits: Callable[[str], bool] = lambda peer: True,
     ) -> None:
         self._connection = connection
         self._context = context
         self._table = table
         self._loop = loop
+        self._admits = admits
         self._socket: asyncio.Transport | None = None  # under the TLS
         self._listed = False
 
@@ -55,6 +58,11 @@ class Handshake(asyncio.Protocol):
 
     def _begin(self, transport: asyncio.Transport) -> None:
         self._socket = transport
+        address = transport.get_extra_info("peername")
+        if not self._admits(str(address[0]) if address else ""):
+            self._table.closed["not_allowed"] += 1
+            transport.abort()
+            return
         self._listed = True
         if not self._table.add(self):
             self._table.closed["no_room"] += 1

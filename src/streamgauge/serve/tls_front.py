@@ -28,9 +28,11 @@ class TlsFront:
         self._table = ConnectionTable(ConnectionLimits(connections=HANDSHAKES))
         self._table.now = clock.monotonic()
 
-    def before(self, connection: Protocols) -> Protocols:
-        """What a connection is until its handshake is over; then it is what `connection` makes."""
-        return lambda: Handshake(connection, self.tls.context, self._table, asyncio.get_running_loop())
+    def before(self, connection: Protocols, admits: Callable[[str], bool] = lambda peer: True) -> Protocols:
+        """What a connection is until its handshake is over; then it is what `connection` makes. admits: whether
+        somebody of an address may come at all; others take up no place."""
+        loop = asyncio.get_running_loop()
+        return lambda: Handshake(connection, self.tls.context, self._table, loop, admits)
 
     async def run(self) -> None:
         """Until cancelled: end handshakes that take too long, and read the certificate anew."""

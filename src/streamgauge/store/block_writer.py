@@ -68,8 +68,13 @@ FLUSH_ENCODING = Encoding(
 """Quick to write. Level 1 takes a fifth more bytes and is no faster."""
 
 _COMPACTED_LEVEL = 9
-_SERIES_ID_TRIALS = (ColumnEncoding("PLAIN", 3), ColumnEncoding("DELTA_BINARY_PACKED", 9))
-"""Deltas win by far where ids ascend for long, and lose where they jump with every series."""
+_SERIES_ID_TRIALS = (
+    ColumnEncoding("PLAIN", 3),
+    ColumnEncoding("BYTE_STREAM_SPLIT", 3),
+    ColumnEncoding("DELTA_BINARY_PACKED", 9),
+)
+"""Deltas win by far where ids ascend for long, and lose where they jump with every series. Split bytes take a fifth
+less than plain ones where series have hundreds of rows in a row group."""
 _TIME_TRIALS = (
     ColumnEncoding("BYTE_STREAM_SPLIT", 12),
     ColumnEncoding("DELTA_BINARY_PACKED", 9),
@@ -81,8 +86,9 @@ _UNSCALED_TRIALS = (ColumnEncoding("BYTE_STREAM_SPLIT", 3), ColumnEncoding("DELT
 _LASTING_VALUE_LEVEL = 9
 _LASTING_UNSCALED_LEVEL = 15
 """Values are tried at a level that takes no time, which ranks encodings alike. A block that will not be rewritten gets
-these: they take 4 % and 8 % less, at 5 times the time. Level 19 takes hardly less than they do. A dictionary lost in
-every row group of recorded scrapes: zstd finds by itself what repeats."""
+these: they take 4 % and 8 % less, at 5 times the time. With integers at level 19 recorded scrapes take 3 % less, and
+compaction three to six times the time. A dictionary lost in every row group of them: zstd finds by itself what
+repeats."""
 
 
 class EncodingTrial:

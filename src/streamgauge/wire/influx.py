@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.model.labels import NAME
 from streamgauge.wire.exposition_text import Pairs
 from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason
-from streamgauge.wire.influx_columns import MAX_KEY_BYTES, Columns, columns_of
+from streamgauge.wire.influx_columns import Columns, columns_of
 from streamgauge.wire.influx_lines import (
     MAX_LINE_BYTES,
     Line,
@@ -28,12 +29,12 @@ from streamgauge.wire.influx_lines import (
     read_line,
 )
 from streamgauge.wire.samples import NEW_AT_ONCE, Window, admit, pieces
-from streamgauge.wire.series_cache import Resolve, SpellingCache, identify
+from streamgauge.wire.series_cache import Resolve, identify
 
 CACHE_BYTES = 64 << 20
 """Of spellings of series: some 250,000 of usual names never leave it."""
-_WINDOW_BYTES = 32_768
-"""Read at once, in columns: one or two milliseconds."""
+_WINDOW_BYTES = 65_536
+"""Read at once, in columns: 2,000 values of usual names."""
 _WINDOW_LINES = 1_000
 """Beyond which lines are short, so that fewer bytes are read at once; and the most that are cut one by one, since some
 have quotes or backslashes."""
@@ -47,23 +48,42 @@ _LINE = re.compile(
 )
 """As far as a line goes: line feeds behind a backslash, and between quotes that begin a value, are part of it."""
 
-_UNREADABLE, _REFUSED = -1, -2
-"""In place of the id of a series: its key is none, or the store does not take it."""
+_REFUSED = -1
+"""In place of the id of a series that the store does not take."""
+_MAX_KEY_BYTES = 2_048
+"""Of a key that is spelled anew for each of its fields in the cache: there may be thousands."""
+_ENTRY_BYTES, _ID_BYTES = 200, 40  # of an entry of the cache, and of each id in it (measured)
 
 
 class InfluxCache:
-    """Ids of series by their spelling: key, space, field. `limit` is in bytes; one window of lines may go beyond it."""
+    """Ids of the series of lines by how these are spelled: key, space, fields with commas between them. In two
+    generations: when the young one has half of the limit it becomes the old one, and the old one goes. `limit` is in
+    bytes; one window of lines may go beyond it."""
 
     def __init__(self, limit: int = CACHE_BYTES, generation: int | None = None) -> None:
-        self.spellings = SpellingCache()
         self._limit = limit
         self._generation = generation
-        self._old = 0
+        self._young: dict[bytes, tuple[int, ...]] = {}
+        self._old: dict[bytes, tuple[int, ...]] = {}
+        self._young_size = self._old_size = 0
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.spellings.size + self._old
+        return self._young_size + self._old_size
+
+    def all_of(self, spellings: Sequence[bytes]) -> list[tuple[int, ...] | None]:
+        return list(map(self._young.get, spellings))
+
+    def get(self, spelling: bytes) -> tuple[int, ...] | None:
+        known = self._young.get(spelling)
+        if known is None and (known := self._old.pop(spelling, None)) is not None:
+            self.put(spelling, known)
+        return known
+
+    def put(self, spelling: bytes, ids: tuple[int, ...]) -> None:
+        self._young[spelling] = ids
+        self._young_size += len(spelling) + _ENTRY_BYTES + _ID_BYTES * len(ids)
 
     def for_generation(self, generation: int) -> InfluxCache:
         """The cache for a request that begins: this one, or an empty one where its ids are of another generation."""
@@ -71,9 +91,9 @@ class InfluxCache:
 
     def trim(self) -> None:
         """Keep to the limit."""
-        if self.spellings.size > self._limit // 2:
-            self._old = self.spellings.size
-            self.spellings.rotate()
+        if self._young_size > self._limit // 2:
+            self._old, self._old_size = self._young, self._young_size
+            self._young, self._young_size = {}, 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +189,7 @@ class _Decoder:
         self._read: tuple[bytes, tuple[bytes, Pairs] | BadInput] | None = None  # the last key, and what it says
 
     def batches(self) -> Iterator[SampleBatch]:
-        """The samples of the next lines, of 32 KiB together or a single one."""
+        """The samples of the next lines, of 64 KiB together or a single one."""
         block, numbers, odd = self._cut()
         rows = _Singles().rows()
         if block:
@@ -196,7 +216,7 @@ class _Decoder:
         data, at = self._data, self.at
         end = len(data) if len(data) - at <= _WINDOW_BYTES else data.rfind(b"\n", at, at + _WINDOW_BYTES) + 1
         if end and data.count(b"\n", at, end) > _WINDOW_LINES:
-            end = data.rfind(b"\n", at, at + _WINDOW_BYTES // 8) + 1
+            end = data.rfind(b"\n", at, at + _WINDOW_BYTES // 16) + 1
         if end:
             block = data[at:end]
             if b'"' not in block and b"\\" not in block:
@@ -236,43 +256,53 @@ class _Decoder:
 
     def _identified(self, columns: Columns, numbers: Int64s) -> Generator[SampleBatch, None, tuple[_Rows, Int64s]]:
         """The samples that have a series in the store, and the lines of the block that are to be looked at alone."""
-        ids = np.array(list(map(self._cache.spellings.get, columns.spellings)), np.float64)
-        new = np.flatnonzero(np.isnan(ids))
-        if len(new):
-            counts = np.bincount(columns.codes, minlength=len(ids))
-            for code in new.tolist():
-                spelling = columns.spellings[code]
-                key, _, name = spelling.rpartition(b" ")
-                try:
-                    ids[code] = self._series(spelling, key, name, int(counts[code]))
-                except BadInput:
-                    ids[code] = _UNREADABLE
-                if self._pause_is_due():
-                    yield empty_batch()
-        of_rows = ids.astype(np.int64)[columns.codes]
-        unreadable = columns.lines[of_rows == _UNREADABLE]
-        odd = np.union1d(columns.odd, unreadable)
-        kept = of_rows >= 0
-        if len(unreadable):
-            kept &= ~np.isin(columns.lines, unreadable)
-        rows = _Rows(numbers[columns.lines], of_rows, columns.times, columns.values)
+        found = self._cache.all_of(columns.spellings)
+        unreadable: list[int] = []
+        for row in [row for row, ids in enumerate(found) if ids is None]:
+            try:
+                found[row] = yield from self._line_of_series(columns.spellings[row])
+            except BadInput:
+                unreadable.append(row)
+                found[row] = (_REFUSED,) * int(columns.counts[row])
+        ids = np.fromiter(chain.from_iterable(filter(None, found)), np.int64, len(columns.values))
+        lines = np.repeat(columns.lines, columns.counts)
+        rows = _Rows(numbers[lines], ids, np.repeat(columns.times, columns.counts), columns.values)
+        odd = np.union1d(columns.odd, columns.lines[unreadable])
+        kept = ids != _REFUSED
         return (rows if kept.all() else rows.take(kept)), odd
 
-    def _series(self, spelling: bytes, key: bytes, name: bytes, samples: int) -> int:
-        """The id of a series that is not known yet, or _REFUSED, which is noted. Raises BadInput for a key that is
-        none."""
+    def _line_of_series(self, spelling: bytes) -> Generator[SampleBatch, None, tuple[int, ...]]:
+        """The ids of the series of a line that is not in the young cache, _REFUSED for those that the store does not
+        take, which are noted. Raises BadInput where its key is none."""
+        known = self._cache.get(spelling)
+        if known is not None:
+            return known
+        key, _, names = spelling.rpartition(b" ")
+        ids: list[int] = []
+        for name in names.split(b","):
+            ids.append(self._series(key, name))
+            if self._pause_is_due():
+                yield empty_batch()
+        if _REFUSED not in ids:
+            self._cache.put(spelling, tuple(ids))
+        return tuple(ids)
+
+    def _series(self, key: bytes, name: bytes) -> int:
+        """The id of one series, or _REFUSED, which is noted. Raises BadInput where the key is none."""
+        spelling = key + b" " + name
+        if (known := self._cache.get(spelling)) is not None:
+            return known[0]
         self._new += 1
         measurement, tags = self._key(key)
         plain_name = plain(name)
         if wrong := _reserved(measurement, tags, plain_name):
-            self._refuse(Reason.LABELS, wrong, samples)
+            self._refuse(Reason.LABELS, wrong)
             return _REFUSED
-        pairs = [(NAME, measurement + b"_" + plain_name), *tags]
-        series = identify(pairs, samples, self._resolve, self._findings)
+        series = identify([(NAME, measurement + b"_" + plain_name), *tags], 1, self._resolve, self._findings)
         if series is None:
             return _REFUSED
-        if len(key) <= MAX_KEY_BYTES:
-            self._cache.spellings.put(spelling, series)
+        if len(key) <= _MAX_KEY_BYTES:
+            self._cache.put(spelling, (series,))
         return series
 
     def _key(self, key: bytes) -> tuple[bytes, Pairs]:
@@ -316,10 +346,7 @@ class _Decoder:
             if value is None:
                 self._refuse(Reason.STRING, _is_text(self._key(line.key)[0], plain(name)))
                 continue
-            spelling = line.key + b" " + name
-            series = self._cache.spellings.get(spelling)
-            if series is None:
-                series = self._series(spelling, line.key, name, 1)
+            series = self._series(line.key, name)
             if series != _REFUSED:
                 singles.add(number, series, time, value)
             if self._pause_is_due():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,6 @@ from streamgauge.model.arrays import Bools, Floats, Int64s, UInt8s
 from streamgauge.wire.imported import milliseconds_of, values_of, words
 from streamgauge.wire.influx_lines import BOOLEANS, MAX_STAMP_NS, Precision
 
-MAX_KEY_BYTES = 2_048
-"""Of a line that is read in columns: its key is spelled once for each of thousands of fields."""
-
 _COMMA, _EQUALS, _SPACE, _NEWLINE = 1, 2, 3, 4
 _KINDS = np.zeros(256, np.uint8)
 _KINDS[list(b",= \n")] = (_COMMA, _EQUALS, _SPACE, _NEWLINE)
@@ -25,13 +23,13 @@ _NANOSECONDS_OF_MS = Precision.MILLISECONDS.value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """Values of fields. lines: which line of the block each is of, from 0, ascending. spellings: of series, each once:
-    key, space, name of the field; codes: which of them each value has. times: ms. odd: lines that gave nothing and are
-    to be looked at alone, ascending."""
+    """What lines of the usual form say. lines: which of the block these are, from 0, ascending. spellings: of the
+    series of each: key, space, names of the fields with commas between them. counts: of its fields; values: of all
+    fields, one line's behind the other's. times: ms. odd: lines that are to be looked at alone, ascending."""
 
     lines: Int64s
-    codes: Int64s
     spellings: Sequence[bytes]
+    counts: Int64s
     times: Int64s
     values: Floats
     odd: Int64s
@@ -70,7 +68,7 @@ class _Marks:
         good &= ~np.isin(raw[starts], _ODD_HEADS) & (raw[np.maximum(ends - 1, 0)] != ord("\r"))
         keys = places[np.where(good, first, 0)]
         fields = np.where(counts == 2, places[np.where(counts == 2, first + 1, 0)], ends)
-        good &= (keys > starts) & (keys - starts <= MAX_KEY_BYTES) & ((counts == 1) | (ends > fields + 1))
+        good &= (keys > starts) & ((counts == 1) | (ends > fields + 1))
         return _Marks(at, kinds, lines, starts, ends, keys, fields, good)
 
 
@@ -87,9 +85,12 @@ def columns_of(block: bytes, precision: Precision, now: int) -> Columns:
     times = _times(block, marks, good, precision, now)
     values, names = _values(block, raw, good, lines, (starts, places, value_starts, stops))
     kept = good[lines]
-    lines, values, names = lines[kept], values[kept], names.filter(pa.array(kept)) if not kept.all() else names
-    spellings, codes = _spellings(block, marks, lines, names)
-    return Columns(lines, codes, spellings, times[lines], values, np.flatnonzero(~good))
+    if not kept.all():
+        lines, values, names = lines[kept], values[kept], names.filter(pa.array(kept))
+    used = np.flatnonzero(good)
+    counts = np.bincount(lines, minlength=len(good))[used]
+    spellings = _spellings(block, marks, used, counts, names)
+    return Columns(used, spellings, counts, times[used], values, np.flatnonzero(~good))
 
 
 def _pairs(marks: _Marks, good: Bools) -> Int64s:
@@ -161,23 +162,23 @@ def _truths(texts: Any) -> tuple[Floats, Bools]:
     return values, np.isnan(values)
 
 
-def _spellings(block: bytes, marks: _Marks, lines: Int64s, names: Any) -> tuple[list[bytes], Int64s]:
-    """How the series of values are spelled, each once, and which of them is that of each value."""
+def _spellings(block: bytes, marks: _Marks, lines: Int64s, counts: Int64s, names: Any) -> list[bytes]:
+    """How the series of each line are spelled. names: of the fields of all of them."""
     if not len(lines):
-        return [], np.empty(0, np.int64)
-    used, line_codes = np.unique(lines, return_inverse=True)
-    (texts,) = words(block, _edges(block, marks.starts[used], marks.keys[used]), 2, 0)
-    keys, key_codes = _distinct(texts)
-    fields, field_codes = _distinct(names)
-    pairs, codes = np.unique(key_codes[line_codes] * len(fields) + field_codes, return_inverse=True)
-    halves = (half.tolist() for half in np.divmod(pairs, len(fields)))
-    spellings = [keys[key] + b" " + fields[name] for key, name in zip(*halves, strict=True)]
-    return spellings, codes
-
-
-def _distinct(texts: Any) -> tuple[list[bytes], Int64s]:
-    encoded = texts.cast(pa.binary()).dictionary_encode()
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return []
+    (texts,) = words(block, _edges(block, marks.starts[lines], marks.keys[lines]), 2, 0)
+    encoded = names.cast(pa.binary()).dictionary_encode()
+    known = encoded.dictionary.to_pylist()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    firsts = np.cumsum(counts) - counts
+    endings: list[bytes] = [b""] * len(lines)
+    for count in np.unique(counts).tolist():
+        rows = np.flatnonzero(counts == count)
+        layouts, which = np.unique(codes[firsts[rows][:, None] + np.arange(count)], axis=0, return_inverse=True)
+        spelled = [b" " + b",".join([known[code] for code in layout]) for layout in layouts.tolist()]
+        for row, layout in zip(rows.tolist(), which.ravel().tolist(), strict=True):
+            endings[row] = spelled[layout]
+    return list(map(operator.add, texts.cast(pa.binary()).to_pylist(), endings))
 
 
 def _edges(block: bytes, *places: Int64s) -> Int64s:

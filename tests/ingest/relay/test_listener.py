@@ -152,6 +152,7 @@ async def test_only_those_from_allowed_networks_are_heard(start: StartRelays) ->
     await until(lambda: client.over)
     assert client.read == ""
     assert relays.ended("not_allowed") == 1
+    assert not relays.listener.allows("")
 
 
 async def test_garbage_and_long_lines_leave_the_others_alone(relays: Relays, clock: ManualClock) -> None:

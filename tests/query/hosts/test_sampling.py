@@ -213,6 +213,17 @@ def test_a_source_that_fails_takes_no_other_with_it() -> None:
     assert len(answer["samples"]) == 1
 
 
+def test_numbers_that_count_nothing_are_left_out() -> None:
+    series = [counter(0, 60, "http_host_requests_total", host="h", instance="good")]
+    for number, value in enumerate((1e308, float("inf"), float("nan"), -1e308)):
+        names = ("http_host_requests_total", "http_host_errors_total", "http_host_backends")
+        series.extend(counter(0, value, name, host="h", instance=f"bad{number}") for name in names)
+        bucket = "http_host_request_duration_seconds_bucket"
+        series += histogram(bucket, {"1e308": (0, value), "+Inf": (0, value)}, host="h", instance=f"bad{number}")
+    series.append(counter(0, -3, "http_host_backends", host="h"))
+    assert samples(series) == {"h": (1.0, 0.0, 0.0, 0)}
+
+
 def test_labels_that_are_kept_divide_a_host() -> None:
     series = [
         counter(0, 60, "http_host_requests_total", host="h", team="a"),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
-import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,10 +21,8 @@ from streamgauge.ingest.events import HTTP, EventLimits, Events, Opening
 from streamgauge.ingest.request_headers import headers_json
 from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
-from streamgauge.store.helper import HelperProcess
-from streamgauge.store.lock import acquire
-from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.store import StoreSettings
+from streamgauge.store.threaded import ThreadedStore
 from streamgauge.wire.sample_table import CONTENT_TYPE
 
 PATH, EVENTS_PATH = "/api/v1/import", "/api/v1/events"
@@ -145,21 +140,20 @@ class FolderTarget:
 
     def __init__(self, data: Path) -> None:
         """Raises FolderInUse and StorageError."""
-        self._data = data
-        self._loop = asyncio.new_event_loop()
-        self._ready: Future[tuple[BulkImport, Events]] = Future()
-        self._end = asyncio.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="store")
-        self._thread.start()
-        self._bulk, self._events = self._ready.result()
+        settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
+        self._opened = ThreadedStore(data, settings, helpers=True)
+        clock, stats, limits = SystemClock(), Stats(), Limits(body=UNBOUNDED, inflight=UNBOUNDED)
+        store, inflight, turns = self._opened.store, InFlight(limits.inflight, stats), Turns()
+        self._bulk = BulkImport(store, stats, clock, inflight, turns, limits)
+        self._events = Events(store.events, stats, clock, inflight, turns, EventLimits(event=UNBOUNDED))
 
     def send(self, body: bytes) -> Answer:
         async def pieces() -> AsyncIterator[bytes]:
             yield body
 
-        work = self._bulk.receive({"content-type": CONTENT_TYPE}, pieces())
-        return answer_of(asyncio.run_coroutine_threadsafe(work, self._loop).result().as_json())
+        with self._opened.in_use():
+            answer = self._opened.run(lambda: self._bulk.receive({"content-type": CONTENT_TYPE}, pieces()))
+        return answer_of(answer.as_json())
 
     def send_events(self, events: SentEvents) -> None:
         async def pieces() -> AsyncIterator[bytes]:
@@ -167,48 +161,14 @@ class FolderTarget:
 
         headers = headers_json([(HEADER.encode(), events.source.encode())])
         opening = Opening(HTTP, headers, events.name, events.first)
-        work = self._events.receive(opening, {}, pieces())
-        if (error := asyncio.run_coroutine_threadsafe(work, self._loop).result().error) is not None:
-            raise error
+        with self._opened.in_use():
+            answer = self._opened.run(lambda: self._events.receive(opening, {}, pieces()))
+        if answer.error is not None:
+            raise answer.error
 
     def close(self) -> None:
         """Write everything into blocks. Raises StorageError when that fails; the log then keeps what is in none."""
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            try:
-                runner.run(self._hold())
-            except BaseException as error:
-                if self._ready.done():
-                    self._failure = error
-                else:
-                    self._ready.set_exception(error)
-
-    async def _hold(self) -> None:
-        settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
-        clock, stats = SystemClock(), Stats()
-        async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(acquire(self._data))
-            flusher, compacter = HelperProcess(), HelperProcess()
-            stack.push_async_callback(flusher.stop)
-            stack.push_async_callback(compacter.stop)
-            store, maintenance = await stack.enter_async_context(
-                open_store(self._data, settings, clock, flusher, compacter, Progress())
-            )
-            limits = Limits(body=UNBOUNDED, inflight=UNBOUNDED)
-            async with asyncio.TaskGroup() as group:
-                background = group.create_task(maintenance.run())
-                inflight, turns = InFlight(limits.inflight, stats), Turns()
-                bulk = BulkImport(store, stats, clock, inflight, turns, limits)
-                events = Events(store.events, stats, clock, inflight, turns, EventLimits(event=UNBOUNDED))
-                self._ready.set_result((bulk, events))
-                await self._end.wait()
-                background.cancel()
-            await maintenance.flush_all()
+        self._opened.close()
 
 
 def answer_of(data: Any) -> Answer:

@@ -36,7 +36,8 @@ to write, out of time, a message that is not spoken there. 429 is for the config
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """again: it is worth while to send it again, pause: after so many seconds at the earliest."""
+    """words: "" where all is well by now. again: it is worth while to send it again, pause:
+    after so many seconds at the earliest."""
 
     words: str
     again: bool
@@ -92,7 +93,8 @@ class Sender:
                 self._log_refused(samples, refusal.words)
                 return 0
             self._numbers.retried.labels(name).inc(samples)
-            self._log_failure(refusal.words)
+            if refusal.words:
+                self._log_failure(refusal.words)
             await self._clock.sleep(max(backoff.pause(), refusal.pause))
 
     async def post(self, shard: int, content: bytes) -> _Refusal | None:
@@ -135,7 +137,7 @@ class Sender:
         if not 200 <= answer.status < 300:
             return _Refusal(f"{words}; it was to be made: {answer.status} {_shown(answer.body)}", again=True)
         LOG.info("%s: the database was made", self._target.name)
-        return _Refusal(words, again=True)
+        return _Refusal("", again=True)
 
     def _client(self, shard: int) -> HttpClient:
         if shard not in self._clients:

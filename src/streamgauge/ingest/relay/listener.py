@@ -111,11 +111,14 @@ class RelayListener:
         self._connections.add(connection)
         if len(self._connections) > MAX_CONNECTIONS:
             return "connection_limit"
-        return None if self._allowed(connection.peer) else "not_allowed"
+        return None if self.allows(connection.peer) else "not_allowed"
 
-    def _allowed(self, peer: str) -> bool:
+    def allows(self, peer: str) -> bool:
+        """Whether relays may come from an address; it is "" of one that is gone already."""
         if not self._settings.allow:
             return True
+        if not peer:
+            return False
         address = ipaddress.ip_address(peer.partition("%")[0])
         return any(address in network for network in self._settings.allow)
 

@@ -31,6 +31,8 @@ INSTANCE = ("job", "instance")
 """Labels of one program: its counters began together."""
 HOST = "host"
 LE = "le"
+LARGEST = 2.0**53
+"""What lies beyond counts nothing that there is, and sums of it might be no number."""
 
 Key = tuple[str, ...]
 """The host, and the labels that samples keep."""
@@ -138,7 +140,7 @@ class _Sampling:
         of_instances = _summed([None if key[0] else one for key, one in zip(named, theirs, strict=True)], alive)
         for key, instance in instances if of_instances else ():
             found[key] = found.get(key, 0.0) + of_instances.get(instance, 0.0)
-        return {key: round(value) for key, value in found.items() if math.isfinite(value)}
+        return {key: round(max(value, 0.0)) for key, value in found.items()}
 
     def _groups(self, expression: str, more: tuple[str, ...] = ()) -> _Groups:
         """What an expression is at the two moments, added up by program and host."""
@@ -146,7 +148,7 @@ class _Sampling:
         chosen = {name: labels.columns[name] for name in (*INSTANCE, *self._query.by, *more) if name in labels.columns}
         kept = LabelFrame(len(labels), {**chosen, HOST: self._host(labels)})
         number, first = kept.group()
-        usable = present & np.isfinite(values)
+        usable = present & (np.abs(np.where(present, values, 0.0)) <= LARGEST)
         sums = np.zeros((len(first), 2))
         np.add.at(sums, number, np.where(usable, values, 0.0))
         there = np.zeros((len(first), 2), np.bool_)

@@ -28,7 +28,9 @@ def matches(matcher: Matcher, values: pa.StringArray) -> Bools:
 
 
 def matches_empty(matcher: Matcher) -> bool:
-    """Whether the matcher accepts a series without the label."""
+    """Whether the matcher accepts a series without the label. Raises as `matches` does."""
+    if matcher.op in (MatchOp.EQUAL, MatchOp.NOT_EQUAL):
+        return (matcher.value == "") == (matcher.op is MatchOp.EQUAL)
     return bool(matches(matcher, pa.array([""], pa.string()))[0])
 
 

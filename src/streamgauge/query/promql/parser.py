@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from streamgauge.errors import BadInput
 from streamgauge.model.source import Matcher, MatchOp
-from streamgauge.query.promql.matchers import matches, matches_empty
+from streamgauge.query.promql.matchers import matches_empty
 from streamgauge.query.promql.nodes import (
     COMPARISONS,
     SET_OPERATORS,
@@ -205,12 +205,13 @@ class _Converter:
         names = [m.value for m in matchers if m.name == METRIC_NAME and m.op is MatchOp.EQUAL]
         if len(names) > 1 and not in_info:
             raise self.error(position, f"metric name must not be set twice: {quote(names[0])} or {quote(names[1])}")
+        empty = []
         for matcher in matchers:
             try:
-                matches(matcher, pa.array([""], pa.string()))
+                empty.append(matches_empty(matcher))
             except pa.ArrowInvalid as error:
                 raise self.error(position, f"invalid regular expression {quote(matcher.value)}: {error}") from None
-        if not in_info and all(matches_empty(matcher) for matcher in matchers):
+        if not in_info and all(empty):
             raise self.error(position, "vector selector must contain at least one non-empty matcher")
 
     def _MatrixSelector(self, tree: Any) -> Node:
