@@ -49,6 +49,7 @@ class GrpcListener:
         self._clock = clock
         self._reserved: list[socket.socket] = []
         self._server: RpcServer | None = None
+        self._needed = False  # somebody asked for an address
         self._stopping = False
 
     def reserve(self) -> None:
@@ -67,6 +68,7 @@ class GrpcListener:
                     raise ListenFailed(message) from None
                 LOG.warning("%s; there is no gRPC listener", message)
                 continue
+            self._needed = self._needed or name in self._settings.given
             self._reserved += sockets
             self.addresses += [_name(sock) for sock in sockets]
             if host_and_port(address)[1]:  # a port that the system has chosen would be free again
@@ -83,7 +85,13 @@ class GrpcListener:
             self._services, self._sessions, self._stats, self._clock, self._tls, self._services.query_limits
         )
         self._release()  # in the same step in which the library takes them
-        await self._server.start(self.addresses)
+        try:
+            await self._server.start(self.addresses)
+        except ListenFailed as error:  # somebody was quicker
+            if self._needed:
+                raise
+            LOG.warning("%s; there is no gRPC listener", error.message)
+            return
         LOG.info("gRPC is answered on %s", " and ".join(self.addresses))
         await self._server.run()
 

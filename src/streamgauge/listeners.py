@@ -139,6 +139,8 @@ class Listeners:
         internal = [local_url(each.addresses[0], self._tls is not None) for each in self._servers[1:]]
         if log_form(self._settings) != "text":
             more = {"internal": internal[0]} if internal else {}
+            if self._grpc.addresses:
+                more["grpc"] = self._grpc.addresses[0]
             LOG.info("listening", extra={"url": url, "data": self._settings.data, "version": __version__, **more})
             return
         click.echo(f"streamgauge {__version__} stores its data in {self._settings.data}")

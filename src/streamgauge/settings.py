@@ -310,8 +310,8 @@ TABLE: tuple[Setting, ...] = (
         "grpc_listen",
         DEFAULT_GRPC_LISTEN,
         _address_or_off,
-        "HOST:PORT|off",
-        "Address of the gRPC listener (TStorage, health, reflection); off: none. Otherwise as --listen.",
+        "HOST:PORT",
+        "Address of the gRPC listener (TStorage, health, reflection), as --listen; off for none.",
         group=ACCESS,
     ),
     Setting(

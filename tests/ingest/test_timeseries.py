@@ -146,6 +146,7 @@ async def test_a_failure_in_between_is_told_with_the_next_row() -> None:
             await asyncio.sleep(0)
             await site.clock.advance(1.0)
             await rows.put(row(2.0))
+    assert site.count("streamgauge_refused_total", source=SOURCE, reason="storage") == 2
 
 
 async def test_series_that_are_pruned_meanwhile_are_found_again() -> None:
@@ -167,6 +168,7 @@ async def test_memory_that_waits_is_bounded() -> None:
             for _ in range(20):
                 await rows.put(row(1.0))
     assert site.count("streamgauge_ingest_inflight_bytes") == 0
+    assert site.count("streamgauge_refused_total", source=SOURCE, reason="overload") == 1
 
 
 async def test_rows_below_a_millisecond_apart_are_counted() -> None:

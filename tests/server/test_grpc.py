@@ -162,6 +162,15 @@ def test_a_storm_of_connections_passes(server: ServerProcess, store: Store) -> N
     assert store.row(datum("storm", [], 1.0, NOW)) == b""
 
 
+def test_garbage_for_the_services_about_it_is_no_page_in_the_log(store: Store, server: ServerProcess) -> None:
+    lines = len(server.output)
+    check = store.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"\xff\xff", timeout=SECONDS) == b"\x08\x01"
+    info = store.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    assert len(list(info(iter([b"\xff", b"\x0a"]), timeout=SECONDS))) == 2
+    assert server.output[lines:] == []
+
+
 def test_it_says_what_it_is(store: Store) -> None:
     health = health_pb2_grpc.HealthStub(store.channel)
     for service in ("", "proto.TStorage"):

@@ -84,7 +84,8 @@ class Relay:
                 due = due + interval - due % interval
                 await clock.sleep(max(0.0, (due - clock.now_ms()) / 1000))
                 await self.poll()
-                due = max(due, clock.now_ms())
+                now = clock.now_ms()
+                due = now if abs(now - due) > interval else max(due, now)  # the clock may have been set
         finally:
             await self.close()
 

@@ -138,7 +138,11 @@ class RowStream:
 
     async def put(self, message: bytes) -> None:
         """Take a row; returns when there is room for the next. Raises what storing the rows before has raised."""
-        self._held.add(len(message) + _ROW_BYTES)
+        try:
+            self._held.add(len(message) + _ROW_BYTES)
+        except Overloaded:
+            self._lose("overload", 1)
+            raise
         self._waiting.append(message)
         self._bytes += len(message) + _ROW_BYTES
         self._some.set()
@@ -181,13 +185,19 @@ class RowStream:
             messages, self._waiting, size, self._bytes = self._waiting, [], self._bytes, 0
             first, self.rows = self.rows + 1, self.rows + len(messages)
             try:
-                if messages and self._failure is None:
+                if self._failure is not None:
+                    raise self._failure
+                if messages:
                     await self._store(messages, first)
             except StreamgaugeError as error:
                 self._failure = error
-                self._owner.stats.refused.labels(SOURCE, _lost(error)).inc(len(messages))
+                self._lose("overload" if isinstance(error, Overloaded) else "storage", len(messages))
             finally:
                 self._held.add(-size)
+
+    def _lose(self, reason: str, count: int) -> None:
+        if count:
+            self._owner.stats.refused.labels(SOURCE, reason).inc(count)
 
     async def _store(self, messages: Sequence[bytes], first: int) -> None:
         """Decode and append, from the beginning again when series ids became invalid."""
@@ -231,7 +241,3 @@ class RowStream:
         if reason in _TIMES:
             return TimeNotAdmitted(text)
         return ForeignLabel(text) if reason is Reason.FOREIGN else BadInput(text)
-
-
-def _lost(error: StreamgaugeError) -> str:
-    return "overload" if isinstance(error, Overloaded) else "storage"

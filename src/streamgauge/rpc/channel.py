@@ -53,17 +53,18 @@ class Peer:
 class RpcChannel:
     """A connection, made with the first call. Used on one event loop; close it.
 
-    Raises ConfigError for options that cannot be had, or files that cannot be read, and each call RpcFailed.
+    Raises ConfigError for files that cannot be read, as does each call, and these RpcFailed.
     """
 
     def __init__(self, peer: Peer) -> None:
-        self._authorization = peer.options.authorization()
+        self._options = peer.options
+        target = f"dns:///{peer.address}"  # an address might else begin with the name of another way, such as unix:
         if not peer.secure:
-            self._channel = grpc.aio.insecure_channel(peer.address, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
             return
         tls = peer.options.tls
         named = (("grpc.ssl_target_name_override", tls.server_name),) if tls.server_name else ()
-        self._channel = grpc.aio.secure_channel(peer.address, credentials(tls), options=(*_OPTIONS, *named))
+        self._channel = grpc.aio.secure_channel(target, credentials(tls), options=(*_OPTIONS, *named))
 
     async def call(self, method: str, request: bytes, seconds: float) -> bytes:
         """One message, one answer."""
@@ -103,7 +104,8 @@ class RpcChannel:
         await self._channel.close()
 
     def _metadata(self) -> Any:
-        return (("authorization", self._authorization),) if self._authorization else ()
+        authorization = self._options.authorization()  # a file may have another by now
+        return (("authorization", authorization),) if authorization else ()
 
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -126,12 +128,17 @@ def _translating(seconds: float) -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        code, details = error.code(), " ".join((error.details() or "").split())[:_SHOWN]
+        code, details = error.code(), _shown(error.details() or "")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise RpcFailed(f"no whole answer within {seconds:g} s", code.name) from None
         raise RpcFailed(f"{code.name}: {details}" if details else code.name, code.name) from None
     except grpc.aio.BaseError as error:
-        raise RpcFailed(f"INTERNAL: {' '.join(str(error).split())[:_SHOWN]}", "INTERNAL") from None
+        raise RpcFailed(f"INTERNAL: {_shown(str(error))}", "INTERNAL") from None
+
+
+def _shown(text: str) -> str:
+    """What somebody else says, as part of a line."""
+    return "".join(each if each.isprintable() else "?" for each in " ".join(text[: 4 * _SHOWN].split())[:_SHOWN])
 
 
 def _content(secret: Secret) -> bytes | None:

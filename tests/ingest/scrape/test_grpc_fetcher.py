@@ -253,6 +253,24 @@ async def test_a_reader_that_ends_the_call_ends_no_polls(
     assert code is grpc.StatusCode.OK or code.name in scraper.report.error
 
 
+async def test_an_address_is_looked_up_whatever_it_looks_like(poller: MakePoller) -> None:
+    """The library knows other ways: files of sockets, for example."""
+    scraper = poller("unix:reader")
+    await scraper.scrape(T)
+    assert "errors resolving unix:reader" in scraper.report.error
+
+
+async def test_what_a_reader_says_is_part_of_a_line(poller: MakePoller, raw_reader: Callable[..., str]) -> None:
+    def answer(context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield b"\x0a\x01m"
+        context.abort(grpc.StatusCode.UNAVAILABLE, "one\ntwo\x1b[31m" + "x" * 5000)
+
+    scraper = poller(raw_reader(answer))
+    await scraper.scrape(T)
+    assert scraper.report.error.startswith("UNAVAILABLE: one two?[31mxxx")
+    assert len(scraper.report.error) < 400
+
+
 async def test_tls_and_a_token_are_as_configured(
     poller: MakePoller, readers: Callable[..., Reader], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -35,7 +37,7 @@ class About:
         await self._health.enter_graceful_shutdown()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        asked = health_pb2.HealthCheckRequest.FromString
+        asked = _lenient(health_pb2.HealthCheckRequest)
         said = health_pb2.HealthCheckResponse.SerializeToString
         checks = {
             "Check": grpc.unary_unary_rpc_method_handler(self.check, asked, said),
@@ -43,7 +45,7 @@ class About:
         }
         info = grpc.stream_stream_rpc_method_handler(
             self.reflect,
-            reflection_pb2.ServerReflectionRequest.FromString,
+            _lenient(reflection_pb2.ServerReflectionRequest),
             reflection_pb2.ServerReflectionResponse.SerializeToString,
         )
         return (
@@ -72,6 +74,18 @@ class About:
                 self._calls.touch(call)
 
         await self._calls.answer(f"/{_REFLECTION}/ServerReflectionInfo", context, reads, work, ready=False)
+
+
+def _lenient(kind: Any) -> Callable[[bytes], Any]:
+    """Reads messages; what is none as an empty one, since the library would write a page to the log of each."""
+
+    def read(raw: bytes) -> Any:
+        try:
+            return kind.FromString(raw)
+        except DecodeError:
+            return kind()
+
+    return read
 
 
 def _pool() -> descriptor_pool.DescriptorPool:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,13 +46,15 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One of them. heard: when something was last received or taken, monotonic. lasting: goes on for as long as its
-    client and the server do. ended: as what, and why, we have ended it; None until then."""
+    """One of them. heard: when something was last received or taken, monotonic. busy: it is we who are awaited, not the
+    client. lasting: goes on for as long as its client and the server do. ended: as what, and why, we have ended it;
+    None until then."""
 
     context: Context
     task: asyncio.Task[Any]
     heard: float
     identity: Identity = EVERYBODY
+    busy: bool = False
     lasting: bool = False
     ended: tuple[StatusCode, str] | None = None
 
@@ -116,7 +119,18 @@ class Calls:
         raise AssertionError("abort raises")
 
     def touch(self, call: Call) -> None:
+        """Something was received, or taken."""
         call.heard = self._clock.monotonic()
+
+    @contextmanager
+    def working(self, call: Call) -> Iterator[None]:
+        """For as long as the `with`, whatever takes time is not its client's doing."""
+        call.busy = True
+        try:
+            yield
+        finally:
+            call.busy = False
+            self.touch(call)
 
     async def run(self) -> None:
         """End calls in which nothing happens, until cancelled."""
@@ -124,7 +138,7 @@ class Calls:
             await self._clock.sleep(CHECK_SECONDS)
             now = self._clock.monotonic()
             for call in list(self._open):
-                if not call.lasting and now - call.heard > IDLE_SECONDS:
+                if not call.lasting and not call.busy and now - call.heard > IDLE_SECONDS:
                     call.end(StatusCode.DEADLINE_EXCEEDED, f"nothing was sent or read for {IDLE_SECONDS:g} s")
 
     def stop(self) -> None:

@@ -44,7 +44,7 @@ MAX_STREAMS = 100
 HANDSHAKE_MS = 10_000
 PING_MS = 60_000
 """A connection on which nothing is heard is asked whether it is still there, and has another third to answer."""
-IDLE_MS = 900_000
+IDLE_MS = 300_000
 """A connection without calls is closed; clients open another when they need it."""
 
 OPTIONS: tuple[tuple[str, int], ...] = (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamgauge.query.budget import Limits
+    from streamgauge.query.requests import Answer
     from streamgauge.serve.services import Services
 
 MAX_ERROR_BYTES = 65_536
@@ -64,7 +65,8 @@ class TStorage:
                 async for message in messages:
                     self._calls.touch(call)
                     await rows.put(message)
-                await rows.finish()
+                with self._calls.working(call):
+                    await rows.finish()
         except StreamgaugeError as error:
             await call.context.abort(code_of(error), told(rows.told(error)))
         return wire.EMPTY
@@ -77,11 +79,13 @@ class TStorage:
 
     async def _points(self, wanted: wire.Filter, call: Call) -> None:
         query = OneSeries(_labels(wanted, call.identity.bound), *_times(wanted), DataPoints())
-        answer = await self._services.workers.run(job_for(call.identity, HistoryQuery(query), self._limits()))
+        job = job_for(call.identity, HistoryQuery(query), self._limits())
+        with self._calls.working(call):
+            answer = await self._services.workers.run(job)
         reader = PointReader()
         problem = b""
         async with aclosing(answer.chunks):
-            async for chunk in answer.chunks:
+            while (chunk := await self._next(answer, call)) is not None:
                 if answer.status != 200:
                     problem = (problem + chunk)[:MAX_ERROR_BYTES]
                     continue
@@ -90,6 +94,11 @@ class TStorage:
                     self._calls.touch(call)
         if answer.status != 200:
             await call.context.abort(*of_envelope(problem))
+
+    async def _next(self, answer: Answer, call: Call) -> bytes | None:
+        """None at the end of an answer."""
+        with self._calls.working(call):
+            return await anext(answer.chunks, None)
 
 
 def _labels(wanted: wire.Filter, bound: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
