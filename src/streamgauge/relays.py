@@ -120,13 +120,12 @@ class Relays:
         self.listener.live = self._publish if busy or self.publishers else None
 
     def _publish(self, host: str, collector: Collector, name: bytes, text: bytes) -> None:
-        tags = [tag.decode(errors="replace") for tag in collector.tags]
-        tags += ["metrics", f"host:{host}", name.decode(errors="replace")]
-        said = text.decode(errors="replace")
+        stat, said = name.decode(errors="replace"), text.decode(errors="replace")
+        tags = (*collector.texts, "metrics", f"host:{host}", stat)
         self.live_tags.publish(tags, said)
         if self.publishers:
-            words = (host, collector.name.decode(errors="replace"), name.decode(errors="replace"))
-            value = LiveValue(*words, said, tuple(tags), self._clock.now_ms())
+            words = (host, collector.name.decode(errors="replace"), stat)
+            value = LiveValue(*words, said, tags, self._clock.now_ms())
             for publisher in self.publishers:
                 publisher.put(value)
 
