@@ -82,6 +82,38 @@ async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> N
         await listener.stop()
 
 
+async def test_others_have_their_turn_after_each_line() -> None:
+    together, most = 0, 0
+
+    def may_publish() -> bool:  # asked for each line
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        return True
+
+    async def tick() -> None:
+        nonlocal together
+        while True:
+            together = 0
+            await asyncio.sleep(0)
+
+    listener = LiveTagsListener(TagHub(), lambda token: True, may_publish)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    ticking = asyncio.ensure_future(tick())
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(PING * 500)
+        for _ in range(500):
+            assert b'"pong"' in await reader.readline()
+        assert most <= 2
+        writer.close()
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+        await listener.stop()
+
+
 class Kept:
     """An outlet that keeps what it is given."""
 

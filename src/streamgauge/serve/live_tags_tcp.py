@@ -91,6 +91,7 @@ class LiveTagsListener:
             while line := await reader.readline():
                 if line.strip():
                     subscriber.handle(line, self._publishes())
+                    await asyncio.sleep(0)  # who sends many fills the reader, which does not wait then
         finally:
             subscriber.close()
             writing.cancel()
