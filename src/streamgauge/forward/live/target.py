@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+_OBJECT_BYTES = 64
+"""Of a text beside its characters, and of a value beside its texts."""
 TOPIC, SUBJECT = "pulse/{host}/{name}", "pulse.{host}.{name}"
 
 
@@ -59,6 +61,12 @@ class LiveValue:
     text: str
     tags: tuple[str, ...]
     time: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, roughly."""
+        texts = (self.host, self.collector, self.name, self.text, *self.tags)
+        return _OBJECT_BYTES * (1 + len(texts)) + sum(map(len, texts))
 
     def message(self) -> bytes:
         """As JSON, for who is told of it in full."""
