@@ -72,6 +72,13 @@ def test_names_and_tags_have_255_bytes(text: str) -> None:
     assert relay.added(b"x" * 255 + b":k:" + raw[3:]).tags == ((b"k", raw[3:]),)
 
 
+def test_tags_hold_no_control_characters() -> None:
+    with pytest.raises(BadInput, match="control"):
+        relay.added(b"cpu:k:a\x01b")
+    with pytest.raises(BadInput, match="control"):
+        relay.check_tags({"k": "a\x01b"})
+
+
 def test_a_collector_has_64_tags() -> None:
     tags = {f"k{number}": "v" for number in range(64)}
     relay.check_tags(tags)

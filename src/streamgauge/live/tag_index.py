@@ -39,8 +39,8 @@ class TagIndex(Generic[Owner]):
     def fulfilled(self, tags: AbstractSet[str]) -> set[Owner]:
         """Who has a subscription all of whose tags are among these."""
         found: set[Owner] = set()
-        for tag in tags:
-            for wanted, owners in self._under.get(tag, {}).items():
+        for tag in tags & self._under.keys():
+            for wanted, owners in self._under[tag].items():
                 if wanted <= tags:
                     found |= owners
         return found

@@ -21,10 +21,10 @@ MAX_SUBSCRIPTIONS = 100
 """Of one subscriber."""
 MAX_SUBSCRIPTIONS_BYTES = 65_536
 """Of the tags of one subscriber, which `list` tells."""
-MAX_TAGS = 64
-"""Of one subscription or message, beside those that each value has."""
-MAX_TAG_BYTES = 512
-"""Tags of relays are half as long."""
+MAX_TAGS = 67
+"""Of one subscription or message: a value of a relay has those of its collector, which are 64 at most, and three."""
+MAX_TAG_BYTES = 1_024
+"""Of a relay they have 255, which become three times as many where they are no UTF-8."""
 MAX_WAITING = 1_000
 """Messages that wait for one subscriber, of some hundred bytes each: those of a thousand stats, once."""
 MAX_WAITING_BYTES = 1 << 20

@@ -39,6 +39,7 @@ MISSING_ID = b"missing id\n"
 RESERVED = "_connected"
 """No collector may be called so."""
 _TOO_LONG = f"{{}} has at most {MAX_NAME_BYTES} bytes"
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _FORBIDDEN = re.compile(r"[-:,\s\x00-\x1f\x7f]")
 
 
@@ -123,6 +124,8 @@ def added(rest: bytes) -> Added:
     all_of_them = words(tags)
     if any(len(tag) > MAX_NAME_BYTES for tag in all_of_them):
         raise BadInput(_TOO_LONG.format("a tag"))
+    if _CONTROL.search(tags):  # as JSON six times as long: a message would be longer than a line may be
+        raise BadInput("a tag holds no control characters")
     for tag in all_of_them:
         key, colon, value = tag.partition(b":")
         if colon and key:
@@ -147,6 +150,8 @@ def check_tags(tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         if not key or any(character in key + value for character in ",\r\n") or ":" in key:
             raise BadInput(f'"{key}:{value}" is no tag: neither half holds a comma, nor the key a colon')
+        if _CONTROL.search((key + value).encode(errors="replace")):
+            raise BadInput(f'"{key}:{value}" is no tag: it holds control characters')
         if len(f"{key}:{value}".encode(errors="replace")) > MAX_NAME_BYTES:
             raise BadInput(_TOO_LONG.format("a tag"))
 

@@ -232,6 +232,20 @@ async def test_others_have_their_turn_while_a_long_line_is_told(relays: Relays) 
     await until(lambda: len(told) == 10_004)
 
 
+async def test_who_has_much_told_with_few_bytes_is_read_slower(relays: Relays, clock: ManualClock) -> None:
+    told: list[bytes] = []
+    relays.listener.live = lambda host, collector, name, text: told.append(text)
+    wide = await relays.relay("wide", "c:" + ",".join(f"k{number:02}:{'v' * 250}" for number in range(64)))
+    wide.say("got " + "c-a:1," * 1_500 + "c-end:1\n")
+    await until(lambda: relays.refused("slowed_down"))
+    await until(lambda: len(told) == 1_501 and relays.sink.appends)
+    wide.say("got c-a:2\n")
+    await relays.passes(2)
+    assert b"2" not in told
+    while b"2" not in told:
+        await relays.passes(2)
+
+
 async def test_a_storm_of_connections(relays: Relays) -> None:
     for _ in range(4):
         clients = await asyncio.gather(*(relays.connect(f"id relay{number % 50}\nadd cpu\n") for number in range(100)))

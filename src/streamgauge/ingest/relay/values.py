@@ -39,14 +39,19 @@ _COLLECTOR_BYTES, _TAG_BYTES = 400, 300
 @dataclass(eq=False, slots=True)
 class Collector:
     """What a relay can be asked for. tags: as they came; labels: of its series, but for their names. items: what its
-    series are known by to its connection. retired: the relay does not have it any more."""
+    series are known by to its connection. retired: the relay does not have it any more. size: bytes of memory,
+    roughly."""
 
     name: bytes
     tags: tuple[bytes, ...]
     labels: tuple[tuple[bytes, bytes], ...]
     items: list[bytes] = field(default_factory=list)
     retired: bool = False
+    size: int = field(init=False)
     _texts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = _COLLECTOR_BYTES + 4 * len(self.name) + sum(_TAG_BYTES + 4 * len(tag) for tag in self.tags)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -54,11 +59,6 @@ class Collector:
         if self._texts is None:
             self._texts = tuple(tag.decode(errors="replace") for tag in self.tags)
         return self._texts
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory, roughly."""
-        return _COLLECTOR_BYTES + 4 * len(self.name) + sum(_TAG_BYTES + 4 * len(tag) for tag in self.tags)
 
 
 @dataclass(eq=False, slots=True)
