@@ -19,8 +19,10 @@ MAX_SUBSCRIBERS = 1_000
 """Each may be told of each value, at a µs or so."""
 MAX_SUBSCRIPTIONS = 100
 """Of one subscriber."""
-MAX_SUBSCRIPTIONS_BYTES = 65_536
-"""Of the tags of one subscriber, which `list` tells."""
+MAX_SUBSCRIPTIONS_BYTES = 131_072
+"""Of memory that the tags of one subscriber take: ten of each subscription. `list` tells them all."""
+_TEXT_BYTES = 64
+"""Of a tag beside its characters."""
 MAX_TAGS = 67
 """Of one subscription or message: a value of a relay has those of its collector, which are 64 at most, and three."""
 MAX_TAG_BYTES = 1_024
@@ -185,7 +187,7 @@ class Subscriber:
         if wanted in self._subscriptions or self._closed:
             return
         if self._subscriptions_bytes + _size(tags) > MAX_SUBSCRIPTIONS_BYTES:
-            raise BadInput(f"the subscriptions of a client have at most {MAX_SUBSCRIPTIONS_BYTES} bytes")
+            raise BadInput(f"the tags of all subscriptions of a client take at most {MAX_SUBSCRIPTIONS_BYTES} bytes")
         self._subscriptions[wanted] = tags
         self._subscriptions_bytes += _size(tags)
         self._hub.subscribe(self, wanted)
@@ -229,4 +231,4 @@ def _parsed(raw: bytes) -> tuple[str, list[str], str]:
 
 
 def _size(tags: list[str]) -> int:
-    return sum(len(tag.encode()) + 1 for tag in tags)
+    return sum(len(tag.encode()) + _TEXT_BYTES for tag in tags)
