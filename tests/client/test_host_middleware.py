@@ -155,7 +155,8 @@ def test_a_child_begins_anew() -> None:
 def test_counters_are_shown_where_that_is_wanted_and_to_whom() -> None:
     app = HostMiddleware(plain, metrics_path="/metrics", metrics_token="secret")
     get(app, "/503")
-    assert get(app, "/metrics").status_code == 401
+    refused = get(app, "/metrics")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
     answer = get(app, "/metrics", authorization="Bearer secret")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     counted = [line for line in answer.text.splitlines() if line.startswith("http_host_requests_total")]

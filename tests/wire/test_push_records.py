@@ -63,7 +63,7 @@ def test_metrics_are_found_with_their_values(drawn: list[tuple[str, MetricType, 
 
 
 def test_the_digest_changes_with_all_but_values_and_timestamps() -> None:
-    def of(value: float, time: int, job: str = "a") -> tuple[bytes, np.ndarray]:
+    def of(value: float, time: int, job: str = "a") -> tuple[int, np.ndarray]:
         body = metric_family_protobuf.encode([family("up", [(labels(job=job), value, time)])])
         records = finished(survey(body))
         assert records is not None

@@ -33,11 +33,14 @@ class Exposition:
         self._counters = counters
         self._expected = f"Bearer {token}".encode() if token else b""
 
-    def answer(self, authorization: bytes) -> tuple[int, bytes]:
-        """The status, and the body."""
+    def answer(self, authorization: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        """The status, headers and body."""
         if self._expected and not hmac.compare_digest(authorization, self._expected):
-            return 401, b"the token is missing or wrong\n"
-        return 200, self._counters.text()
+            body = b"the token is missing or wrong\n"
+            headers = [("content-type", "text/plain; charset=utf-8"), ("www-authenticate", "Bearer")]
+            return 401, [*headers, ("content-length", str(len(body)))], body
+        body = self._counters.text()
+        return 200, [("content-type", CONTENT_TYPE), ("content-length", str(len(body)))], body
 
 
 class HostMiddleware:
@@ -77,9 +80,9 @@ class HostMiddleware:
             self._observe(_header(scope, b"host"), status, perf_counter() - started)
 
     async def _show(self, scope: Scope, send: Send) -> None:
-        status, body = self._exposition.answer(_header(scope, b"authorization"))
-        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        status, headers, body = self._exposition.answer(_header(scope, b"authorization"))
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
@@ -113,9 +116,8 @@ class WsgiHostMiddleware:
         return answer
 
     def _show(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
-        status, body = self._exposition.answer(environ.get("HTTP_AUTHORIZATION", "").encode("latin-1"))
-        line = "200 OK" if status == 200 else "401 Unauthorized"
-        start_response(line, [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))])
+        status, headers, body = self._exposition.answer(environ.get("HTTP_AUTHORIZATION", "").encode("latin-1"))
+        start_response("200 OK" if status == 200 else "401 Unauthorized", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
 

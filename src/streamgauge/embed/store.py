@@ -105,7 +105,7 @@ class Store:
             if len(self._queue) >= QUEUE_CALLS:
                 self._dropped["queue"] += len(samples)
                 return False
-            self._queue.append(samples)
+            self._queue.append(tuple(samples))
             if len(self._queue) == 1:
                 self._opened.call_soon(self._start_writing)
             return True

@@ -12,6 +12,8 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 QUANTILE = 0.99
+LARGEST = 2.0**53
+"""Beyond it nothing is counted that there is; sums of such numbers might be none."""
 
 
 @dataclass(frozen=True, slots=True)

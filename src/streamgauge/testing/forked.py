@@ -155,7 +155,7 @@ def forking_workers() -> Iterator[None]:
 
     forkserver.set_forkserver_preload([*WORKERS_IMPORT, "streamgauge.query.sql.run"])
     spawned: Any = context.SpawnProcess
-    before = spawned._Popen
+    before = spawned.__dict__["_Popen"]  # a static method, which an attribute would no longer be
     spawned._Popen = staticmethod(popen_forkserver.Popen)
     try:
         yield

@@ -12,7 +12,6 @@ Whatever has another form, histograms and summaries above all, is for `metric_fa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -34,7 +33,6 @@ _HEAD_TAGS = (0x0A, 0x12, 0x18, 0x2A)
 _PAUSE_METRICS = 1000
 _LABEL_TAG = 0x0A
 _TIME_TAG = 0x30
-_DIGEST_BYTES = 16
 _TAIL = np.dtype(
     {
         "names": ["kind", "size", "value_tag", "value", "time_tag", "time_low", "time_high"],
@@ -166,13 +164,14 @@ def kinds_of(body: bytes, ends: Int64s) -> UInt8s:
     return np.frombuffer(body, np.uint8)[ends - TAIL_BYTES]
 
 
-def digest(body: bytes, ends: Int64s) -> bytes:
-    """Of all bytes but those of values and timestamps of the metrics that end there."""
+def digest(body: bytes, ends: Int64s) -> int:
+    """Of all bytes but those of values and timestamps of the metrics that end there. Like `Records.hashes` it has a key
+    that no sender knows, and is compared within the pushes of one."""
     rest = bytearray(body)
     if len(ends):
         variable = np.ndarray((len(rest) - _VARIABLE_BYTES + 1,), np.dtype((np.void, _VARIABLE_BYTES)), rest, 0, (1,))
         variable[ends - _VARIABLE_BYTES] = np.zeros(1, variable.dtype)
-    return hashlib.blake2b(rest, digest_size=_DIGEST_BYTES).digest()
+    return hash(bytes(rest))
 
 
 def matching(known: Int64s, rows: UInt32s, hashes: Int64s) -> Int64s:

@@ -76,6 +76,13 @@ def test_what_is_missing_is_nothing_and_markers_are_no_samples() -> None:
     assert [(each["requests_sec"], each["p99_ms"]) for each in found] == [(2, 7), (1, 0)]
 
 
+def test_numbers_that_nobody_measured_are_nothing() -> None:
+    given = series([3, 2, 1], rate=1e308, team="a") + series([3, 2, 1], rate=2.0, team="b")
+    given[3][2][:] = [1e300, float("inf"), float("nan")]  # type: ignore[index]
+    found = ask(MemorySource.of(given))["samples"]
+    assert [(each["requests_sec"], each["active_backends"]) for each in found] == [(2, 3)] * 3
+
+
 def test_series_of_one_host_are_put_together() -> None:
     several = series([1], rate=30.0, team="a") + series([1], rate=10.0, team="b")
     several[2][2][0], several[6][2][0], several[1][2][0] = 10.0, 50.0, 99.0

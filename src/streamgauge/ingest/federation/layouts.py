@@ -29,7 +29,7 @@ class Layout:
     ascending, each once. hashes, hashed: hash of each metric's bytes, ascending, and its id."""
 
     size: int
-    digest: bytes
+    digest: int
     ends: UInt32s
     ids: UInt32s
     first: Bools

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
-from streamgauge.model.host_history import METRICS, HostSample
+from streamgauge.model.host_history import LARGEST, METRICS, HostSample
 from streamgauge.model.source import AggregateKind, Matcher, MatchOp, Meter, Source
 
 HOST = "host"
@@ -66,7 +66,7 @@ class HostHistoryQuery:
             [names.index(labels.columns["__name__"].text(row)) for row in range(len(labels))], np.int64
         )
         row = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
-        kept = np.flatnonzero(np.isfinite(samples.values))
+        kept = np.flatnonzero(np.abs(samples.values) <= LARGEST)  # which NaN is not
         row, times, values = row[kept], samples.times[kept], samples.values[kept]
         owners, members = owner_of[row], member_of[row]
         order = np.lexsort((times, owners))

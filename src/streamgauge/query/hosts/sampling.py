@@ -18,7 +18,7 @@ import numpy as np
 from streamgauge.errors import QueryCanceled, QueryTimeout, StreamgaugeError
 from streamgauge.model.arrays import Bools, Floats
 from streamgauge.model.frame import ABSENT, LabelColumn, LabelFrame, empty_frame
-from streamgauge.model.host_history import QUANTILE, HostSample, HostSource
+from streamgauge.model.host_history import LARGEST, QUANTILE, HostSample, HostSource
 from streamgauge.model.source import Source
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql.engine import evaluate
@@ -31,8 +31,6 @@ INSTANCE = ("job", "instance")
 """Labels of one program: its counters began together."""
 HOST = "host"
 LE = "le"
-LARGEST = 2.0**53
-"""What lies beyond counts nothing that there is, and sums of it might be no number."""
 
 Key = tuple[str, ...]
 """The host, and the labels that samples keep."""
