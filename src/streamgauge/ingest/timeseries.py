@@ -134,7 +134,7 @@ class RowStream:
         self._bytes = 0  # of those that wait
         self._some = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._failure: StreamgaugeError | None = None
+        self._failure: Exception | None = None
 
     async def put(self, message: bytes) -> None:
         """Take a row; returns when there is room for the next. Raises what storing the rows before has raised."""
@@ -169,10 +169,14 @@ class RowStream:
 
     async def end(self, storing: asyncio.Task[None]) -> None:
         """Store what still waits, unless that has failed already. storing: the task that `run` is."""
-        await self._step()
-        async with self._one_at_a_time:
+        try:
+            await self._step()
+        finally:
             storing.cancel()
-        await asyncio.gather(storing, return_exceptions=True)
+            try:
+                await asyncio.gather(storing, return_exceptions=True)
+            finally:  # only who is cancelled here, too, leaves something
+                self._lose("cancelled", len(self._waiting))
 
     def told(self, error: StreamgaugeError) -> str:
         """An error as the sender of a stream is told it, who does not know what became of the other rows."""
@@ -183,17 +187,20 @@ class RowStream:
     async def _step(self) -> None:
         async with self._one_at_a_time:
             messages, self._waiting, size, self._bytes = self._waiting, [], self._bytes, 0
-            first, self.rows = self.rows + 1, self.rows + len(messages)
             try:
                 if self._failure is not None:
                     raise self._failure
                 if messages:
-                    await self._store(messages, first)
-            except StreamgaugeError as error:
+                    await self._store(messages, self.rows + 1)
+            except asyncio.CancelledError:  # whoever comes next stores them: should they be on the disk, twice is once
+                self._waiting[:0] = messages
+                self._bytes += size
+                raise
+            except Exception as error:  # nobody may be told that these rows are stored, whatever it was
                 self._failure = error
                 self._lose("overload" if isinstance(error, Overloaded) else "storage", len(messages))
-            finally:
-                self._held.add(-size)
+            self.rows += len(messages)
+            self._held.add(-size)
 
     def _lose(self, reason: str, count: int) -> None:
         if count:
