@@ -16,7 +16,7 @@ from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.wire.findings import Findings, Reason, series_text
 from streamgauge.wire.samples import NEW_AT_ONCE, Window, admit
 from streamgauge.wire.series_cache import Resolve, SpellingCache, identify
-from streamgauge.wire.timeseries import Row, decode_row, pairs_of
+from streamgauge.wire.timeseries import TURN_BYTES, Row, decode_row, pairs_of
 
 MILLISECOND = 1_000_000
 _FAR = 1 << 62
@@ -42,22 +42,24 @@ class RowDecoder:
         self._findings = findings
 
     def decode(self, messages: Sequence[bytes], first: int, now: int | None = None) -> Iterator[SampleBatch]:
-        """One batch, the last, after a pause, which is an empty one, for some series that are new. first: the number of
-        the first message in what the client sends, for what is said of those that are refused."""
+        """One batch, the last, after pauses, which are empty ones. first: the number of the first message in what the
+        client sends, for what is said of those that are refused."""
         rows: list[int] = []
         series: list[int] = []
         times: list[int] = []
         values: list[float] = []
-        new = 0
+        new = unpaused = 0
         for number, message in enumerate(messages):
+            unpaused += len(message)
+            if unpaused >= TURN_BYTES or new >= NEW_AT_ONCE:
+                new = unpaused = 0
+                yield empty_batch()
             row = self._row(message, first + number, now)
             if row is None:
                 continue
             known = self._cache.get(row.spelling)
             if known is None:
                 new += 1
-                if new % NEW_AT_ONCE == 0:
-                    yield empty_batch()
                 known = self._first_seen(row.spelling, first + number)
                 if known is None:
                     continue

@@ -10,10 +10,8 @@ import numpy as np
 from streamgauge.errors import BadInput
 from streamgauge.wire.samples import NEW_AT_ONCE
 from streamgauge.wire.scraped import NO_STAMP, REFUSED, ScrapeCache, Scraped, SeriesOf, kept_rows
-from streamgauge.wire.timeseries import decode_row, pairs_of
+from streamgauge.wire.timeseries import TURN_BYTES, decode_row, pairs_of
 from streamgauge.wire.timeseries_rows import MILLISECOND, milliseconds
-
-_TURN = 500  # rows read before other tasks get their turn: a millisecond or two
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +31,7 @@ def decode(
     series: list[int] = []
     values: list[float] = []
     times: list[int | None] = []
-    added = fresh = 0
+    added = fresh = unpaused = 0
     for number, message in enumerate(messages, 1):
         try:
             row = decode_row(message)
@@ -49,8 +47,9 @@ def decode(
         series.append(found)
         values.append(row.value)
         times.append(row.time)
-        if number % _TURN == 0 or fresh >= NEW_AT_ONCE:
-            fresh = 0
+        unpaused += len(message)
+        if unpaused >= TURN_BYTES or fresh >= NEW_AT_ONCE:
+            fresh = unpaused = 0
             yield
     cache.series = seen
     stamps = np.array([NO_STAMP if time is None else milliseconds(time) for time in times], np.int64)
