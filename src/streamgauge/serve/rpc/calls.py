@@ -50,9 +50,9 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One of them. heard: when something was last received or taken, monotonic. owner: in whose share it is. busy: it is
-    we who are awaited, not the client. lasting: goes on for as long as its client and the server do. ended: as what, and
-    why, we have ended it; None until then."""
+    """One of them. heard: when something was last received or taken, monotonic. owner: in whose share it is. busy: it
+    is we who are awaited, not the client. lasting: goes on for as long as its client and the server do. ended: as what,
+    and why, we have ended it; None until then."""
 
     context: Context
     task: asyncio.Task[Any]
