@@ -112,6 +112,17 @@ async def test_a_row_that_is_refused_is_named_and_the_others_are_stored(
     assert site.count("streamgauge_refused_total", source=SOURCE) == 1
 
 
+async def test_the_first_row_that_is_refused_is_told_whenever_it_is_found_out() -> None:
+    site = Site()
+    site.sink.window = (0, 50_000)
+    with pytest.raises(TimeNotAdmitted, match=r"^row 2: m\{\}: time 99000 ms is out of bounds"):
+        async with site.rows.stream() as rows:
+            for message in (row(1.0), row(1.0, 99.0), *[b"\xff"] * 7, row(1.0, -1.0)):
+                await rows.put(message)
+            await rows.finish()
+    assert rows.told(BadInput("")) == "; 1 of 10 rows were stored, and refused: 7 malformed, 1 too_new, 1 too_old"
+
+
 async def test_a_new_series_without_room_is_refused_as_such() -> None:
     site = Site()
     site.sink.refuse_series = IndexFull("the index is full")

@@ -7,6 +7,7 @@ the first that is not: the same rows again change nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from streamgauge.stats import Stats
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.samples import BATCH_ROWS
 from streamgauge.wire.series_cache import SpellingCache
-from streamgauge.wire.timeseries_rows import RowDecoder
+from streamgauge.wire.timeseries_rows import Refusal, RowDecoder
 
 SOURCE = "grpc"
 
@@ -129,7 +130,8 @@ class RowStream:
         self._owner = owner
         self._way = way
         self._held = held
-        self._findings = Findings()
+        self._refused: Counter[Reason] = Counter()
+        self._first: Refusal | None = None  # of those
         self._waiting: list[bytes] = []
         self._bytes = 0  # of those that wait
         self._some = asyncio.Event()
@@ -156,8 +158,8 @@ class RowStream:
         await self._step()
         if self._failure is not None:
             raise self._failure
-        if self._findings.refused:
-            raise self._refusal()
+        if self._first is not None:
+            raise self._told_of(self._first)
 
     async def run(self) -> None:
         """Store what waits, until cancelled."""
@@ -180,7 +182,7 @@ class RowStream:
 
     def told(self, error: StreamgaugeError) -> str:
         """An error as the sender of a stream is told it, who does not know what became of the other rows."""
-        reasons = [f"{number} {reason.value}" for reason, number in sorted(self._findings.refused.items())]
+        reasons = [f"{number} {reason.value}" for reason, number in sorted(self._refused.items())]
         refused = f", and refused: {', '.join(reasons)}" if reasons else ""
         return f"{error.message}; {self.stored} of {self.rows} rows were stored{refused}"
 
@@ -212,7 +214,7 @@ class RowStream:
         stats.ingest_request_bytes.labels(SOURCE).inc(sum(map(len, messages)))
         for _ in range(_ATTEMPTS):
             cache, generation = way.current(), way.sink.generation
-            findings = Findings(examples=[*self._findings.examples], example_reasons=[*self._findings.example_reasons])
+            findings = Findings()
             decoder = RowDecoder(cache, way.sink.resolve, way.sink.admitted(), findings)
             batch = await self._decoded(decoder.decode(messages, first, self.now))
             if way.sink.generation != generation:
@@ -225,8 +227,8 @@ class RowStream:
                         continue
                     raise
             self.stored += len(batch)
-            self._findings.examples, self._findings.example_reasons = findings.examples, findings.example_reasons
-            self._findings.refused.update(findings.refused)
+            self._refused.update(findings.refused)
+            self._first = self._first or decoder.first
             count(stats, SOURCE, len(batch), findings)
             stats.grpc_collisions.labels(SOURCE).inc(decoder.collisions)
             return
@@ -239,12 +241,10 @@ class RowStream:
             last = batch
         return last
 
-    def _refusal(self) -> StreamgaugeError:
-        findings = self._findings
-        text = findings.examples[0] if self.rows > 1 else findings.examples[0].removeprefix("row 1: ")
-        reason = findings.example_reasons[0]
-        if reason in _NO_ROOM:
+    def _told_of(self, refusal: Refusal) -> StreamgaugeError:
+        text = refusal.text if self.rows > 1 else refusal.text.removeprefix("row 1: ")
+        if refusal.reason in _NO_ROOM:
             return IndexFull(text)
-        if reason in _TIMES:
+        if refusal.reason in _TIMES:
             return TimeNotAdmitted(text)
-        return ForeignLabel(text) if reason is Reason.FOREIGN else BadInput(text)
+        return ForeignLabel(text) if refusal.reason is Reason.FOREIGN else BadInput(text)
