@@ -43,7 +43,7 @@ class HostSampler:
         self._settings: HostSettings | None = None
         self._changed = asyncio.Event()
         self._known: frozenset[Labels] = frozenset()  # hosts of the last round
-        self._last: int | None = None  # round, ms
+        self._last: int | None = None  # round whose samples are stored, ms
         self._failing: Mapping[str, str] = {}  # why, by source
 
     def apply(self, settings: HostSettings | None) -> None:
@@ -76,11 +76,10 @@ class HostSampler:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def sample(self, now: int, settings: HostSettings) -> None:
-        """One round, at `now` (ms): of what has happened since the last one."""
+        """One round, at `now` (ms): of what has happened since the last one that was stored."""
         since = now - settings.interval if self._last is None else self._last
         if not 0 < now - since <= LATE_ROUNDS * settings.interval:
             since = now - settings.interval
-        self._last = now
         try:
             found = json.loads(await self._ask(settings, since, now))
         except StreamgaugeError as error:
@@ -88,7 +87,8 @@ class HostSampler:
             return
         self._tell(found["failures"])
         rows = self._within_limit(found["samples"], settings.max_hosts)
-        await self._reporter.report(_families(rows), now)
+        if await self._reporter.report(_families(rows), now):
+            self._last = now
 
     def _within_limit(self, rows: Sequence[list[Any]], limit: int) -> list[tuple[Labels, Sequence[float]]]:
         """As many hosts as may be; those that were there in the round before come first."""

@@ -115,8 +115,8 @@ class Reporter:
         self._what = what
         self._failing = False
 
-    async def report(self, families: Iterable[Family], time: int) -> None:
-        """Store one round taken at `time` (ms)."""
+    async def report(self, families: Iterable[Family], time: int) -> bool:
+        """Store one round taken at `time` (ms); whether it is stored."""
         try:
             stored = await self._recorder.record(families, time)
         except StreamgaugeError as error:
@@ -124,11 +124,12 @@ class Reporter:
             if not self._failing:
                 _log.warning("%s cannot be stored: %s", self._what, error.message)
             self._failing = True
-            return
+            return False
         if self._failing:
             _log.info("%s can be stored again", self._what)
         self._failing = False
         self._stats.ingested_samples.labels(self._source).inc(stored)
+        return True
 
 
 def single(name: str, kind: str, text: str, value: float) -> Family:
