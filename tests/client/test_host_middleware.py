@@ -96,6 +96,19 @@ def test_a_list_of_hosts_admits_no_others() -> None:
     assert totals(counters) == {"shop.example": (2, 0), "b.example": (1, 0), OTHER: (1, 0)}
 
 
+def test_a_list_of_hosts_is_read_as_headers_are() -> None:
+    counters = HostCounters(["Shop.example:8080", "b.example.", "[2001:DB8::1]:80"])
+    for host in (b"shop.example", b"b.example", b"[2001:db8::1]"):
+        counters.observe(host, 200, 0.1)
+    assert totals(counters) == {"shop.example": (1, 0), "b.example": (1, 0), "[2001:db8::1]": (1, 0)}
+
+
+@pytest.mark.parametrize("hosts", ["shop.example", ["münchen.example"], ["東京.example"], ["a", ""], ["a b"]])
+def test_hosts_that_no_header_could_name_are_refused(hosts: list[str]) -> None:
+    with pytest.raises(ValueError, match="host"):
+        HostCounters(hosts)
+
+
 @pytest.mark.parametrize(
     ("header", "name"),
     [
