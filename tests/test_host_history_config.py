@@ -59,6 +59,7 @@ host_history:
         ("{interval: 1ms}", "from 1s to 1h"),
         ("{interval: soon}", "duration"),
         ("{max-hosts: 0}", "greater than or equal to 1"),
+        ("{max-hosts: 10001}", "less than or equal to 10000"),
         ("{sources: []}", "at least 1"),
         ("{sources: [apache]}", '"apache" is none of caddy, traefik'),
         ("{sources: [caddy, caddy]}", "same name"),

@@ -88,10 +88,10 @@ class Kept:
     def __init__(self) -> None:
         self.values: list[LiveValue] = []
 
-    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[int], None]) -> None:
         while True:
             self.values += await take()
-            given()
+            given(0)
 
 
 async def test_values_go_to_publishers_whether_or_not_anybody_follows() -> None:

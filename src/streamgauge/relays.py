@@ -69,6 +69,10 @@ class Relays:
     def flush(self) -> int:
         return self.listener.flush()
 
+    def lets_in(self, token: str) -> bool:
+        now = self.settings
+        return bool(now.token) and StatsAccess(HttpOptions(relay=now)).fits(token)
+
     def apply(self, settings: RelaySettings) -> None:
         """Go by other settings: by their token. Where is listened stays, and files of certificates are looked at."""
         self.settings = settings

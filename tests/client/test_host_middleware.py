@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
 from typing import Any
+from wsgiref.handlers import SimpleHandler
+from wsgiref.util import FileWrapper
 
 import httpx
 import pytest
@@ -91,6 +94,19 @@ def test_a_list_of_hosts_admits_no_others() -> None:
     for host in (b"shop.example", b"SHOP.example:80", b"evil.example", b"b.example"):
         counters.observe(host, 400, 0.1)
     assert totals(counters) == {"shop.example": (2, 0), "b.example": (1, 0), OTHER: (1, 0)}
+
+
+def test_a_list_of_hosts_is_read_as_headers_are() -> None:
+    counters = HostCounters(["Shop.example:8080", "b.example.", "[2001:DB8::1]:80"])
+    for host in (b"shop.example", b"b.example", b"[2001:db8::1]"):
+        counters.observe(host, 200, 0.1)
+    assert totals(counters) == {"shop.example": (1, 0), "b.example": (1, 0), "[2001:db8::1]": (1, 0)}
+
+
+@pytest.mark.parametrize("hosts", ["shop.example", ["münchen.example"], ["東京.example"], ["a", ""], ["a b"]])
+def test_hosts_that_no_header_could_name_are_refused(hosts: list[str]) -> None:
+    with pytest.raises(ValueError, match="host"):
+        HostCounters(hosts)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +261,49 @@ def test_wsgi_applications_are_counted_however_they_end() -> None:
     assert totals(wrapped.counters) == {"shop.example": (5, 3)}
     assert closed[:2] == ["/", "/503"]
     assert 'http_host_errors_total{host="shop.example"} 3' in get_wsgi(wrapped, "/metrics").text
+
+
+def served(app: Any) -> tuple[bytes, type]:
+    """The answer of a server of the standard library, and the type of the body that it was given."""
+    written, given = io.BytesIO(), []
+
+    def watched(environ: Any, start_response: Any) -> Any:
+        given.append(app(environ, start_response))
+        return given[0]
+
+    environ = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "shop.example"}
+    handler = SimpleHandler(io.BytesIO(), written, io.StringIO(), environ, multithread=False)
+    handler.http_version = "1.1"
+    handler.run(watched)
+    return written.getvalue(), type(given[0])
+
+
+def test_a_wsgi_server_still_sees_how_long_an_answer_is() -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"tea\n"]
+
+    wrapped = WsgiHostMiddleware(app)
+    bare, counted = served(app)[0], served(wrapped)[0]
+    assert b"Content-Length: 4\r\n" in bare
+    assert b"Content-Length: 4\r\n" in counted
+    assert totals(wrapped.counters) == {"shop.example": (1, 0)}
+
+
+def test_a_wsgi_server_still_sees_files() -> None:
+    files: list[io.BytesIO] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        files.append(io.BytesIO(b"tea\n"))
+        return environ["wsgi.file_wrapper"](files[0])
+
+    wrapped = WsgiHostMiddleware(app)
+    answer, given = served(wrapped)
+    assert answer.endswith(b"tea\n")
+    assert given is FileWrapper
+    assert files[0].closed
+    assert totals(wrapped.counters) == {"shop.example": (1, 0)}
 
 
 # ---- frameworks -----------------------------------------------------------------------------------------------------

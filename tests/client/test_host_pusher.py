@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from streamgauge.client import HostCounters, HostPusher
+from streamgauge.client import HostCounters, HostPusher, host_pusher
 from streamgauge.client.remote_write import STALE, encode_labels, encode_request
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.testing import requests
@@ -114,6 +114,37 @@ def test_a_server_that_refuses_or_is_away_costs_nothing_but_the_push(receiver: R
     assert "127.0.0.1:1 does not answer" in away.pushes().error
     for each in (pusher, away):
         each.close()
+
+
+def test_closing_raises_nothing_whatever_counts_the_backends() -> None:
+    def broken(host: str) -> int:
+        raise RuntimeError("docker is down")
+
+    said: list[str] = []
+    counters = HostCounters(backends=broken)
+    counters.observe(b"a", 200, 0.05)
+    pusher = HostPusher("http://127.0.0.1:1", counters, interval=NEVER, on_error=said.append)
+    pusher.close()
+    assert said == ["the counters cannot be read: RuntimeError('docker is down')"]
+    assert pusher.pushes().failed == 1
+
+
+def test_closing_does_not_wait_for_a_push_that_hangs(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_pusher, "CLOSE_SECONDS", 0.01)
+    go_on = threading.Event()
+
+    def slow(host: str) -> int:
+        go_on.wait()
+        return 1
+
+    counters = HostCounters(backends=slow)
+    counters.observe(b"a", 200, 0.05)
+    pusher = HostPusher(receiver.url, counters, interval=NEVER, on_error=lambda message: None)
+    pusher.close()
+    assert pusher.pushes().error == "the last push had not ended after 0.01 seconds"
+    go_on.set()
+    pusher._thread.join()
+    assert pusher.pushes().taken == 2, "it ends when it can"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -146,6 +146,19 @@ def test_sources_that_fail_are_counted() -> None:
     asyncio.run(scenario())
 
 
+def test_requests_of_a_round_that_failed_are_in_the_next_one() -> None:
+    async def scenario() -> None:
+        stand = Stand()
+        await stand.sampler.sample(60_000, ALL)
+        stand.overloaded = True
+        await stand.sampler.sample(120_000, ALL)
+        stand.overloaded = False
+        await stand.sampler.sample(180_000, ALL)
+        assert stand.asked[1:] == [(60_000, 120_000), (60_000, 180_000)]
+
+    asyncio.run(scenario())
+
+
 def test_a_store_that_takes_nothing_is_tried_again() -> None:
     class Full(MemorySink):
         full = True
@@ -158,10 +171,14 @@ def test_a_store_that_takes_nothing_is_tried_again() -> None:
     async def scenario() -> None:
         stand, sink = Stand(), Full()
         sampler = HostSampler(sink, Stats(), stand.clock, stand.ask)
-        await sampler.sample(1_000, ALL)
         sink.full = False
+        await sampler.sample(1_000, ALL)
+        sink.full = True
         await sampler.sample(61_000, ALL)
-        assert sink.samples(__name__=METRICS["p99_ms"], host="a") == [(61_000, 20.0)]
+        sink.full = False
+        await sampler.sample(121_000, ALL)
+        assert sink.samples(__name__=METRICS["p99_ms"], host="a") == [(1_000, 20.0), (121_000, 20.0)]
+        assert stand.asked[2] == (1_000, 121_000)
 
     asyncio.run(scenario())
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,31 @@ def test_what_no_store_takes_is_dropped_by_reason(store: Store) -> None:
     store.record("a", sample())
     store.flush()
     assert store.counts() == Counts(1, {"host": 2, "time": 2})
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        ("a", Sample("now")),  # type: ignore[arg-type]
+        ("a", Sample(NOW, p99_ms=None)),  # type: ignore[arg-type]
+        ("a", Sample(NOW, requests_sec=10**400)),
+        (5, Sample(NOW)),
+        ("a", None),
+        None,
+    ],
+)
+def test_a_malformed_sample_takes_no_other_with_it(store: Store, malformed: Any) -> None:
+    assert store.record_all([("before", sample()), malformed, ("after", sample())])
+    store.flush()
+    assert store.counts() == Counts(2, {"value": 1})
+    assert store.hosts() == ["after", "before"]
+
+
+def test_what_comes_after_the_end_is_counted(tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        pass
+    assert not store.record_all([("a", sample()), ("b", sample())])
+    assert store.counts() == Counts(0, {"closed": 2})
 
 
 def test_a_disk_that_takes_nothing_costs_samples_and_nothing_else(store: Store) -> None:

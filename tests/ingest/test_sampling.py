@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 
 from streamgauge.clock import ManualClock
-from streamgauge.ingest.sampling import Recorder, labelled, rounds, single
+from streamgauge.ingest.sampling import SLICE_SERIES, Recorder, labelled, rounds, single
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata
 from streamgauge.testing import MemorySink
@@ -98,3 +98,33 @@ def test_a_sample_that_cannot_be_stored_does_not_stop_the_others() -> None:
     assert asyncio.run(Recorder(sink, {}).record(families, 1000)) == 2
     assert sink.samples(__name__="m", l="?") == [(1000, 2.0)]
     assert sink.samples(__name__="n") == [(1000, 4.0)]
+
+
+def test_a_large_round_leaves_others_their_turns() -> None:
+    async def scenario() -> int:
+        recorder, turns = Recorder(MemorySink(), {}), 0
+        samples = [({"room": str(number)}, 1.0) for number in range(10 * SLICE_SERIES)]
+        families = [labelled(name, "gauge", "How warm.", samples) for name in ("inside", "outside")]
+        task = asyncio.create_task(recorder.record(families, 1000))
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert task.result() == 20 * SLICE_SERIES
+        return turns
+
+    assert asyncio.run(scenario()) > 20
+
+
+def test_series_that_are_pruned_while_a_round_is_recorded_are_found_again() -> None:
+    async def scenario() -> None:
+        sink = MemorySink()
+        recorder = Recorder(sink, {})
+        samples = [({"room": str(number)}, float(number)) for number in range(2 * SLICE_SERIES)]
+        task = asyncio.create_task(recorder.record([labelled("t", "gauge", "How warm.", samples)], 1000))
+        await asyncio.sleep(0)
+        assert 0 < len(sink.keys) < len(samples)
+        sink.prune()
+        assert await task == len(samples)
+        assert sink.samples(__name__="t", room="1") == [(1000, 1.0)]
+
+    asyncio.run(scenario())

@@ -18,11 +18,21 @@ from typing import Any
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, StorageError
+from streamgauge.errors import NotReady, Overloaded, QueryCanceled, QueryFailed, QueryTimeout, StorageError
 from streamgauge.query.budget import Limits
+from streamgauge.query.hosts.history import HostNamesQuery
 from streamgauge.query.pool import CANCEL_GRACE, IDLE_SECONDS, RECYCLE_BYTES, TIMEOUT_GRACE, WorkerPool
 from streamgauge.query.process import WorkerStarter
-from streamgauge.query.requests import Answer, CardinalityQuery, FederateQuery, Job, LabelValuesQuery, RunningQuery
+from streamgauge.query.requests import (
+    Answer,
+    CardinalityQuery,
+    FederateQuery,
+    HistoryQuery,
+    Job,
+    LabelValuesQuery,
+    RunningQuery,
+)
+from streamgauge.query.running import failure
 from streamgauge.testing import Trouble
 
 pytestmark = pytest.mark.usefixtures("forking_workers")
@@ -543,6 +553,16 @@ def test_an_answer_says_what_it_is() -> None:
         assert b"parse error" in body
 
     run(test)
+
+
+def test_a_history_fails_in_the_form_of_its_path() -> None:
+    names = HostNamesQuery(0, 1)
+    error = QueryTimeout("too slow")
+    enveloped, plain = (failure(Job(HistoryQuery(names, text)), error) for text in (False, True))
+    assert enveloped.status == plain.status == 503
+    assert (enveloped.content_type, plain.content_type) == ("application/json", "text/plain; charset=utf-8")
+    assert json.loads(asyncio.run(read(enveloped)))["error"] == "too slow"
+    assert asyncio.run(read(plain)) == b"too slow\n"
 
 
 # ---- the life of the pool -----------------------------------------------------------------------------------------

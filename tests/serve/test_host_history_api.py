@@ -16,6 +16,7 @@ async def asked(served, path, **parameters):
     assert response.status_code == 200, response.text
     query = served.services.workers.jobs[-1].query
     assert isinstance(query, HistoryQuery)
+    assert query.fails_in_text, "as what is refused before"
     return query.history
 
 

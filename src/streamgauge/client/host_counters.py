@@ -51,8 +51,9 @@ class _Row:
 class HostCounters:
     """Counts requests from any thread. In a child after a fork it begins anew.
 
-    hosts: the names that are counted apart; without them each name that comes, up to `max_hosts`. All others are one
-    host, `_other`. backends: how many programs behind this one answer for a host at this moment; by default this one.
+    hosts: the names that are counted apart, as Host headers have them; without them each name that comes, up to
+    `max_hosts`. All others are one host, `_other`. backends: how many programs behind this one answer for a host at
+    this moment; by default this one. Raises ValueError for a host that no header could name.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class HostCounters:
     ) -> None:
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise ValueError("the bounds of the latency must ascend")
-        self._only = None if hosts is None else frozenset(name.lower() for name in hosts)
+        self._only = None if hosts is None else _names(hosts)
         self._max_hosts = max_hosts if self._only is None else len(self._only)
         self.bounds = tuple(float(bound) for bound in bounds)
         self._backends = backends
@@ -173,6 +174,16 @@ def host_name(spelling: bytes) -> str | None:
     """The name in a Host header: in lower case, without a port. None for what is no name."""
     match = _HOST.fullmatch(spelling.decode("latin-1").lower())
     return match[1].rstrip(".") if match else None
+
+
+def _names(hosts: Collection[str]) -> frozenset[str]:
+    """Raises ValueError for what would be the name in no header."""
+    if isinstance(hosts, str):
+        raise ValueError(f"the hosts are a list of names, as [{hosts!r}]")
+    names = {host: host_name(host.encode("latin-1", "replace")) for host in hosts}
+    if wrong := [host for host, name in names.items() if name is None]:
+        raise ValueError(f"{wrong[0]!r} is no host as a header names it; one of other letters is there as xn--…")
+    return frozenset(name for name in names.values() if name is not None)
 
 
 def _begin(reference: weakref.ref[HostCounters]) -> None:

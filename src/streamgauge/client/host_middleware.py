@@ -107,13 +107,14 @@ class WsgiHostMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("PATH_INFO", "") == self._exposition.path:
             return self._show(environ, start_response)
-        answer = _Answer(self._observe, environ, start_response)
+        request = _Request(self._observe, environ, start_response)
         try:
-            answer.body = self._app(environ, answer.start)
+            body = self._app(environ, request.start)
         except Exception:
-            answer.end(FAILED)
+            request.end(FAILED)
             raise
-        return answer
+        answer = _SizedAnswer(request, body) if hasattr(body, "__len__") else _Answer(request, body)
+        return body if _is_file(environ, body) and _closes(body, answer.close) else answer
 
     def _show(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         status, headers, body = self._exposition.answer(environ.get("HTTP_AUTHORIZATION", "").encode("latin-1"))
@@ -121,11 +122,10 @@ class WsgiHostMiddleware:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
 
-class _Answer:
-    """What the server is given in the place of an answer, whose end is the request's. It is counted once, however it
-    ends."""
+class _Request:
+    """What is counted, once, however it ends."""
 
-    __slots__ = ("_ended", "_environ", "_observe", "_start_response", "_started", "_status", "body")
+    __slots__ = ("_ended", "_environ", "_observe", "_start_response", "_started", "_status")
 
     def __init__(self, observe: Observe, environ: Environ, start_response: StartResponse) -> None:
         self._observe = observe
@@ -133,12 +133,32 @@ class _Answer:
         self._start_response = start_response
         self._status = "0"
         self._ended = False
-        self.body: Iterable[bytes] = ()
         self._started = perf_counter()
 
     def start(self, status: str, *arguments: Any, **named: Any) -> Any:
         self._status = status[:3]
         return self._start_response(status, *arguments, **named)
+
+    def end(self, status: int | None = None) -> None:
+        """status: by default that of the answer."""
+        if not self._ended:
+            self._ended = True
+            took = perf_counter() - self._started
+            if status is None:
+                status = int(self._status) if self._status.isdecimal() else 0
+            host = self._environ.get("HTTP_HOST") or self._environ.get("SERVER_NAME") or ""
+            self._observe(host.encode("latin-1", "replace"), status, took)
+
+
+class _Answer:
+    """What the server is given in the place of a body, whose end is the request's."""
+
+    __slots__ = ("_close", "_request", "body")
+
+    def __init__(self, request: _Request, body: Iterable[bytes]) -> None:
+        self._request = request
+        self.body = body
+        self._close: Callable[[], object] | None = getattr(body, "close", None)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.body) if type(self.body) in (list, tuple) else self._pieces()
@@ -147,20 +167,36 @@ class _Answer:
         try:
             yield from self.body
         except Exception:
-            self.end(FAILED)
+            self._request.end(FAILED)
             raise
 
     def close(self) -> None:
         try:
-            close = getattr(self.body, "close", None)
-            if close is not None:
-                close()
+            if self._close is not None:
+                self._close()
         finally:
-            self.end(int(self._status) if self._status.isdecimal() else 0)
+            self._request.end()
 
-    def end(self, status: int) -> None:
-        if not self._ended:
-            self._ended = True
-            took = perf_counter() - self._started
-            host = self._environ.get("HTTP_HOST") or self._environ.get("SERVER_NAME") or ""
-            self._observe(host.encode("latin-1", "replace"), status, took)
+
+class _SizedAnswer(_Answer):
+    """Servers compute the Content-Length of a body of one piece."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self.body)  # type: ignore[arg-type]  # it was asked whether it has one
+
+
+def _is_file(environ: Environ, body: Iterable[bytes]) -> bool:
+    """Whether the server knows by its type that it can send it as a file."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
+def _closes(body: Any, close: Callable[[], object]) -> bool:
+    """Have the server call `close` in the place of the body's own; False for a body that cannot be told so."""
+    try:
+        body.close = close
+    except (AttributeError, TypeError):
+        return False
+    return True

@@ -25,6 +25,8 @@ from streamgauge.client.reports import Reports
 
 INTERVAL_SECONDS = 15.0
 ANSWER_SECONDS = 5.0
+CLOSE_SECONDS = 10.0
+"""A push that is under way has time to end, and the last one to be answered. A program's end waits no longer."""
 PATH = "/api/v1/write"
 _ANSWER_BYTES = 200
 
@@ -111,18 +113,17 @@ class HostPusher:
         return Pushes(self._taken, self._failed, self._error)
 
     def close(self) -> None:
-        """Push a last time, and say that this process is no live backend any more."""
+        """Push a last time, and say that this process is no live backend any more. Waits for that no longer than
+        CLOSE_SECONDS, and raises nothing."""
         if self._closed.is_set():
             return
         self._closed.set()
         atexit.unregister(self.close)
-        self._thread.join(ANSWER_SECONDS)
-        if not self.push():
+        if self._thread is threading.current_thread():  # on_error closes it: the last push follows
             return
-        with self._pushing:
-            ended = [(labels, STALE) for (name, _), labels in self._encoded.items() if name == BACKENDS]
-            if ended:
-                self._send(ended, later=1)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._fail("close", f"the last push had not ended after {CLOSE_SECONDS:g} seconds")
 
     @property
     def closed(self) -> bool:
@@ -136,12 +137,27 @@ class HostPusher:
 
     def _run(self) -> None:
         while not self._closed.wait(self._interval):
-            try:
-                self.push()
-            except Exception as error:  # whatever a function of the program's, that counts backends, does
-                self._failed += 1
-                self._error = f"the counters cannot be read: {error!r}"
-                self._reports("read", self._error)
+            self._guarded(self.push)
+        self._guarded(self._end)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:  # whatever a function of the program's, that counts backends, does
+            self._fail("read", f"the counters cannot be read: {error!r}")
+
+    def _end(self) -> None:
+        if not self.push():
+            return
+        with self._pushing:
+            ended = [(labels, STALE) for (name, _), labels in self._encoded.items() if name == BACKENDS]
+            if ended:
+                self._send(ended, later=1)
+
+    def _fail(self, kind: str, error: str) -> None:
+        self._failed += 1
+        self._error = error
+        self._reports(kind, error)
 
     def _labels_of(self, name: str, labels: tuple[tuple[str, str], ...]) -> bytes:
         encoded = self._encoded.get((name, labels))
@@ -154,13 +170,13 @@ class HostPusher:
         """later: ms after this moment, so that what is sent now follows what was sent in the same millisecond."""
         body = encode_request(series, int(self._clock() * 1000) + later)
         try:
-            self._error = _post(self._address, self._target, body)
-        except (OSError, http.client.HTTPException) as error:
-            self._error = f"the server at {self._address} does not answer: {str(error) or type(error).__name__}"
-        if self._error:
-            self._failed += 1
-            self._reports("push", self._error)
+            error = _post(self._address, self._target, body)
+        except (OSError, http.client.HTTPException) as failure:
+            error = f"the server at {self._address} does not answer: {str(failure) or type(failure).__name__}"
+        if error:
+            self._fail("push", error)
             return False
+        self._error = ""
         self._taken += 1
         return True
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from streamgauge.clock import Clock
 from streamgauge.errors import StreamgaugeError
@@ -29,6 +29,16 @@ Ask = Callable[[HostSettings, int, int], Awaitable[bytes]]
 Labels = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What is stored of the hosts, which these are, how many were more than may be, and why sources failed."""
+
+    families: tuple[Family, ...]
+    hosts: frozenset[Labels]
+    left_out: int
+    failures: Mapping[str, str]
+
+
 class HostSampler:
     """Used on the event loop. Without settings it rests."""
 
@@ -43,7 +53,7 @@ class HostSampler:
         self._settings: HostSettings | None = None
         self._changed = asyncio.Event()
         self._known: frozenset[Labels] = frozenset()  # hosts of the last round
-        self._last: int | None = None  # round, ms
+        self._last: int | None = None  # round whose samples are stored, ms
         self._failing: Mapping[str, str] = {}  # why, by source
 
     def apply(self, settings: HostSettings | None) -> None:
@@ -76,28 +86,22 @@ class HostSampler:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def sample(self, now: int, settings: HostSettings) -> None:
-        """One round, at `now` (ms): of what has happened since the last one."""
+        """One round, at `now` (ms): of what has happened since the last one that was stored."""
         since = now - settings.interval if self._last is None else self._last
         if not 0 < now - since <= LATE_ROUNDS * settings.interval:
             since = now - settings.interval
-        self._last = now
         try:
-            found = json.loads(await self._ask(settings, since, now))
+            answer = await self._ask(settings, since, now)
         except StreamgaugeError as error:
             self._tell({source.name: error.message for source in settings.sources})
             return
-        self._tell(found["failures"])
-        rows = self._within_limit(found["samples"], settings.max_hosts)
-        await self._reporter.report(_families(rows), now)
-
-    def _within_limit(self, rows: Sequence[list[Any]], limit: int) -> list[tuple[Labels, Sequence[float]]]:
-        """As many hosts as may be; those that were there in the round before come first."""
-        found = {tuple((name, text) for name, text in labels.items() if text): values for labels, *values in rows}
-        order = sorted(found, key=lambda labels: labels not in self._known)
-        if len(order) > limit:
-            self._refused.labels(SOURCE, "host_limit").inc(len(METRICS) * (len(order) - limit))
-        self._known = frozenset(order[:limit])
-        return [(labels, found[labels]) for labels in order[:limit]]
+        found = await asyncio.to_thread(_read, answer, self._known, settings.max_hosts)
+        self._tell(found.failures)
+        if found.left_out:
+            self._refused.labels(SOURCE, "host_limit").inc(len(METRICS) * found.left_out)
+        self._known = found.hosts
+        if await self._reporter.report(found.families, now):
+            self._last = now
 
     def _tell(self, failures: Mapping[str, str]) -> None:
         """Count what failed, and log it when it begins."""
@@ -106,6 +110,16 @@ class HostSampler:
             if name not in self._failing:
                 _log.warning("hosts cannot be sampled from %s: %s", name, why)
         self._failing = failures
+
+
+def _read(answer: bytes, known: frozenset[Labels], limit: int) -> _Round:
+    """As many hosts as may be, of which those that are known come first."""
+    found = json.loads(answer)
+    values = {tuple((name, text) for name, text in labels.items() if text): rest for labels, *rest in found["samples"]}
+    order = sorted(values, key=lambda labels: labels not in known)
+    rows = [(labels, values[labels]) for labels in order[:limit]]
+    left_out = len(order) - len(rows)
+    return _Round(tuple(_families(rows)), frozenset(order[:limit]), left_out, found["failures"])
 
 
 def _families(rows: Sequence[tuple[Labels, Sequence[float]]]) -> Iterator[Family]:

@@ -50,9 +50,19 @@ Recorded = Sequence[tuple[str, HostSample]]
 
 
 @dataclass(frozen=True, slots=True)
+class _Row:
+    """A sample as it is stored: its series and values in the order of METRICS, its time in ms."""
+
+    series: tuple[int, ...]
+    time: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """How many samples are on disk, and how many were dropped by why: "queue" was full, a "time" that no store takes,
-    a "host" that is no name, no room for another "series", "storage" that took nothing."""
+    """How many samples are on disk, and how many were dropped by why: "queue" was full, the store was "closed", a
+    "value" that is no number, a "time" that no store takes, a "host" that is no name, no room for another "series",
+    "storage" that took nothing."""
 
     recorded: int
     dropped: Mapping[str, int]
@@ -82,7 +92,7 @@ class Store:
         self._recorded = 0
         self._closed = False
         # The loop's own from here on:
-        self._series: dict[str, tuple[int, ...]] = {}
+        self._series: dict[bytes, tuple[int, ...]] = {}
         self._generation: int | None = None
         self._described = False
         self._failing = False
@@ -99,13 +109,12 @@ class Store:
 
     def record_all(self, samples: Recorded) -> bool:
         """As `record`, of several hosts at once, all of them or none."""
+        samples = tuple(samples)
         with self._lock:
-            if self._closed:
+            if self._closed or len(self._queue) >= QUEUE_CALLS:
+                self._dropped["closed" if self._closed else "queue"] += len(samples)
                 return False
-            if len(self._queue) >= QUEUE_CALLS:
-                self._dropped["queue"] += len(samples)
-                return False
-            self._queue.append(tuple(samples))
+            self._queue.append(samples)
             if len(self._queue) == 1:
                 self._opened.call_soon(self._start_writing)
             return True
@@ -205,14 +214,19 @@ class Store:
                 try:
                     await self._append(rows)
                 except StreamgaugeError as error:
-                    self._drop("storage", len(rows))
-                    if not self._failing:
-                        LOG.warning("samples of hosts cannot be stored: %s", error.message)
-                    self._failing = True
+                    self._fail(rows, error.message)
+                except Exception as error:  # of a kind that is not foreseen: the next batch is tried all the same
+                    self._fail(rows, repr(error))
                 else:
                     self._failing = False
                     with self._lock:
                         self._recorded += len(rows)
+
+    def _fail(self, rows: Sequence[_Row], why: str) -> None:
+        self._drop("storage", len(rows))
+        if not self._failing:
+            LOG.warning("samples of hosts cannot be stored: %s", why)
+        self._failing = True
 
     def _taken(self) -> list[tuple[str, HostSample]]:
         with self._lock:
@@ -220,47 +234,56 @@ class Store:
             self._queue.clear()
         return batch
 
-    def _rows(self, batch: Sequence[tuple[str, HostSample]]) -> list[tuple[tuple[int, ...], HostSample]]:
-        """The series and samples of those that can be stored."""
+    def _rows(self, batch: Recorded) -> list[_Row]:
+        """Those that can be stored."""
         store = self._opened.store
         if self._generation != store.generation:
             self._generation = store.generation
             self._series.clear()
         oldest, newest = store.admitted()
         rows = []
-        for host, sample in batch:
-            if not oldest <= sample.ts * 1000 <= newest:
+        for recorded in batch:
+            try:
+                host, time, values = _converted(*recorded)
+            except Exception:  # the program may record anything, and its other samples do not suffer for it
+                self._drop("value")
+                continue
+            if not oldest <= time <= newest:
                 self._drop("time")
             elif (series := self._series_of(host)) is not None:
-                rows.append((series, sample))
+                rows.append(_Row(series, time, values))
         return rows
 
-    def _series_of(self, host: str) -> tuple[int, ...] | None:
+    def _series_of(self, host: bytes) -> tuple[int, ...] | None:
         if (known := self._series.get(host)) is not None:
             return known
-        name = host.encode(errors="replace")
-        if not name or len(name) > MAX_HOST_BYTES:
+        if not host or len(host) > MAX_HOST_BYTES:
             self._drop("host")
             return None
         try:
-            keys = [series_key([(b"__name__", metric.encode()), (b"host", name)]) for metric in METRICS.values()]
+            keys = [series_key([(b"__name__", metric.encode()), (b"host", host)]) for metric in METRICS.values()]
             self._series[host] = known = tuple(self._opened.store.resolve(key) for key in keys)
         except (BadInput, Overloaded, StorageError):
             self._drop("series")
         return known
 
-    async def _append(self, rows: Sequence[tuple[tuple[int, ...], HostSample]]) -> None:
-        width = len(METRICS)
-        series = np.array([each for each, _ in rows], np.uint32).reshape(-1)
-        times = np.repeat(np.array([sample.ts * 1000 for _, sample in rows], np.int64), width)
-        values = [[getattr(sample, member) for member in METRICS] for _, sample in rows]
+    async def _append(self, rows: Sequence[_Row]) -> None:
+        series = np.array([row.series for row in rows], np.uint32).reshape(-1)
+        times = np.repeat(np.array([row.time for row in rows], np.int64), len(METRICS))
+        values = np.array([row.values for row in rows], np.float64).reshape(-1)
         described = () if self._described else _described()
-        await self._opened.store.append(SampleBatch(series, times, np.array(values, np.float64).reshape(-1)), described)
+        await self._opened.store.append(SampleBatch(series, times, values), described)
         self._described = True
 
     def _drop(self, why: str, count: int = 1) -> None:
         with self._lock:
             self._dropped[why] += count
+
+
+def _converted(host: str, sample: HostSample) -> tuple[bytes, int, tuple[float, ...]]:
+    """The host, the time (ms) and the values of METRICS. Raises what a value raises that is none."""
+    values = tuple(float(getattr(sample, member)) for member in METRICS)
+    return host.encode(errors="replace"), int(sample.ts) * 1000, values
 
 
 def _described() -> tuple[Metadata, ...]:

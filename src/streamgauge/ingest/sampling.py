@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +22,8 @@ _log = logging.getLogger(__name__)
 EAGER_SECONDS = 60
 """So long after the start there is a round each second, so that rates show at once."""
 INTERVAL_SECONDS = 15
+SLICE_SERIES = 250
+"""Looked up before others have a turn on the loop: a few milliseconds where all of them are new."""
 _TOLERANCE_MS = 2
 """A round so little off its schedule takes the scheduled time: even intervals compress to almost nothing."""
 
@@ -61,22 +65,14 @@ class Recorder:
 
         Series that the store has no room for are left out.
         """
-        if self._generation != self._sink.generation:
-            self._generation = self._sink.generation
-            self._ids.clear()
-            self._last = np.empty(0, np.uint32)
-        ids: list[int] = []
-        values: list[float] = []
-        metadata: dict[str, Metadata] = {}
-        for family in families:
-            for name, labels, value in family.samples:
-                series = self._series(name, labels)
-                if series is not None:
-                    ids.append(series)
-                    values.append(value)
-            described = Metadata(family.name, family.type, family.help)
-            if self._described.get(family.name) != described:
-                metadata[family.name] = described
+        taken = tuple(families)
+        while True:
+            self._renew()
+            ids, values = await self._found(taken)
+            if self._generation == self._sink.generation:  # else the ids are of a generation that ended meanwhile
+                break
+        described = {family.name: Metadata(family.name, family.type, family.help) for family in taken}
+        metadata = {name: each for name, each in described.items() if self._described.get(name) != each}
         present = np.array(ids, np.uint32)
         gone = np.setdiff1d(self._last, present)
         batch = SampleBatch(
@@ -88,6 +84,26 @@ class Recorder:
         self._last = present
         self._described |= metadata
         return len(present)
+
+    def _renew(self) -> None:
+        """Forget ids of a generation that has ended."""
+        if self._generation != self._sink.generation:
+            self._generation = self._sink.generation
+            self._ids.clear()
+            self._last = np.empty(0, np.uint32)
+
+    async def _found(self, families: Sequence[Family]) -> tuple[list[int], list[float]]:
+        """The ids and values of what can be stored."""
+        ids: list[int] = []
+        values: list[float] = []
+        samples = itertools.chain.from_iterable(family.samples for family in families)
+        for number, (name, labels, value) in enumerate(samples, 1):
+            if (series := self._series(name, labels)) is not None:
+                ids.append(series)
+                values.append(value)
+            if number % SLICE_SERIES == 0:
+                await asyncio.sleep(0)
+        return ids, values
 
     def _series(self, name: str, labels: tuple[tuple[str, str], ...]) -> int | None:
         """The id of a series; None when it cannot be stored."""
@@ -115,8 +131,8 @@ class Reporter:
         self._what = what
         self._failing = False
 
-    async def report(self, families: Iterable[Family], time: int) -> None:
-        """Store one round taken at `time` (ms)."""
+    async def report(self, families: Iterable[Family], time: int) -> bool:
+        """Store one round taken at `time` (ms); whether it is stored."""
         try:
             stored = await self._recorder.record(families, time)
         except StreamgaugeError as error:
@@ -124,11 +140,12 @@ class Reporter:
             if not self._failing:
                 _log.warning("%s cannot be stored: %s", self._what, error.message)
             self._failing = True
-            return
+            return False
         if self._failing:
             _log.info("%s can be stored again", self._what)
         self._failing = False
         self._stats.ingested_samples.labels(self._source).inc(stored)
+        return True
 
 
 def single(name: str, kind: str, text: str, value: float) -> Family:

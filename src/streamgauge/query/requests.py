@@ -179,9 +179,11 @@ class History(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """The past of a live tail."""
+    """The past, in a form of somebody's own. fails_in_text: whether an error is a line of text, as at paths without the
+    API's envelope."""
 
     history: History
+    fails_in_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

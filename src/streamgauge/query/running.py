@@ -142,13 +142,17 @@ def _words(query: Query) -> str:
 
 
 def failure(job: Job, error: StreamgaugeError) -> Answer:
-    """The answer that says why there is none: the API's envelope, or a line of text for /federate and remote read."""
-    if isinstance(job.query, FederateQuery | RawQuery):
+    """The answer that says why there is none: the API's envelope, or a line of text where the path has none."""
+    if _fails_in_text(job.query):
         content_type, body = "text/plain; charset=utf-8", f"{error.message}\n".encode()
     else:
         content_type, body = JSON, error_body(error)
     retry_after = error.retry_after if isinstance(error, Busy) else None
     return Answer(error.status, content_type, "identity", _once(body), retry_after)
+
+
+def _fails_in_text(query: Query) -> bool:
+    return isinstance(query, FederateQuery | RawQuery) or (isinstance(query, HistoryQuery) and query.fails_in_text)
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -74,7 +74,8 @@ class HostHistoryApi:
         return self._answer(request, HostNamesQuery(start - 1, end))
 
     def _answer(self, request: Request, query: HostHistoryQuery | HostNamesQuery) -> Response:
-        return QueryAnswer(self._services.workers, job_of(request, HistoryQuery(query), self._options.limits))
+        asked = HistoryQuery(query, fails_in_text=True)
+        return QueryAnswer(self._services.workers, job_of(request, asked, self._options.limits))
 
 
 def _moment(time: int) -> str:

@@ -99,7 +99,11 @@ class LiveTagsListener:
     async def _shown(self, reader: asyncio.StreamReader) -> str | None:
         """The token of the first message; None where that is another."""
         async with asyncio.timeout(AUTH_SECONDS):
-            given = json.loads(await reader.readline())
+            line = await reader.readline()
+        try:
+            given = json.loads(line)
+        except RecursionError:
+            return None
         token = given.get("data") if isinstance(given, dict) and given.get("command") == "auth" else None
         return token if isinstance(token, str) else None
 

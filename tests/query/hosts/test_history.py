@@ -96,6 +96,25 @@ def test_series_of_one_host_are_put_together() -> None:
     }
 
 
+def test_series_that_followed_each_other_are_not_added_up() -> None:
+    """A host went from team a to team b in the middle of a quarter of an hour."""
+    moved = series(list(range(60, 23, -1)), rate=10.0, team="a") + series(list(range(23, 0, -1)), rate=10.0, team="b")
+    for range_ in ("1h", "24h", "7d"):
+        found = ask(MemorySource.of(moved), range_)["samples"]
+        assert {(each["requests_sec"], each["active_backends"]) for each in found} == {(10, 3)}
+
+
+def test_series_of_programs_that_sample_at_moments_of_their_own_are_put_together() -> None:
+    own = [
+        (labels, [time + 50_000 for time in times], values)
+        for labels, times, values in series(list(range(60, 0, -1)), rate=7.0, team="b")
+    ]
+    both = series(list(range(60, 0, -1)), rate=10.0, team="a") + own
+    for range_ in ("1h", "24h"):
+        found = ask(MemorySource.of(both), range_)["samples"]
+        assert {each["requests_sec"] for each in found[1:]} == {17}
+
+
 def test_names_are_of_hosts_that_have_samples_in_the_time() -> None:
     source = MemorySource.of(series([1], "b") + series([2], "a") + series([100], "old"))
     query = HostNamesQuery(NOW - 60 * MINUTE, NOW)

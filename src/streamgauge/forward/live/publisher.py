@@ -55,6 +55,8 @@ class LivePublisher:
                 await self._outlet.run(self._take, self._given)
             except DeliveryFailed as error:
                 self._fail(error.message)
+            except Exception as error:  # a bug, which must not end the server
+                self._fail(f"{type(error).__name__}: {error}", error)
             if self.published > before:
                 backoff.reset()
             await self._clock.sleep(backoff.pause())
@@ -68,8 +70,10 @@ class LivePublisher:
         self._taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
         return self._taken
 
-    def _given(self) -> None:
-        self.published += len(self._taken)
+    def _given(self, unnamed: int) -> None:
+        self.published += len(self._taken) - unnamed
+        if unnamed:
+            self.lost["name"] += unnamed
         self._taken = ()
 
     def _connect(self) -> None:
@@ -77,13 +81,13 @@ class LivePublisher:
             self.connected, self._told = True, ""
             LOG.info("live values are published to %s", self.kind)
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, words: str, bug: Exception | None = None) -> None:
         self.connected = False
         self.failures += 1
         self.lost["connection"] += len(self._taken)
         self._taken = ()
         if words != self._told:
-            LOG.error("live values are not published to %s, which is tried again: %s", self.kind, words)
+            LOG.error("live values are not published to %s, which is tried again: %s", self.kind, words, exc_info=bug)
             self._told = words
 
 
@@ -100,7 +104,7 @@ def readings(publishers: Iterable[LivePublisher]) -> Iterator[Reading]:
     yield Reading(
         "streamgauge_live_publish_lost_total",
         "counter",
-        "Live values that a destination does not get: overflow of what waits, or a connection that failed meanwhile.",
+        "Live values that a destination does not get: overflow, connection (which failed meanwhile), name (too long).",
         {(publisher.kind, reason): count for publisher in every for reason, count in publisher.lost.items()},
         ("to", "reason"),
     )

@@ -8,6 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+MAX_PART_BYTES = 255
+"""Of what stands for a host, a collector or a name: NATS takes 4,096 bytes for all, and no usual one has 100."""
+_PLANE = 0x10000
+_NO_CHARACTERS = "".join(chr(end - 2) + chr(end - 1) for end in range(_PLANE, 18 * _PLANE, _PLANE))
+_NOWHERE = re.compile(rf"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NO_CHARACTERS}]")
+"""Control characters, and what Unicode says is no character: brokers hang up on them."""
+
 TOPIC, SUBJECT = "pulse/{host}/{name}", "pulse.{host}.{name}"
 
 
@@ -66,15 +73,24 @@ class LiveValue:
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+Take = Callable[[], Awaitable[Sequence[LiveValue]]]
+Given = Callable[[int], None]
+
+
 class Outlet(Protocol):
     """One destination."""
 
-    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+    async def run(self, take: Take, given: Given) -> None:
         """Connect, and hand on what `take` gives, as soon as it gives some, until the connection fails; `given` is
-        called when they are with the other side. Raises DeliveryFailed, and nothing else."""
+        called when they are with the other side, with how many of them cannot be named there. Raises DeliveryFailed."""
 
 
 def placed(pattern: str, value: LiveValue, forbidden: re.Pattern[str]) -> str:
-    """A topic or subject. What may not stand in a part of one becomes an underscore."""
+    """A topic or subject. What may not stand in a part of one becomes an underscore: there or anywhere."""
     parts = {"host": value.host, "collector": value.collector, "name": value.name}
-    return re.sub(r"\{(host|collector|name)\}", lambda found: forbidden.sub("_", parts[found[1]]) or "_", pattern)
+    return re.sub(r"\{(host|collector|name)\}", lambda found: _part(parts[found[1]], forbidden), pattern)
+
+
+def _part(text: str, forbidden: re.Pattern[str]) -> str:
+    short = text.encode(errors="replace")[:MAX_PART_BYTES].decode(errors="ignore")
+    return forbidden.sub("_", _NOWHERE.sub("_", short)) or "_"

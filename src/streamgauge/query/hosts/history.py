@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Floats, Int64s
-from streamgauge.model.host_history import LARGEST, METRICS, HostSample
+from streamgauge.model.host_history import LARGEST, METRICS, MINUTE_MS, HostSample
 from streamgauge.model.source import AggregateKind, Matcher, MatchOp, Meter, Source
 
 HOST = "host"
@@ -22,7 +22,9 @@ class HostHistoryQuery:
     """The first sample of each stretch of `resolution` ms, of those with start < time <= end (ms). label: what the
     answer calls the range.
 
-    Where several series of one host differ in other labels, what they say of a stretch is put together."""
+    Where several series of one host differ in other labels, what they say when a stretch begins is put together: of
+    each its first sample, if that is less than an interval of samples later than the first of all. One that came later
+    may have taken the place of another, as when a label of the host has changed."""
 
     host: str
     label: str
@@ -45,12 +47,11 @@ class HostHistoryQuery:
         owners, times, values = self._rows(source, meter)
         buckets = times // self.resolution
         order = np.lexsort((times, owners, buckets))
-        owners, buckets = owners[order], buckets[order]
-        first = _firsts(owners, buckets)
-        chosen = order[first]
+        chosen = order[_firsts(owners[order], buckets[order])]
+        chosen = chosen[_since_first(times[chosen], buckets[chosen]) < _interval(owners, times)]
         rows = [_sample(time, row) for time, row in zip(times[chosen].tolist(), values[chosen].tolist(), strict=True)]
         found: dict[int, list[HostSample]] = {}
-        for bucket, sample in zip(buckets[first].tolist(), rows, strict=True):
+        for bucket, sample in zip(buckets[chosen].tolist(), rows, strict=True):
             found.setdefault(bucket, []).append(sample)
         return [together(samples) for samples in found.values()]
 
@@ -106,6 +107,20 @@ def _firsts(*columns: Int64s) -> Bools:
     first = np.ones(len(columns[0]), np.bool_)
     first[1:] = np.logical_or.reduce([np.diff(column) != 0 for column in columns])
     return first
+
+
+def _since_first(times: Int64s, buckets: Int64s) -> Int64s:
+    """How much later each is than the first of its bucket. Buckets ascend."""
+    starts = np.flatnonzero(_firsts(buckets))
+    earliest: Int64s = np.minimum.reduceat(times, starts)
+    since: Int64s = times - np.repeat(earliest, np.diff(starts, append=len(times)))
+    return since
+
+
+def _interval(owners: Int64s, times: Int64s) -> float:
+    """Between two samples of one owner, in ms, as it mostly is: after a reload one comes early. Both are sorted."""
+    gaps = np.diff(times)[np.diff(owners) == 0]
+    return float(np.median(gaps)) if len(gaps) else MINUTE_MS
 
 
 def together(samples: Sequence[HostSample]) -> HostSample:
