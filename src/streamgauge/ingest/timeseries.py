@@ -7,6 +7,7 @@ the first that is not: the same rows again change nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +32,8 @@ from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.samples import BATCH_ROWS
 from streamgauge.wire.series_cache import SpellingCache
 from streamgauge.wire.timeseries_rows import Refusal, RowDecoder
+
+LOG = logging.getLogger(__name__)
 
 SOURCE = "grpc"
 
@@ -199,6 +202,8 @@ class RowStream:
                 self._bytes += size
                 raise
             except Exception as error:  # nobody may be told that these rows are stored, whatever it was
+                if self._failure is None and not isinstance(error, StreamgaugeError):
+                    LOG.exception("rows of a gRPC stream are lost through a mistake in streamgauge")
                 self._failure = error
                 self._lose("overload" if isinstance(error, Overloaded) else "storage", len(messages))
             self.rows += len(messages)

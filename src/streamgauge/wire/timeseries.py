@@ -31,6 +31,8 @@ MAX_FIELDS = 300
 """Of one message, blank labels included: each costs a microsecond or two, and a series may have 256 labels."""
 TURN_BYTES = 8 << 10
 """Of messages read before other tasks get their turn: some milliseconds, and ten where all are the worst there are."""
+TURN_ROW_BYTES = 32
+"""That a message counts for beside its own."""
 _MAX_INNER_FIELDS = 16
 """Of a label or a timestamp, which have two."""
 

@@ -17,7 +17,7 @@ from streamgauge.model.batch import SampleBatch, empty_batch
 from streamgauge.wire.findings import Findings, Reason, series_text, shorten
 from streamgauge.wire.samples import NEW_AT_ONCE, Window, admit
 from streamgauge.wire.series_cache import Resolve, SpellingCache, identify
-from streamgauge.wire.timeseries import TURN_BYTES, Row, decode_row, pairs_of
+from streamgauge.wire.timeseries import TURN_BYTES, TURN_ROW_BYTES, Row, decode_row, pairs_of
 
 MILLISECOND = 1_000_000
 _FAR = 1 << 62
@@ -62,7 +62,7 @@ class RowDecoder:
         values: list[float] = []
         new = unpaused = 0
         for number, message in enumerate(messages):
-            unpaused += len(message)
+            unpaused += len(message) + TURN_ROW_BYTES
             if unpaused >= TURN_BYTES or new >= NEW_AT_ONCE:
                 new = unpaused = 0
                 yield empty_batch()

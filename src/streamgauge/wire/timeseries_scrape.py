@@ -10,7 +10,7 @@ import numpy as np
 from streamgauge.errors import BadInput
 from streamgauge.wire.samples import NEW_AT_ONCE
 from streamgauge.wire.scraped import DROPPED, NO_STAMP, REFUSED, ScrapeCache, Scraped, SeriesOf, kept_rows, sample_limit
-from streamgauge.wire.timeseries import TURN_BYTES, decode_row, pairs_of
+from streamgauge.wire.timeseries import TURN_BYTES, TURN_ROW_BYTES, decode_row, pairs_of
 from streamgauge.wire.timeseries_rows import MILLISECOND, milliseconds
 
 
@@ -31,7 +31,8 @@ def decode(
     seen: dict[bytes, int] = {}
     series: list[int] = []
     values: list[float] = []
-    times: list[int | None] = []
+    times: list[int | None] = []  # ns
+    stamps: list[int] = []  # ms
     added = kept = fresh = unpaused = 0
     for number, message in enumerate(messages, 1):
         try:
@@ -51,15 +52,16 @@ def decode(
         series.append(found)
         values.append(row.value)
         times.append(row.time)
-        unpaused += len(message)
+        stamps.append(NO_STAMP if row.time is None else milliseconds(row.time))
+        unpaused += len(message) + TURN_ROW_BYTES
         if unpaused >= TURN_BYTES or fresh >= NEW_AT_ONCE:
             fresh = unpaused = 0
             yield
     cache.series = seen
-    stamps = np.array([NO_STAMP if time is None else milliseconds(time) for time in times], np.int64)
-    ids = np.array(series, np.int64)
-    column = None if (stamps == NO_STAMP).all() else stamps
-    scraped = kept_rows(ScrapeCache(), [(ids, np.array(values, np.float64), column)], added)
+    ids, column = np.array(series, np.int64), np.array(stamps, np.int64)
+    scraped = kept_rows(
+        ScrapeCache(), [(ids, np.array(values, np.float64), None if (column == NO_STAMP).all() else column)], added
+    )
     return scraped, _collisions(series, times) if scraped.duplicates else 0
 
 
