@@ -23,6 +23,7 @@ from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import Collector
 from streamgauge.live.tags import TagHub
 from streamgauge.relays import Relays, live_access, open_relays
+from streamgauge.serve import live_tags_tcp
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import bind
 from streamgauge.stats import Stats
@@ -82,16 +83,71 @@ async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> N
         await listener.stop()
 
 
+async def test_connections_are_bounded_before_they_show_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_tags_tcp, "MAX_CONNECTIONS", 2)
+    listener = LiveTagsListener(TagHub(), lambda token: token == "a secret", lambda: False)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    try:
+        silent, first = [await asyncio.open_connection(*sockets[0].getsockname()) for _ in range(2)]
+        await until(lambda: len(listener._tasks) == 2)
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        assert b"2 are connected already" in await reader.read()
+        writer.close()
+        assert [reading.values[()] for reading in listener.readings()] == [1]
+        silent[1].close()
+        await until(lambda: len(listener._tasks) == 1)
+        last = await asyncio.open_connection(*sockets[0].getsockname())
+        for each in (first, last):
+            each[1].write(AUTH + PING)
+            assert b'"pong"' in await each[0].readline()
+            each[1].close()
+    finally:
+        await listener.stop()
+
+
+async def test_others_have_their_turn_after_each_line() -> None:
+    together, most = 0, 0
+
+    def may_publish() -> bool:  # asked for each line
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        return True
+
+    async def tick() -> None:
+        nonlocal together
+        while True:
+            together = 0
+            await asyncio.sleep(0)
+
+    listener = LiveTagsListener(TagHub(), lambda token: True, may_publish)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    ticking = asyncio.ensure_future(tick())
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(PING * 500)
+        for _ in range(500):
+            assert b'"pong"' in await reader.readline()
+        assert most <= 2
+        writer.close()
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+        await listener.stop()
+
+
 class Kept:
     """An outlet that keeps what it is given."""
 
     def __init__(self) -> None:
         self.values: list[LiveValue] = []
 
-    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[int], None]) -> None:
         while True:
             self.values += await take()
-            given()
+            given(0)
 
 
 async def test_values_go_to_publishers_whether_or_not_anybody_follows() -> None:

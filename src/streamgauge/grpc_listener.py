@@ -86,11 +86,10 @@ class GrpcListener:
         )
         self._release()  # in the same step in which the library takes them
         try:
-            await self._server.start(self.addresses)
-        except ListenFailed as error:  # somebody was quicker
-            if self._needed:
-                raise
-            LOG.warning("%s; there is no gRPC listener", error.message)
+            await self._server.start(_as_the_library_takes_them(self.addresses))
+        except ListenFailed as error:  # somebody was quicker; everything else goes on
+            level = logging.ERROR if self._needed else logging.WARNING
+            LOG.log(level, "%s; there is no gRPC listener", error.message)
             return
         LOG.info("gRPC is answered on %s", " and ".join(self.addresses))
         await self._server.run()
@@ -117,6 +116,12 @@ def _refuse_for_now(sockets: Sequence[socket.socket]) -> None:
     for sock in sockets:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
+
+
+def _as_the_library_takes_them(addresses: Sequence[str]) -> list[str]:
+    """Its [::] is 0.0.0.0 as well, which must not be taken again."""
+    both = {"0.0.0.0" + address.removeprefix("[::]") for address in addresses if address.startswith("[::]:")}
+    return [address for address in addresses if address not in both]
 
 
 def _name(sock: socket.socket) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -55,6 +57,47 @@ def test_an_async_generator_becomes_a_reader() -> None:
 
     with Reader(read, "127.0.0.1:0") as reader, grpc.insecure_channel(reader.address) as channel:
         assert [value for _, _, value, _ in ask(channel)] == [0.0, 1.0, 2.0]
+
+
+def test_an_async_generator_may_use_timeouts_and_task_groups() -> None:
+    async def read() -> AsyncIterator[Datum]:
+        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+            measured = group.create_task(asyncio.sleep(0, 2.0))
+            yield Datum("n", 1.0)
+            yield Datum("n", await measured)
+
+    with Reader(read, "127.0.0.1:0") as reader, grpc.insecure_channel(reader.address) as channel:
+        assert [value for _, _, value, _ in ask(channel)] == [1.0, 2.0]
+
+
+HANGS = """
+import sys, threading, grpc
+from streamgauge.client import Reader
+
+reader = Reader(threading.Event().wait, "127.0.0.1:0")
+channel = grpc.insecure_channel(reader.address)
+polls = [channel.unary_stream("/proto.Telemetry/GetTimeSeriesData")(b"") for _ in range(5)]
+for line in sys.stdin:
+    break
+for poll in polls:
+    poll.cancel()
+reader.close()
+print("closed")
+"""
+
+
+def test_functions_that_hang_are_warned_of_and_hold_nobody_at_the_end() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", HANGS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert program.stderr is not None
+        assert "4 polls are still being answered" in str(program.stderr.readline())
+        said, _ = program.communicate("\n", timeout=SECONDS)
+        assert (said, program.returncode) == ("closed\n", 0)
+    finally:
+        program.kill()
+        program.wait()
 
 
 def test_a_function_that_fails_costs_its_poll_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -155,6 +155,18 @@ def test_what_was_set_aside_goes_first(tmp_path: Path) -> None:
     buffer.close()
 
 
+def test_what_was_set_aside_keeps_its_name(tmp_path: Path) -> None:
+    buffer = DiskBuffer(tmp_path, LARGE)
+    buffer.add(batch(0))
+    buffer.refuse(buffer.waiting[0])
+    buffer.close()
+    again = DiskBuffer(tmp_path, LARGE)
+    again.add(batch(1))
+    again.refuse(again.waiting[0])
+    assert sorted(path.name for path in tmp_path.glob("*.refused")) == ["000000000001.refused", "000000000002.refused"]
+    again.close()
+
+
 def test_a_limit_smaller_than_a_batch_keeps_the_newest(tmp_path: Path) -> None:
     buffer = DiskBuffer(tmp_path, 1)
     buffer.add(batch(0))

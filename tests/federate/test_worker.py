@@ -56,6 +56,11 @@ async def advance(clock: ManualClock, seconds: float) -> None:
     await clock.advance(seconds)
 
 
+async def paused(peers: Peers, clock: ManualClock, pushes: int = 1) -> None:
+    """Until so many pushes have failed, and the next one waits for time to pass, as the next scrape does."""
+    await until(lambda: len(peers.pushes) == pushes and clock.sleepers >= 2)
+
+
 async def next_scrape(peers: Peers, clock: ManualClock, seconds: float = 100) -> None:
     """Let a scrape come that gives a sample of the present moment."""
     before = len(peers.requests("/federate"))
@@ -184,7 +189,7 @@ async def test_an_outage_loses_nothing_and_ends_in_a_push_of_several_scrapes(
 ) -> None:
     peers.uploads = [status("502 Bad Gateway")] * 1000
     async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
-        await until(lambda: peers.pushes)
+        await paused(peers, clock)
         for number in range(2, 6):
             await next_scrape(peers, clock)
             await until(lambda number=number: len(worker.metrics.buffer.waiting) == number)
@@ -237,10 +242,10 @@ async def test_a_push_stays_below_the_limit(peers: Peers, folder: Path, clock: M
     peers.uploads = [status("503 Service Unavailable")]
     buffer = DiskBuffer(folder, LARGE)
     async with running(peers.config(limit_bytes="150"), buffer, clock) as worker:
-        await until(lambda: peers.pushes)
+        await paused(peers, clock)
         for _ in range(4):
-            await next_scrape(peers, clock, 0 if not peers.pushes else 100)
-        await until(lambda: not worker.metrics.buffer.waiting)
+            await next_scrape(peers, clock)
+        await until(lambda: sum(map(len, peers.times())) == 5 and not worker.metrics.buffer.waiting)
         sizes = [len(push) for push in peers.times()]
         assert sum(sizes) == 5
         assert max(sizes) <= 3
@@ -251,7 +256,7 @@ async def test_what_is_too_old_is_dropped_and_counted(peers: Peers, folder: Path
     peers.families = [*samples(old), *samples(NOW, name="down")]
     peers.uploads = [status("503 Service Unavailable")]
     async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
-        await until(lambda: peers.pushes)
+        await paused(peers, clock)
         clock.jump(2_000)
         await advance(clock, 0.5)
         await until(lambda: peers.taken)
@@ -262,7 +267,7 @@ async def test_what_is_too_old_is_dropped_and_counted(peers: Peers, folder: Path
 async def test_a_whole_batch_that_is_too_old_is_not_pushed(peers: Peers, folder: Path, clock: ManualClock) -> None:
     peers.uploads = [status("503 Service Unavailable")]
     async with running(peers.config(), DiskBuffer(folder, LARGE), clock) as worker:
-        await until(lambda: peers.pushes)
+        await paused(peers, clock)
         clock.jump(86_400_000)
         await advance(clock, 0.5)
         await until(lambda: not worker.metrics.buffer.waiting)
@@ -382,6 +387,23 @@ async def test_413_makes_pushes_smaller_until_they_pass(peers: Peers, folder: Pa
     assert not +worker.metrics.buffer.lost
 
 
+async def test_scrapes_that_are_too_large_together_go_one_by_one_and_whole(
+    peers: Peers, folder: Path, clock: ManualClock
+) -> None:
+    buffer = DiskBuffer(folder, LARGE)
+    for time in (NOW, NOW + 1000, NOW + 2000):
+        buffer.add(Batch(tuple(samples(time))))
+    peers.scrape = [status("503 Service Unavailable")] * 1000
+    peers.uploads = [status("413 Request Entity Too Large")] * 2  # for three, then for two
+    async with running(peers.config(), buffer, clock):
+        for pushed in (1, 2):
+            await paused(peers, clock, pushed)
+            await advance(clock, 2)
+        await until(lambda: not buffer.waiting)
+    assert [len(push[0].metrics) for push in peers.pushes] == [3, 2, 1, 1, 1]
+    assert not [each for each in peers.requests("/upload") if "x-streamgauge-part" in each.headers]
+
+
 async def test_a_batch_that_is_refused_does_not_hold_up_the_others(
     peers: Peers, folder: Path, clock: ManualClock
 ) -> None:
@@ -392,7 +414,7 @@ async def test_a_batch_that_is_refused_does_not_hold_up_the_others(
     peers.uploads = [status("400 Bad Request")] * 2  # for both together, then for the first alone
     async with running(peers.config(), buffer, clock) as worker:
         for refused in (1, 2):
-            await until(lambda refused=refused: len(peers.pushes) == refused)
+            await paused(peers, clock, refused)
             await advance(clock, 2)
         await until(lambda: not buffer.waiting)
         assert worker.metrics.buffer.lost["refused"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,8 +12,10 @@ from streamgauge.errors import BadInput, ForeignLabel, IndexFull, Overloaded, Sy
 from streamgauge.ingest.admission import InFlight
 from streamgauge.ingest.timeseries import SOURCE, TimeSeries
 from streamgauge.ingest.turns import Turns
+from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.stats import Stats
 from streamgauge.testing.sink import MemorySink
+from streamgauge.wire.samples import BATCH_ROWS
 from streamgauge.wire.timeseries import SECOND, encode_datum
 
 pytestmark = pytest.mark.anyio
@@ -24,8 +27,8 @@ def anyio_backend() -> str:
 
 
 class Site:
-    def __init__(self, limit: int = 1 << 30, missing_is_now: bool = False) -> None:
-        self.clock, self.sink, self.stats = ManualClock(), MemorySink(), Stats()
+    def __init__(self, limit: int = 1 << 30, missing_is_now: bool = False, sink: MemorySink | None = None) -> None:
+        self.clock, self.sink, self.stats = ManualClock(), sink or MemorySink(), Stats()
         self.held = InFlight(limit, self.stats)
         self.rows = TimeSeries(self.sink, self.stats, self.clock, self.held, Turns(), missing_is_now)
 
@@ -109,6 +112,17 @@ async def test_a_row_that_is_refused_is_named_and_the_others_are_stored(
     assert site.count("streamgauge_refused_total", source=SOURCE) == 1
 
 
+async def test_the_first_row_that_is_refused_is_told_whenever_it_is_found_out() -> None:
+    site = Site()
+    site.sink.window = (0, 50_000)
+    with pytest.raises(TimeNotAdmitted, match=r"^row 2: m\{\}: time 99000 ms is out of bounds"):
+        async with site.rows.stream() as rows:
+            for message in (row(1.0), row(1.0, 99.0), *[b"\xff"] * 7, row(1.0, -1.0)):
+                await rows.put(message)
+            await rows.finish()
+    assert rows.told(BadInput("")) == "; 1 of 10 rows were stored, and refused: 7 malformed, 1 too_new, 1 too_old"
+
+
 async def test_a_new_series_without_room_is_refused_as_such() -> None:
     site = Site()
     site.sink.refuse_series = IndexFull("the index is full")
@@ -147,6 +161,81 @@ async def test_a_failure_in_between_is_told_with_the_next_row() -> None:
             await site.clock.advance(1.0)
             await rows.put(row(2.0))
     assert site.count("streamgauge_refused_total", source=SOURCE, reason="storage") == 2
+
+
+class HeldSink(MemorySink):
+    """Appends wait until `open` is set; `broken` is raised by one, whatever it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.begun = asyncio.Event(), asyncio.Event()
+        self.broken: Exception | None = None
+
+    async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
+        self.begun.set()
+        await self.open.wait()
+        broken, self.broken = self.broken, None
+        if broken is not None:
+            raise broken
+        await super().append(batch, metadata)
+
+
+async def test_rows_that_are_lost_through_a_mistake_are_not_acknowledged() -> None:
+    sink = HeldSink()
+    sink.open.set()
+    site = Site(sink=sink)
+    sink.broken = ZeroDivisionError()
+    async with site.rows.stream() as rows:
+        await rows.put(row(1.0))
+        await asyncio.sleep(0)
+        await site.clock.advance(1.0)
+        assert sink.begun.is_set()
+        with pytest.raises(ZeroDivisionError):
+            await rows.finish()
+    assert site.count("streamgauge_refused_total", source=SOURCE, reason="storage") == 1
+    assert site.count("streamgauge_ingest_inflight_bytes") == 0
+
+
+async def test_rows_that_were_being_stored_as_the_client_went_are_stored() -> None:
+    sink = HeldSink()
+    site = Site(sink=sink)
+
+    async def send() -> None:
+        async with site.rows.stream() as rows:
+            for at in range(BATCH_ROWS):
+                await rows.put(row(float(at), float(at)))
+
+    sending = asyncio.create_task(send())
+    await sink.begun.wait()
+    sending.cancel()
+    sink.open.set()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert sending.cancelled()
+    assert len(sink.samples(__name__="m")) == BATCH_ROWS
+    assert site.count("streamgauge_ingested_samples_total", source=SOURCE) == BATCH_ROWS
+    assert site.count("streamgauge_ingest_inflight_bytes") == 0
+
+
+async def test_a_call_that_is_broken_off_twice_counts_what_it_loses_and_leaves_no_task() -> None:
+    sink = HeldSink()
+    site = Site(sink=sink)
+    before = asyncio.all_tasks()
+
+    async def send() -> None:
+        async with site.rows.stream() as rows:
+            await rows.put(row(1.0))
+            await rows.finish()
+
+    sending = asyncio.create_task(send())
+    await sink.begun.wait()
+    sink.begun.clear()
+    sending.cancel()
+    await sink.begun.wait()  # again, for the end of the stream
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert asyncio.all_tasks() == before
+    assert site.count("streamgauge_refused_total", source=SOURCE, reason="cancelled") == 1
+    assert site.count("streamgauge_ingest_inflight_bytes") == 0
 
 
 async def test_series_that_are_pruned_meanwhile_are_found_again() -> None:

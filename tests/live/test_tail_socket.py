@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 def connect(stand, **parameters):
     url = f"ws://127.0.0.1:{stand.server.port}/api/v1/tail?{urlencode(parameters, doseq=True)}"
-    return websockets.connect(url, proxy=None, max_size=None)
+    return websockets.connect(url, proxy=None, max_size=None, open_timeout=60)
 
 
 async def receive(socket, count):

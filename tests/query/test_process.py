@@ -46,6 +46,22 @@ def test_closing_ends_workers_that_nobody_asked_for() -> None:
     asyncio.run(main())
 
 
+def test_one_that_is_ready_when_nobody_wants_it_any_more_is_ended() -> None:
+    async def main() -> None:
+        mine, starter = psutil.Process(), WorkerStarter()
+        starter.start_ahead(1)
+        (ahead,) = starter._ahead
+        asking = asyncio.create_task(starter.start())
+        ahead.add_done_callback(lambda _: asking.cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert not ahead.cancelled()
+        assert workers(mine) == []
+        await starter.close()
+
+    asyncio.run(main())
+
+
 def test_one_that_cannot_start_is_told_to_who_asks() -> None:
     async def main() -> None:
         starter = WorkerStarter(("no.such.module",))

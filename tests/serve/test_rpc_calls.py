@@ -59,6 +59,7 @@ class Site:
     def __init__(self) -> None:
         self.clock, self.sink, self.stats = ManualClock(), MemorySink(), Stats()
         self.version, self.known = 0, True
+        self.identity = EVERYBODY
         self.failure: Exception | None = None  # with which queries fail
         self.held = asyncio.Event()
         self.held.set()
@@ -77,7 +78,7 @@ class Site:
     async def identify(self, credentials: Credentials) -> Identity:
         if not self.known:
             raise Refused("unknown", "this token is not known here")
-        return EVERYBODY
+        return self.identity
 
     async def run(self, job: Job) -> Answer:
         await self.held.wait()
@@ -107,6 +108,7 @@ async def site() -> AsyncIterator[Site]:
     site = Site()
     (port,) = await site.server.start(["127.0.0.1:0"])
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        site.channel = channel
         site.insert = channel.stream_unary("/proto.TStorage/InsertRows")
         site.insert_row = channel.unary_unary("/proto.TStorage/InsertRow")
         site.select = channel.unary_stream("/proto.TStorage/Select")
@@ -196,6 +198,53 @@ async def test_no_more_calls_at_once_than_there_may_be(site: Site, monkeypatch: 
     await call.done_writing()
     assert await call == b""
     assert await site.insert_row(ROW) == b""
+
+
+async def test_a_call_that_never_sends_its_message_counts_and_ends(site: Site) -> None:
+    sweeping = asyncio.create_task(site.server.run())
+    silent = [
+        site.channel.stream_unary(f"/{name}")() for name in ("proto.TStorage/InsertRow", "grpc.health.v1.Health/Check")
+    ]
+    silent += [
+        site.channel.stream_stream(f"/{name}")() for name in ("proto.TStorage/Select", "grpc.health.v1.Health/Watch")
+    ]
+    await until(lambda: site.open == 4)
+    while site.open:
+        await site.clock.advance(calls.CHECK_SECONDS)
+    assert {await call.code() for call in silent} == {StatusCode.DEADLINE_EXCEEDED}
+    empty = site.channel.stream_unary("/proto.TStorage/InsertRow")()
+    await empty.done_writing()
+    assert await ended(empty) == (StatusCode.INVALID_ARGUMENT, "the call ended without a message")
+    sweeping.cancel()
+
+
+async def test_nobody_takes_more_than_a_share(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_CALLS_OF_ONE", 1)
+    call = await stream(site)
+    code, text = await ended(site.insert_row(ROW))
+    assert (code, text) == (
+        StatusCode.UNAVAILABLE,
+        "1 calls of one address ipv4:127.0.0.1 go on already, which is the limit",
+    )
+    site.identity = Identity("boiler", EVERYBODY.permissions)
+    await call.done_writing()
+    assert await call == b""
+    call = await stream(site)
+    site.identity = Identity("meter", EVERYBODY.permissions)
+    assert await site.insert_row(ROW) == b""
+    site.identity = Identity("boiler", EVERYBODY.permissions)
+    assert (await ended(site.insert_row(ROW)))[1].startswith("1 calls of one name boiler go on")
+    await call.done_writing()
+    assert await call == b""
+    assert await site.insert_row(ROW) == b""
+
+
+async def test_calls_that_last_have_a_limit_of_their_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_LASTING", 1)
+    watching = site.watch(b"")
+    assert await watching.read() == b"\x08\x01"
+    assert (await ended(site.watch(b"")))[0] is StatusCode.UNAVAILABLE
+    watching.cancel()
 
 
 async def test_nothing_is_answered_before_the_log_is_read(site: Site) -> None:

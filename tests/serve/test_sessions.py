@@ -9,9 +9,13 @@ import pytest
 from tests.serve.conftest import settle
 
 from streamgauge.auth.tokens import new_token
-from streamgauge.serve.app import build_internal_app
+from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.relays import Relays
+from streamgauge.serve.app import build_app, build_internal_app
 from streamgauge.serve.services import HttpOptions
 from streamgauge.serve.sessions import CHECK_SECONDS
+from streamgauge.stats import Stats
+from streamgauge.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +31,12 @@ def asks_for(served, clock, *scopes: str, expires: int | None = None) -> str:
 async def open_request(connect, served, head: str, token: str):
     """One whose body, or answer, goes on."""
     client = await connect(served.server)
+    await client.send(f"{head_of(head, token)}\r\n".encode())
+    return client
+
+
+def head_of(head: str, token: str) -> str:
+    """The head of a request without its end."""
     lines = f"{head} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
     if head.startswith("POST"):
         lines += "Transfer-Encoding: chunked\r\n"
@@ -35,8 +45,7 @@ async def open_request(connect, served, head: str, token: str):
         lines += (
             f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
         )
-    await client.send(f"{lines}\r\n".encode())
-    return client
+    return lines
 
 
 async def revoke(served) -> None:
@@ -55,6 +64,29 @@ async def test_a_websocket_is_told_that_its_token_is_revoked(served, connect, cl
     rest = await client.read_all()
     assert rest.endswith(b"\x03\xf0the credentials are not good any more")  # 1008
     assert served.sessions.ended == 1
+
+
+@pytest.mark.parametrize("change", ["relays' token", "own token", "none"])
+async def test_who_follows_live_values_by_the_relays_token_goes_with_it(served, connect, clock, listen, change):
+    relays = served.services.relays = Relays(RelaySettings(token="old"), (), MemorySink(), Stats(), clock)
+    options = HttpOptions(relay=relays.settings)
+    server = await listen(build_app(served.services, options, served.stats, served.sessions))
+    token = asks_for(served, clock, "write")
+    follower = await connect(server)
+    lines = head_of("GET /pulse/subscribe/websocket", token) + "X-Auth-Token: old\r\n\r\n"
+    await follower.send(lines.encode())
+    assert b" 101 " in await follower.read_head()
+    await served.sessions.check()
+    if change == "relays' token":
+        relays.apply(RelaySettings(token="new"))
+    elif change == "own token":  # by which it might publish
+        served.authorities.tokens.replace([])
+        served.authorities.changed()
+    await served.sessions.check()
+    await settle()
+    assert served.sessions.ended == (change != "none")
+    if change != "none":
+        assert (await follower.read_all()).endswith(b"the credentials are not good any more")
 
 
 async def test_one_that_does_not_go_is_broken_off_at_the_next_look(served, connect, clock):

@@ -12,7 +12,7 @@ from streamgauge.testing import MemorySink
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.influx import InfluxCache, decode
 from streamgauge.wire.influx_columns import columns_of
-from streamgauge.wire.influx_lines import MAX_LINE_BYTES, MAX_TAGS, Precision, read_key, read_line
+from streamgauge.wire.influx_lines import MAX_FIELDS, MAX_LINE_BYTES, MAX_TAGS, Precision, read_key, read_line
 from streamgauge.wire.samples import BATCH_ROWS
 
 NOW = 1_790_000_000_000
@@ -174,6 +174,30 @@ def test_what_is_refused_and_how(words: str, line: bytes) -> None:
     assert words in example
 
 
+@pytest.mark.parametrize("last", [b"", b',z="x"'])
+def test_a_line_has_so_many_fields_and_no_more(last: bytes) -> None:
+    fields = MAX_FIELDS - (last != b"")
+    fitting, longer = (b"a " + b",".join([b"v=1"] * count) + last for count in (fields, fields + 1))
+    decoded = Decoded(b"%s\n%s\nb v=1\n" % (longer, fitting))
+    assert len(decoded.samples) == fields + 1
+    assert decoded.findings.refused[Reason.LINE] == 1
+    assert decoded.findings.examples[0].endswith(f": more than {MAX_FIELDS} fields")
+
+
+@pytest.mark.parametrize(
+    ("line", "pauses"),
+    [
+        (b"a " + b",".join([b"v=1"] * 3_000) + b',z="x"', 6),
+        (b"a " + b",".join([b'v="x"'] * 3_000), 6),
+        (b"a,k=" + b"v" * 20_000 + b" " + b",".join([b"v=1"] * 3_000), 400),
+    ],
+)
+def test_others_get_their_turn_within_a_line_of_many_fields_that_are_known(line: bytes, pauses: int) -> None:
+    sink, cache = MemorySink(), InfluxCache()
+    Decoded(b'a v=1,z="x"', sink=sink, cache=cache)
+    assert sum(not len(batch) for batch in Decoded(line, sink=sink, cache=cache).batches) >= pauses
+
+
 def test_text_is_refused_by_name_once_and_the_rest_of_its_line_is_kept() -> None:
     body = b'a s="x y,z=1",v=1,r="\\"\n#" 1000000\n' * 3 + b'b s="\\\\",v=2 1000000\n'
     decoded = Decoded(body)
@@ -221,8 +245,8 @@ def test_a_line_that_is_too_long_is_left_out_with_nothing_around_it() -> None:
         decoded = Decoded(odd + b"b v=1\n" + long + b"\nb v=2\n" + quoted)
         assert [value for _, _, value in decoded.samples] == [1.0, 2.0]
         assert decoded.findings.refused[Reason.LINE_TOO_LONG] == 2
-    fits = b"a " + b",".join(b"f%d=1" % number for number in range(7_000))
-    assert len(Decoded(b"b v=1\n" * 8_000 + fits).samples) == 15_000
+    fits = b"a " + b",".join(b"f%d=1.0000" % number for number in range(4_000))
+    assert len(Decoded(b"b v=1\n" * 8_000 + fits).samples) == 12_000
 
 
 def test_tags_and_keys_have_bounds() -> None:

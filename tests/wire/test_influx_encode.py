@@ -43,6 +43,11 @@ def test_lines_say_what_was_written(tags: dict[str, str], metric: str, samples: 
     assert labels_of(sink.keys[0])["__name__"] in (f"{metric}_value", "other_value")
 
 
+def test_an_equals_sign_is_escaped_in_tags_and_not_in_a_measurement() -> None:
+    form = InfluxEncoder().form([(NAME, b"a=b, c"), (b"x=y", b"1=2")])
+    assert form.labels == rb"a=b\,\ c,x\=y=1\=2 value="
+
+
 @pytest.mark.parametrize(
     "labels",
     [{}, {"__name__": "#a"}, {"__name__": "a\nb"}, {"__name__": "a", "x": "b\\"}, {"__name__": "a", "time": "b"}],

@@ -19,6 +19,7 @@ from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.series_cache import SpellingCache
 from streamgauge.wire.timeseries_points import DataPoints, PointReader
 from streamgauge.wire.timeseries_rows import RowDecoder
+from streamgauge.wire.timeseries_scrape import PollCache, decode
 
 FOREVER = (-(1 << 61), 1 << 61)
 TIMES = st.integers(-(10**18), 4 * 10**18)
@@ -81,7 +82,7 @@ def test_blank_labels_are_none() -> None:
         (b"\x22\x02\x10\xff", "cut off"),
         (b"\x22\x06\x10\x80\x94\xeb\xdc\x03", "1000000000 nanoseconds"),
         (b"\x22\x0b\x10" + b"\xff" * 9 + b"\x01", "-1 nanoseconds"),
-        (b"\x12\x00" * 200_000, "more than 1024 fields"),
+        (b"\x12\x00" * 200_000, "more than 300 fields"),
         (b"\x22\x28" + b"\x30\x00" * 20, "more than 16 fields"),
     ],
 )
@@ -170,6 +171,28 @@ def test_many_new_series_let_others_have_their_turn() -> None:
     rows = Rows()
     batches = list(rows.decoder.decode([datum(f"m{at}", [], 1.0, 1.0) for at in range(200)], 1))
     assert [len(batch) for batch in batches] == [0, 0, 0, 200]
+
+
+def padded(at: int) -> bytes:
+    """A row of known series with fields that nobody knows: 600 bytes."""
+    return datum("m", [], 1.0, float(at)) + b"\x78\x00" * 290
+
+
+def test_no_turn_reads_more_than_some_bytes_of_rows() -> None:
+    messages = [padded(at) for at in range(100)]
+    turns = sum(map(len, messages)) // wire.TURN_BYTES
+    rows = Rows()
+    batches = list(rows.decoder.decode(messages, 1))
+    assert [len(batch) for batch in batches] == [0] * turns + [100]
+    polled = decode(messages, PollCache(), lambda pairs: 1)
+    assert len(list(polled)) == turns
+
+
+def test_labels_may_stand_last() -> None:
+    labels = [(f"l{at}", "v" * 800) for at in range(250)]
+    usual = wire.decode_row(datum("m", labels, 1.0, None))
+    late = wire.encode_datum("", {}, 1.0, None)[2:] + usual.spelling
+    assert wire.decode_row(late) == usual
 
 
 def test_points_are_cut_wherever_the_pieces_end() -> None:

@@ -16,10 +16,11 @@ import asyncio
 import hmac
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ class Datum:
 
 
 Read = Callable[[], Iterable[Datum] | AsyncIterator[Datum]]
-"""Called for each poll, on a thread of the reader's own; an async generator has an event loop to itself."""
+"""Called for each poll, on one of THREADS threads of the reader's own; an async generator has an event loop to itself,
+and is read to its end before anything is sent. It must return: a call that hangs holds its thread for good, and when
+all are held no poll is answered any more."""
 
 
 class Reader:
@@ -74,9 +77,9 @@ class Reader:
         self._lock = threading.Lock()
         self._polls = self._failures = 0
         self._codes = grpc.StatusCode
-        self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, "reader"), options=_OPTIONS, maximum_concurrent_rpcs=WAITING
-        )
+        self._threads = _Threads(address)
+        executor: Any = self._threads  # any will do, whatever the stubs say
+        self._server = grpc.server(executor, options=_OPTIONS, maximum_concurrent_rpcs=WAITING)
         handler: Any = grpc.unary_stream_rpc_method_handler(self._answer)
         handlers = grpc.method_handlers_generic_handler(TELEMETRY, {"GetTimeSeriesData": handler})
         self._server.add_generic_rpc_handlers((handlers,))
@@ -90,6 +93,7 @@ class Reader:
         except RuntimeError:
             raise ListenFailed(f"cannot listen on {address}: it is taken, or is no address HOST:PORT") from None
         self.address = f"{host}:{port}"
+        self._threads.start()
         self._server.start()
 
     @property
@@ -109,6 +113,7 @@ class Reader:
     def close(self) -> None:
         """Break off what is being answered, and end."""
         self._server.stop(0).wait()
+        self._threads.shutdown()
 
     def __enter__(self) -> Reader:
         return self
@@ -138,14 +143,62 @@ class Reader:
         return len(shown) == 1 and hmac.compare_digest(str(shown[0]).encode(), self._token)
 
 
-def _all_of(data: Iterable[Datum] | AsyncIterator[Datum]) -> Iterator[Datum]:
+def _all_of(data: Iterable[Datum] | AsyncIterator[Datum]) -> Iterable[Datum]:
     if not isinstance(data, AsyncIterator):
-        yield from data
-        return
-    with asyncio.Runner() as runner:
+        return data
 
-        async def following() -> Datum | None:
-            return await anext(data, None)
+    async def collected() -> list[Datum]:
+        return [datum async for datum in data]  # in one task, as its timeouts and task groups need
 
-        while (datum := runner.run(following())) is not None:
-            yield datum
+    return asyncio.run(collected())
+
+
+class _Threads(Executor):
+    """THREADS of them, which a program that ends does not wait for, as it would for those of the standard library."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._busy = 0  # polls that are answered, or wait for that
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        for number in range(THREADS):
+            threading.Thread(target=self._run, name=f"reader-{number}", daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._count(1)
+        self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Threads end after what they are doing, and what waits."""
+        for _ in range(THREADS):
+            self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # else it lives until the next
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._busy += more
+            waits = more > 0 and self._busy == THREADS + 1
+        if waits:
+            LOG.warning(
+                "the reader at %s: %d polls are still being answered, and the next ones wait; does `read` return?",
+                self._address,
+                THREADS,
+            )

@@ -89,13 +89,13 @@ class DiskBuffer:
         self._limit = limit
         self._waiting: list[Waiting] = []
         self._aside: list[tuple[str, int]] = []  # names and bytes
+        self._number = 0  # the highest of a file, whatever has become of that
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(folder)
             self._scan()
         except OSError as error:
             raise StorageError(f"the buffer {folder} cannot be used: {_words(error)}") from error
-        self._number = max((int(one.name[:_DIGITS]) for one in self._waiting), default=0)
 
     @property
     def bytes(self) -> int:
@@ -175,6 +175,8 @@ class DiskBuffer:
     def _scan(self) -> None:
         for path in sorted(self._folder.iterdir()):
             size = path.stat().st_size
+            if path.name[:_DIGITS].isdecimal():
+                self._number = max(self._number, int(path.name[:_DIGITS]))
             if path.suffix == DRAFT:
                 path.unlink()
             elif path.suffix in (DAMAGED, REFUSED):

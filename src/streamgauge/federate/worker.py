@@ -41,6 +41,9 @@ refuses all of the push."""
 _MOST_BATCHES = 1000
 """In one push. Their size bounds them before."""
 
+_GROW_AFTER = 20
+"""Pushes that a server takes before twice as much is tried again, where it once found one too large."""
+
 _T = TypeVar("_T")
 
 
@@ -101,6 +104,7 @@ class Worker:
         self._source = Source(config, self._resolver, self.metrics.http)
         self._target = Target(config, self._clock, self._resolver, self.metrics.http)
         self._fits = config.limit_bytes  # bytes of a push, as far as is known of the server
+        self._fitted = 0  # pushes that it took since one was too large
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -245,19 +249,26 @@ class Worker:
             content = encode(push.families)
             outcome, unauthorized = await self._target.push(snappy_frames.encode(content), grant.token, push.part)
             if outcome.verdict is Verdict.TOO_LARGE and sum(batch.metrics for batch in batches) > 1:
-                self._fits = max(min(self._fits, len(content)) // 2, 1)
+                self._fits, self._fitted = max(min(self._fits, len(content)) - 1, 1), 0
             if not unauthorized:
                 break
             self._target.forget()
             if again:
                 grant = await self._target.grant()
         if outcome.verdict is Verdict.TAKEN:
+            self._grow()
             self._buffer.lost["old"] += push.dropped
             pushed = sum(len(family.metrics) for family in push.families)
             self.metrics.pushed += pushed
             LOG.debug("pushed %d metrics of %d batches", pushed, len(batches))
             self.sent = push.last or self.sent
         return outcome
+
+    def _grow(self) -> None:
+        """The server may have been told to take more."""
+        self._fitted += 1
+        if self._fitted >= _GROW_AFTER:
+            self._fits, self._fitted = min(2 * self._fits, self._config.limit_bytes), 0
 
     async def _settle(self, chosen: Sequence[Waiting], outcome: Outcome) -> None:
         """What becomes of the batches of a push. One of several that is refused may be for one of them: it is tried

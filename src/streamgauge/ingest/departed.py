@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -51,7 +52,8 @@ class Departed:
         self._present = present
         self.waiting = 0  # series that may be marked
         self._gone: list[_Gone] = []
-        self._some = asyncio.Event()
+        self._earliest = math.inf  # when the time of one comes, on the monotonic clock
+        self._sooner = asyncio.Event()  # one was added whose time comes before that
 
     def add(self, series: Sequence[UInt32s], next_due: int, interval: int, present: Present | None = None) -> None:
         """A target with these series is gone. next_due: when its next scrape would have been; interval: ms. present:
@@ -63,16 +65,29 @@ class Departed:
         due = self._clock.monotonic() + wait / 1000
         self._gone.append(_Gone(ids, next_due, due, self._sink.generation, present))
         self.waiting += len(ids)
-        self._some.set()
+        if due < self._earliest:
+            self._earliest = due
+            self._sooner.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._some.wait()
-            self._some.clear()
-            while self._gone:
-                await self._clock.sleep(max(0.0, min(one.due for one in self._gone) - self._clock.monotonic()))
-                await self._mark(self._clock.monotonic())
+            self._earliest = min((one.due for one in self._gone), default=math.inf)
+            self._sooner.clear()
+            await self._wait()
+            await self._mark(self._clock.monotonic())
+
+    async def _wait(self) -> None:
+        """Until the time of the earliest has come, or another will sooner."""
+        waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._sooner.wait())]
+        if self._gone:
+            seconds = max(0.0, self._earliest - self._clock.monotonic())
+            waits.append(asyncio.ensure_future(self._clock.sleep(seconds)))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
 
     async def _mark(self, now: float) -> None:
         """Mark all whose time has come. What the store refuses is tried again."""

@@ -7,6 +7,7 @@ the first that is not: the same rows again change nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from streamgauge.stats import Stats
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.samples import BATCH_ROWS
 from streamgauge.wire.series_cache import SpellingCache
-from streamgauge.wire.timeseries_rows import RowDecoder
+from streamgauge.wire.timeseries_rows import Refusal, RowDecoder
 
 SOURCE = "grpc"
 
@@ -129,12 +130,13 @@ class RowStream:
         self._owner = owner
         self._way = way
         self._held = held
-        self._findings = Findings()
+        self._refused: Counter[Reason] = Counter()
+        self._first: Refusal | None = None  # of those
         self._waiting: list[bytes] = []
         self._bytes = 0  # of those that wait
         self._some = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
-        self._failure: StreamgaugeError | None = None
+        self._failure: Exception | None = None
 
     async def put(self, message: bytes) -> None:
         """Take a row; returns when there is room for the next. Raises what storing the rows before has raised."""
@@ -156,8 +158,8 @@ class RowStream:
         await self._step()
         if self._failure is not None:
             raise self._failure
-        if self._findings.refused:
-            raise self._refusal()
+        if self._first is not None:
+            raise self._told_of(self._first)
 
     async def run(self) -> None:
         """Store what waits, until cancelled."""
@@ -169,31 +171,38 @@ class RowStream:
 
     async def end(self, storing: asyncio.Task[None]) -> None:
         """Store what still waits, unless that has failed already. storing: the task that `run` is."""
-        await self._step()
-        async with self._one_at_a_time:
+        try:
+            await self._step()
+        finally:
             storing.cancel()
-        await asyncio.gather(storing, return_exceptions=True)
+            try:
+                await asyncio.gather(storing, return_exceptions=True)
+            finally:  # only who is cancelled here, too, leaves something
+                self._lose("cancelled", len(self._waiting))
 
     def told(self, error: StreamgaugeError) -> str:
         """An error as the sender of a stream is told it, who does not know what became of the other rows."""
-        reasons = [f"{number} {reason.value}" for reason, number in sorted(self._findings.refused.items())]
+        reasons = [f"{number} {reason.value}" for reason, number in sorted(self._refused.items())]
         refused = f", and refused: {', '.join(reasons)}" if reasons else ""
         return f"{error.message}; {self.stored} of {self.rows} rows were stored{refused}"
 
     async def _step(self) -> None:
         async with self._one_at_a_time:
             messages, self._waiting, size, self._bytes = self._waiting, [], self._bytes, 0
-            first, self.rows = self.rows + 1, self.rows + len(messages)
             try:
                 if self._failure is not None:
                     raise self._failure
                 if messages:
-                    await self._store(messages, first)
-            except StreamgaugeError as error:
+                    await self._store(messages, self.rows + 1)
+            except asyncio.CancelledError:  # whoever comes next stores them: should they be on the disk, twice is once
+                self._waiting[:0] = messages
+                self._bytes += size
+                raise
+            except Exception as error:  # nobody may be told that these rows are stored, whatever it was
                 self._failure = error
                 self._lose("overload" if isinstance(error, Overloaded) else "storage", len(messages))
-            finally:
-                self._held.add(-size)
+            self.rows += len(messages)
+            self._held.add(-size)
 
     def _lose(self, reason: str, count: int) -> None:
         if count:
@@ -205,7 +214,7 @@ class RowStream:
         stats.ingest_request_bytes.labels(SOURCE).inc(sum(map(len, messages)))
         for _ in range(_ATTEMPTS):
             cache, generation = way.current(), way.sink.generation
-            findings = Findings(examples=[*self._findings.examples], example_reasons=[*self._findings.example_reasons])
+            findings = Findings()
             decoder = RowDecoder(cache, way.sink.resolve, way.sink.admitted(), findings)
             batch = await self._decoded(decoder.decode(messages, first, self.now))
             if way.sink.generation != generation:
@@ -218,8 +227,8 @@ class RowStream:
                         continue
                     raise
             self.stored += len(batch)
-            self._findings.examples, self._findings.example_reasons = findings.examples, findings.example_reasons
-            self._findings.refused.update(findings.refused)
+            self._refused.update(findings.refused)
+            self._first = self._first or decoder.first
             count(stats, SOURCE, len(batch), findings)
             stats.grpc_collisions.labels(SOURCE).inc(decoder.collisions)
             return
@@ -232,12 +241,10 @@ class RowStream:
             last = batch
         return last
 
-    def _refusal(self) -> StreamgaugeError:
-        findings = self._findings
-        text = findings.examples[0] if self.rows > 1 else findings.examples[0].removeprefix("row 1: ")
-        reason = findings.example_reasons[0]
-        if reason in _NO_ROOM:
+    def _told_of(self, refusal: Refusal) -> StreamgaugeError:
+        text = refusal.text if self.rows > 1 else refusal.text.removeprefix("row 1: ")
+        if refusal.reason in _NO_ROOM:
             return IndexFull(text)
-        if reason in _TIMES:
+        if refusal.reason in _TIMES:
             return TimeNotAdmitted(text)
-        return ForeignLabel(text) if reason is Reason.FOREIGN else BadInput(text)
+        return ForeignLabel(text) if refusal.reason is Reason.FOREIGN else BadInput(text)

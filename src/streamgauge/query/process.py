@@ -58,7 +58,12 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        self = cls(process, await ServerChannel.open(ours), executor)
+        try:
+            channel = await ServerChannel.open(ours)
+        except BaseException:
+            ours.close()
+            raise
+        self = cls(process, channel, executor)
         try:
             frame = await self.channel.receive()
         except asyncio.CancelledError:
@@ -121,7 +126,15 @@ class WorkerStarter:
 
     async def start(self) -> WorkerProcess:
         """A worker that is ready. Raises ChildProcessError when it ends before that."""
-        return await (self._ahead.pop(0) if self._ahead else self._start())
+        if not self._ahead:
+            return await self._start()
+        starting = self._ahead.pop(0)
+        try:
+            return await starting
+        except asyncio.CancelledError:
+            if starting.done() and not starting.cancelled() and starting.exception() is None:
+                await starting.result().kill()  # it was ready in the moment in which nobody wanted it any more
+            raise
 
     async def close(self) -> None:
         """End those that nobody asked for. No other may be running any more."""

@@ -15,7 +15,8 @@ from streamgauge.serve.answers import disconnected
 from streamgauge.serve.connections import Upgrade
 from streamgauge.serve.endpoint import IDENTITY, Endpoint, identity_of
 from streamgauge.serve.event_socket import switching_headers, upgrade_of
-from streamgauge.serve.stats_api import PREFIX, StatsAccess
+from streamgauge.serve.sessions import LET_IN
+from streamgauge.serve.stats_api import PREFIX, StatsAccess, token_of
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.wire.websocket_frames import Code
 
@@ -48,6 +49,9 @@ class LiveTagsApi:
         if not isinstance(upgrade, Upgrade):
             return upgrade
         publishes = await self._publishes(request)
+        if self._access.reads(request) is None:
+            token = token_of(request)
+            request.scope[LET_IN] = lambda: relays.lets_in(token)
         return _LiveSocket(request, upgrade, relays.live_tags.join(), publishes)
 
     async def _publishes(self, request: Request) -> bool:
@@ -58,7 +62,10 @@ class LiveTagsApi:
             identity = await self._services.authenticator.identify(credentials_of(request.scope))
         except Unauthorized:
             return False
-        return Permission.WRITE in identity.permissions and not identity.bound
+        publishes = Permission.WRITE in identity.permissions and not identity.bound
+        if publishes:
+            request.scope[IDENTITY] = identity  # so that who may not any more is hung up on
+        return publishes
 
 
 class _LiveSocket(Response):
@@ -92,7 +99,7 @@ class _LiveSocket(Response):
             async for burst in bursts:
                 for message in burst:
                     self._subscriber.handle(message, self._publishes)
-                await asyncio.sleep(0)
+                    await asyncio.sleep(0)
 
     async def _write(self, socket: WebSocket) -> None:
         while texts := await self._subscriber.next():

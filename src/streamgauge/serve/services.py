@@ -94,6 +94,9 @@ class RelayControl(Protocol):
     def flush(self) -> int:
         """Have them forget their values; how many they are."""
 
+    def lets_in(self, token: str) -> bool:
+        """Whether it is the token that callers of the stats API must show now."""
+
 
 class Services(Protocol):
     """Everything is called on the event loop. Errors are StreamgaugeErrors."""

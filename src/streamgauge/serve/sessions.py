@@ -27,6 +27,8 @@ CHECK_SECONDS = 2.0
 """Between two looks at all requests: 10,000 of them take a millisecond."""
 DISMISS = "streamgauge.dismiss"
 """In the scope of what is no HTTP request: called with why it must end, and sees to that."""
+LET_IN = "streamgauge.let_in"
+"""In the scope of what was let in by something else than an identity: called at each look, whether that is still so."""
 AT_ONCE = 100
 """Requests of which it is asked anew who sends them before others have their turn."""
 
@@ -66,11 +68,15 @@ class Sessions:
         changed, self._seen = version != self._seen, version
         now = self._clock.now_ms()
         for number, (task, scope) in enumerate(list(self._open.items())):
-            identity = scope.get(IDENTITY)
-            if task not in self._open or identity is None:
+            identity, let_in = scope.get(IDENTITY), scope.get(LET_IN)
+            if task not in self._open or (identity is None and let_in is None):
                 continue
             if task in self._dismissed:
                 task.cancel()
+            elif let_in is not None and not let_in():
+                self._end(task, scope)
+            elif identity is None:
+                continue
             elif identity.expires is not None and identity.expires <= now:
                 self._end(task, scope)
             elif changed:

@@ -69,10 +69,14 @@ class StatsAccess:
 
     def _shown(self, request: Request) -> bool:
         """Whether there is a token, which was shown. Raises Unauthorized."""
-        token = request.headers.get(TOKEN_HEADER) or request.query_params.get(TOKEN_PARAMETER) or ""
-        if not self.fits(token):
+        if not self.fits(token_of(request)):
             raise Unauthorized("the token in X-AUTH-TOKEN, or in the parameter x-auth-token, is missing or wrong")
         return bool(self._token)
+
+
+def token_of(request: Request) -> str:
+    """The one that is shown to the stats API; "" for none."""
+    return request.headers.get(TOKEN_HEADER) or request.query_params.get(TOKEN_PARAMETER) or ""
 
 
 class StatsApi:

@@ -40,6 +40,8 @@ _WINDOW_LINES = 1_000
 have quotes or backslashes."""
 _SINGLES = 100
 """Lines looked at one by one before other tasks get their turn: about a millisecond."""
+_FIELDS, _BYTES_AS_FIELD = 500, 256
+"""Fields looked at by their names before others get their turn, about a millisecond; a long key counts as some more."""
 _SHOWN = 80  # bytes of a line in a message
 _LINE = re.compile(
     rb"(?:[^\\ \n]|\\(?:.|\Z))*+"
@@ -186,6 +188,7 @@ class _Decoder:
         self._findings = findings
         self._line = 0  # lines so far
         self._new = 0  # series met since the last pause
+        self._work = 0  # fields looked at since then, and what that takes beside
         self._read: tuple[bytes, tuple[bytes, Pairs] | BadInput] | None = None  # the last key, and what it says
 
     def batches(self) -> Iterator[SampleBatch]:
@@ -281,7 +284,7 @@ class _Decoder:
         ids: list[int] = []
         for name in names.split(b","):
             ids.append(self._series(key, name))
-            if self._pause_is_due():
+            if self._pause_is_due(key):
                 yield empty_batch()
         if _REFUSED not in ids:
             self._cache.put(spelling, tuple(ids))
@@ -317,10 +320,12 @@ class _Decoder:
             raise found
         return found
 
-    def _pause_is_due(self) -> bool:
-        if self._new < NEW_AT_ONCE:
+    def _pause_is_due(self, key: bytes) -> bool:
+        """After each field. key: that it was looked up by."""
+        self._work += 1 + len(key) // _BYTES_AS_FIELD
+        if self._new < NEW_AT_ONCE and self._work < _FIELDS:
             return False
-        self._new = 0
+        self._new = self._work = 0
         return True
 
     # ---- line by line -----------------------------------------------------------------------------------------------
@@ -345,11 +350,9 @@ class _Decoder:
         for name, value in line.fields:
             if value is None:
                 self._refuse(Reason.STRING, _is_text(self._key(line.key)[0], plain(name)))
-                continue
-            series = self._series(line.key, name)
-            if series != _REFUSED:
+            elif (series := self._series(line.key, name)) != _REFUSED:
                 singles.add(number, series, time, value)
-            if self._pause_is_due():
+            if self._pause_is_due(line.key):
                 yield empty_batch()
 
     def _refuse(self, reason: Reason, what: str, count: int = 1) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt8s
 from streamgauge.wire.imported import milliseconds_of, values_of, words
-from streamgauge.wire.influx_lines import BOOLEANS, MAX_STAMP_NS, Precision
+from streamgauge.wire.influx_lines import BOOLEANS, MAX_FIELDS, MAX_STAMP_NS, Precision
 
 _COMMA, _EQUALS, _SPACE, _NEWLINE = 1, 2, 3, 4
 _KINDS = np.zeros(256, np.uint8)
@@ -102,7 +102,7 @@ def _pairs(marks: _Marks, good: Bools) -> Int64s:
     rank = np.arange(len(chosen)) - (np.cumsum(counts) - counts)[lines]
     is_equals = rank % 2 == 0
     good[lines[is_equals != (marks.kinds[chosen] == _EQUALS)]] = False
-    good &= counts % 2 == 1
+    good &= (counts % 2 == 1) & (counts < 2 * MAX_FIELDS)
     equals: Int64s = chosen[is_equals & good[lines]]
     return equals
 
@@ -174,11 +174,20 @@ def _spellings(block: bytes, marks: _Marks, lines: Int64s, counts: Int64s, names
     endings: list[bytes] = [b""] * len(lines)
     for count in np.unique(counts).tolist():
         rows = np.flatnonzero(counts == count)
-        layouts, which = np.unique(codes[firsts[rows][:, None] + np.arange(count)], axis=0, return_inverse=True)
+        layouts, which = _distinct(codes[firsts[rows][:, None] + np.arange(count)])
         spelled = [b" " + b",".join([known[code] for code in layout]) for layout in layouts.tolist()]
-        for row, layout in zip(rows.tolist(), which.ravel().tolist(), strict=True):
+        for row, layout in zip(rows.tolist(), which.tolist(), strict=True):
             endings[row] = spelled[layout]
     return list(map(operator.add, texts.cast(pa.binary()).to_pylist(), endings))
+
+
+def _distinct(rows: Any) -> tuple[Any, Int64s]:
+    """The distinct rows of a matrix, and for each row which it is. As numpy has it, a row becomes a structure with a
+    field for each column, which takes longer to make than all the rest; here it is bytes."""
+    whole = np.ascontiguousarray(rows)
+    raw = whole.view(np.dtype((np.void, whole.shape[1] * whole.itemsize))).ravel()
+    _, first, which = np.unique(raw, return_index=True, return_inverse=True)
+    return whole[first], which
 
 
 def _edges(block: bytes, *places: Int64s) -> Int64s:

@@ -21,6 +21,9 @@ from streamgauge.wire.remote_write_encode import Pairs, SeriesForm
 _GZIP_LEVEL = 3
 _OVERHEAD = 150  # bytes of a form in memory beside its text
 _SPECIAL = re.compile(rb"[,= ]")
+_MEASUREMENT_SPECIAL = re.compile(rb"[, ]|(?<=\\)=")
+"""In a measurement an equals sign is one; behind a backslash InfluxDB 1.x takes that away, as in tags."""
+_BACKSLASH = rb"\\\g<0>"
 _UNWRITABLE = re.compile(rb"[\n\r]|\\\Z")
 _HEAD = re.compile(rb"[#\t\x00]")
 
@@ -48,7 +51,12 @@ class InfluxEncoder:
                 raise BadInput("no line holds a line feed, or a backslash at the end of a name")
         if any(name == b"time" for name, _ in tags):
             raise BadInput("no tag may be called time")
-        key = b",".join([_escaped(metric), *(_escaped(name) + b"=" + _escaped(value) for name, value in tags)])
+        key = b",".join(
+            [
+                _MEASUREMENT_SPECIAL.sub(_BACKSLASH, metric),
+                *(_escaped(name) + b"=" + _escaped(value) for name, value in tags),
+            ]
+        )
         line = key + b" value="
         return SeriesForm(metric, _OVERHEAD + len(line), line)
 
@@ -72,4 +80,4 @@ def _texts(numbers: Floats | Int64s) -> Any:
 
 
 def _escaped(text: bytes) -> bytes:
-    return _SPECIAL.sub(rb"\\\g<0>", text)
+    return _SPECIAL.sub(_BACKSLASH, text)

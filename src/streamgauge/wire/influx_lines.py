@@ -20,7 +20,9 @@ from streamgauge.errors import BadInput
 from streamgauge.wire.exposition_text import Pairs
 
 MAX_LINE_BYTES = 65_536
-"""A longer line is left out: this one holds 1,500 fields of usual names, and is read in some milliseconds."""
+"""A longer line is left out: this one holds 1,500 fields of usual names."""
+MAX_FIELDS = 4_096
+"""Of a line: one of so many is read in some milliseconds, and fields of usual names are fewer in the longest line."""
 MAX_TAGS = 1_024
 """Of a line, as it is spelled; no more than 256 labels are stored."""
 MAX_STAMP_NS = (1 << 63) - 2
@@ -93,6 +95,8 @@ def _fields(line: bytes, at: int) -> tuple[list[tuple[bytes, float | None]], int
             raise BadInput("invalid field format")
         if not found[1]:
             raise BadInput("missing field key")
+        if len(fields) == MAX_FIELDS:
+            raise BadInput(f"more than {MAX_FIELDS} fields")
         fields.append((found[1], None if found[2] else _value(found[3])))
         at = found.end()
         if at == len(line) or line.startswith(b" ", at):

@@ -9,11 +9,9 @@ import numpy as np
 
 from streamgauge.errors import BadInput
 from streamgauge.wire.samples import NEW_AT_ONCE
-from streamgauge.wire.scraped import NO_STAMP, REFUSED, ScrapeCache, Scraped, SeriesOf, kept_rows
-from streamgauge.wire.timeseries import decode_row, pairs_of
+from streamgauge.wire.scraped import DROPPED, NO_STAMP, REFUSED, ScrapeCache, Scraped, SeriesOf, kept_rows, sample_limit
+from streamgauge.wire.timeseries import TURN_BYTES, decode_row, pairs_of
 from streamgauge.wire.timeseries_rows import MILLISECOND, milliseconds
-
-_TURN = 500  # rows read before other tasks get their turn: a millisecond or two
 
 
 @dataclass(slots=True, eq=False)
@@ -24,16 +22,17 @@ class PollCache:
 
 
 def decode(
-    messages: Sequence[bytes], cache: PollCache, series_of: SeriesOf
+    messages: Sequence[bytes], cache: PollCache, series_of: SeriesOf, limit: int = 0
 ) -> Generator[None, None, tuple[Scraped, int]]:
     """Yields pauses; returns the samples, and how many have the time of another of their series but for less than a
-    millisecond: of these the first is kept. Raises BadInput, naming the row, for what is no row."""
+    millisecond: of these the first is kept. limit: of samples that relabelling keeps; 0 is none. Raises BadInput,
+    naming the row, for what is no row, and NotAllowed where there are more than `limit`."""
     known = cache.series
     seen: dict[bytes, int] = {}
     series: list[int] = []
     values: list[float] = []
     times: list[int | None] = []
-    added = fresh = 0
+    added = kept = fresh = unpaused = 0
     for number, message in enumerate(messages, 1):
         try:
             row = decode_row(message)
@@ -44,13 +43,17 @@ def decode(
                 fresh += 1
         except BadInput as error:
             raise type(error)(f"row {number}: {error.message}") from None
+        kept += found != DROPPED
+        if limit and kept > limit:
+            raise sample_limit(limit)
         if found != REFUSED:
             seen[row.spelling] = found
         series.append(found)
         values.append(row.value)
         times.append(row.time)
-        if number % _TURN == 0 or fresh >= NEW_AT_ONCE:
-            fresh = 0
+        unpaused += len(message)
+        if unpaused >= TURN_BYTES or fresh >= NEW_AT_ONCE:
+            fresh = unpaused = 0
             yield
     cache.series = seen
     stamps = np.array([NO_STAMP if time is None else milliseconds(time) for time in times], np.int64)

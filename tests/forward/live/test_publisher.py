@@ -7,8 +7,8 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import aiomqtt
 import nats
@@ -17,9 +17,18 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.errors import DeliveryFailed
 from streamgauge.forward.live import open as opening
+from streamgauge.forward.live import publisher as publisher_module
 from streamgauge.forward.live.open import check_packages, open_publisher
 from streamgauge.forward.live.publisher import MAX_WAITING, LivePublisher, readings
-from streamgauge.forward.live.target import LiveTarget, LiveValue, MistTarget, MqttTarget, NatsTarget
+from streamgauge.forward.live.target import (
+    Given,
+    LiveTarget,
+    LiveValue,
+    MistTarget,
+    MqttTarget,
+    NatsTarget,
+    Take,
+)
 from streamgauge.live.tags import TagHub
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import bind
@@ -82,9 +91,9 @@ def mosquitto(folder: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def nats_server(port: int) -> Iterator[None]:
-    with program(required("nats-server"), "-a", "127.0.0.1", "-p", str(port), "--user", "u", "--pass", "p"):
-        yield
+def nats_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    with program(required("nats-server"), "-a", "127.0.0.1", "-p", str(port), "--user", "u", "--pass", "p") as server:
+        yield server
 
 
 @pytest.mark.peer("mosquitto")
@@ -115,10 +124,22 @@ async def test_an_mqtt_broker_gets_a_message_for_each_value_and_those_after_an_o
         assert out.lost["connection"] >= 1
 
 
+@pytest.mark.peer("mosquitto")
+async def test_one_value_with_a_name_that_no_broker_takes_loses_no_others(tmp_path: Path) -> None:
+    port = free_port()
+    with mosquitto(tmp_path, port):
+        async with publishing(MqttTarget("127.0.0.1", port, topic="{name}" * 300)) as (out, clock):
+            await reach(clock, lambda: out.connected)
+            for name in ("n" * 70_000, "a\x85", "b\uffff\ufdd0", "c"):
+                out.put(value(name))
+            await until(lambda: out.published == 3)
+            assert +out.lost == {"name": 1}
+
+
 @pytest.mark.peer("nats-server")
 async def test_nats_gets_a_message_for_each_value_from_who_may_send_them() -> None:
     port = free_port()
-    with nats_server(port):
+    with nats_server(port) as server:
         wrong = NatsTarget("127.0.0.1", port, user="u", password="wrong")
         async with publishing(wrong) as (out, clock):
             await reach(clock, lambda: out.failures > 1)
@@ -135,6 +156,15 @@ async def test_nats_gets_a_message_for_each_value_from_who_may_send_them() -> No
             assert [json.loads(message.data)["value"] for message in messages] == list(range(1_200))
             await until(lambda: out.published == 1_200)
             await reader.close()
+        doubled = NatsTarget("127.0.0.1", port, user="u", password="p", subject="{name}" * 16)
+        async with publishing(doubled) as (out, clock):
+            out.put(value("n" * 255))
+            out.put(value("\x85"))
+            await until(lambda: out.published == 1)
+            assert +out.lost == {"name": 1}
+            server.kill()  # which is noticed though no value comes
+            await until(lambda: out.failures and not out.connected)
+            assert +out.lost == {"name": 1}
 
 
 @asynccontextmanager
@@ -180,16 +210,58 @@ async def test_a_mist_server_that_goes_is_found_again(caplog: pytest.LogCaptureF
     assert sum("tried again" in line for line in caplog.messages) <= out.failures
 
 
+@asynccontextmanager
+async def scripted(*answers: bytes) -> AsyncIterator[int]:
+    """A server that says these, each after a line that it was sent, and hangs up when it is sent one more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for each in answers:
+            await reader.readline()
+            writer.write(each + b"\n")
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_nothing_that_a_mist_server_says_ends_the_publisher() -> None:
+    async with scripted(b"[" * 60_000) as port, publishing(MistTarget("127.0.0.1", port)) as (out, clock):
+        await reach(clock, lambda: out.failures > 1)
+
+
+async def test_a_mist_server_has_what_it_answers_a_ping_after() -> None:
+    async with scripted(b'{"command":"ping"}') as port, publishing(MistTarget("127.0.0.1", port)) as (out, clock):
+        out.put(value())
+        await reach(clock, lambda: out.failures)
+        assert (out.published, +out.lost) == (0, {"connection": 1})
+
+
+class Broken:
+    async def run(self, take: Take, given: Given) -> None:
+        raise KeyError("a bug")
+
+
+async def test_a_bug_in_one_kind_of_destination_is_a_failed_connection(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    out = LivePublisher("mist", Broken(), clock)
+    work = asyncio.create_task(out.run())
+    await reach(clock, lambda: out.failures > 1)
+    work.cancel()
+    assert [record.exc_info is not None for record in caplog.records] == [True]  # told once
+
+
 class Away:
     """An outlet that takes everything and reaches nobody."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
 
-    async def run(self, take: Callable[[], Any], given: Callable[[], None]) -> None:
+    async def run(self, take: Take, given: Given) -> None:
         self.begun.set()
         if not await take():
-            given()
+            given(0)
         raise DeliveryFailed("nobody is there")
 
 
@@ -207,6 +279,18 @@ async def test_what_waits_is_bounded_and_every_loss_is_counted_by_its_reason() -
     assert found["streamgauge_live_publish_lost_total"] == {("mist", "overflow"): 7, ("mist", "connection"): 500}
     assert found["streamgauge_live_publish_failures_total"] == {("mist",): 1}
     assert found["streamgauge_live_publish_connected"] == {("mist",): 0}
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = replace(value("1"), tags=tuple(f"{number:0255}" for number in range(64)))
+    monkeypatch.setattr(publisher_module, "MAX_WAITING_BYTES", 100_000)
+    out = LivePublisher("mist", Away(), ManualClock())
+    for _ in range(10):
+        out.put(wide)
+    assert out.lost == {"overflow": 6}
+    for _ in range(100):  # small ones have room in place of a large one
+        out.put(value("2"))
+    assert out.lost == {"overflow": 9}
 
 
 def test_a_package_that_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

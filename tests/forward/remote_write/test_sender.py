@@ -14,7 +14,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.forward.remote_write.numbers import Numbers
 from streamgauge.forward.remote_write.sender import Sender
-from streamgauge.forward.remote_write.target import Protocol, QueuePolicy, RemoteWriteTarget
+from streamgauge.forward.remote_write.target import InfluxDatabase, Protocol, QueuePolicy, RemoteWriteTarget
 from streamgauge.http.client import Resolver
 from streamgauge.http.options import ClientCredentials, HttpOptions, Secret
 from streamgauge.stats import Stats
@@ -43,9 +43,16 @@ class Deliveries:
     def __init__(self, resolver: Resolver) -> None:
         self.clock = ManualClock()
         self._resolver = resolver
-        self._numbers = Numbers(Stats())
+        self._stats = Stats()
+        self._numbers = Numbers(self._stats)
         self._senders: list[Sender] = []
         self._work: list[asyncio.Task[int]] = []
+
+    def number(self, name: str) -> float:
+        lines = self._stats.exposition().decode().splitlines()
+        return sum(
+            float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"streamgauge_remote_write_{name}")
+        )
 
     def start(self, target: RemoteWriteTarget) -> asyncio.Task[int]:
         """Deliver one request of five samples."""
@@ -121,6 +128,62 @@ async def test_what_is_refused_is_not_sent_again(serving: HttpTarget, deliveries
     serving.reply = answer("no", status=status)
     assert await deliveries.start(target_of(serving)) == 0
     assert len(serving.requests) == 1
+
+
+PARTIAL = "partial write: points beyond retention policy dropped=2"
+
+
+@pytest.mark.parametrize(
+    ("body", "taken"),
+    [
+        (json.dumps({"error": PARTIAL}), 3),
+        (json.dumps({"code": "unprocessable entity", "message": f"failure: {PARTIAL}"}), 3),
+        (json.dumps({"error": "partial write: unable to parse 'a v=x': invalid number dropped=0"}), 4),
+        (json.dumps({"error": "unable to parse 'a v=x': invalid number"}), 0),
+        ("[" * 100_000, 0),
+    ],
+)
+async def test_of_a_partial_write_the_others_are_taken(
+    serving: HttpTarget, deliveries: Deliveries, body: str, taken: int
+) -> None:
+    serving.reply = answer(body, status="400 Bad Request")
+    target = replace(target_of(serving), influx=InfluxDatabase(serving.url("/query"), "CREATE DATABASE s"))
+    assert await deliveries.start(target) == taken
+    assert deliveries.number("samples_failed_total") == 5 - taken
+
+
+@pytest.mark.parametrize(
+    ("result", "words", "made"),
+    [
+        ({"error": "not implemented"}, "no mapping; it was to be made: not implemented", 0),
+        ({}, "no mapping; it was made, which has helped nothing", 1),
+    ],
+)
+async def test_a_database_that_cannot_be_made_or_helps_nothing_is_told_of(
+    serving: HttpTarget,
+    deliveries: Deliveries,
+    caplog: pytest.LogCaptureFixture,
+    result: dict[str, str],
+    words: str,
+    made: int,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def reply(request: Request) -> bytes:
+        if request.target == "/query":
+            return answer(json.dumps({"results": [{"statement_id": 0, **result}]}))
+        return answer("no mapping", status="404 Not Found")
+
+    serving.reply = reply
+    target = replace(target_of(serving), influx=InfluxDatabase(serving.url("/query"), "CREATE DATABASE s"))
+    work = deliveries.start(target)
+    for attempts in (2, 4, 6):  # each asks for the database, too
+        await until(lambda attempts=attempts: len(serving.requests) == attempts and deliveries.clock.sleepers)
+        await deliveries.clock.advance(4)
+    assert words in caplog.text
+    assert caplog.text.count("the database was made") == made
+    serving.reply = OK
+    assert await deliveries.end(work) == 5
 
 
 async def test_a_destination_that_is_not_there_is_tried_again(serving: HttpTarget, deliveries: Deliveries) -> None:

@@ -65,10 +65,10 @@ def test_nothing_ends_before_the_last_part_of_a_scrape() -> None:
     live.upload("c", ids(1, 2, 3, 4), 1000, 0.0)
     assert live.upload("c", ids(1), 2001, 0.0, Part.FIRST) is None
     assert live.upload("c", ids(5), 2002, 0.0, Part.MIDDLE) is None
-    assert live.begun("c").tolist() == [1, 5]
+    assert live.beside("c", Part.LAST).tolist() == [1, 5]
     assert live.of("c").tolist() == [1, 2, 3, 4, 5]
     assert shown(live.upload("c", ids(3), 2000, 0.0, Part.LAST)) == ([2, 4], 2002)
-    assert live.begun("c").tolist() == []
+    assert live.beside("c", Part.FIRST).tolist() == []
     assert shown(live.upload("c", ids(3, 5), 3000, 0.0)) == ([1], 3000)
     assert live.series == 2
 
@@ -84,6 +84,16 @@ def test_a_scrape_without_its_end_keeps_no_series_alive() -> None:
     live.upload("c", ids(7), 6000, 0.0, Part.FIRST)
     assert [shown(ended) for ended in live.silent(0.0, TTL)] == [([6, 7], 6000 + TTL)]
     assert live.series == 0
+
+
+def test_parts_that_follow_nothing_are_counted_with_all_that_is_live() -> None:
+    live = Liveness()
+    live.upload("c", ids(1), 1000, 0.0)
+    assert live.beside("c", Part.WHOLE).tolist() == live.beside("d", Part.LAST).tolist() == []
+    assert live.beside("c", Part.LAST).tolist() == [1]  # without a first one
+    live.upload("c", ids(2), 2000, 0.0, Part.FIRST)
+    assert live.beside("c", Part.MIDDLE).tolist() == [2]
+    assert live.beside("c", Part.FIRST).tolist() == [1, 2]  # a second one
 
 
 def test_the_end_of_a_scrape_that_began_before_a_start_ends_nothing() -> None:

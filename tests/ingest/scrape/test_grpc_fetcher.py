@@ -243,6 +243,17 @@ async def test_what_makes_no_sense_or_is_too_much_is_down_for_that_reason(
     assert sink.samples(**labels("up")) == [(T, 0.0)]
 
 
+async def test_a_limit_of_samples_is_of_those_that_relabelling_keeps(
+    poller: MakePoller, readers: Callable[..., Reader], sink: MemorySink
+) -> None:
+    drop = Rule(Action.DROP, ("__name__",), regex="b.*")
+    job = replace(JOB, limits=Limits(samples=1), metric_relabel=(drop,))
+    scraper = poller(readers(*[Datum(name, 2.0, time=T * MS) for name in ("b1", "a", "b2")]).address, job)
+    await scraper.scrape(T)
+    assert (scraper.report.health, scraper.report.error) == (Health.UP, "")
+    assert sink.samples(**labels("a")) == [(T, 2.0)]
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.OK, grpc.StatusCode.UNIMPLEMENTED])
 async def test_a_reader_that_ends_the_call_ends_no_polls(
     poller: MakePoller, aborting_reader: Callable[[grpc.StatusCode], str], code: grpc.StatusCode
@@ -310,4 +321,23 @@ async def test_polls_are_at_the_boundaries_from_the_next_one_on(
     await clock.advance(60)  # when it was due
     await until(lambda: clock.sleepers == 1)
     assert loop.next_due == boundary + 120_000
+    running.cancel()
+
+
+async def test_a_clock_that_is_set_back_during_a_poll_pauses_none(
+    poller: MakePoller, raw_reader: Callable[..., str]
+) -> None:
+    clock = ManualClock(T)
+    boundary = T - T % 60_000 + 60_000
+
+    def answer() -> Iterator[bytes]:
+        clock.jump(-3_599_000)
+        yield b"\x0a\x01m"
+
+    loop = ScrapeLoop(poller(raw_reader(answer), clock=clock), clock, "seed", lambda: "", aligned=True)
+    running = asyncio.create_task(loop.run())
+    await until(lambda: clock.sleepers == 1)
+    await clock.advance((loop.next_due - clock.now_ms()) / 1000)
+    await until(lambda: loop.next_due != boundary)
+    assert loop.next_due == boundary - 3_540_000
     running.cancel()

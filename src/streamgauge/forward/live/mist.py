@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from streamgauge.errors import DeliveryFailed
 from streamgauge.forward.live.connection import SECONDS, connected, until_one_fails, words_of
-from streamgauge.forward.live.target import LiveValue, MistTarget
+from streamgauge.forward.live.target import Given, MistTarget, Take
 
 
 class MistOutlet:
@@ -17,13 +17,14 @@ class MistOutlet:
     def __init__(self, target: MistTarget) -> None:
         self._target = target
 
-    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+    async def run(self, take: Take, given: Given) -> None:
         target = self._target
         try:
             reader, writer = await connected(target.host, target.port)
             try:
                 await self._introduce(reader, writer)
-                await until_one_fails(_listen(reader), _send(writer, take, given))
+                pongs: asyncio.Queue[None] = asyncio.Queue()
+                await until_one_fails(_listen(reader, pongs), _send(writer, pongs, take, given))
             finally:
                 writer.transport.abort()
         except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError
@@ -39,20 +40,22 @@ class MistOutlet:
                 pass
 
 
-async def _send(
-    writer: asyncio.StreamWriter, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]
-) -> None:
+async def _send(writer: asyncio.StreamWriter, pongs: asyncio.Queue[None], take: Take, given: Given) -> None:
+    """A server handles what comes in order: when it answers a ping, it has what was before it."""
     while True:
         values = await take()
         writer.write(b"".join(_line("publish", value.tags, value.text) for value in values))
+        writer.write(_line("ping", (), ""))
         async with asyncio.timeout(SECONDS):
             await writer.drain()
-        given()
+            await pongs.get()
+        given(0)
 
 
-async def _listen(reader: asyncio.StreamReader) -> None:
+async def _listen(reader: asyncio.StreamReader, pongs: asyncio.Queue[None]) -> None:
     while True:
-        await _said(reader)
+        if await _said(reader) == "ping" and pongs.empty():
+            pongs.put_nowait(None)
 
 
 async def _said(reader: asyncio.StreamReader) -> str:
@@ -60,7 +63,10 @@ async def _said(reader: asyncio.StreamReader) -> str:
     line = await reader.readline()
     if not line:
         raise EOFError("the server has hung up")
-    said = json.loads(line)
+    try:
+        said = json.loads(line)
+    except RecursionError:
+        raise ValueError("the server says something that is nested too deeply") from None
     if not isinstance(said, dict):
         raise ValueError("the server says something that is no object")
     if error := said.get("error"):

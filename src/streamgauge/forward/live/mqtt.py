@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
 
 from streamgauge.errors import BadInput, DeliveryFailed
 from streamgauge.forward.live.connection import SECONDS, connected, until_one_fails, words_of
-from streamgauge.forward.live.target import LiveValue, MqttTarget, placed
+from streamgauge.forward.live.target import Given, LiveValue, MqttTarget, Take, placed
 from streamgauge.wire import mqtt
 
-_FORBIDDEN = re.compile(r"[/+#\x00-\x1f\x7f]")
+_FORBIDDEN = re.compile("[/+#]")
 
 
 class MqttOutlet:
@@ -20,7 +19,7 @@ class MqttOutlet:
     def __init__(self, target: MqttTarget) -> None:
         self._target = target
 
-    async def run(self, take: Callable[[], Awaitable[Sequence[LiveValue]]], given: Callable[[], None]) -> None:
+    async def run(self, take: Take, given: Given) -> None:
         target = self._target
         try:
             reader, writer = await connected(target.host, target.port, target.tls)
@@ -42,18 +41,26 @@ class MqttOutlet:
         self,
         writer: asyncio.StreamWriter,
         pongs: asyncio.Queue[None],
-        take: Callable[[], Awaitable[Sequence[LiveValue]]],
-        given: Callable[[], None],
+        take: Take,
+        given: Given,
     ) -> None:
         """A broker reads what comes in order: when it answers a ping, it has what was before it."""
         while True:
-            for value in await take():
-                writer.write(mqtt.publish(placed(self._target.topic, value, _FORBIDDEN), value.message()))
+            values = await take()
+            packets = [packet for value in values if (packet := self._packet(value))]
+            writer.write(b"".join(packets))
             writer.write(mqtt.PING)
             async with asyncio.timeout(SECONDS):
                 await writer.drain()
                 await pongs.get()
-            given()
+            given(len(values) - len(packets))
+
+    def _packet(self, value: LiveValue) -> bytes | None:
+        """None where its topic is too long."""
+        try:
+            return mqtt.publish(placed(self._target.topic, value, _FORBIDDEN), value.message())
+        except BadInput:
+            return None
 
 
 async def _listen(reader: asyncio.StreamReader, pongs: asyncio.Queue[None]) -> None:

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from streamgauge.clock import Clock
 from streamgauge.errors import Corrupt, DeliveryFailed, StreamgaugeError, Unreadable
 from streamgauge.forward.remote_write.loads import Load, loads_of
@@ -24,7 +22,7 @@ from streamgauge.forward.remote_write.numbers import Numbers
 from streamgauge.forward.remote_write.position import Position
 from streamgauge.forward.remote_write.queue import SampleQueue
 from streamgauge.forward.remote_write.sender import Sender
-from streamgauge.forward.remote_write.series import KnownSeries, Unsent
+from streamgauge.forward.remote_write.series import KnownSeries
 from streamgauge.forward.remote_write.target import Protocol, RemoteWriteTarget
 from streamgauge.http.client import Resolver
 from streamgauge.model.batch import SampleBatch
@@ -238,14 +236,14 @@ class Destination:
     async def _send(self, batch: SampleBatch) -> None:
         """All shards side by side, and each one request after the other."""
         policy = self.target.queue
-        batch = self._writable(batch)
         self._sending = len(batch)
         for start in range(0, len(batch), self._round):
             rows = slice(start, start + self._round)
             part = SampleBatch(batch.series[rows], batch.times[rows], batch.values[rows])
             wanted = -(-len(part) // policy.max_samples_per_send)
             self.shards = min(max(wanted, policy.min_shards), policy.max_shards)
-            divide = partial(loads_of, part, self._known, self.shards, policy.max_samples_per_send)
+            finite = self.target.influx is not None
+            divide = partial(loads_of, part, self._known, self.shards, policy.max_samples_per_send, finite=finite)
             loads, unsent = await self._on_thread(divide)
             for reason, samples in unsent.items():
                 self._numbers.dropped.labels(self._name, reason.value).inc(samples)
@@ -255,14 +253,6 @@ class Destination:
                     if requests:
                         group.create_task(self._send_shard(shard, requests))
         self._sending = 0
-
-    def _writable(self, batch: SampleBatch) -> SampleBatch:
-        """Without values that the protocol cannot say."""
-        if self.target.influx is None or (finite := np.isfinite(batch.values)).all():
-            return batch
-        unwritable = len(finite) - int(finite.sum())
-        self._numbers.dropped.labels(self._name, Unsent.UNWRITABLE.value).inc(unwritable)
-        return SampleBatch(batch.series[finite], batch.times[finite], batch.values[finite])
 
     async def _send_shard(self, shard: int, loads: Sequence[Load]) -> None:
         for load in loads:

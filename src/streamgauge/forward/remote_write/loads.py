@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from streamgauge.forward.remote_write.series import KnownSeries, Unsent
-from streamgauge.model.arrays import Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.batch import SampleBatch
 from streamgauge.wire.remote_write_encode import Encoder, SeriesForm
 
@@ -38,17 +38,24 @@ class Load:
         wanted = self.times >= oldest
         if wanted.all():
             return self
-        ends = np.concatenate(([0], np.cumsum(wanted)))[np.concatenate(([0], np.cumsum(self.counts)))]
-        counts = np.diff(ends)
+        counts = _counts(self.counts, wanted)
         kept = np.flatnonzero(counts)
         series = [self.series[at] for at in kept.tolist()]
         return Load(series, counts[kept], self.times[wanted], self.values[wanted])
 
 
+def _counts(counts: Int64s, wanted: Bools) -> Int64s:
+    """Of the wanted samples, how many each series has, where `counts` are those of all."""
+    upto = np.concatenate(([0], np.cumsum(wanted)))
+    left: Int64s = np.diff(upto[np.concatenate(([0], np.cumsum(counts)))])
+    return left
+
+
 def loads_of(
-    batch: SampleBatch, known: KnownSeries, shards: int, max_samples: int
+    batch: SampleBatch, known: KnownSeries, shards: int, max_samples: int, *, finite: bool = False
 ) -> tuple[list[list[Load]], Counter[Unsent]]:
-    """For each shard its requests in order; and how many samples are not sent, and why."""
+    """For each shard its requests in order; and how many samples are not sent, and why. finite: whether no other values
+    can be written."""
     order = np.lexsort((batch.series, batch.series % np.uint32(shards)))  # it is stable
     ids, times, values = batch.series[order], batch.times[order], batch.values[order]
     firsts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1]))) if len(ids) else np.empty(0, np.int64)
@@ -64,6 +71,11 @@ def loads_of(
         rows = np.repeat(stays, counts)
         ids, times, values, counts = ids[rows], times[rows], values[rows], counts[stays]
     series = [form for form in forms if isinstance(form, SeriesForm)]
+    if finite and not (good := np.isfinite(values)).all():
+        unsent[Unsent.UNWRITABLE] += len(good) - int(good.sum())
+        counts = _counts(counts, good)
+        series = [form for form, count in zip(series, counts.tolist(), strict=True) if count]
+        ids, times, values, counts = ids[good], times[good], values[good], counts[counts > 0]
     bounds = np.searchsorted(ids % np.uint32(shards), np.arange(shards + 1))
     ends, weights = np.cumsum(counts), np.cumsum([form.size for form in series])
     return [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from streamgauge.backoff import Backoff
@@ -29,6 +32,8 @@ MAX_PAUSE_SECONDS = 3600.0
 """Of what a Retry-After may ask for."""
 _SHOWN = 300  # characters of an answer in the log
 _WRITTEN = "x-prometheus-remote-write-samples-written"
+_PARTIAL = re.compile(r"partial write: .*dropped=(\d{1,9})\Z", re.DOTALL)
+_UNREADABLE = "unable to parse '"
 _AGAIN = frozenset((401, 403, 408, 415))
 """Of the answers 4xx those that say nothing about the samples: no credentials that are valid, or that are not permitted
 to write, out of time, a message that is not spoken there. 429 is for the configuration to say."""
@@ -42,6 +47,7 @@ class _Refusal:
     words: str
     again: bool
     pause: float = 0.0
+    samples: int | None = None  # how many are refused; None for all of the request
 
 
 class Sender:
@@ -67,6 +73,7 @@ class Sender:
         self._failure_logged_at = -float("inf")
         self._refusal_logged_at = -float("inf")
         self._unlogged = 0  # refused samples since then
+        self._made = False  # the database of an InfluxDB, and nothing was taken since
         self._silent = False  # that it does not say what it has written was logged
 
     def close(self) -> None:
@@ -89,9 +96,11 @@ class Sender:
                 self._numbers.samples.labels(name).inc(samples)
                 return samples
             if not refusal.again:
-                self._numbers.failed.labels(name).inc(samples)
-                self._log_refused(samples, refusal.words)
-                return 0
+                refused = samples if refusal.samples is None else min(refusal.samples, samples)
+                self._numbers.failed.labels(name).inc(refused)
+                self._numbers.samples.labels(name).inc(samples - refused)
+                self._log_refused(refused, refusal.words)
+                return samples - refused
             self._numbers.retried.labels(name).inc(samples)
             if refusal.words:
                 self._log_failure(refusal.words)
@@ -99,7 +108,7 @@ class Sender:
 
     async def post(self, shard: int, content: bytes) -> _Refusal | None:
         """One attempt; None when it was taken."""
-        begun = self._clock.monotonic()
+        begun, made = self._clock.monotonic(), self._made
         authorization = ""
         try:
             async with asyncio.timeout(self._target.timeout / 1000):
@@ -120,11 +129,12 @@ class Sender:
             return None
         refusal = self._refused(answer)
         if answer.status == 404 and self._target.influx is not None:
-            return await self._create(shard, self._target.influx, refusal.words)
+            return await self._create(shard, self._target.influx, refusal.words, made)
         return refusal
 
-    async def _create(self, shard: int, database: InfluxDatabase, words: str) -> _Refusal:
-        """Make the database that is missing, and send what was refused once more."""
+    async def _create(self, shard: int, database: InfluxDatabase, words: str, made: bool) -> _Refusal:
+        """Make the database that is missing, and send what was refused once more. made: whether that was done before,
+        and has helped nothing."""
         headers = {"content-type": "application/x-www-form-urlencoded", "user-agent": USER_AGENT}
         body = urlencode({"q": database.statement}).encode()
         try:
@@ -136,7 +146,13 @@ class Sender:
             return _Refusal(f"{words}; it was to be made: {error.message}", again=True)
         if not 200 <= answer.status < 300:
             return _Refusal(f"{words}; it was to be made: {answer.status} {_shown(answer.body)}", again=True)
-        LOG.info("%s: the database was made", self._target.name)
+        if error := _failed_statement(answer.body):
+            return _Refusal(f"{words}; it was to be made: {error}", again=True)
+        if made:
+            return _Refusal(f"{words}; it was made, which has helped nothing", again=True)
+        if not self._made:
+            self._made = True
+            LOG.info("%s: the database was made", self._target.name)
         return _Refusal("", again=True)
 
     def _client(self, shard: int) -> HttpClient:
@@ -145,6 +161,7 @@ class Sender:
         return self._clients[shard]
 
     def _taken(self, answer: Answer) -> None:
+        self._made = False
         if self._fails:
             LOG.info("samples are sent to %s again", self._target.name)
             self._fails = ""
@@ -166,7 +183,8 @@ class Sender:
         if status == 429:
             return _Refusal(words, self._target.queue.retry_on_429, self._pause(answer.headers))
         again = status < 400 or status >= 500 or status in _AGAIN
-        return _Refusal(words, again, self._pause(answer.headers) if again else 0.0)
+        refused = _dropped(answer.body) if self._target.influx is not None else None
+        return _Refusal(words, again, self._pause(answer.headers) if again else 0.0, refused)
 
     def _pause(self, headers: Mapping[str, str]) -> float:
         """Seconds that Retry-After asks for."""
@@ -196,6 +214,34 @@ class Sender:
             self._refusal_logged_at = self._clock.monotonic()
             LOG.error("%s refuses %d samples, which are not sent again: %s", self._target.name, self._unlogged, words)
             self._unlogged = 0
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    """The object that an answer of InfluxDB is; an empty one where it is none."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _failed_statement(body: bytes) -> str:
+    """Why InfluxDB has not done what it was told, which it answers with 200, too; "" where it has."""
+    said = _said(body)
+    results = said.get("results")
+    for each in (said, *(results if isinstance(results, list) else ())):
+        if isinstance(each, dict) and (error := each.get("error")):
+            return _shown(str(error).encode(errors="replace"))
+    return ""
+
+
+def _dropped(body: bytes) -> int | None:
+    """How many samples InfluxDB has not written; None where it does not say that it has written the others. It does not
+    count lines that it cannot read, but names them."""
+    said = _said(body)
+    words = str(said.get("error") or said.get("message") or "")
+    found = _PARTIAL.search(words)
+    return None if found is None else int(found[1]) + words.count(_UNREADABLE)
 
 
 def _shown(body: bytes) -> str:

@@ -95,10 +95,16 @@ class Liveness:
         self.series += known.count() - count
         return series
 
-    def begun(self, cluster: str) -> UInt32s:
-        """The series of the parts of a scrape that are there so far, ascending."""
+    def beside(self, cluster: str, part: Part) -> UInt32s:
+        """The series, ascending, that are live together with those of a part: of the scrape's parts before it; and
+        where these are not known, or another scrape has not come to its end, all of the cluster."""
         known = self._clusters.get(cluster)
-        return _NOTHING if known is None or known.begun is None else known.begun
+        begun = None if known is None else known.begun
+        if part is Part.WHOLE or known is None:
+            return _NOTHING
+        if part.follows == (begun is not None):
+            return _NOTHING if begun is None else begun
+        return self.of(cluster)
 
     def upload(self, cluster: str, series: UInt32s, newest: int, now: float, part: Part = Part.WHOLE) -> Ended | None:
         """An upload was stored. series: ascending, each once. What has ended with it, or with a newer one."""

@@ -281,9 +281,9 @@ class Uploads:
         )
 
     def _check_series(self, sender: Sender, series: UInt32s, new: int) -> None:
-        """Those of the parts before of the same scrape are counted with them. Raises PushRefused."""
-        before = self._liveness.begun(sender.cluster) if sender.part.follows else series
-        self._admission.check_series(sender.cluster, series, new, before)
+        """Raises PushRefused."""
+        beside = self._liveness.beside(sender.cluster, sender.part)
+        self._admission.check_series(sender.cluster, series, new, beside)
 
     def _carefully(self, sender: Sender, data: bytes, text: bool, bounds: Bounds) -> Generator[None, None, _Push]:
         """Raises BadInput and PushRefused where a rule is broken."""

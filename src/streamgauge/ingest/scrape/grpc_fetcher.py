@@ -19,7 +19,7 @@ from streamgauge.model.sink import Sink
 from streamgauge.relabel import Relabelling
 from streamgauge.rpc.channel import Peer, RpcChannel, RpcFailed
 from streamgauge.stats import Stats
-from streamgauge.wire.scraped import Scraped, sample_limit
+from streamgauge.wire.scraped import Scraped
 from streamgauge.wire.timeseries import EMPTY, GET_DATA
 from streamgauge.wire.timeseries_scrape import PollCache, decode
 
@@ -98,8 +98,6 @@ class GrpcFetcher:
             return self._failed("fetch", error.message)
         except BodyTooLarge as error:
             return self._failed("fetch", error.message, TOO_LARGE)
-        except BadInput as error:
-            return self._failed("content", error.message)
         except ConfigError as error:
             return self._failed("fetch", error.message)
         self._stats.ingest_request_bytes.labels(SOURCE).inc(size)
@@ -110,10 +108,9 @@ class GrpcFetcher:
             return self._failed("content", error.message, size)
 
     async def _read(self, seconds: float) -> tuple[list[bytes], int]:
-        """All that the reader gives now, and its bytes. Raises BodyTooLarge and, for too many samples, BadInput."""
+        """All that the reader gives now, and its bytes. Raises BodyTooLarge."""
         if self._channel is None:
             self._channel = RpcChannel(self._peer)
-        most = self._job.limits.samples
         messages: list[bytes] = []
         size = 0
         async with aclosing(self._channel.read(GET_DATA, EMPTY, seconds)) as answer:
@@ -122,12 +119,10 @@ class GrpcFetcher:
                 messages.append(message)
                 if size + len(messages) * _ROW_BYTES > self._max_bytes:
                     raise BodyTooLarge(f"the answer takes more than {self._max_bytes} bytes, which is the limit")
-                if most and len(messages) > most:
-                    raise sample_limit(most)
         return messages, size
 
     async def _decoded(self, messages: list[bytes]) -> Scraped:
-        reading = decode(messages, self._cache, self._series.of)
+        reading = decode(messages, self._cache, self._series.of, self._job.limits.samples)
         while (done := await self._turns.take(lambda: _step(reading))) is None:
             pass
         scraped, collisions = done

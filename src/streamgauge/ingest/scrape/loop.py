@@ -51,7 +51,7 @@ class ScrapeLoop:
             await self._scrape(due if abs(now - due) <= self._tolerance else now)
             if self._aligned:  # by the wall clock, however it runs
                 now = clock.now_ms()
-                due = self._first_after(max(now, due + 1))
+                due = self._first_after(now if abs(now - due) > interval else max(now, due + 1))
                 at = clock.monotonic() + (due - now) / 1000
                 continue
             missed = max(0, int((clock.monotonic() - at) * 1000) // interval)

@@ -40,8 +40,8 @@ class About:
         asked = _lenient(health_pb2.HealthCheckRequest)
         said = health_pb2.HealthCheckResponse.SerializeToString
         checks = {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check, asked, said),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, asked, said),
+            "Check": grpc.stream_unary_rpc_method_handler(self.check, asked, said),
+            "Watch": grpc.stream_stream_rpc_method_handler(self.watch, asked, said),
         }
         info = grpc.stream_stream_rpc_method_handler(
             self.reflect,
@@ -53,15 +53,17 @@ class About:
             grpc.method_handlers_generic_handler(_REFLECTION, {"ServerReflectionInfo": info}),
         )
 
-    async def check(self, request: Any, context: Context) -> Any:
+    async def check(self, requests: Any, context: Context) -> Any:
         async def work(call: Call) -> Any:
+            request = await self._calls.only(requests, call)
             return await self._health.Check(request, context)
 
         return await self._calls.answer(f"/{_HEALTH}/Check", context, is_open, work, ready=False)
 
-    async def watch(self, request: Any, context: Context) -> None:
+    async def watch(self, requests: Any, context: Context) -> None:
         async def work(call: Call) -> None:
-            call.lasting = True
+            request = await self._calls.only(requests, call)
+            self._calls.last(call)
             await self._health.Watch(request, context)
 
         await self._calls.answer(f"/{_HEALTH}/Watch", context, reads, work, ready=False)

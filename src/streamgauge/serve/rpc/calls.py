@@ -17,7 +17,7 @@ from grpc import StatusCode
 
 from streamgauge.auth.identity import EVERYBODY, Identity
 from streamgauge.clock import Clock
-from streamgauge.errors import Overloaded, StreamgaugeError
+from streamgauge.errors import BadInput, Overloaded, StreamgaugeError
 from streamgauge.serve.access import admit
 from streamgauge.serve.endpoint import IDENTITY, KEY_HEADER, Needs
 from streamgauge.serve.errors import HIDDEN
@@ -35,6 +35,10 @@ LOG = logging.getLogger(__name__)
 
 MAX_CALLS = 1_000
 """At once, whatever they do: some 20 KiB each, and a stream of rows may hold 1 MiB more."""
+MAX_CALLS_OF_ONE = MAX_CALLS // 4
+"""Of one name, or where nobody has any, from one address: so that none keeps all the others out."""
+MAX_LASTING = 100
+"""Of calls that go on for as long as their client does: one for each program that balances load."""
 IDLE_SECONDS = 300.0
 """Without a message in either direction. A store is sent rows, or an answer is read; who has no more ends the call."""
 CHECK_SECONDS = 5.0
@@ -46,13 +50,14 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One of them. heard: when something was last received or taken, monotonic. busy: it is we who are awaited, not the
-    client. lasting: goes on for as long as its client and the server do. ended: as what, and why, we have ended it;
-    None until then."""
+    """One of them. heard: when something was last received or taken, monotonic. owner: in whose share it is. busy: it
+    is we who are awaited, not the client. lasting: goes on for as long as its client and the server do. ended: as what,
+    and why, we have ended it; None until then."""
 
     context: Context
     task: asyncio.Task[Any]
     heard: float
+    owner: str = ""
     identity: Identity = EVERYBODY
     busy: bool = False
     lasting: bool = False
@@ -72,6 +77,7 @@ class Calls:
         self._sessions = sessions
         self._clock = clock
         self._open: set[Call] = set()
+        self._shares: Counter[str] = Counter()  # open calls, by owner
         self._counts: Counter[tuple[str, str]] = Counter()
 
     async def answer(
@@ -88,6 +94,7 @@ class Calls:
             if len(self._open) >= MAX_CALLS:
                 raise Overloaded(f"{MAX_CALLS} calls go on already, which is the limit")
             self._open.add(call)
+            self._charge(call, f"address {_address(context)}")
             scope = scope_of(context, method)
             scope[DISMISS] = partial(call.end, StatusCode.UNAUTHENTICATED)
             with self._sessions.watching(scope):
@@ -95,6 +102,8 @@ class Calls:
                 if ready:
                     check_ready(self._services)
                 call.identity = scope.get(IDENTITY, EVERYBODY)
+                if call.identity.name:
+                    self._charge(call, f"name {call.identity.name}")
                 return await work(call)
         except StreamgaugeError as error:
             code, text = code_of(error), told(error.message)
@@ -114,9 +123,39 @@ class Calls:
             code, text = StatusCode.INTERNAL, HIDDEN
         finally:
             self._open.discard(call)
+            self._discharge(call)
             self._counts[method, code.name] += 1
         await context.abort(code, text)
         raise AssertionError("abort raises")
+
+    def _charge(self, call: Call, owner: str) -> None:
+        """It is that owner's from now on. Raises Overloaded where these have their share."""
+        self._discharge(call)
+        if self._shares[owner] >= MAX_CALLS_OF_ONE:
+            raise Overloaded(f"{MAX_CALLS_OF_ONE} calls of one {owner} go on already, which is the limit")
+        call.owner = owner
+        self._shares[owner] += 1
+
+    def _discharge(self, call: Call) -> None:
+        if call.owner:
+            self._shares[call.owner] -= 1
+            if not self._shares[call.owner]:
+                del self._shares[call.owner]
+            call.owner = ""
+
+    async def only(self, messages: Any, call: Call) -> Any:
+        """The one message of a call that has one. The library would wait for it before it hands the call over: one that
+        never sends it would be in no count, and never end. Raises BadInput."""
+        async for message in messages:
+            self.touch(call)
+            return message
+        raise BadInput("the call ended without a message")
+
+    def last(self, call: Call) -> None:
+        """It goes on for as long as its client and the server do. Raises Overloaded."""
+        if sum(each.lasting for each in self._open) >= MAX_LASTING:
+            raise Overloaded(f"{MAX_LASTING} calls that last go on already, which is the limit")
+        call.lasting = True
 
     def touch(self, call: Call) -> None:
         """Something was received, or taken."""
@@ -172,6 +211,11 @@ def scope_of(context: Context, method: str) -> Scope:
 
         extensions["tls"] = {"client_cert": described(pem[0])}
     return {"type": "http", "method": "POST", "path": method, "headers": headers, "extensions": extensions}
+
+
+def _address(context: Context) -> str:
+    """Of the client, without its port."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _code(found: Any) -> StatusCode:

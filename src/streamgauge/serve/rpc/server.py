@@ -21,7 +21,7 @@ import grpc.aio
 from streamgauge.clock import Clock
 from streamgauge.errors import ListenFailed
 from streamgauge.serve.rpc.about import About
-from streamgauge.serve.rpc.calls import Calls
+from streamgauge.serve.rpc.calls import MAX_CALLS, Calls
 from streamgauge.serve.rpc.tstorage import TStorage
 from streamgauge.serve.sessions import Sessions
 from streamgauge.stats import Stats
@@ -78,7 +78,7 @@ class RpcServer:
         self._calls = Calls(services, sessions, clock)
         self._about = About(self._calls)
         self._tls = tls
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS + MAX_STREAMS)
         self._server.add_generic_rpc_handlers(
             (TStorage(services, self._calls, limits or Limits).handlers(), *self._about.handlers())
         )

@@ -39,18 +39,19 @@ class TStorage:
         self._limits = limits
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """Messages come and go as bytes."""
+        """Messages come and go as bytes. Each method is a stream to the library, as `Calls.only` explains."""
         return grpc.method_handlers_generic_handler(
             wire.TSTORAGE,
             {
-                "InsertRow": grpc.unary_unary_rpc_method_handler(self.insert_row),
+                "InsertRow": grpc.stream_unary_rpc_method_handler(self.insert_row),
                 "InsertRows": grpc.stream_unary_rpc_method_handler(self.insert_rows),
-                "Select": grpc.unary_stream_rpc_method_handler(self.select),
+                "Select": grpc.stream_stream_rpc_method_handler(self.select),
             },
         )
 
-    async def insert_row(self, message: bytes, context: Context) -> bytes:
+    async def insert_row(self, messages: Any, context: Context) -> bytes:
         async def work(call: Call) -> bytes:
+            message = await self._calls.only(messages, call)
             await self._services.timeseries.insert_row(message, call.identity.bound)
             return wire.EMPTY
 
@@ -71,9 +72,9 @@ class TStorage:
             await call.context.abort(code_of(error), told(rows.told(error)))
         return wire.EMPTY
 
-    async def select(self, message: bytes, context: Context) -> None:
+    async def select(self, messages: Any, context: Context) -> None:
         async def work(call: Call) -> None:
-            await self._points(wire.decode_filter(message), call)
+            await self._points(wire.decode_filter(await self._calls.only(messages, call)), call)
 
         await self._calls.answer(wire.SELECT, context, reads, work)
 
