@@ -68,6 +68,20 @@ async def test_who_may_follow(token: str, is_open: bool, said: bytes, let_in: bo
         await listener.stop()
 
 
+async def test_a_first_message_that_is_nested_too_deeply_is_no_token() -> None:
+    access = live_access(lambda: RelaySettings(token="a secret"), lambda: False)
+    listener = LiveTagsListener(TagHub(), access, lambda: False)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(b"[" * 60_000 + b"\n")
+        assert b"the first message must be auth" in await reader.readline()
+        writer.close()
+    finally:
+        await listener.stop()
+
+
 @pytest.mark.parametrize(("is_open", "answer"), [(True, b'"pong"'), (False, b"may not publish")])
 async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> None:
     access = live_access(lambda: RelaySettings(token="a secret"), lambda: is_open)
