@@ -146,13 +146,8 @@ class Sender:
             return _Refusal(f"{words}; it was to be made: {error.message}", again=True)
         if not 200 <= answer.status < 300:
             return _Refusal(f"{words}; it was to be made: {answer.status} {_shown(answer.body)}", again=True)
-<<<<<<< HEAD
         if reason := _failed_statement(answer.body):
             return _Refusal(f"{words}; it was to be made: {reason}", again=True)
-=======
-        if failure := _failed_statement(answer.body):
-            return _Refusal(f"{words}; it was to be made: {failure}", again=True)
->>>>>>> fix2
         if made:
             return _Refusal(f"{words}; it was made, which has helped nothing", again=True)
         if not self._made:
