@@ -23,6 +23,7 @@ from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import Collector
 from streamgauge.live.tags import TagHub
 from streamgauge.relays import Relays, live_access, open_relays
+from streamgauge.serve import live_tags_tcp
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import bind
 from streamgauge.stats import Stats
@@ -67,6 +68,20 @@ async def test_who_may_follow(token: str, is_open: bool, said: bytes, let_in: bo
         await listener.stop()
 
 
+async def test_a_first_message_that_is_nested_too_deeply_is_no_token() -> None:
+    access = live_access(lambda: RelaySettings(token="a secret"), lambda: False)
+    listener = LiveTagsListener(TagHub(), access, lambda: False)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(b"[" * 60_000 + b"\n")
+        assert b"the first message must be auth" in await reader.readline()
+        writer.close()
+    finally:
+        await listener.stop()
+
+
 @pytest.mark.parametrize(("is_open", "answer"), [(True, b'"pong"'), (False, b"may not publish")])
 async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> None:
     access = live_access(lambda: RelaySettings(token="a secret"), lambda: is_open)
@@ -79,6 +94,61 @@ async def test_the_token_alone_is_for_reading(is_open: bool, answer: bytes) -> N
         assert answer in await reader.readline()
         writer.close()
     finally:
+        await listener.stop()
+
+
+async def test_connections_are_bounded_before_they_show_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_tags_tcp, "MAX_CONNECTIONS", 2)
+    listener = LiveTagsListener(TagHub(), lambda token: token == "a secret", lambda: False)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    try:
+        silent, first = [await asyncio.open_connection(*sockets[0].getsockname()) for _ in range(2)]
+        await until(lambda: len(listener._tasks) == 2)
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        assert b"2 are connected already" in await reader.read()
+        writer.close()
+        assert [reading.values[()] for reading in listener.readings()] == [1]
+        silent[1].close()
+        await until(lambda: len(listener._tasks) == 1)
+        last = await asyncio.open_connection(*sockets[0].getsockname())
+        for each in (first, last):
+            each[1].write(AUTH + PING)
+            assert b'"pong"' in await each[0].readline()
+            each[1].close()
+    finally:
+        await listener.stop()
+
+
+async def test_others_have_their_turn_after_each_line() -> None:
+    together, most = 0, 0
+
+    def may_publish() -> bool:  # asked for each line
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        return True
+
+    async def tick() -> None:
+        nonlocal together
+        while True:
+            together = 0
+            await asyncio.sleep(0)
+
+    listener = LiveTagsListener(TagHub(), lambda token: True, may_publish)
+    sockets = bind("127.0.0.1", 0)
+    await listener.start(sockets)
+    ticking = asyncio.ensure_future(tick())
+    try:
+        reader, writer = await asyncio.open_connection(*sockets[0].getsockname())
+        writer.write(PING * 500)
+        for _ in range(500):
+            assert b'"pong"' in await reader.readline()
+        assert most <= 2
+        writer.close()
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
         await listener.stop()
 
 

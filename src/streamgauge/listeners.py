@@ -68,6 +68,7 @@ class Listeners:
         self._sessions = Sessions(clock, authorities, lambda: authorities.version)
         files = tls_files(settings)
         self._tls = None if files is None else Tls(files, clock)
+        self._reserved = _connections_of_relays(config)
         self._app = _CurrentApp(self._build(settings, config))
         self._main = self._server(self._app, settings.listen)
         self._servers = [self._main]
@@ -80,7 +81,8 @@ class Listeners:
         services.reloaded = self._reloaded
 
     def _server(self, app: _CurrentApp, address: str) -> HttpServer:
-        return HttpServer(cast("Any", app), *host_and_port(address), clock=self._clock, tls=self._tls)
+        host, port = host_and_port(address)
+        return HttpServer(cast("Any", app), host, port, clock=self._clock, tls=self._tls, reserved=self._reserved)
 
     def _build(self, settings: Settings, config: Config) -> ASGIApp:
         return build_app(self._services, self._options(settings, config), self._stats, self._sessions)
@@ -170,6 +172,15 @@ class Listeners:
                     "give --tls-cert and --tls-key",
                     address,
                 )
+
+
+def _connections_of_relays(config: Config) -> int:
+    """How many relays, and followers of their values, may be connected beside those who speak HTTP."""
+    if config.relay is None:
+        return 0
+    from streamgauge.relays import connections_of  # most servers have no relays
+
+    return connections_of(config.relay)
 
 
 def tls_files(settings: Settings) -> TlsFiles | None:

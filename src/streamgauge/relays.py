@@ -17,11 +17,13 @@ from streamgauge.forward.live.publisher import LivePublisher
 from streamgauge.forward.live.publisher import readings as publisher_readings
 from streamgauge.forward.live.target import LiveTarget, LiveValue
 from streamgauge.http.addresses import host_and_port
+from streamgauge.ingest.relay.listener import MAX_CONNECTIONS as MAX_RELAYS
 from streamgauge.ingest.relay.listener import RelayListener
 from streamgauge.ingest.relay.settings import RelaySettings
 from streamgauge.ingest.relay.values import Collector
 from streamgauge.live.tags import TagHub
 from streamgauge.model.sink import Sink
+from streamgauge.serve.live_tags_tcp import MAX_CONNECTIONS as MAX_FOLLOWERS
 from streamgauge.serve.live_tags_tcp import LiveTagsListener
 from streamgauge.serve.server import HttpServer, bind
 from streamgauge.serve.services import HttpOptions
@@ -51,6 +53,7 @@ class Relays:
         self.settings = settings
         self.publishers = publishers
         self._clock = clock
+        self._stats = stats
         self._front = _front(settings, clock)
         self._live_listener: LiveTagsListener | None = None
         self.listener = RelayListener(settings, sink, stats, clock)
@@ -101,6 +104,7 @@ class Relays:
         if settings.live_listen:
             live = LiveTagsListener(self.live_tags, live_access(lambda: self.settings, is_open), is_open)
             self._live_listener = live
+            self._stats.watch(live.readings)
             stack.push_async_callback(live.stop)
             sockets = _bind("live-listen-address", settings.live_listen)
             await (live.start(sockets) if front is None else live.start(sockets, front.before))
@@ -113,7 +117,8 @@ class Relays:
         """The stats API's own listener."""
         host, port = host_and_port(self.settings.http_listen)
         tls = self._front.tls if self._front is not None and self.settings.http_tls else None
-        http = HttpServer(cast("Any", AtRoot(app)), host, port, clock=self._clock, tls=tls)
+        reserved = connections_of(self.settings)
+        http = HttpServer(cast("Any", AtRoot(app)), host, port, clock=self._clock, tls=tls, reserved=reserved)
         with _named("http-listen-address"):
             await http.start()
         stack.push_async_callback(http.stop, GRACE_SECONDS)
@@ -124,13 +129,12 @@ class Relays:
         self.listener.live = self._publish if busy or self.publishers else None
 
     def _publish(self, host: str, collector: Collector, name: bytes, text: bytes) -> None:
-        tags = [tag.decode(errors="replace") for tag in collector.tags]
-        tags += ["metrics", f"host:{host}", name.decode(errors="replace")]
-        said = text.decode(errors="replace")
+        stat, said = name.decode(errors="replace"), text.decode(errors="replace")
+        tags = (*collector.texts, "metrics", f"host:{host}", stat)
         self.live_tags.publish(tags, said)
         if self.publishers:
-            words = (host, collector.name.decode(errors="replace"), name.decode(errors="replace"))
-            value = LiveValue(*words, said, tuple(tags), self._clock.now_ms())
+            words = (host, collector.name.decode(errors="replace"), stat)
+            value = LiveValue(*words, said, tags, self._clock.now_ms())
             for publisher in self.publishers:
                 publisher.put(value)
 
@@ -153,6 +157,11 @@ async def open_relays(
     relays = Relays(settings, [open_publisher(target, clock) for target in targets], sink, stats, clock)
     await relays.open(app, stack, start, is_open)
     return relays
+
+
+def connections_of(settings: RelaySettings) -> int:
+    """How many there may be at the listeners that do not speak HTTP."""
+    return MAX_RELAYS * bool(settings.listen) + MAX_FOLLOWERS * bool(settings.live_listen)
 
 
 def live_access(settings: Callable[[], RelaySettings], is_open: Callable[[], bool]) -> Callable[[str], bool]:

@@ -153,8 +153,12 @@ def test_requests_of_a_round_that_failed_are_in_the_next_one() -> None:
         stand.overloaded = True
         await stand.sampler.sample(120_000, ALL)
         stand.overloaded = False
+        stand.failures = {"app": "too many samples", "caddy": "too many samples"}
         await stand.sampler.sample(180_000, ALL)
-        assert stand.asked[1:] == [(60_000, 120_000), (60_000, 180_000)]
+        del stand.failures["app"]
+        await stand.sampler.sample(240_000, ALL)
+        await stand.sampler.sample(300_000, ALL)
+        assert [since for since, _ in stand.asked[1:]] == [60_000, 60_000, 60_000, 240_000]
 
     asyncio.run(scenario())
 

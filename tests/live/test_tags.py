@@ -66,9 +66,14 @@ async def test_nobody_hears_what_it_said_itself() -> None:
         (b'{"command":"subscribe"}', "a subscription needs tags"),
         (b'{"command":"subscribe","tags":[1]}', "a list of texts"),
         (
-            b'{"command":"subscribe","tags":' + json.dumps([str(n) for n in range(65)]).encode() + b"}",
-            "at most 64 tags",
+            b'{"command":"subscribe","tags":' + json.dumps([str(n) for n in range(68)]).encode() + b"}",
+            "at most 67 tags",
         ),
+        (b'{"command":"subscribe","tags":["' + b"x" * 1025 + b'"]}', "at most 1024 bytes"),
+        (b'{"command":"' + b"x" * 1025 + b'"}', "at most 1024 bytes"),
+        (b'{"command":"publish","tags":["m"],"data":"\\ud800"}', "no text"),
+        (b'{"command":"publish","tags":["\\udfff"],"data":"x"}', "no text"),
+        (b'{"command":"\\ud800"}', "no text"),
         (b"[]", "a message is a JSON object"),
         (b"\xff", "no JSON"),
         (b"[" * 60_000, "no JSON"),
@@ -102,6 +107,45 @@ async def test_who_reads_too_slowly_loses_the_oldest_and_it_is_counted(monkeypat
         "streamgauge_live_messages_total": 5,
         "streamgauge_live_messages_lost_total": 2,
     }
+
+
+async def test_what_waits_for_one_is_bounded_in_bytes_and_handed_over_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "MAX_WAITING_BYTES", 50_000)
+    monkeypatch.setattr(tags, "DELIVERY_BYTES", 25_000)
+    hub = TagHub()
+    slow = hub.join()
+    say(slow, "subscribe", "a")
+    for number in range(10):
+        hub.publish(["a"], f"{number}" + "x" * 10_000)
+    parts = [[json.loads(text)["data"][0] for text in await slow.next()] for _ in range(2)]
+    assert parts == [["6", "7"], ["8", "9"]]
+    hub.publish(["a"], "x" * 60_000)  # more than may wait, but it is alone
+    assert len(await slow.next()) == 1
+    assert {reading.name: reading.values[()] for reading in hub.readings()}["streamgauge_live_messages_lost_total"] == 6
+
+
+async def test_the_tags_of_all_subscriptions_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "MAX_SUBSCRIPTIONS_BYTES", 1_000)
+    one = TagHub().join()
+    for letter in "abc":
+        say(one, "subscribe", letter * 400)
+    say(one, "unsubscribe", "a" * 400)
+    say(one, "subscribe", "c" * 400)
+    say(one, "list")
+    refused, listed = await waiting(one)
+    assert "at most 1000 bytes" in refused["error"]
+    assert listed["data"] == "b" * 400 + " " + "c" * 400
+
+
+async def test_who_has_gone_is_told_nothing_more() -> None:
+    hub = TagHub()
+    one = hub.join()
+    say(one, "subscribe", "a")
+    one.close()
+    say(one, "subscribe", "a")
+    hub.publish(["a"], "1")
+    assert await one.next() == []
+    assert not hub._index._under
 
 
 async def test_subscribers_and_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,12 @@ class Site:
         (gauge,) = [each for each in self.stats.families() if each.name == "streamgauge_grpc_calls"]
         return int(gauge.samples[0][2])
 
+    @property
+    def held_bytes(self) -> float:
+        """Of rows that have come and are not stored yet."""
+        (gauge,) = [each for each in self.stats.families() if each.name == "streamgauge_ingest_inflight_bytes"]
+        return float(gauge.samples[0][2])
+
     def counted(self) -> dict[str, float]:
         """Calls by their codes."""
         (counter,) = [each for each in self.stats.families() if each.name == "streamgauge_grpc_calls_total"]
@@ -125,7 +131,7 @@ async def stream(site: Site) -> Any:
     """A stream of rows that goes on, after its first."""
     call = site.insert()
     await call.write(ROW)
-    await until(lambda: site.open == 1)
+    await until(lambda: site.open == 1 and site.held_bytes)
     return call
 
 

@@ -106,6 +106,16 @@ async def test_thousands_of_idle_connections_do_not_keep_a_new_one_out(listen, c
     assert (await client.read_head()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+async def test_descriptors_are_left_to_other_listeners_but_no_more_than_half():
+    room = []
+    for reserved in (0, 100, 1 << 40):
+        server = HttpServer(hello, limits=ConnectionLimits(connections=1 << 40), reserved=reserved)
+        await server.start()
+        room.append(server._table.limits.connections)
+        await server.stop(0.0)
+    assert room == [room[0], room[0] - 100, room[0] - room[0] // 2]
+
+
 async def test_the_connection_that_waited_longest_goes_first(listen, connect, clock: ManualClock):
     server = await listen(hello, ConnectionLimits(connections=2))
     oldest, newer = await connect(server), None

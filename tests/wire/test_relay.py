@@ -60,6 +60,36 @@ def test_what_is_no_name_of_a_collector(rest: bytes) -> None:
         relay.added(rest)
 
 
+@pytest.mark.parametrize("text", ["x" * 256, "ü" * 128])
+def test_names_and_tags_have_255_bytes(text: str) -> None:
+    raw = text.encode()
+    for check in (relay.check_collector, relay.check_stat, lambda text: relay.check_tags({"k": text[:-1]})):
+        with pytest.raises(BadInput, match="at most 255 bytes"):
+            check(text)
+    for rest in (raw, b"cpu:" + raw, b"cpu:k:" + raw[2:]):
+        with pytest.raises(BadInput, match="at most 255 bytes"):
+            relay.added(rest)
+    assert relay.added(b"x" * 255 + b":k:" + raw[3:]).tags == ((b"k", raw[3:]),)
+
+
+def test_tags_hold_no_control_characters() -> None:
+    with pytest.raises(BadInput, match="control"):
+        relay.added(b"cpu:k:a\x01b")
+    with pytest.raises(BadInput, match="control"):
+        relay.check_tags({"k": "a\x01b"})
+
+
+def test_a_collector_has_64_tags() -> None:
+    tags = {f"k{number}": "v" for number in range(64)}
+    relay.check_tags(tags)
+    assert len(relay.added(relay.command(relay.add_line("cpu", tags).strip())[1]).words) == 64
+    tags["more"] = "v"
+    with pytest.raises(BadInput, match="64 tags"):
+        relay.check_tags(tags)
+    with pytest.raises(BadInput, match="64 tags"):
+        relay.added(relay.command(relay.add_line("cpu", tags).strip())[1])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [(b"1.5000", 1.5), (b"-3", -3), (b"1e3", 1000), (b" 7 ", 7), (b"", None), (b"1_0", None), (b"nan", None)],
@@ -68,7 +98,7 @@ def test_numbers(text: bytes, expected: float | None) -> None:
     assert relay.number(text) == expected
 
 
-@pytest.mark.parametrize("text", [b"inf", b"-Infinity", b"0x10", b"1:2", "١".encode(), b"\xff"])
+@pytest.mark.parametrize("text", [b"inf", b"-Infinity", b"0x10", b"1:2", "١".encode(), b"\xff", b"0" * 512 + b"1"])
 def test_what_is_no_number(text: bytes) -> None:
     assert relay.number(text) is None
 

@@ -124,9 +124,7 @@ class Relay:
         """A collector of several values by their names. interval: seconds between two collections, of which the server
         is told the latest; None collects whenever it asks. Raises BadInput, also for a name that is there."""
         wire.check_collector(name)
-        for key, value in (tags or {}).items():
-            if not key or any(character in key + value for character in ",\r\n") or ":" in key:
-                raise BadInput(f'"{key}:{value}" is no tag: neither half holds a comma, nor the key a colon')
+        wire.check_tags(tags or {})
         collector = _Collector(name, collect, dict(tags or {}), interval)
         with self._lock:
             if name in self._collectors:

@@ -53,7 +53,7 @@ class HostSampler:
         self._settings: HostSettings | None = None
         self._changed = asyncio.Event()
         self._known: frozenset[Labels] = frozenset()  # hosts of the last round
-        self._last: int | None = None  # round whose samples are stored, ms
+        self._last: int | None = None  # round that told of anything, ms
         self._failing: Mapping[str, str] = {}  # why, by source
 
     def apply(self, settings: HostSettings | None) -> None:
@@ -86,7 +86,8 @@ class HostSampler:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def sample(self, now: int, settings: HostSettings) -> None:
-        """One round, at `now` (ms): of what has happened since the last one that was stored."""
+        """One round, at `now` (ms): of what has happened since the last one that was stored, and in which a source
+        could be asked."""
         since = now - settings.interval if self._last is None else self._last
         if not 0 < now - since <= LATE_ROUNDS * settings.interval:
             since = now - settings.interval
@@ -100,7 +101,8 @@ class HostSampler:
         if found.left_out:
             self._refused.labels(SOURCE, "host_limit").inc(len(METRICS) * found.left_out)
         self._known = found.hosts
-        if await self._reporter.report(found.families, now):
+        stored = await self._reporter.report(found.families, now)
+        if stored and len(found.failures) < len(settings.sources):
             self._last = now
 
     def _tell(self, failures: Mapping[str, str]) -> None:

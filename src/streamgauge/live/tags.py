@@ -12,16 +12,27 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
 from streamgauge.errors import BadInput, Overloaded
+from streamgauge.live.tag_index import TagIndex
 from streamgauge.stats import Reading
 
 MAX_SUBSCRIBERS = 1_000
-"""Each is looked at for each value while there are any."""
+"""Each may be told of each value, at a µs or so."""
 MAX_SUBSCRIPTIONS = 100
 """Of one subscriber."""
-MAX_TAGS = 64
-"""Of one subscription or message."""
+MAX_SUBSCRIPTIONS_BYTES = 131_072
+"""Of memory that the tags of one subscriber take: ten of each subscription. `list` tells them all."""
+_TEXT_BYTES = 64
+"""Of a tag beside its characters."""
+MAX_TAGS = 67
+"""Of one subscription or message: a value of a relay has those of its collector, which are 64 at most, and three."""
+MAX_TAG_BYTES = 1_024
+"""Of a relay they have 255, which become three times as many where they are no UTF-8."""
 MAX_WAITING = 1_000
 """Messages that wait for one subscriber, of some hundred bytes each: those of a thousand stats, once."""
+MAX_WAITING_BYTES = 1 << 20
+"""Of the same, and a gigabyte for all subscribers that there may be. One message, of MAX_TAGS, may have a quarter."""
+DELIVERY_BYTES = 65_536
+"""Handed over at once: what the connection takes before it is full."""
 
 
 class TagHub:
@@ -30,6 +41,7 @@ class TagHub:
     def __init__(self, changed: Callable[[bool], None] = lambda busy: None) -> None:
         self._changed = changed
         self._subscribers: set[Subscriber] = set()
+        self._index = TagIndex[Subscriber]()
         self._published = 0
         self._lost = 0
 
@@ -44,17 +56,34 @@ class TagHub:
 
     def publish(self, tags: Collection[str], data: str, sender: Subscriber | None = None) -> None:
         """Tell all but the sender who have subscribed to it."""
-        text = ""
-        have = frozenset(tags)
-        for subscriber in self._subscribers:
-            if subscriber is not sender and subscriber.wants(have):
-                text = text or message("publish", list(tags), data)
-                self._published += 1
-                self._lost += subscriber.put(text)
+        wanting = self._index.fulfilled(frozenset(tags))
+        if sender is not None:
+            wanting.discard(sender)
+        if not wanting:
+            return
+        text = message("publish", list(tags), data)
+        size = len(text.encode())
+        self._published += len(wanting)
+        for subscriber in wanting:
+            subscriber.put(text, size)
+
+    # ---- from subscribers -------------------------------------------------------------------------------------------
+
+    def subscribe(self, subscriber: Subscriber, wanted: frozenset[str]) -> None:
+        self._index.add(wanted, subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber, wanted: frozenset[str]) -> None:
+        self._index.remove(wanted, subscriber)
+
+    def lose(self) -> None:
+        """A subscriber has lost a message."""
+        self._lost += 1
 
     def leave(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
         self._changed(bool(self._subscribers))
+
+    # ---- from the server --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """The server stops: nobody waits any more."""
@@ -80,33 +109,43 @@ class Subscriber:
     def __init__(self, hub: TagHub) -> None:
         self._hub = hub
         self._subscriptions: dict[frozenset[str], list[str]] = {}
-        self._waiting: deque[str] = deque()
+        self._subscriptions_bytes = 0
+        self._waiting: deque[tuple[str, int]] = deque()  # with their sizes
+        self._waiting_bytes = 0
         self._news = asyncio.Event()
         self._closed = False
 
-    def wants(self, tags: frozenset[str]) -> bool:
-        return any(wanted <= tags for wanted in self._subscriptions)
-
-    def put(self, text: str) -> bool:
-        """Whether the oldest that waits is lost for it."""
-        lost = len(self._waiting) >= MAX_WAITING
-        if lost:
-            self._waiting.popleft()
-        self._waiting.append(text)
+    def put(self, text: str, size: int) -> None:
+        """For it the oldest that wait may be lost. size: bytes."""
+        self._waiting.append((text, size))
+        self._waiting_bytes += size
+        while len(self._waiting) > MAX_WAITING or (self._waiting_bytes > MAX_WAITING_BYTES and len(self._waiting) > 1):
+            self._first()
+            self._hub.lose()
         self._news.set()
-        return lost
 
     async def next(self) -> list[str]:
         """Messages, as soon as there are some; none when it is over."""
         while not self._waiting and not self._closed:
             self._news.clear()
             await self._news.wait()
-        texts = list(self._waiting)
-        self._waiting.clear()
+        texts: list[str] = []
+        left = DELIVERY_BYTES
+        while self._waiting and (not texts or self._waiting[0][1] <= left):
+            left -= self._waiting[0][1]
+            texts.append(self._first())
         return texts
+
+    def _first(self) -> str:
+        text, size = self._waiting.popleft()
+        self._waiting_bytes -= size
+        return text
 
     def close(self) -> None:
         self._closed = True
+        for wanted in self._subscriptions:
+            self._hub.unsubscribe(self, wanted)
+        self._subscriptions.clear()
         self._hub.leave(self)
         self._news.set()
 
@@ -119,7 +158,7 @@ class Subscriber:
         except BadInput as error:
             answer = message(command, tags, "", error.message)
         if answer:
-            self.put(answer)
+            self.put(answer, len(answer.encode()))
 
     def _handled(self, command: str, tags: list[str], data: str, publishes: bool) -> str:
         match command:
@@ -128,7 +167,7 @@ class Subscriber:
             case "subscribe":
                 self._subscribe(tags)
             case "unsubscribe":
-                self._subscriptions.pop(frozenset(tags), None)
+                self._unsubscribe(tags)
             case "list":
                 return message("list", tags, " ".join(",".join(each) for each in self._subscriptions.values()))
             case "publish":
@@ -144,7 +183,20 @@ class Subscriber:
             raise BadInput("a subscription needs tags")
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise BadInput(f"a client has at most {MAX_SUBSCRIPTIONS} subscriptions")
-        self._subscriptions.setdefault(frozenset(tags), tags)
+        wanted = frozenset(tags)
+        if wanted in self._subscriptions or self._closed:
+            return
+        if self._subscriptions_bytes + _size(tags) > MAX_SUBSCRIPTIONS_BYTES:
+            raise BadInput(f"the tags of all subscriptions of a client take at most {MAX_SUBSCRIPTIONS_BYTES} bytes")
+        self._subscriptions[wanted] = tags
+        self._subscriptions_bytes += _size(tags)
+        self._hub.subscribe(self, wanted)
+
+    def _unsubscribe(self, tags: list[str]) -> None:
+        wanted = frozenset(tags)
+        if (known := self._subscriptions.pop(wanted, None)) is not None:
+            self._subscriptions_bytes -= _size(known)
+            self._hub.unsubscribe(self, wanted)
 
 
 def message(command: str, tags: list[str], data: str, error: str = "") -> str:
@@ -167,4 +219,16 @@ def _parsed(raw: bytes) -> tuple[str, list[str], str]:
         raise BadInput("command must be text, and tags a list of texts")
     if len(tags) > MAX_TAGS:
         raise BadInput(f"a message has at most {MAX_TAGS} tags")
-    return command, tags, data if isinstance(data, str) else json.dumps(data)
+    try:
+        longest = max(len(text.encode()) for text in (command, *tags))
+        data = data if isinstance(data, str) else json.dumps(data)
+        data.encode()
+    except (UnicodeEncodeError, RecursionError):  # half of a surrogate pair; lists in lists
+        raise BadInput("this is no text that can be told to anybody") from None
+    if longest > MAX_TAG_BYTES:
+        raise BadInput(f"a command and a tag have at most {MAX_TAG_BYTES} bytes")
+    return command, tags, data
+
+
+def _size(tags: list[str]) -> int:
+    return sum(len(tag.encode()) + _TEXT_BYTES for tag in tags)

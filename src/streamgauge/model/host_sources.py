@@ -14,7 +14,7 @@ _ALL = (
     HostSource(
         "caddy",
         host=("host", "server"),  # the first with `per_host`
-        requests="caddy_http_requests_total",
+        requests="caddy_http_requests_total",  # once for each route; docs/host-history.md
         errors='caddy_http_request_duration_seconds_count{code=~"5.."}',
         latency="caddy_http_request_duration_seconds_bucket",
         backends="caddy_reverse_proxy_upstreams_healthy",

@@ -99,7 +99,7 @@ class _LiveSocket(Response):
             async for burst in bursts:
                 for message in burst:
                     self._subscriber.handle(message, self._publishes)
-                await asyncio.sleep(0)
+                    await asyncio.sleep(0)
 
     async def _write(self, socket: WebSocket) -> None:
         while texts := await self._subscriber.next():

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from streamgauge.clock import Clock
 from streamgauge.errors import Overloaded
 from streamgauge.live.tags import Subscriber, TagHub, message
+from streamgauge.stats import Reading
 
+MAX_CONNECTIONS = 1_000
+"""Whether or not they have shown a token: as many as may follow. Each has a descriptor and up to 128 KiB of lines."""
 MAX_LINE_BYTES = 65_536
 AUTH_SECONDS = 10.0
 CHECK_SECONDS = 2.0
@@ -31,6 +34,7 @@ class LiveTagsListener:
         self._fits = fits
         self._publishes = publishes
         self._servers: list[asyncio.Server] = []
+        self._turned_away = 0
         self._tasks: dict[asyncio.Task[None], str | None] = {}  # with the token that let them in, None before that
 
     async def start(
@@ -63,9 +67,22 @@ class LiveTagsListener:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def readings(self) -> Iterator[Reading]:
+        yield Reading.of(
+            "streamgauge_live_connections_turned_away_total",
+            "counter",
+            "TCP connections to the live channel that were ended at once, as there are as many as there may be.",
+            self._turned_away,
+        )
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if len(self._tasks) >= MAX_CONNECTIONS:
+            self._turned_away += 1
+            writer.write(message("", [], "", f"{MAX_CONNECTIONS} are connected already").encode() + b"\n")
+            writer.transport.abort()  # what the kernel has is sent; to end TLS in order would keep the descriptor
+            return
         self._tasks[task] = None
         try:
             with contextlib.suppress(
@@ -91,6 +108,7 @@ class LiveTagsListener:
             while line := await reader.readline():
                 if line.strip():
                     subscriber.handle(line, self._publishes())
+                    await asyncio.sleep(0)  # who sends many fills the reader, which does not wait then
         finally:
             subscriber.close()
             writing.cancel()

@@ -44,7 +44,8 @@ OTHER_DESCRIPTORS = 512
 class HttpServer:
     """Serves an ASGI application on every address that `host` means; port 0 takes a free one.
 
-    With `tls` it speaks that alone. Installs no signal handlers. `start` and `stop` belong to one event loop.
+    With `tls` it speaks that alone. reserved: descriptors that other listeners may take.
+    Installs no signal handlers. `start` and `stop` belong to one event loop.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class HttpServer:
         clock: Clock | None = None,
         limits: ConnectionLimits | None = None,
         tls: Tls | None = None,
+        reserved: int = 0,
     ) -> None:
         self._tls = tls
+        self._reserved = reserved
         self._config = Config(
             app,
             http="httptools",
@@ -84,6 +87,7 @@ class HttpServer:
     async def start(self) -> None:
         """Listen. Raises ListenFailed, with a sentence, when an address is taken, unknown or forbidden."""
         room = raise_descriptor_limit() - ACCEPT_AT_ONCE - OTHER_DESCRIPTORS
+        room -= min(self._reserved, room // 2)
         self._table.limits = replace(self._limits, connections=min(self._limits.connections, max(16, room)))
         self._table.now = self._clock.monotonic()
         self._config.load()

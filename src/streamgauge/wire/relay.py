@@ -23,6 +23,12 @@ from streamgauge.errors import BadInput
 
 MAX_LINE_BYTES = 65_536
 """A longer line is left out: this one holds 2,500 values of usual names, and is read in some milliseconds."""
+MAX_TAGS = 64
+"""Of one collector. Who follows live values is told all of them with each value."""
+MAX_NAME_BYTES = 255
+"""Of a collector, of a value and of a tag with its key: a connection and each poll hold thousands of them."""
+MAX_NUMBER_BYTES = 512
+"""Of the text of a number. The largest double has 309 digits before the point, and text is told as it came."""
 
 ID, ADD, REMOVE, GOT, PING, OK, CLOSE = b"id", b"add", b"remove", b"got", b"ping", b"ok", b"close"
 PONG, BEAT, GET, OVERRIDE, FLUSH = b"pong", b"beat", b"get", b"override", b"flush"
@@ -32,6 +38,8 @@ MISSING_ID = b"missing id\n"
 
 RESERVED = "_connected"
 """No collector may be called so."""
+_TOO_LONG = f"{{}} has at most {MAX_NAME_BYTES} bytes"
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _FORBIDDEN = re.compile(r"[-:,\s\x00-\x1f\x7f]")
 
 
@@ -95,6 +103,8 @@ def command(line: bytes) -> tuple[bytes, bytes]:
 
 def number(text: bytes) -> float | None:
     """The finite decimal number that a value is; None when it is none."""
+    if len(text) > MAX_NUMBER_BYTES:
+        return None
     try:
         value = float(text)
     except ValueError:
@@ -105,9 +115,17 @@ def number(text: bytes) -> float | None:
 def added(rest: bytes) -> Added:
     """What follows `add`. A tag without a colon, or with an empty key, says nothing. Raises BadInput."""
     name, _, tags = rest.partition(b":")
+    if len(name) > MAX_NAME_BYTES:
+        raise BadInput(_TOO_LONG.format("the name of a collector"))
     check_collector(name.decode(errors="replace"))
+    if tags.count(b",") >= MAX_TAGS:
+        raise BadInput(f"a collector has at most {MAX_TAGS} tags")
     found: dict[bytes, bytes] = {}
     all_of_them = words(tags)
+    if any(len(tag) > MAX_NAME_BYTES for tag in all_of_them):
+        raise BadInput(_TOO_LONG.format("a tag"))
+    if _CONTROL.search(tags):  # as JSON six times as long: a message would be longer than a line may be
+        raise BadInput("a tag holds no control characters")
     for tag in all_of_them:
         key, colon, value = tag.partition(b":")
         if colon and key:
@@ -121,12 +139,29 @@ def check_collector(name: str) -> None:
         raise BadInput("a collector needs a name")
     if name == RESERVED or _FORBIDDEN.search(name):
         raise BadInput(f'"{name[:60]}" is no name of a collector: it holds no hyphen, colon, comma or space')
+    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise BadInput(_TOO_LONG.format("the name of a collector"))
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raises BadInput for what cannot be the tags of a collector."""
+    if len(tags) > MAX_TAGS:
+        raise BadInput(f"a collector has at most {MAX_TAGS} tags")
+    for key, value in tags.items():
+        if not key or any(character in key + value for character in ",\r\n") or ":" in key:
+            raise BadInput(f'"{key}:{value}" is no tag: neither half holds a comma, nor the key a colon')
+        if _CONTROL.search((key + value).encode(errors="replace")):
+            raise BadInput(f'"{key}:{value}" is no tag: it holds control characters')
+        if len(f"{key}:{value}".encode(errors="replace")) > MAX_NAME_BYTES:
+            raise BadInput(_TOO_LONG.format("a tag"))
 
 
 def check_stat(name: str) -> None:
     """Raises BadInput for what cannot be the name of a value."""
     if not name or any(character in name for character in ":,\r\n"):
         raise BadInput(f'"{name[:60]}" is no name of a value: it holds no colon, comma or line end')
+    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise BadInput(_TOO_LONG.format("the name of a value"))
 
 
 def words(rest: bytes) -> list[bytes]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiomqtt
@@ -16,6 +17,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.errors import DeliveryFailed
 from streamgauge.forward.live import open as opening
+from streamgauge.forward.live import publisher as publisher_module
 from streamgauge.forward.live.open import check_packages, open_publisher
 from streamgauge.forward.live.publisher import MAX_WAITING, LivePublisher, readings
 from streamgauge.forward.live.target import (
@@ -277,6 +279,18 @@ async def test_what_waits_is_bounded_and_every_loss_is_counted_by_its_reason() -
     assert found["streamgauge_live_publish_lost_total"] == {("mist", "overflow"): 7, ("mist", "connection"): 500}
     assert found["streamgauge_live_publish_failures_total"] == {("mist",): 1}
     assert found["streamgauge_live_publish_connected"] == {("mist",): 0}
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = replace(value("1"), tags=tuple(f"{number:0255}" for number in range(64)))
+    monkeypatch.setattr(publisher_module, "MAX_WAITING_BYTES", 100_000)
+    out = LivePublisher("mist", Away(), ManualClock())
+    for _ in range(10):
+        out.put(wide)
+    assert out.lost == {"overflow": 6}
+    for _ in range(100):  # small ones have room in place of a large one
+        out.put(value("2"))
+    assert out.lost == {"overflow": 9}
 
 
 def test_a_package_that_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.errors import ReadOnly
 from streamgauge.ingest.relay import connection, listener
 from streamgauge.ingest.relay.settings import RelaySettings
+from streamgauge.ingest.relay.values import Collector
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.testing.until import until
 
@@ -190,6 +191,61 @@ async def test_made_up_names_are_bounded(relays: Relays, monkeypatch: pytest.Mon
     await until(lambda: relays.refused("collector_limit") == 2)
 
 
+async def test_names_that_are_too_long_are_counted(relays: Relays) -> None:
+    relay = await relays.relay("a", "cpu")
+    relay.say(
+        f"add {'c' * 256}\nadd c:{'t' * 256}\nadd c:{'t,' * 64}t\ngot cpu-{'s' * 256}:1,{' ' * 600}cpu-s:1,cpu-x:2\n"
+    )
+    await until(lambda: relays.sink.appends)
+    assert relays.refused("invalid_collector") == 3
+    assert relays.refused("invalid_item") == 2
+    assert list(relays.listener.relays["a"].collectors) == [b"cpu"]
+
+
+async def test_collectors_of_one_relay_take_bounded_memory(relays: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_COLLECTORS_BYTES", 50_000)
+    relay = await relays.relay("a", "cpu")
+    tags = ",".join(f"k{number}:v" for number in range(64))
+    for _ in range(2):  # what is taken away leaves room
+        before = len(relay.read)
+        relay.say("".join(f"add c{number}:{tags}\n" for number in range(10)))
+        relay.say("".join(f"remove c{number}\n" for number in range(10)) + "ping\n")
+        await until(lambda before=before: "pong" in relay.read[before:])
+        assert relay.read[before:] == "ok\n" * 12 + "pong\n"
+    assert relays.refused("collector_limit") == 16
+
+
+async def test_others_have_their_turn_while_a_long_line_is_told(relays: Relays) -> None:
+    told: list[str] = []
+    long, short = await relays.relay("long", "c"), await relays.relay("short", "c")
+
+    def tell(host: str, collector: Collector, name: bytes, text: bytes) -> None:
+        if not told:
+            short.say("got c-a:1\n")
+        told.append(host)
+
+    relays.listener.live = tell
+    long.say("got " + "c-a:1," * 10_000 + "c-last:2\ngot c-end:3\n")
+    await until(lambda: len(told) == 10_003 and relays.sink.samples(__name__="end", host="long") != [])
+    assert told.index("short") < 10_000
+    long.say("got c-end:4\n")  # it is read on
+    await until(lambda: len(told) == 10_004)
+
+
+async def test_who_has_much_told_with_few_bytes_is_read_slower(relays: Relays, clock: ManualClock) -> None:
+    told: list[bytes] = []
+    relays.listener.live = lambda host, collector, name, text: told.append(text)
+    wide = await relays.relay("wide", "c:" + ",".join(f"k{number:02}:{'v' * 250}" for number in range(64)))
+    wide.say("got " + "c-a:1," * 1_500 + "c-end:1\n")
+    await until(lambda: relays.refused("slowed_down"))
+    await until(lambda: len(told) == 1_501 and relays.sink.appends)
+    wide.say("got c-a:2\n")
+    await relays.passes(2)
+    assert b"2" not in told
+    while b"2" not in told:
+        await relays.passes(2)
+
+
 async def test_a_storm_of_connections(relays: Relays) -> None:
     for _ in range(4):
         clients = await asyncio.gather(*(relays.connect(f"id relay{number % 50}\nadd cpu\n") for number in range(100)))
@@ -218,6 +274,33 @@ async def test_a_relay_that_goes_makes_its_series_stale_two_intervals_later(rela
     await until(lambda: is_stale(relays, gone, __name__="x", host="a"))
     assert is_stale(relays, gone, __name__="y", host="a")
     assert len(relays.sink.samples(__name__="x", host="b")) == 1
+
+
+@pytest.mark.parametrize("said", ["remove cpu\n", "add cpu:dc:b\n"])
+async def test_series_of_a_collector_that_goes_are_marked_and_no_others(
+    relays: Relays, clock: ManualClock, said: str
+) -> None:
+    relay = await relays.relay("a", "cpu:dc:a", "disk")
+    relay.say("got cpu-x:1,disk-y:1\n")
+    await until(lambda: len(relays.sink.series()) == 2)
+    relay.say(said + "ping\n")
+    await until(lambda: "pong" in relay.read)
+    known = relays.listener.relays["a"].series(relays.sink.generation)
+    assert len(known) == 1
+    await relays.passes(1)
+    gone = clock.now_ms() + 60_000
+    for _ in range(5):
+        await relays.passes(27)
+        before = relay.read.count("pong")
+        relay.say("ping\n")
+        await until(lambda before=before: relay.read.count("pong") > before)
+    await until(lambda: is_stale(relays, gone, __name__="x", host="a", dc="a"))
+    relay.writer.transport.abort()
+    await until(lambda: not relays.listener.relays)
+    gone = clock.now_ms() + 60_000
+    assert [value for _, value in relays.sink.samples(__name__="y", host="a")] == [1]
+    await relays.passes(130)
+    await until(lambda: is_stale(relays, gone, __name__="y", host="a"))
 
 
 @pytest.mark.parametrize("way", ["gone and back", "replaced"])

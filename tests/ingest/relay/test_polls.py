@@ -46,3 +46,15 @@ async def test_each_has_times_of_its_own_that_are_an_interval_apart(clock: Manua
         regular.append(second % 10)
     tenths = [sum(each <= second < each + 1 for second in regular) for each in range(10)]
     assert min(tenths) > 5  # none of ten seconds is left without
+
+
+async def test_after_a_stall_each_is_asked_once(clock: ManualClock) -> None:
+    polls = Polls(clock, 10.0)
+    relay = Relay("web1", clock)
+    polls.add(relay)
+    await clock.advance(1.0)
+    assert len(list(polls._now_due())) == 1
+    await clock.advance(600.0)  # in which nothing runs
+    assert list(polls._now_due()) == [relay]
+    await clock.advance(10.0)
+    assert list(polls._now_due()) == [relay]

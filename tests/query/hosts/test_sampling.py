@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from streamgauge.config import parse_config
 from streamgauge.model.host_history import HostSource
 from streamgauge.model.host_sources import SOURCES
 from streamgauge.query.budget import Budget, Limits
@@ -15,6 +18,7 @@ from streamgauge.query.dispatch import execute
 from streamgauge.query.requests import HostSamplesQuery, Job
 from streamgauge.testing.source import MemorySource, Series
 
+PAGE = Path(__file__).parents[3] / "docs" / "host-history.md"
 NOW = 1_700_000_000_000
 MINUTE = 60_000
 
@@ -186,6 +190,17 @@ def test_of_two_that_name_a_host_the_first_is_believed() -> None:
 
 def test_caddy_without_names_of_hosts_gives_its_servers() -> None:
     assert samples([counter(0, 60, "caddy_http_requests_total", server="srv0")])["srv0"][0] == 1.0
+
+
+def test_a_request_that_caddy_counts_for_several_handlers_can_be_counted_once() -> None:
+    name = "caddy_http_requests_total"
+    several = [counter(0, 60, name, handler=each, server="srv0") for each in ("encode", "headers", "reverse_proxy")]
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (described,) = (block for block in blocks if "caddy-proxy" in block)
+    settings = parse_config(described, "page.yml", {}).host_history
+    assert settings is not None
+    assert samples(several, *settings.sources)["srv0"][0] == 1.0
+    assert samples(several, "caddy")["srv0"][0] == 3.0, "which is what the page warns of"
 
 
 def test_what_is_stored_otherwise_is_described_in_promql() -> None:

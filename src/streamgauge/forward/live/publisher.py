@@ -18,6 +18,8 @@ LOG = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
 """Values of some hundred bytes each: those of 500 relays of 20 stats. Beyond that the oldest are lost."""
+MAX_WAITING_BYTES = 32 << 20
+"""Of memory: a value may have 64 tags of 255 bytes, which are its own where its relay changes them all the time."""
 AT_ONCE = 500
 """Values handed on before it is asked whether the other side has them."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -34,17 +36,25 @@ class LivePublisher:
         self.lost: Counter[str] = Counter()  # by reason
         self._outlet = outlet
         self._clock = clock
-        self._waiting: deque[LiveValue] = deque()
+        self._waiting: deque[tuple[LiveValue, int]] = deque()  # with their sizes
+        self._waiting_bytes = 0
         self._taken: Sequence[LiveValue] = ()
         self._news = asyncio.Event()
         self._told = ""  # the failure that the log has
 
     def put(self, value: LiveValue) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
+        size = value.size
+        self._waiting.append((value, size))
+        self._waiting_bytes += size
+        while len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+            self._first()
             self.lost["overflow"] += 1
-        self._waiting.append(value)
         self._news.set()
+
+    def _first(self) -> LiveValue:
+        value, size = self._waiting.popleft()
+        self._waiting_bytes -= size
+        return value
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -67,7 +77,7 @@ class LivePublisher:
         while not self._waiting:
             self._news.clear()
             await self._news.wait()
-        self._taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
+        self._taken = [self._first() for _ in range(min(len(self._waiting), AT_ONCE))]
         return self._taken
 
     def _given(self, unnamed: int) -> None:

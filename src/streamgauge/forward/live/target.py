@@ -15,6 +15,8 @@ _NO_CHARACTERS = "".join(chr(end - 2) + chr(end - 1) for end in range(_PLANE, 18
 _NOWHERE = re.compile(rf"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NO_CHARACTERS}]")
 """Control characters, and what Unicode says is no character: brokers hang up on them."""
 
+_OBJECT_BYTES = 64
+"""Of a text beside its characters, and of a value beside its texts."""
 TOPIC, SUBJECT = "pulse/{host}/{name}", "pulse.{host}.{name}"
 
 
@@ -66,6 +68,12 @@ class LiveValue:
     text: str
     tags: tuple[str, ...]
     time: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, roughly."""
+        texts = (self.host, self.collector, self.name, self.text, *self.tags)
+        return _OBJECT_BYTES * (1 + len(texts)) + sum(map(len, texts))
 
     def message(self) -> bytes:
         """As JSON, for who is told of it in full."""

@@ -32,7 +32,7 @@ MAX_PAUSE_SECONDS = 3600.0
 """Of what a Retry-After may ask for."""
 _SHOWN = 300  # characters of an answer in the log
 _WRITTEN = "x-prometheus-remote-write-samples-written"
-_PARTIAL = re.compile(r"partial write: .*dropped=(\d{1,9})\Z", re.DOTALL)
+_COUNT = re.compile("[0-9]{1,9}")
 _UNREADABLE = "unable to parse '"
 _AGAIN = frozenset((401, 403, 408, 415))
 """Of the answers 4xx those that say nothing about the samples: no credentials that are valid, or that are not permitted
@@ -146,8 +146,13 @@ class Sender:
             return _Refusal(f"{words}; it was to be made: {error.message}", again=True)
         if not 200 <= answer.status < 300:
             return _Refusal(f"{words}; it was to be made: {answer.status} {_shown(answer.body)}", again=True)
-        if error := _failed_statement(answer.body):
-            return _Refusal(f"{words}; it was to be made: {error}", again=True)
+<<<<<<< HEAD
+        if reason := _failed_statement(answer.body):
+            return _Refusal(f"{words}; it was to be made: {reason}", again=True)
+=======
+        if failure := _failed_statement(answer.body):
+            return _Refusal(f"{words}; it was to be made: {failure}", again=True)
+>>>>>>> fix2
         if made:
             return _Refusal(f"{words}; it was made, which has helped nothing", again=True)
         if not self._made:
@@ -240,8 +245,10 @@ def _dropped(body: bytes) -> int | None:
     count lines that it cannot read, but names them."""
     said = _said(body)
     words = str(said.get("error") or said.get("message") or "")
-    found = _PARTIAL.search(words)
-    return None if found is None else int(found[1]) + words.count(_UNREADABLE)
+    count = words.rpartition(" dropped=")[2]
+    if "partial write: " not in words or not _COUNT.fullmatch(count):
+        return None
+    return int(count) + words.count(_UNREADABLE)
 
 
 def _shown(body: bytes) -> str:

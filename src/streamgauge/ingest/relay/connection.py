@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,20 +16,32 @@ from streamgauge.model.arrays import UInt32s
 from streamgauge.wire import relay as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_COLLECTORS = 1_000
 """Of one relay. Their names go into one line each time that it is asked."""
+MAX_COLLECTORS_BYTES = 2 << 20
+"""Of memory that the collectors of one relay take: a thousand of four tags each."""
 MAX_STATS = 10_000
 """Series of one relay: a host has some hundreds of values, and one that makes up names must not fill the index."""
 MAX_ID_BYTES = 255
+MAX_ITEM_BYTES = 2 * wire.MAX_NAME_BYTES + 1
+"""Of what stands before a value: a collector, a hyphen and a name."""
+AT_ONCE = 200
+"""Values and lines of one relay in one turn of the loop: a millisecond."""
+TOLD_AT_ONCE = 32
+"""The same while somebody follows values, which takes 10 µs each, and with 64 long tags a third of a millisecond."""
+TOLD_SHARE = 64
+"""A value that is told counts, beside what is sent, as this part of what its collector takes in memory: 30 bytes with
+four tags, 1,300 with the most there may be. So nobody has a few bytes become work without end."""
 RATE_BYTES = 131_072
 BURST_BYTES = 1 << 20
 """What a relay may send in a second, and at once, before it is read slower. One of 20 values each 10 s sends 50 bytes a
 second."""
 _AHEAD_SECONDS = BURST_BYTES / RATE_BYTES
 UNREAD_BYTES = 262_144
-"""Written to a relay that does not read it: hundreds of polls."""
+"""Written to a relay that does not read it: hundreds of polls. Into an empty buffer any line goes: the longest, of
+MAX_COLLECTORS names, is not much longer than this."""
 
 HOST = b"host"
 
@@ -55,6 +69,9 @@ class Table(Protocol):
     def offers(self, connection: RelayConnection) -> None:
         """It has a collector that it can be asked for."""
 
+    def retired(self, connection: RelayConnection, series: UInt32s) -> None:
+        """It does not bring these any more."""
+
     def gone(self, connection: RelayConnection, reason: str) -> None: ...
 
 
@@ -71,7 +88,13 @@ class RelayConnection(asyncio.BufferedProtocol):
         self._table = table
         self._lines = wire.LineReader()
         self._too_long = 0
+        self._said: deque[bytes] = deque()  # lines that are not handled yet
+        self._items: Iterator[bytes] | None = None  # of the line that is being handled
+        self._busy = False  # `_go_on` is to be called
         self._known: dict[bytes, Stat] = {}  # by collector and name as the wire has them
+        self._retired: list[Stat] = []  # of collectors that are no more; nobody else has been told yet
+        self._collectors_bytes = 0
+        self._told = 0  # of the present turn, in bytes of memory
         self._asked: float | None = None
         self._due = self.heard  # when all that came would have come at RATE_BYTES
         self._paused = False
@@ -102,17 +125,42 @@ class RelayConnection(asyncio.BufferedProtocol):
             return
         self.heard = now = self._table.clock.monotonic()
         self._slow(now, nbytes)
-        for line in self._lines.feed(bytes(self._table.buffer[:nbytes])):
-            if not self._take(line):
-                return
+        self._said += self._lines.feed(bytes(self._table.buffer[:nbytes]))
         if self._lines.too_long > self._too_long:
             self._table.values.refuse("line_too_long", self._lines.too_long - self._too_long)
             self._too_long = self._lines.too_long
+        if not self._busy:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._hand_over_retired()
         self._table.gone(self, self.ended or "closed")
         self.ended = self.ended or "closed"
         self._known.clear()
+        self._said.clear()
+
+    def _go_on(self) -> None:
+        """Handle what was said: AT_ONCE of it, and the rest in later turns, until which nothing more is read."""
+        assert self._transport is not None
+        self._busy, was_busy = False, self._busy
+        left = AT_ONCE if self._table.live is None else TOLD_AT_ONCE
+        while not self.ended and (self._items is not None or self._said):
+            if left <= 0:
+                self._busy = True
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
+            if self._items is not None:
+                left -= self._some_items(left)
+            else:
+                self._take(self._said.popleft())
+                left -= 1
+        if was_busy:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._paused and not self._busy and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _slow(self, now: float, size: int) -> None:
         """Read no more until so much may have come; `check` resumes."""
@@ -126,13 +174,14 @@ class RelayConnection(asyncio.BufferedProtocol):
 
     def check(self, now: float) -> None:
         """Called once a second or so."""
+        self._hand_over_retired()
         if self.ended and self._transport is not None:
             self._transport.abort()  # what we said last has had its time
         elif self._paused:
             self.heard = now  # it is we who do not listen
-            if self._due <= now + _AHEAD_SECONDS and self._transport is not None and not self._transport.is_closing():
+            if self._due <= now + _AHEAD_SECONDS:
                 self._paused = False
-                self._transport.resume_reading()
+                self._read_on()
         elif now - self.heard > 2 * self._table.beat:
             self.end("silent" if self.name else "unidentified", abort=True)
 
@@ -152,13 +201,14 @@ class RelayConnection(asyncio.BufferedProtocol):
         return bool(known)
 
     def series(self, generation: int) -> UInt32s:
-        """Ids of the series that it has brought, as they are in a generation of the sink."""
-        return np.array([stat.number for stat in self._known.values() if stat.generation == generation], np.uint32)
+        """Ids of the series that it brings, as they are in a generation of the sink."""
+        return _numbers(self._known.values(), generation)
 
     def write(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+        unread = self._transport.get_write_buffer_size()
+        if unread and unread + len(data) > UNREAD_BYTES:
             self.end("not_reading", abort=True)
         else:
             self._transport.write(data)
@@ -175,8 +225,8 @@ class RelayConnection(asyncio.BufferedProtocol):
 
     # ---- lines ------------------------------------------------------------------------------------------------------
 
-    def _take(self, line: bytes) -> bool:
-        """False when we do not want to hear any more."""
+    def _take(self, line: bytes) -> None:
+        """One line, of whose values `_some_items` is to take care."""
         word, rest = wire.command(line)
         if not self.name:
             self._identify(word, rest)
@@ -184,7 +234,6 @@ class RelayConnection(asyncio.BufferedProtocol):
             handle(rest)
         elif word != wire.OK:
             self._table.values.refuse("unknown_command")
-        return not self.ended
 
     def _identify(self, word: bytes, rest: bytes) -> None:
         if word != wire.ID:
@@ -213,26 +262,51 @@ class RelayConnection(asyncio.BufferedProtocol):
         if known is None or known.tags != added.words:
             labels = dict(added.tags) | {HOST: self.name.encode()}
             labels.pop(b"__name__", None)
-            self._replace(known, Collector(added.name, added.words, tuple(labels.items())))
+            collector = Collector(added.name, added.words, tuple(labels.items()))
+            if self._collectors_bytes - (known.size if known else 0) + collector.size > MAX_COLLECTORS_BYTES:
+                self._table.values.refuse("collector_limit")
+                return
+            self._retire(added.name)
+            self.collectors[added.name] = collector
+            self._collectors_bytes += collector.size
         self.write(b"ok\n")
         self._table.offers(self)
 
-    def _replace(self, before: Collector | None, after: Collector) -> None:
-        self.collectors[after.name] = after
-        if before is not None:  # its series had other labels
-            self._known = {}
-
     def _remove(self, rest: bytes) -> None:
-        if self.collectors.pop(rest, None) is not None:
-            self._known = {}
+        self._retire(rest)
         self.write(b"ok\n")
 
+    def _retire(self, name: bytes) -> None:
+        """A collector is no more, or has other tags: nothing of its series comes any more."""
+        collector = self.collectors.pop(name, None)
+        if collector is None:
+            return
+        self._collectors_bytes -= collector.size
+        collector.retired = True
+        self._retired += [self._known.pop(item) for item in collector.items]
+        if len(self._retired) >= MAX_STATS:
+            self._hand_over_retired()
+
+    def _hand_over_retired(self) -> None:
+        retired, self._retired = self._retired, []
+        if retired:
+            self._table.retired(self, _numbers(retired, self._table.values.generation))
+
     def _got(self, rest: bytes) -> None:
-        known, live, values = self._known, self._table.live, self._table.values
+        self._items = iter(rest.split(b","))
+
+    def _some_items(self, most: int) -> int:
+        """Take so many values of the present line at most; how many there were, or 1 when it is over."""
+        assert self._items is not None
+        known, values = self._known, self._table.values
+        items = list(islice(self._items, most))
+        if not items:
+            self._items = None
+            return 1
         stats: list[Stat] = []
         numbers: list[float] = []
         invalid = 0
-        for item in rest.split(b","):
+        for item in items:
             name, _, text = item.partition(b":")
             stat = known.get(name)
             if stat is None:
@@ -243,12 +317,15 @@ class RelayConnection(asyncio.BufferedProtocol):
                 continue
             stats.append(stat)
             numbers.append(number)
-            if live is not None:
-                live(self.name, stat.collector, stat.name, text)
+            self._tell(stat.collector, stat.name, text)
+        if self._told:
+            self._slow(self._table.clock.monotonic(), self._told // TOLD_SHARE)
+            self._told = 0
         if invalid:
             values.refuse("invalid_number", invalid)
         values.put(stats, numbers, self._asked)
         self._asked = None
+        return len(items)
 
     def _new(self, item: bytes, name: bytes, text: bytes) -> None:
         """A value of a name that was not in an answer before."""
@@ -257,7 +334,7 @@ class RelayConnection(asyncio.BufferedProtocol):
         values = self._table.values
         spelt, hyphen, stat = name.strip().partition(b"-")
         collector = self.collectors.get(spelt)
-        if not hyphen or not stat or b":" not in item:
+        if not hyphen or not stat or b":" not in item or len(name) > MAX_ITEM_BYTES or len(stat) > wire.MAX_NAME_BYTES:
             values.refuse("invalid_item")
         elif collector is None:
             values.refuse("unknown_collector")
@@ -267,5 +344,14 @@ class RelayConnection(asyncio.BufferedProtocol):
             values.refuse("stat_limit")
         else:
             values.put_new(self._known, name, collector, stat, number)
-            if self._table.live is not None:
-                self._table.live(self.name, collector, stat, text)
+            self._tell(collector, stat, text)
+
+    def _tell(self, collector: Collector, name: bytes, text: bytes) -> None:
+        """Whoever follows values."""
+        if self._table.live is not None:
+            self._table.live(self.name, collector, name, text)
+            self._told += collector.size
+
+
+def _numbers(stats: Iterable[Stat], generation: int) -> UInt32s:
+    return np.array([stat.number for stat in stats if stat.generation == generation], np.uint32)

@@ -132,6 +132,10 @@ class RelayListener:
             connection.polling = True
             self._polls.add(connection)
 
+    def retired(self, connection: RelayConnection, series: UInt32s) -> None:
+        if len(series) and not self._stopping:
+            self._depart(connection.name, series)
+
     def gone(self, connection: RelayConnection, reason: str) -> None:
         self._connections.discard(connection)
         self._ended[reason] += 1

@@ -65,7 +65,7 @@ class Polls:
         while self._due and self._due[0][0] <= now:
             due, _, relay = heapq.heappop(self._due)
             if not relay.ended:
-                self._push(self._after(due, relay.name), relay)
+                self._push(self._after(max(due, now), relay.name), relay)  # what was missed is not made up for
                 yield relay
 
     def _push(self, due: float, relay: Asked) -> None:

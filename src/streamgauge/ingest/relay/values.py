@@ -32,15 +32,33 @@ GATHER_SECONDS = 0.1
 _TURNS = 16
 """Of new series that go into one append."""
 _ATTEMPTS = 3
+_COLLECTOR_BYTES, _TAG_BYTES = 400, 300
+"""Of the objects, whatever is in them; what is in them is kept as tag, as label and as text."""
 
 
 @dataclass(eq=False, slots=True)
 class Collector:
-    """What a relay can be asked for. tags: as they came; labels: of its series, but for their names."""
+    """What a relay can be asked for. tags: as they came; labels: of its series, but for their names. items: what its
+    series are known by to its connection. retired: the relay does not have it any more. size: bytes of memory,
+    roughly."""
 
     name: bytes
     tags: tuple[bytes, ...]
     labels: tuple[tuple[bytes, bytes], ...]
+    items: list[bytes] = field(default_factory=list)
+    retired: bool = False
+    size: int = field(init=False)
+    _texts: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = _COLLECTOR_BYTES + 4 * len(self.name) + sum(_TAG_BYTES + 4 * len(tag) for tag in self.tags)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The tags as text."""
+        if self._texts is None:
+            self._texts = tuple(tag.decode(errors="replace") for tag in self.tags)
+        return self._texts
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +106,11 @@ class RelayValues:
         self._storing = asyncio.Lock()
         self._seconds = stats.histogram("relay_answer", "From asking a relay until its values are on disk.")
         self._stored = stats.ingested_samples.labels(SOURCE)
+
+    @property
+    def generation(self) -> int:
+        """Of the sink."""
+        return self._sink.generation
 
     def put(self, stats: Sequence[Stat], values: Sequence[float], asked: float | None) -> None:
         """Values that came just now, of one relay. asked: when it was asked for them, by the monotonic clock."""
@@ -150,7 +173,9 @@ class RelayValues:
                 return
             if not self._resolved(stat):
                 return
-            new.into[new.item] = stat
+            if not new.collector.retired:
+                new.into[new.item] = stat
+                new.collector.items.append(new.item)
         self._waiting.stats.append(stat)
         self._waiting.times.append(new.time)
         self._waiting.values.append(new.value)
