@@ -59,15 +59,17 @@ def test_an_async_generator_becomes_a_reader() -> None:
         assert [value for _, _, value, _ in ask(channel)] == [0.0, 1.0, 2.0]
 
 
-def test_an_async_generator_may_use_timeouts_and_task_groups() -> None:
+def test_an_async_generator_has_one_task_as_its_timeouts_and_task_groups_need() -> None:
     async def read() -> AsyncIterator[Datum]:
-        async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
+        first = asyncio.current_task()
+        async with asyncio.TaskGroup() as group:
             measured = group.create_task(asyncio.sleep(0, 2.0))
             yield Datum("n", 1.0)
             yield Datum("n", await measured)
+        yield Datum("same", float(asyncio.current_task() is first))
 
     with Reader(read, "127.0.0.1:0") as reader, grpc.insecure_channel(reader.address) as channel:
-        assert [value for _, _, value, _ in ask(channel)] == [1.0, 2.0]
+        assert [value for _, _, value, _ in ask(channel)] == [1.0, 2.0, 1.0]
 
 
 HANGS = """
