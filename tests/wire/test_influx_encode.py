@@ -28,7 +28,11 @@ TEXT = st.text("ab,= \\\"'#\u00e4", min_size=1, max_size=6).filter(lambda text: 
 def test_lines_say_what_was_written(tags: dict[str, str], metric: str, samples: list[tuple[int, float]]) -> None:
     encoder = InfluxEncoder()
     pairs = sorted((name.encode(), value.encode()) for name, value in {**tags, "__name__": metric}.items())
-    forms = [encoder.form(pairs), encoder.form([(NAME, b"other")])]
+    try:
+        forms = [encoder.form(pairs), encoder.form([(NAME, b"other")])]
+    except BadInput:
+        assert any("\\ " in text for pair in tags.items() for text in (metric, *pair))
+        return
     times = np.array([time for time, _ in samples] + [7], np.int64)
     values = np.array([value for _, value in samples] + [1.5])
     body = encoder.request(forms, np.array([len(samples), 1]), times, values)
@@ -50,7 +54,14 @@ def test_an_equals_sign_is_escaped_in_tags_and_not_in_a_measurement() -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [{}, {"__name__": "#a"}, {"__name__": "a\nb"}, {"__name__": "a", "x": "b\\"}, {"__name__": "a", "time": "b"}],
+    [
+        {},
+        {"__name__": "#a"},
+        {"__name__": "a\nb"},
+        {"__name__": "a", "x": "b\\"},
+        {"__name__": "a", "time": "b"},
+        {"__name__": "a", "\\ ": '"'},
+    ],
 )
 def test_what_no_line_holds_is_refused(labels: dict[str, str]) -> None:
     with pytest.raises(BadInput):

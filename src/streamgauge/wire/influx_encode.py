@@ -25,6 +25,8 @@ _MEASUREMENT_SPECIAL = re.compile(rb"[, ]|(?<=\\)=")
 """In a measurement an equals sign is one; behind a backslash InfluxDB 1.x takes that away, as in tags."""
 _BACKSLASH = rb"\\\g<0>"
 _UNWRITABLE = re.compile(rb"[\n\r]|\\\Z")
+_SEEN_KEY = re.compile(rb"(?:[^\\ ]|\\.)*+", re.DOTALL)
+"""As far as InfluxDB goes for a key when it looks for the line's end: to a space behind two backslashes, too."""
 _HEAD = re.compile(rb"[#\t\x00]")
 
 
@@ -57,6 +59,10 @@ class InfluxEncoder:
                 *(_escaped(name) + b"=" + _escaped(value) for name, value in tags),
             ]
         )
+        seen = _SEEN_KEY.match(key)
+        assert seen is not None  # it matches nothing, too
+        if b'="' in key[seen.end() :]:
+            raise BadInput("a space behind a backslash, and a quote behind that, begin a text that does not end")
         line = key + b" value="
         return SeriesForm(metric, _OVERHEAD + len(line), line)
 
