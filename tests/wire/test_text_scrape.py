@@ -298,6 +298,14 @@ ODD_VALUES = [
 NO_VALUES = [b"", b" 1", b"1 ", b"\t1", b"1\r", b"1 2", b"1 x", b"-nan", b"1e", b"one", b'{a="b"} 1', b"1\n", b"\xff"]
 
 
+def test_a_space_at_the_end_of_a_line_leaves_no_value_in_what_spells_its_series() -> None:
+    target = Target()
+    for text, value, stamp in ((b"a 1\n", 1.0, None), (b"a 1 \n", 1.0, None), (b"a 1 2\n", 1.0, 2)):
+        ((_, read, at),) = target.rows(text)
+        assert read == value
+        assert stamp is None or at == stamp
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([b"a", b'b{l="x y"}', b'c{l="1"}']), st.booleans()), min_size=1, max_size=5),
     st.lists(st.lists(st.sampled_from(ODD_VALUES + NO_VALUES), min_size=5, max_size=5), min_size=1, max_size=4),

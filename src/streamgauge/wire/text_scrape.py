@@ -161,7 +161,7 @@ class _LineReader:
             series = find(spelling)
             if series is None and spelling:
                 before, _, first = spelling.rpartition(b" ")
-                if (series := find(before)) is not None:
+                if value and (series := find(before)) is not None:  # else a space ends the line: that is read anew
                     spelling, value, stamp = before, first, value
             if series is not None:
                 try:

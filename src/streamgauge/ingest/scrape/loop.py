@@ -48,7 +48,11 @@ class ScrapeLoop:
             if abs(now - due) > MAX_DRIFT_MS and abs(clock.monotonic() - at) * 1000 < MAX_DRIFT_MS:
                 LOG.info("the clock was set: scrapes of %s follow it", shown_url(self.scraper.target.url))
                 due = now
-            await self._scrape(due if abs(now - due) <= self._tolerance else now)
+            time = due if abs(now - due) <= self._tolerance else now
+            self.next_due = max(
+                due, time
+            )  # a marker for a target that goes meanwhile stands behind what this one stores
+            await self._scrape(time)
             if self._aligned:  # by the wall clock, however it runs
                 now = clock.now_ms()
                 due = self._first_after(now if abs(now - due) > interval else max(now, due + 1))
