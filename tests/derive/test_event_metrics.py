@@ -14,6 +14,7 @@ from streamgauge.derive.rule import EventMetric, Kind
 from streamgauge.model.events import EventBatch, Stream
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
+from streamgauge.testing.readings import reading
 from streamgauge.testing.until import until
 
 STREAM = Stream(1, 0, "http", "{}")
@@ -42,12 +43,7 @@ class Stand:
         return found[-1][1] if found else None
 
     def counted(self, name: str, **labels: str) -> float:
-        return sum(
-            value
-            for family in self.stats.families()
-            for sample, pairs, value in family.samples
-            if sample == name and labels.items() <= dict(pairs).items()
-        )
+        return reading(self.stats, name, **labels)
 
 
 def test_events_become_samples_of_each_round() -> None:

@@ -16,6 +16,7 @@ from streamgauge.model.host_history import METRICS, HostSettings
 from streamgauge.model.host_sources import SOURCES
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
+from streamgauge.testing.readings import reading
 from streamgauge.testing.until import until
 
 ALL = HostSettings(60_000, (SOURCES["app"], SOURCES["caddy"]), max_hosts=2)
@@ -43,12 +44,7 @@ class Stand:
         return self.sink.samples(__name__=METRICS[name], host=host)
 
     def counted(self, name: str, **labels: str) -> float:
-        return sum(
-            value
-            for family in self.stats.families()
-            for sample, pairs, value in family.samples
-            if sample == name and labels.items() <= dict(pairs).items()
-        )
+        return reading(self.stats, name, **labels)
 
 
 def test_hosts_are_sampled_at_once_and_then_each_minute() -> None:

@@ -38,6 +38,7 @@ from streamgauge.serve.rpc.server import RpcServer
 from streamgauge.serve.services import Replay
 from streamgauge.serve.sessions import Sessions
 from streamgauge.stats import Stats
+from streamgauge.testing.readings import reading
 from streamgauge.testing.sink import MemorySink
 from streamgauge.testing.time_series import datum, wanted
 from streamgauge.testing.until import until
@@ -94,14 +95,12 @@ class Site:
 
     @property
     def open(self) -> int:
-        (gauge,) = [each for each in self.stats.families() if each.name == "streamgauge_grpc_calls"]
-        return int(gauge.samples[0][2])
+        return int(reading(self.stats, "streamgauge_grpc_calls"))
 
     @property
     def held_bytes(self) -> float:
         """Of rows that have come and are not stored yet."""
-        (gauge,) = [each for each in self.stats.families() if each.name == "streamgauge_ingest_inflight_bytes"]
-        return float(gauge.samples[0][2])
+        return reading(self.stats, "streamgauge_ingest_inflight_bytes")
 
     def counted(self) -> dict[str, float]:
         """Calls by their codes."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 
+from streamgauge.wire.protobuf import encoded_varint
+
 STALE = struct.pack("<Q", 0x7FF0000000000002)
 """The bits of the stale marker: a series has ended."""
 HEADERS: Mapping[str, str] = {
@@ -26,27 +28,17 @@ def encode_labels(labels: Mapping[str, str]) -> bytes:
 
 def encode_request(series: Iterable[tuple[bytes, bytes]], time: int) -> bytes:
     """The body of a request. series: encoded labels, and the eight bytes of a value. time: ms, of all of them."""
-    stamp = b"\x10" + _varint(time)
+    stamp = b"\x10" + encoded_varint(time)
     return _snappy(
         b"".join(_nested(1, labels + _nested(2, b"\x09" + value + stamp)) for labels, value in series),
     )
 
 
 def _nested(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    """Of a number that is not negative."""
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+    return bytes((number << 3 | 2,)) + encoded_varint(len(content)) + content
 
 
 def _snappy(content: bytes) -> bytes:
     if not content:
         return b"\x00"
-    return _varint(len(content)) + b"\xfc" + struct.pack("<I", len(content) - 1) + content
+    return encoded_varint(len(content)) + b"\xfc" + struct.pack("<I", len(content) - 1) + content

@@ -17,8 +17,8 @@ import numpy as np
 
 from streamgauge.clock import Clock
 from streamgauge.errors import StreamgaugeError
-from streamgauge.model.arrays import Int64s, UInt32s, stale_marker
-from streamgauge.model.batch import SampleBatch
+from streamgauge.ingest.stale_markers import stale_markers
+from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.model.sink import Sink
 
 LOG = logging.getLogger(__name__)
@@ -108,9 +108,7 @@ class Departed:
         if not parts:
             return
         series, times = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        oldest, newest = self._sink.admitted()
-        kept = times >= oldest
-        batch = SampleBatch(series[kept], np.minimum(times[kept], newest), stale_marker(int(kept.sum())))
+        batch = stale_markers(series, times, self._sink.admitted())
         try:
             await self._sink.append(batch)
         except StreamgaugeError as error:

@@ -25,7 +25,18 @@ from streamgauge.wire.metric_family import (
     at_once,
     shown_name,
 )
-from streamgauge.wire.protobuf import BYTES, FIXED64, VARINT, expect, field, fields, signed, span, varint
+from streamgauge.wire.protobuf import (
+    BYTES,
+    FIXED64,
+    VARINT,
+    encoded_varint,
+    expect,
+    field,
+    fields,
+    signed,
+    span,
+    varint,
+)
 
 CONTENT_TYPE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 
@@ -241,14 +252,14 @@ def encode(families: Iterable[MetricFamily]) -> bytes:
     known: dict[Labels, bytes] = {}
     for family in families:
         message = _encoded_family(family, known)
-        out += _varint(len(message)) + message
+        out += encoded_varint(len(message)) + message
     return bytes(out)
 
 
 def encoded_size(metric: Metric) -> int:
     """Bytes of a metric within its family's message."""
     message = _encoded_metric(metric, {})
-    return 1 + len(_varint(len(message))) + len(message)
+    return 1 + len(encoded_varint(len(message))) + len(message)
 
 
 def _encoded_family(family: MetricFamily, known: dict[Labels, bytes]) -> bytes:
@@ -256,7 +267,7 @@ def _encoded_family(family: MetricFamily, known: dict[Labels, bytes]) -> bytes:
     if family.help:
         out += _text(2, family.help)
     if family.type is not None:
-        out += b"\x18" + _varint(family.type)
+        out += b"\x18" + encoded_varint(family.type)
     for metric in family.metrics:
         out += _message(4, _encoded_metric(metric, known))
     return bytes(out)
@@ -268,7 +279,7 @@ def _encoded_metric(metric: Metric, known: dict[Labels, bytes]) -> bytes:
         pairs = ((name, b"" if value is None else _text(2, value)) for name, value in metric.labels)
         labels = known[metric.labels] = b"".join(_message(1, _text(1, name) + value) for name, value in pairs)
     value = b"" if metric.kind is None else _encoded_value(metric.kind, metric.value)
-    stamp = b"" if metric.timestamp is None else b"\x30" + _varint(metric.timestamp)
+    stamp = b"" if metric.timestamp is None else b"\x30" + encoded_varint(metric.timestamp)
     return labels + (stamp + value if metric.kind is MetricType.HISTOGRAM else value + stamp)
 
 
@@ -276,30 +287,18 @@ def _encoded_value(kind: MetricType, value: float | Summary | Histogram | None) 
     if isinstance(value, Summary):
         pairs = (b"\x09" + _DOUBLE.pack(q) + b"\x11" + _DOUBLE.pack(v) for q, v in value.quantiles)
         quantiles = b"".join(_message(3, pair) for pair in pairs)
-        return _message(_SUMMARY, b"\x08" + _varint(value.count) + b"\x11" + _DOUBLE.pack(value.sum) + quantiles)
+        return _message(_SUMMARY, b"\x08" + encoded_varint(value.count) + b"\x11" + _DOUBLE.pack(value.sum) + quantiles)
     if isinstance(value, Histogram):
-        bounds = (b"\x08" + _varint(count) + b"\x11" + _DOUBLE.pack(bound) for bound, count in value.buckets)
+        bounds = (b"\x08" + encoded_varint(count) + b"\x11" + _DOUBLE.pack(bound) for bound, count in value.buckets)
         buckets = b"".join(_message(3, each) for each in bounds)
-        head = b"\x08" + _varint(value.count) + b"\x11" + _DOUBLE.pack(value.sum)
+        head = b"\x08" + encoded_varint(value.count) + b"\x11" + _DOUBLE.pack(value.sum)
         return _message(_HISTOGRAM, head + buckets + value.native)
     return _message(_SCALAR_FIELDS[kind], b"" if value is None else b"\x09" + _DOUBLE.pack(value))
 
 
 def _message(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | BYTES,)) + _varint(len(content)) + content
+    return bytes((number << 3 | BYTES,)) + encoded_varint(len(content)) + content
 
 
 def _text(number: int, text: str) -> bytes:
     return _message(number, text.encode())
-
-
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

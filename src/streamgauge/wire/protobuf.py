@@ -32,6 +32,19 @@ def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     raise BadInput(f"protobuf: the number at byte {at} has more than {_MAX_VARINT_BYTES} bytes")
 
 
+def encoded_varint(number: int) -> bytes:
+    """A number as it stands on the wire; one that is negative as the int64 that it is."""
+    number &= _UINT64
+    if number < 0x80:
+        return bytes((number,))
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
 def signed(value: int) -> int:
     """An int64 from the number that stands for it on the wire."""
     return value - (1 << 64) if value >> 63 else value

@@ -19,7 +19,7 @@ import numpy as np
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Bools, Floats, Int64s, UInt8s, UInt32s
-from streamgauge.wire.protobuf import field, varint
+from streamgauge.wire.protobuf import encoded_varint, field, varint
 from streamgauge.wire.samples import CONTINUED, SIX_BYTES, six_byte_varints
 
 TAIL_BYTES = 18
@@ -156,7 +156,7 @@ def family_of(body: bytes, head: int) -> bytes:
     at = head
     while body[at] != _METRIC_TAG:
         at = field(body, at, len(body))[3]
-    return _varint(at - head) + body[head:at]
+    return encoded_varint(at - head) + body[head:at]
 
 
 def kinds_of(body: bytes, ends: Int64s) -> UInt8s:
@@ -186,11 +186,3 @@ def matching(known: Int64s, rows: UInt32s, hashes: Int64s) -> Int64s:
 
 def _windows(body: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     return np.ndarray((len(body) - TAIL_BYTES + 1,), np.dtype((np.void, TAIL_BYTES)), body, 0, (1,))
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*out, number))

@@ -19,6 +19,7 @@ from streamgauge.model.arrays import Floats, Int64s, UInt8s, UInt32s
 from streamgauge.model.batch import Metadata
 from streamgauge.model.labels import NAME
 from streamgauge.wire.findings import TYPES
+from streamgauge.wire.protobuf import encoded_varint
 from streamgauge.wire.snappy import compress
 from streamgauge.wire.varints import ragged, varint_lengths, varint_matrix
 
@@ -111,7 +112,7 @@ def metadata_request(metadata: Sequence[Metadata]) -> bytes:
         _nested(
             0x1A,
             b"\x08"
-            + _varint(_type(entry))
+            + encoded_varint(_type(entry))
             + _nested(0x12, entry.metric.encode())
             + _nested(0x22, entry.help.encode())
             + _nested(0x2A, entry.unit.encode()),
@@ -197,7 +198,13 @@ def _type(entry: Metadata) -> int:
 
 def _described(kind: int, help_reference: int, unit_reference: int) -> bytes:
     return _nested(
-        0x2A, b"\x08" + _varint(kind) + b"\x18" + _varint(help_reference) + b"\x20" + _varint(unit_reference)
+        0x2A,
+        b"\x08"
+        + encoded_varint(kind)
+        + b"\x18"
+        + encoded_varint(help_reference)
+        + b"\x20"
+        + encoded_varint(unit_reference),
     )
 
 
@@ -225,19 +232,10 @@ def _varints(numbers: Int64s, counts: Sequence[int]) -> tuple[bytes, list[int]]:
     return ragged(varint_matrix(unsigned, lengths), lengths).tobytes(), ends.tolist()
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 @lru_cache(1 << 14)
 def _head(tag: int, size: int) -> bytes:
     """Tag and length of a field. Kept: the sizes of series are few."""
-    return bytes([tag]) + _varint(size)
+    return bytes([tag]) + encoded_varint(size)
 
 
 def _nested(tag: int, content: bytes) -> bytes:

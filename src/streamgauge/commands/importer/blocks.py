@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamgauge.commands.importer.stream import Stream
 from streamgauge.errors import BadInput
+from streamgauge.wire.protobuf import encoded_varint
 from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, length_at
 
 BLOCK_BYTES = 8 << 20
@@ -86,7 +87,7 @@ def folder_blocks(folder: Path, start: int) -> Iterator[Block]:
     files = files_of(folder)
     for number, path in enumerate(files[start:], start + 1):
         body = _body(path)
-        held += (_varint(len(body)), body)
+        held += (encoded_varint(len(body)), body)
         size += len(body)
         if size >= REQUESTS_BYTES or number == len(files):
             yield Block(b"".join(held), number)
@@ -127,12 +128,3 @@ def _exactly(stream: Stream, size: int) -> bytes:
         parts.append(data)
         size -= len(data)
     return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

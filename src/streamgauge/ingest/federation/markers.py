@@ -11,8 +11,7 @@ from streamgauge.clock import Clock
 from streamgauge.errors import StreamgaugeError
 from streamgauge.ingest.federation.liveness import Ended, Liveness
 from streamgauge.ingest.federation.stats import PushStats
-from streamgauge.model.arrays import stale_marker
-from streamgauge.model.batch import SampleBatch
+from streamgauge.ingest.stale_markers import stale_markers
 from streamgauge.model.sink import Sink
 
 LOG = logging.getLogger(__name__)
@@ -60,9 +59,7 @@ class Markers:
         for part in _parts(ended):
             series = np.concatenate([one.series for one, _ in part])
             times = np.concatenate([np.full(len(one.series), one.time, np.int64) for one, _ in part])
-            oldest, newest = self._sink.admitted()
-            kept = times >= oldest
-            batch = SampleBatch(series[kept], np.minimum(times[kept], newest), stale_marker(int(kept.sum())))
+            batch = stale_markers(series, times, self._sink.admitted())
             try:
                 await self._sink.append(batch)
             except StreamgaugeError as error:
