@@ -122,17 +122,17 @@ class Worker:
 
     async def _scrape_always(self) -> None:
         changed = self._changed[0]
-        pause = self._draw(0, self._config.interval_seconds)
+        next_time = self._clock.monotonic() + self._draw(0, self._config.interval_seconds)
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, self._draw)
         while True:
-            await self._pause(pause, changed)
+            await self._pause_until(next_time, changed)
             begun = self._clock.monotonic()
             interval = self._config.interval_seconds
             if await self._scrape():
                 backoff.reset()
-                pause = max(0.0, begun + interval - self._clock.monotonic())
+                next_time = begun + interval
             else:
-                pause = min(backoff.pause(), interval)
+                next_time = self._clock.monotonic() + min(backoff.pause(), interval)
 
     async def _scrape(self) -> bool:
         self.metrics.requests += 1
@@ -187,7 +187,7 @@ class Worker:
                 continue
             self._tell(outcome)
             pause = FIRST_PAUSE if outcome.verdict is Verdict.TOO_LARGE else backoff.pause()
-            await self._pause(max(pause, outcome.retry_after or 0), changed)
+            await self._pause_until(self._clock.monotonic() + max(pause, outcome.retry_after or 0), changed)
 
     def _tell(self, outcome: Outcome) -> None:
         """Of a push that was not taken. That a server has it wait is no fault, unless it waits for long."""
@@ -292,9 +292,9 @@ class Worker:
     async def _on_disk(self, work: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
-    async def _pause(self, seconds: float, changed: asyncio.Event) -> None:
-        """Wait; not longer than until the configuration changes."""
-        sleep = asyncio.create_task(self._clock.sleep(seconds))
+    async def _pause_until(self, moment: float, changed: asyncio.Event) -> None:
+        """Wait until a moment of the monotonic clock; not longer than until the configuration changes."""
+        sleep = asyncio.create_task(self._sleep_until(moment))
         change = asyncio.create_task(changed.wait())
         try:
             await asyncio.wait((sleep, change), return_when=asyncio.FIRST_COMPLETED)
@@ -302,3 +302,6 @@ class Worker:
             sleep.cancel()
             change.cancel()
         changed.clear()
+
+    async def _sleep_until(self, moment: float) -> None:
+        await self._clock.sleep(max(0.0, moment - self._clock.monotonic()))
