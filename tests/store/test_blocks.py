@@ -31,6 +31,7 @@ from streamgauge.model.source import NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import failpoints
 from streamgauge.store.block_cache import BlockCache
+from streamgauge.store.block_encodings import FLUSHED
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -42,7 +43,7 @@ from streamgauge.store.block_format import (
     new_block_id,
 )
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter
+from streamgauge.store.block_writer import BlockWriter
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
@@ -110,7 +111,7 @@ def test_long_keys_are_spread_over_row_groups_of_the_series_file(tmp_path: Path)
     keys = pa.array(list(map(key_of, labels)), pa.large_binary())
     folder = tmp_path / "b"
     folder.mkdir()
-    with closing(BlockWriter(folder, META, FLUSH_ENCODING, series_group_bytes=200)) as writer:
+    with closing(BlockWriter(folder, META, FLUSHED, series_group_bytes=200)) as writer:
         ones = np.ones(20, np.int64)
         writer.append(np.arange(20, dtype=np.uint32), ones, DAY + ones, ones * 1.0)
         writer.finish(keys)
@@ -227,7 +228,7 @@ def test_any_selection_equals_the_rows_written(
 
 def test_one_series_is_read_from_its_row_group_alone(blocks: LocalBlocks, tmp_path: Path) -> None:
     meta = blocks.write(META, sorted_rows([40_000] * 6))
-    damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
+    damage(folder_of(tmp_path, meta) / "samples.parquet", 100)
     with blocks.open("b") as reader:
         assert (
             len(reader.read(np.zeros(1, np.uint32), *FOREVER, NoMeter()).times) == 40_000
@@ -246,7 +247,7 @@ def test_a_query_pays_before_a_row_is_decoded(blocks: LocalBlocks, tmp_path: Pat
         budget = Budget(Limits())
         part = reader.read(ids, start, FOREVER[1], budget)
         assert (budget.samples, budget.bytes) == (len(part.times), part.size)
-    damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
+    damage(folder_of(tmp_path, meta) / "samples.parquet", 100)
     with blocks.open(meta.id) as reader:
         with pytest.raises(QueryFailed, match="more than 1000000 bytes"):
             reader.read(ids, start, FOREVER[1], Budget(Limits(bytes=1_000_000)))
