@@ -22,6 +22,7 @@ class IdSet:
         self._table: npt.NDArray[np.int32] = np.zeros(1, np.int32)
         self._flags: Bools = np.zeros(_PAGE, np.bool_)
         self._pages = 1
+        self._last = (0, 0)  # the page that one was added to last: its first id and where its first flag is
 
     @property
     def nbytes(self) -> int:
@@ -41,10 +42,16 @@ class IdSet:
         self._flags[places] = True
 
     def add_one(self, series: int) -> None:
-        number = series >> _SHIFT
+        first, place = self._last
+        if not place or not 0 <= series - first < _PAGE:
+            first, place = self._last = series & ~_MASK, self._page_of(series >> _SHIFT)
+        self._flags[place + series - first] = True
+
+    def _page_of(self, number: int) -> int:
+        """Where the flags of a page begin, which is made if it is not there."""
         if number >= len(self._table) or not self._table[number]:
             self._add_pages(np.array([number], np.uint32))
-        self._flags[int(self._table[number]) << _SHIFT | series & _MASK] = True
+        return int(self._table[number]) << _SHIFT
 
     def discard_one(self, series: int) -> None:
         number = series >> _SHIFT
