@@ -96,6 +96,8 @@ class RemoteWrite:
         self._everything = _Way(sink)
         self._bindings = Bindings(sink, lambda own: _Way(own, SeriesCache(_BOUND_CACHE_BYTES)), DEFAULT_LIMIT)
         self._stats = stats
+        self._bytes = stats.ingest_request_bytes.labels(SOURCE)
+        self._seconds = stats.ingest_seconds.labels(SOURCE)
         self._clock = clock
         self._inflight = inflight
         self._limits = limits or Limits()
@@ -113,11 +115,11 @@ class RemoteWrite:
             with self._inflight.account() as held:
                 protocol = negotiate(headers)
                 block = await read_body(headers, body, self._limits.body, held)
-                self._stats.ingest_request_bytes.labels(SOURCE).inc(len(block))
+                self._bytes.inc(len(block))
                 started = self._clock.monotonic()
                 data = await self._decompress(block, held)
                 outcome = await self._store(data, DECODERS[protocol], way)
-                self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+                self._seconds.observe(self._clock.monotonic() - started)
             reply = _reply(outcome)
         except StreamgaugeError as error:
             reply = _error_reply(error, outcome)

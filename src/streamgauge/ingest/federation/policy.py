@@ -107,8 +107,10 @@ class Policy:
         """Whether `check_order` and `check_content` find no fault with the times of metrics. first: of a family."""
         if not len(times):
             return True
-        within = int(times.min()) >= max(bounds.oldest, 0) and int(times.max()) <= bounds.newest
-        return within and not ((times[1:] < times[:-1]) & ~first[1:]).any()
+        oldest, newest = int(times.min()), int(times.max())
+        if oldest < max(bounds.oldest, 0) or newest > bounds.newest:
+            return False
+        return oldest == newest or not ((times[1:] < times[:-1]) & ~first[1:]).any()
 
 
 def check_order(family: MetricFamily) -> None:
