@@ -183,6 +183,7 @@ class RemoteWrite:
             valid = valid and sink.generation == generation
             return next(batches, None) if valid else None
 
+        last: tuple[SampleBatch, tuple[Metadata, ...]] | None = None  # what was read, until more is
         async with asyncio.TaskGroup() as appends:
             while valid and not outcome.failures:
                 try:
@@ -196,10 +197,15 @@ class RemoteWrite:
                 metadata = tuple(findings.metadata.values())
                 findings.metadata.clear()
                 if metadata or (batch is not None and len(batch)):
-                    await room.acquire()
-                    appends.create_task(append(empty_batch() if batch is None else batch, metadata))
+                    if last is not None:
+                        await room.acquire()
+                        appends.create_task(append(*last))
+                    last = empty_batch() if batch is None else batch, metadata
                 if batch is None:
                     break
+            if last is not None:  # mostly all there is: a task of its own would cost as much again
+                await room.acquire()
+                await append(*last)
         return valid
 
 
