@@ -54,6 +54,7 @@ class Admission:
         self._liveness = liveness
         self._way = way
         self._requests = stats.shared.ingest_requests
+        self._good_requests = self._requests.labels(way, "200")
         self._limited = stats.limited.labels(way)
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
@@ -86,22 +87,21 @@ class Admission:
         try:
             sender = self.sender(identity)
             self.check(sender.cluster)
-            with self.faults_of(sender.cluster), inflight.account() as held:
-                yield sender, held
+            with inflight.account() as held:
+                try:
+                    yield sender, held
+                except ClientError:
+                    self._faults.spend(sender.cluster)
+                    raise
         except StreamgaugeError as error:
             status = error.status
             raise
         finally:
-            self._requests.labels(self._way, str(status)).inc()
+            self._count(status)
 
-    @contextmanager
-    def faults_of(self, cluster: str) -> Iterator[None]:
-        """Refusals within draw on the wider bucket."""
-        try:
-            yield
-        except ClientError:
-            self._faults.spend(cluster)
-            raise
+    def _count(self, status: int) -> None:
+        answered = self._good_requests if status == 200 else self._requests.labels(self._way, str(status))
+        answered.inc()
 
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:

@@ -95,6 +95,8 @@ class Receives:
         limits = limits or Limits()
         self._sink = sink
         self._stats = stats
+        self._bytes = stats.shared.ingest_request_bytes.labels(RECEIVE)
+        self._seconds = stats.shared.ingest_seconds.labels(RECEIVE)
         self._clock = clock
         self._inflight = inflight
         self._turns = turns
@@ -125,14 +127,14 @@ class Receives:
     ) -> Mapping[str, str]:
         protocol = negotiate(headers)
         block = await read_body(headers, body, self._body_limit, held)
-        self._stats.shared.ingest_request_bytes.labels(RECEIVE).inc(len(block))
+        self._bytes.inc(len(block))
         started = self._clock.monotonic()
         length = snappy.decompressed_length(block)
         if length > self._content_limit:
             raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
         held.add(length)
         request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
-        self._stats.shared.ingest_seconds.labels(RECEIVE).observe(self._clock.monotonic() - started)
+        self._seconds.observe(self._clock.monotonic() - started)
         stored = len(request.batch)
         count(self._stats.shared, RECEIVE, stored, request.findings)
         if request.left_out:
