@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,15 +20,18 @@ from streamgauge.errors import BadInput, IndexConflict, Overloaded, StorageError
 from streamgauge.event_rules import conditions
 from streamgauge.model.events import Stream
 from streamgauge.store import names
-from streamgauge.store.events.ports import EventRule
+from streamgauge.store.events.ports import UNDIVIDED, EventRule
 from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
+from streamgauge.store.helper import InThread
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, opened
 from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
 from streamgauge.testing.thorough import examples
+
+T = TypeVar("T")
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -87,6 +92,42 @@ def test_a_flush_moves_events_into_a_block_and_cuts_the_log(data: Path) -> None:
     before, _ = asyncio.run(compact_folder(data))
     assert (before.samples, len(before.events)) == ((), 1)
     assert len(list((data / "events").iterdir())) == 1
+
+
+class _Slow(InThread):
+    """Takes a second for each job, by the clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        answer = await super().run(function, *arguments)
+        await self._clock.advance(1)
+        return answer
+
+
+def test_payloads_are_divided_later_where_they_come_faster_than_that(data: Path) -> None:
+    clock = ManualClock(NOON)
+    texts = [f'{{"n":{n}}}' for n in range(10)]
+    expected = {(1, n + 1): text for n, text in enumerate(3 * texts)}
+
+    async def main() -> None:
+        async with opened(data, clock, runner=_Slow(clock)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for first, pause in ((1, 0), (11, 60), (21, 0)):
+                await clock.advance(pause)
+                await store.events.append_events(stream, first, payloads(*texts))
+                await maintenance.events.flush(everything=True)
+            assert [meta.level for meta in store.events.state.blocks] == [0, 0, UNDIVIDED]
+            assert (maintenance.events.counts.flushes, maintenance.events.counts.flushes_undivided) == (3, 1)
+            assert events_of(store) == expected
+            assert await maintenance.events.compact()
+            assert not await maintenance.events.compact()
+            assert [meta.level for meta in store.events.state.blocks] == [0, 0, 0]
+            assert events_of(store) == expected
+
+    asyncio.run(main())
 
 
 def test_samples_and_events_share_the_log(data: Path) -> None:
