@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 _BUSY = 0.8
-"""Part of the time that dividing may take. One flush after the other is all of it: then those wait who send events, though
-the disk could take more."""
+"""Part of the time that dividing may take. One flush after the other is all of it: then those wait who send events,
+though the disk could take more."""
 _TRUSTED = 0.98
-"""How long dividing took, maybe while all was slow, counts so much less with each flush."""
+"""How long dividing took, maybe while everything was slow, counts so much less with each flush."""
 
 
 class Pace:
