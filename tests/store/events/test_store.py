@@ -201,10 +201,10 @@ def test_a_named_stream_goes_on(data: Path) -> None:
             stream, _ = store.events.resume_stream("mine", "http", "{}")
             clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
             await maintenance.expire()
-            assert len(store.events.named()) == 1, "a clock that jumps is not believed"
+            assert len(store.events.named) == 1, "a clock that jumps is not believed"
             await clock.advance(3601)
             await maintenance.expire()
-            assert store.events.named() == []
+            assert store.events.named == []
             with pytest.raises(IndexConflict, match="forgotten"):
                 await store.events.append_events(stream, 6, payloads("6"))
             anew, following = store.events.resume_stream("mine", "http", "{}")
@@ -220,6 +220,47 @@ def test_a_named_stream_goes_on(data: Path) -> None:
     asyncio.run(again())
     asyncio.run(much_later())
     asyncio.run(after_that())
+
+
+def test_a_flush_writes_the_named_streams_that_have_changed(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            events = store.events
+
+            def unsaved() -> tuple[set[str], set[str]]:
+                changed, forgotten = events.unsaved_named()
+                return {each.stream.name for each in changed}, set(forgotten)
+
+            for name in ("a", "b", "c"):
+                stream, first = events.resume_stream(name, "http", "{}")
+                await events.append_events(stream, first, payloads("1"))
+            assert unsaved() == ({"a", "b", "c"}, set())
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+            stream, first = events.resume_stream("b", "http", "{}")
+            await events.append_events(stream, first, payloads("2"))
+            assert unsaved() == ({"b"}, set())
+            with armed("flush.before_catalog", "eio"), suppress(StorageError):
+                await maintenance.events.flush(everything=True)
+            assert unsaved() == ({"b"}, set())
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+            await clock.advance(NAMED_STREAM_NS / 1e9 + 1)
+            events.forget_idle()
+            assert unsaved() == (set(), {"a", "b", "c"})
+            stream, first = events.resume_stream("c", "http", "{}")
+            await events.append_events(stream, first, payloads("3"))
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+
+    async def again() -> None:
+        async with opened(data, clock) as (store, _):
+            assert [(each.stream.name, each.stream.id, each.next_index) for each in store.events.named] == [("c", 4, 2)]
+
+    asyncio.run(main())
+    asyncio.run(again())
 
 
 def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:

@@ -121,11 +121,12 @@ class EventMaintenance:
         through = max(through, store.state.commit if rest is None else rest - 1)
         samples_through = through if store.head.rows == 0 else store.state.flushed_through
         metadata = store.unsaved_metadata()
+        named, forgotten = events.unsaved_named()
         change = CatalogChange(
             flushed_through=max(samples_through, store.state.flushed_through),
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
-            events=EventChange(add, (), through, events.state.next_stream, events.named()),
+            events=EventChange(add, (), through, events.state.next_stream, named, forget=forgotten),
         )
 
         def apply() -> None:
@@ -137,6 +138,7 @@ class EventMaintenance:
             events.swap(add, (), through)
             store.swap((), (), change.flushed_through)
             store.metadata_saved(metadata)
+            events.named_saved(named, forgotten)
             self.counts.flushes += 1
             self._last_flush = self._clock.monotonic()
             self._trim()

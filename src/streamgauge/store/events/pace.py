@@ -12,7 +12,7 @@ _TRUSTED = 0.98
 
 
 class Pace:
-    """Compares how long dividing takes with how long events took to come. Times are of a monotonic clock, in seconds."""
+    """Compares how long dividing takes with how long events took to come. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._begun = -math.inf

@@ -116,5 +116,6 @@ class EventChange:
     remove: Sequence[str] = ()
     flushed_through: int | None = None  # raises the catalog's, if it is higher
     next_stream: int | None = None
-    named: Sequence[NamedStream] | None = None  # all of them
+    named: Sequence[NamedStream] = ()  # those that are new or have changed
     dropped_before: int = 0  # raises the catalog's, if it is higher
+    forget: Sequence[str] = ()  # named streams, by their names; before `named`
