@@ -31,7 +31,7 @@ from streamgauge.model.source import NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import failpoints
 from streamgauge.store.block_cache import BlockCache
-from streamgauge.store.block_encodings import FLUSHED
+from streamgauge.store.block_encodings import COMPACTED, FLUSHED, LASTING, BlockEncoding
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -131,10 +131,15 @@ def test_every_bit_of_a_value_is_kept(blocks: LocalBlocks) -> None:
     np.testing.assert_array_equal(part.values.view(np.int64), bits)
 
 
-def test_pyarrow_polars_and_duckdb_read_a_block_without_us(blocks: LocalBlocks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", [FLUSHED, COMPACTED, LASTING])
+def test_pyarrow_polars_and_duckdb_read_a_block_without_us(
+    blocks: LocalBlocks, tmp_path: Path, encoding: BlockEncoding
+) -> None:
     counts, doubles, seconds = np.arange(3.0), np.array([1 / 3]), np.array([0.25, -0.0015])
     rows = sorted_rows([3, 1, 2, 70_000], np.concatenate((counts, doubles, seconds, np.arange(70_000.0))))
-    folder = folder_of(tmp_path, blocks.write(META, rows))
+    with blocks.writer(META, encoding) as writer:
+        writer.append(rows.ids, rows.counts, rows.times, rows.values)
+        folder = folder_of(tmp_path, writer.finish(rows.keys))
     samples, series = (str(folder / name) for name in ("samples.parquet", "series.parquet"))
     labels = [labels_of(key) for key in rows.keys.to_pylist()]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

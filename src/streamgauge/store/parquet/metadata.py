@@ -27,7 +27,7 @@ _CREATED_BY = "streamgauge"
 class PhysicalType:
     """How Parquet stores an Arrow type."""
 
-    number: int
+    number: int  # of the type
     dtype: np.dtype[Any]
     converted: int | None = None  # what old readers know in the place of `logical`
     logical: Encoded | None = None
@@ -53,7 +53,8 @@ def _unsigned(bits: int) -> Encoded:
 class Chunk:
     """A column of a row group, as the footer tells of it."""
 
-    field: pa.Field[Any]
+    name: str
+    type: PhysicalType
     encoding: PageEncoding
     offset: int  # of its page's header in the file
     size: int  # in the file, bytes, with the header
@@ -134,9 +135,9 @@ def _column_chunk(chunk: Chunk) -> Encoded:
         6: None if least is None else binary(least),
     }
     metadata = {
-        1: i32(physical_type(chunk.field.type).number),
+        1: i32(chunk.type.number),
         2: array([i32(PageEncoding.RLE), i32(chunk.encoding)]),
-        3: array([text(chunk.field.name)]),  # path_in_schema
+        3: array([text(chunk.name)]),  # path_in_schema
         4: i32(_ZSTD),
         5: i64(chunk.rows),
         6: i64(chunk.uncompressed),

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from streamgauge.store.checksummed_file import ChecksummedFile
 from streamgauge.store.parquet.encodings import ENCODERS, Numbers, PageEncoding, definition_levels
-from streamgauge.store.parquet.metadata import MAGIC, Chunk, bounds, footer, page_header, physical_type
+from streamgauge.store.parquet.metadata import MAGIC, Chunk, PhysicalType, bounds, footer, page_header, physical_type
 
 _TRIAL_LEVEL = 3
-"""Of zstd, at which encodings are compared: it takes no time, and ranks them as the highest levels do."""
+"""Of zstd, at which encodings are compared: it takes no time, and ranks them nearly as high levels do."""
 _NOISE = 0.7
 _NOISE_LEVEL = 15
 """Bytes a value. A page that a trial leaves with more has little that repeats. As differences zstd then finds short
@@ -42,7 +42,7 @@ class FlatOutput:
     def __init__(self, path: Path, schema: pa.Schema, encodings: Mapping[str, ColumnEncoding]) -> None:
         self._file = ChecksummedFile(path)
         self._schema = schema
-        self._encodings = encodings
+        self._columns = [(field, physical_type(field.type), encodings[field.name]) for field in schema]
         self._row_groups: list[list[Chunk]] = []
         self._file.write(MAGIC)
 
@@ -53,8 +53,8 @@ class FlatOutput:
 
     def write_row_group(self, table: pa.Table) -> None:
         """At least one row."""
-        columns = zip(self._schema, table.columns, strict=True)
-        self._row_groups.append([self._write_chunk(field, column.combine_chunks()) for field, column in columns])
+        columns = zip(self._columns, table.columns, strict=True)
+        self._row_groups.append([self._write_chunk(*how, column.combine_chunks()) for how, column in columns])
 
     def take_checksum(self) -> int:
         """CRC-32 of what was written since the last call."""
@@ -67,22 +67,24 @@ class FlatOutput:
     def close(self) -> None:
         self._file.close()
 
-    def _write_chunk(self, field: pa.Field[Any], column: pa.Array[Any]) -> Chunk:
-        dtype = physical_type(field.type).dtype
+    def _write_chunk(
+        self, field: pa.Field[Any], type_: PhysicalType, encoding: ColumnEncoding, column: pa.Array[Any]
+    ) -> Chunk:
         values = _present(column)
         levels = definition_levels(column.is_valid().to_numpy(zero_copy_only=False)) if field.nullable else b""
-        page = _smallest(levels, values.astype(dtype, copy=False), self._encodings[field.name])
+        page = _smallest(levels, values.astype(type_.dtype, copy=False), encoding)
         checksum = zlib.crc32(page.compressed)
         header = page_header(page.encoding, len(column), len(page.content), len(page.compressed), checksum)
         chunk = Chunk(
-            field=field,
+            name=field.name,
+            type=type_,
             encoding=page.encoding,
             offset=self._file.size,
             size=len(header) + len(page.compressed),
             uncompressed=len(header) + len(page.content),
             rows=len(column),
             nulls=column.null_count,
-            bounds=bounds(values, dtype),
+            bounds=bounds(values, type_.dtype),
         )
         self._file.write(header + page.compressed)
         return chunk
