@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from streamgauge.model.arrays import Bools, UInt8s
 from streamgauge.store.parquet.thrift import varint, zigzag
 
 Numbers = npt.NDArray[Any]
 """int32, int64 or float64: Parquet's physical types that we use."""
+Part = bytes | UInt8s
+"""Of a page. An array may have any shape and strides; its bytes stand in the order of its indices."""
 
 
 class PageEncoding(IntEnum):
@@ -32,16 +35,16 @@ _MINIBLOCK = 64
 refused by parquet-go, larger miniblocks by cuDF."""
 
 
-def plain(values: Numbers) -> bytes:
-    return values.tobytes()
+def plain(values: Numbers) -> list[Part]:
+    return [_bytes_of(values)]
 
 
-def byte_stream_split(values: Numbers) -> bytes:
+def byte_stream_split(values: Numbers) -> list[Part]:
     """The first bytes of all values, then the second ones, and so on."""
-    return _bytes_of(values).T.tobytes()
+    return [_bytes_of(values).T]
 
 
-def delta_binary_packed(values: Numbers) -> bytes:
+def delta_binary_packed(values: Numbers) -> list[Part]:
     """Differences of integers, each less the smallest of them, in as many bytes as the largest takes.
 
     The standard packs bits, in a width for each miniblock. A width of whole bytes, and one for all of a page, is a
@@ -52,25 +55,25 @@ def delta_binary_packed(values: Numbers) -> bytes:
     rows = len(deltas)
     block = min(max(rows + -rows % _BLOCK_UNIT, _BLOCK_UNIT), _BLOCK)
     first = int(values[0]) if len(values) else 0
-    parts = [varint(block), varint(block // _MINIBLOCK), varint(len(values)), zigzag(first)]
-    if rows:
-        least = deltas.min()
-        packed = _packed(deltas - least)
-        for start in range(0, rows, block):
-            content = packed[start : start + block]
-            used = len(content) // _MINIBLOCK
-            widths = bytes([8 * packed.shape[1]]) * used + bytes(block // _MINIBLOCK - used)
-            parts += [zigzag(int(least)), widths, content.tobytes()]
-    return b"".join(parts)
+    parts: list[Part] = [varint(block), varint(block // _MINIBLOCK), varint(len(values)), zigzag(first)]
+    if rows == 0:
+        return parts
+    least = deltas.min()
+    above = deltas - least
+    width = _width(above)
+    for start in range(0, rows, block):
+        content = _bytes_of(above[start : start + block])[:, :width]
+        miniblocks = -(-len(content) // _MINIBLOCK)
+        widths = bytes([8 * width]) * miniblocks + bytes(block // _MINIBLOCK - miniblocks)
+        padding = bytes((miniblocks * _MINIBLOCK - len(content)) * width)
+        parts += [zigzag(int(least)), widths, content, padding]
+    return parts
 
 
-def _packed(numbers: Numbers) -> UInt8s:
-    """[numbers, padded to whole miniblocks; bytes that the largest takes], of numbers taken as unsigned."""
+def _width(numbers: Numbers) -> int:
+    """Bytes that the largest of some integers takes, all taken as unsigned."""
     largest = int(numbers.view(np.dtype(f"u{numbers.itemsize}")).max())
-    width = (largest.bit_length() + 7) // 8
-    packed = np.zeros((len(numbers) + -len(numbers) % _MINIBLOCK, width), np.uint8)
-    packed[: len(numbers)] = _bytes_of(numbers)[:, :width]
-    return packed
+    return (largest.bit_length() + 7) // 8
 
 
 def _bytes_of(numbers: Numbers) -> UInt8s:
@@ -78,7 +81,7 @@ def _bytes_of(numbers: Numbers) -> UInt8s:
     return numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize)
 
 
-ENCODERS: dict[PageEncoding, Callable[[Numbers], bytes]] = {
+ENCODERS: dict[PageEncoding, Callable[[Numbers], list[Part]]] = {
     PageEncoding.PLAIN: plain,
     PageEncoding.BYTE_STREAM_SPLIT: byte_stream_split,
     PageEncoding.DELTA_BINARY_PACKED: delta_binary_packed,
@@ -93,3 +96,15 @@ def definition_levels(present: Bools) -> bytes:
     else:
         run = varint(-(-rows // 8) << 1 | 1) + np.packbits(present, bitorder="little").tobytes()
     return len(run).to_bytes(4, "little") + run
+
+
+def joined(parts: Sequence[Part]) -> memoryview:
+    """The page. It lies in Arrow's memory, which is used again for the next: the system's would have to be mapped anew
+    each time, which takes half as long as all else that a flush does with a page."""
+    arrays = [np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part for part in parts if len(part)]
+    content = memoryview(pa.allocate_buffer(sum(array.size for array in arrays)))
+    page, end = np.frombuffer(content, np.uint8), 0
+    for array in arrays:
+        start, end = end, end + array.size
+        page[start:end].reshape(array.shape)[...] = array
+    return content

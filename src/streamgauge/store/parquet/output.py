@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamgauge.store.checksummed_file import ChecksummedFile
-from streamgauge.store.parquet.encodings import ENCODERS, Numbers, PageEncoding, definition_levels
+from streamgauge.store.parquet.encodings import ENCODERS, Numbers, PageEncoding, definition_levels, joined
 from streamgauge.store.parquet.metadata import MAGIC, Chunk, PhysicalType, bounds, footer, page_header, physical_type
 
 _TRIAL_LEVEL = 3
@@ -86,19 +86,20 @@ class FlatOutput:
             nulls=column.null_count,
             bounds=bounds(values, type_.dtype),
         )
-        self._file.write(header + page.compressed)
+        self._file.write(header)
+        self._file.write(page.compressed)
         return chunk
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
     encoding: PageEncoding
-    content: bytes
+    content: memoryview
     compressed: bytes
 
 
 def _smallest(levels: bytes, values: Numbers, encoding: ColumnEncoding) -> _Page:
-    pages = [_compress(trial, levels + ENCODERS[trial](values), _TRIAL_LEVEL) for trial in encoding.trials]
+    pages = [_compress(trial, joined([levels, *ENCODERS[trial](values)]), _TRIAL_LEVEL) for trial in encoding.trials]
     best, level = min(pages, key=_size), encoding.level
     if _size(best) > _NOISE * len(values):
         others = [page for page in pages if page.encoding != PageEncoding.DELTA_BINARY_PACKED]
@@ -110,7 +111,7 @@ def _size(page: _Page) -> int:
     return len(page.compressed)
 
 
-def _compress(encoding: PageEncoding, content: bytes, level: int) -> _Page:
+def _compress(encoding: PageEncoding, content: memoryview, level: int) -> _Page:
     codec = pa.Codec("zstd", compression_level=level)
     return _Page(encoding, content, codec.compress(content, asbytes=True))
 
