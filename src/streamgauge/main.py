@@ -23,7 +23,7 @@ from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
 from streamgauge.federation import Federation
-from streamgauge.forward.destination import EventDestination
+from streamgauge.forward.deliveries import Deliveries, check_destinations
 from streamgauge.forward.live.target import LiveTarget
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.admission import InFlight, Limits
@@ -95,7 +95,7 @@ class Server:
 
     async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
-        _check(self._config.destinations)
+        check_destinations(self._config.destinations)
         _check_live(self._config.live_targets)
         self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
@@ -183,8 +183,7 @@ class Server:
             store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
         )
         events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
-        for destination in self._config.destinations:
-            self._deliver(start, store, destination)
+        deliveries = self._start_delivering(start, store)
         sending = self._start_sending(start, store)
         scrapes = ScrapeManager(
             store,
@@ -244,6 +243,7 @@ class Server:
             tails,
             derived,
             sending,
+            deliveries,
             federation,
             pushes,
             timeseries,
@@ -258,18 +258,13 @@ class Server:
         self._stats.watch(tails.readings)
         self._stats.watch(lambda: worker_readings(services.workers))
 
-    def _deliver(
-        self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
-    ) -> None:
-        """Hand events on to a destination."""
-        from streamgauge.forward.delivery import Delivery  # most servers have none
-        from streamgauge.forward.open import open_outlet
-
-        cursor = destination_file(self._data, destination.name)
-        outlet = partial(open_outlet, destination.target)
-        delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
-        store.listen(delivery)
-        start(delivery.run())
+    def _start_delivering(self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store) -> Deliveries:
+        """Hand events on to where the configuration says."""
+        cursor = partial(destination_file, self._data)
+        deliveries = Deliveries(StoreFeed(store), store.listen, cursor, self._clock, self._stats)
+        deliveries.apply(self._config.destinations)
+        start(deliveries.run())
+        return deliveries
 
     def _start_sending(self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store) -> RemoteWriteManager:
         """Send samples on to where the configuration says."""
@@ -324,19 +319,6 @@ def shortage(head_samples: int, room: int | None) -> str | None:
         f"/dev/shm has room for {room >> 20} MiB, and {head_samples} samples in memory take up to {need >> 20} MiB: "
         "when it is full, writes are refused. Enlarge it (in a container: --shm-size), or lower --head-samples"
     )
-
-
-def _check(destinations: Sequence[EventDestination]) -> None:
-    """Raises ConfigError for one that cannot be used at all."""
-    if not destinations:
-        return
-    from streamgauge.forward.open import check_target
-
-    for destination in destinations:
-        try:
-            check_target(destination.target)
-        except DeliveryFailed as error:
-            raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
 
 
 def _check_live(targets: Sequence[LiveTarget]) -> None:
