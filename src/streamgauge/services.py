@@ -93,8 +93,8 @@ class Opened:
     federation: Federation
     pushes: PushReceiver
     timeseries: TimeSeries
-    relays: Relays | None = None
-    hosts: HostSampler | None = None
+    hosts: HostSampler
+    relays: Relays | None
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -284,8 +284,7 @@ class ServerServices:
                 self.opened.relays.apply(config.relay)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
-            if self.opened.hosts is not None:
-                self.opened.hosts.apply(config.host_history)
+            self.opened.hosts.apply(config.host_history)
             self.opened.remote_writes.apply(config.remote_writes)
             self.opened.deliveries.apply(config.destinations)
             self.opened.federation.apply(config.federation)
