@@ -14,12 +14,17 @@ class Turns:
     batch of a millisecond, everybody else waits for twenty."""
 
     def __init__(self) -> None:
+        self.takers = 0  # who waits for a turn, or has it
         self._lock = asyncio.Lock()
 
     async def take(self, step: Callable[[], T]) -> T:
         """What `step` returns or raises, when it was this caller's turn; first come, first served."""
-        async with self._lock:
-            try:
-                return step()
-            finally:
-                await asyncio.sleep(0)
+        self.takers += 1
+        try:
+            async with self._lock:
+                try:
+                    return step()
+                finally:
+                    await asyncio.sleep(0)
+        finally:
+            self.takers -= 1
