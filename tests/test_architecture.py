@@ -42,6 +42,7 @@ ENGINES = {
     "promql_parser": {"query/promql/parser.py"},
     "sqlite3": {
         "store/catalog.py",
+        "store/catalog_checksum.py",
         "store/catalog_rows.py",
         "store/sqlite_errors.py",
         "commands/importer/reference.py",

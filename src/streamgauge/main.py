@@ -175,7 +175,7 @@ class Server:
         hosts.apply(self._config.host_history)
         limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
         inflight = InFlight(limits.inflight, self._stats)
-        turns = Turns()  # of all that decode
+        turns = Turns(self._clock)  # of all that decode
         receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
         bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
         influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)

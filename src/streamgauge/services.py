@@ -160,7 +160,7 @@ class ServerServices:
     def _query_failed(self, error: StreamgaugeError) -> None:
         """A block that a query found damaged is taken out of service, so that the next query has the rest."""
         if isinstance(error, Corrupt) and self.opened is not None:
-            self.opened.maintenance.suspect(error.message)
+            self.opened.maintenance.damaged.suspect(error.message)
 
     # ---- serve.services.Services ------------------------------------------------------------------------------------
 

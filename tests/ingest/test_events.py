@@ -349,7 +349,7 @@ async def test_a_body_is_read_no_faster_than_it_is_stored(receiver: Receiver, si
     assert GATHERED < read * 1000 < 2 * GATHERED
     sink.gate.set()
     assert (await work).count == 10_000
-    assert sink.appends[:2] == [1, before - 1], "what gathers while the disk is busy goes there together"
+    assert sum(sink.appends[:2]) == before, "what gathers while the disk is busy goes there together"
 
 
 async def test_many_streams_together_gather_little_while_the_disk_is_slow(

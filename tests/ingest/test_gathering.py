@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from streamgauge.errors import Overloaded
-from streamgauge.ingest.gathering import MAX_APPENDS, MAX_ROWS, GatheringSink
+from streamgauge.ingest.gathering import MAX_ROWS, GatheringSink
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of
 from streamgauge.testing import MemorySink
+from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,16 +37,21 @@ class Noting(MemorySink):
 
 
 class Several:
-    """Who decodes a batch in a turn, and then appends it."""
+    """Who fetch a batch each, decode it, and then append it."""
 
     def __init__(self) -> None:
         self.turns = Turns()
         self.sink = Noting()
+        self.came = 0  # who has something to append
         self.gathering = GatheringSink(self.sink, self.turns)
         self.series = self.gathering.resolve(key_of({"__name__": "a"}))
 
     async def one(self, value: float, rows: int = 1) -> None:
+        self.turns.expected += 1
+        await asyncio.sleep(0)
         await self.turns.take(lambda: None)
+        self.turns.expected -= 1
+        self.came += 1
         batch = SampleBatch(np.full(rows, self.series, np.uint32), np.full(rows, 1), np.full(rows, value))
         await self.gathering.append(batch, (Metadata(f"a{value}", "gauge", ""),))
 
@@ -82,43 +88,32 @@ async def test_nobody_fails_with_another() -> None:
 
 async def test_who_gives_up_takes_nobody_along() -> None:
     several = Several()
+    several.turns.expected = 1
     first, second = several.start([1, 2])
-
-    def give_up() -> None:
-        if several.gathering.waiting:
-            first.cancel()
-        else:
-            asyncio.get_running_loop().call_soon(give_up)
-
-    give_up()
+    await until(lambda: several.came == 2)  # both wait for a third one, for a moment
+    first.cancel()
     await second
     assert first.cancelled()
     assert several.stored == [1, 2]
 
 
-async def test_others_that_decode_are_not_waited_for_without_end() -> None:
+async def test_who_is_expected_and_does_not_come_is_not_waited_for_without_end() -> None:
     several = Several()
-    turns = 0
-
-    async def decode() -> None:
-        nonlocal turns
-        while True:
-            await several.turns.take(lambda: None)
-            turns += 1
-
-    others = asyncio.create_task(decode())
-    await several.one(1)
-    assert several.stored == [1]
-    assert turns < 3 * MAX_APPENDS
-    others.cancel()
+    several.turns.expected = 1
+    await asyncio.gather(*several.start([1, 2]))
+    assert several.sink.appends == 1
+    assert several.stored == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("count", "rows", "appends"),
-    [(2 * MAX_APPENDS, 1, 2), (4, MAX_ROWS // 2, 2)],
-)
-async def test_what_is_put_together_is_bounded(count: int, rows: int, appends: int) -> None:
+async def test_what_is_put_together_is_bounded() -> None:
     several = Several()
-    await asyncio.gather(*several.start(list(range(count)), rows))
-    assert several.sink.appends == appends
-    assert several.stored == [value for value in range(count) for _ in range(rows)]
+    await asyncio.gather(*several.start([1, 2, 3, 4], MAX_ROWS // 2))
+    assert several.sink.appends == 2
+    assert several.stored == [value for value in (1, 2, 3, 4) for _ in range(MAX_ROWS // 2)]
+
+
+async def test_what_is_large_by_itself_is_appended_all_the_same() -> None:
+    several = Several()
+    await asyncio.gather(*several.start([1, 2, 3], MAX_ROWS + 1))
+    assert several.sink.appends == 3
+    assert len(several.stored) == 3 * (MAX_ROWS + 1)

@@ -533,7 +533,7 @@ def test_a_damaged_block_of_aggregates_is_set_aside_and_the_rest_is_served(data:
         content_ = bytearray(path.read_bytes())
         content_[len(content_) // 2] ^= 1
         path.write_bytes(content_)
-        assert await maintenance.look_for_damage(damaged.id) == 1
+        assert await maintenance.damaged.look(damaged.id) == 1
         assert damaged.id in store.state.damage[0].path
         times, _ = column(store, AggregateKind.LAST)
         assert len(times) == 24 + 288 + 3 * 1440

@@ -149,7 +149,7 @@ def test_damage_that_a_query_meets_is_taken_out_of_service(data: Path) -> None:
         with pytest.raises(Corrupt, match="row group") as met:
             content(store)
         running = asyncio.ensure_future(maintenance.run())
-        maintenance.suspect(met.value.message)
+        maintenance.damaged.suspect(met.value.message)
         while not store.state.damage:
             await asyncio.wait([running], timeout=0.01)
         running.cancel()

@@ -10,9 +10,10 @@ from streamgauge.clock import ManualClock
 from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.store import names
+from streamgauge.store.clock_trust import TRUST_SECONDS
 from streamgauge.store.helper import InThread
 from streamgauge.store.lock import acquire
-from streamgauge.store.maintenance import TRUST_SECONDS, Maintenance
+from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.opening import Progress, open_store
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.retention import RetentionRule

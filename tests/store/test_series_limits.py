@@ -151,6 +151,16 @@ def test_a_full_label_takes_the_values_that_it_has() -> None:
                 index.resolve(key_of({"__name__": metric}))
 
 
+def test_labels_that_other_metrics_had_count_again_once_all_of_them_have_gone() -> None:
+    with an_index(label="0,a=1") as index:
+        old, new = {"a": "1"}, {"a": "2"}
+        prune(index, [index.resolve(key_of({"__name__": f"m_{number}", **old})) for number in range(4)])
+        index.resolve(key_of({"__name__": "m_0", **new}))
+        with pytest.raises(LabelFull, match="label a has 1 values"):
+            index.resolve(key_of({"__name__": "m_0", **old}))
+        assert (index.values_of(b"a"), index.series_of(b"m_0"), index.series) == (1, 1, 1)
+
+
 def test_what_is_refused_takes_no_room() -> None:
     """Else a sender that is refused a million times would fill the index all the same."""
     with an_index(metric="1", label="2") as index:

@@ -22,8 +22,9 @@ from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
+from streamgauge.store.clock_trust import CLOCK_JUMP_MS, TRUST_SECONDS
 from streamgauge.store.jobs import series_without_data
-from streamgauge.store.maintenance import CLOCK_JUMP_MS, IDLE_SECONDS, TRUST_SECONDS, Maintenance
+from streamgauge.store.maintenance import IDLE_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
 from streamgauge.store.store import Store

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from streamgauge.errors import Overloaded, TooLarge
@@ -35,16 +34,12 @@ class InFlight:
         self._limit = limit
         self._held = 0
         self._within = within
-        self._gauge = stats.inflight_bytes
+        if within is None:
+            stats.inflight_bytes.set_function(lambda: self._held)
 
-    @contextmanager
-    def account(self) -> Iterator[Held]:
-        """The account of one request; closed whichever way it ends."""
-        held = Held(self)
-        try:
-            yield held
-        finally:
-            self.give(held.size)
+    def account(self) -> Held:
+        """The account of one request, for a `with`: it is closed whichever way that ends."""
+        return Held(self)
 
     def take(self, size: int) -> None:
         """Raises Overloaded when `size` more bytes are too many."""
@@ -54,18 +49,13 @@ class InFlight:
             )
         if self._within is not None:
             self._within.take(size)
-        self._change(size)
+        self._held += size
 
     def give(self, size: int) -> None:
         """Give back what was taken."""
         if self._within is not None:
             self._within.give(size)
-        self._change(-size)
-
-    def _change(self, size: int) -> None:
-        self._held += size
-        if self._within is None:
-            self._gauge.set(self._held)
+        self._held -= size
 
 
 class Held:
@@ -74,6 +64,12 @@ class Held:
     def __init__(self, inflight: InFlight) -> None:
         self._inflight = inflight
         self.size = 0
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inflight.give(self.size)
 
     def add(self, size: int) -> None:
         """Hold so many bytes more, or fewer. Raises Overloaded when they are too many."""

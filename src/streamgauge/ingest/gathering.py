@@ -12,10 +12,9 @@ from streamgauge.model.batch import Metadata, SampleBatch, joined
 from streamgauge.model.sink import Sink
 
 MAX_ROWS = 16_384
-"""Rows that are enough for one append: the store divides a larger one."""
-MAX_APPENDS = 32
-"""Appends put together at most: the first of them waits for as many turns, about a millisecond each."""
-_MAX_PASSES = 2 * MAX_APPENDS  # of the loop: a turn takes two
+"""Rows put together at most: the store divides a larger append."""
+GATHER_SECONDS = 0.01
+"""How long an append waits for others, while some are expected: in it come some targets that were asked at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,10 +25,10 @@ class _Waiting:
 
 
 class GatheringSink:
-    """Implements model.sink.Sink on another one. As long as somebody waits for a turn to decode, who is likely to
-    append something next, appends are gathered, up to a bound. Used on the event loop.
+    """Implements model.sink.Sink on another one. As long as somebody else is expected to append something, appends are
+    gathered, up to a bound. Used on the event loop.
 
-    turns: those of who appends here.
+    turns: know who is expected.
     """
 
     def __init__(self, sink: Sink, turns: Turns) -> None:
@@ -37,13 +36,8 @@ class GatheringSink:
         self._turns = turns
         self._gathered: list[_Waiting] = []
         self._rows = 0
-        self._passes = 0  # of the loop, since the first of `_gathered` came
+        self._timer: asyncio.TimerHandle | None = None  # set as long as something has gathered
         self._storing: set[asyncio.Task[None]] = set()
-
-    @property
-    def waiting(self) -> int:
-        """Appends that have been gathered."""
-        return len(self._gathered)
 
     def resolve(self, key: bytes) -> int:
         return self._sink.resolve(key)
@@ -59,35 +53,29 @@ class GatheringSink:
         await self._sink.bulk_room()
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
-        if not self._gathered and not self._turns.takers:
+        if not self._gathered and not self._turns.expected:
             await self._sink.append(batch, metadata)
             return
-        waiting = _Waiting(batch, tuple(metadata), asyncio.get_running_loop().create_future())
+        if self._rows + len(batch) > MAX_ROWS:
+            self._store()
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(batch, tuple(metadata), loop.create_future())
         self._gathered.append(waiting)
         self._rows += len(batch)
-        if self._is_enough():
+        if not self._turns.expected:
             self._store()
-        elif len(self._gathered) == 1:
-            self._passes = 0
-            asyncio.get_running_loop().call_soon(self._look, waiting)
+        elif self._timer is None:
+            self._timer = loop.call_later(GATHER_SECONDS, self._store)
         await waiting.done
-
-    def _is_enough(self) -> bool:
-        return not self._turns.takers or self._rows >= MAX_ROWS or len(self._gathered) >= MAX_APPENDS
-
-    def _look(self, first: _Waiting) -> None:
-        """In each pass of the loop while `first` waits: those who took turns meanwhile may append elsewhere."""
-        if not self._gathered or self._gathered[0] is not first:
-            return
-        self._passes += 1
-        if self._is_enough() or self._passes >= _MAX_PASSES:
-            self._store()
-        else:
-            asyncio.get_running_loop().call_soon(self._look, first)
 
     def _store(self) -> None:
         """Append what has gathered, in a task: who waits for it may be cancelled, and the others not with it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         gathered, self._gathered, self._rows = self._gathered, [], 0
+        if not gathered:
+            return
         task = asyncio.get_running_loop().create_task(self._append(gathered))
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)

@@ -96,6 +96,8 @@ class RemoteWrite:
         self._everything = _Way(sink)
         self._bindings = Bindings(sink, lambda own: _Way(own, SeriesCache(_BOUND_CACHE_BYTES)), DEFAULT_LIMIT)
         self._stats = stats
+        self._bytes = stats.ingest_request_bytes.labels(SOURCE)
+        self._seconds = stats.ingest_seconds.labels(SOURCE)
         self._clock = clock
         self._inflight = inflight
         self._limits = limits or Limits()
@@ -113,11 +115,11 @@ class RemoteWrite:
             with self._inflight.account() as held:
                 protocol = negotiate(headers)
                 block = await read_body(headers, body, self._limits.body, held)
-                self._stats.ingest_request_bytes.labels(SOURCE).inc(len(block))
+                self._bytes.inc(len(block))
                 started = self._clock.monotonic()
                 data = await self._decompress(block, held)
                 outcome = await self._store(data, DECODERS[protocol], way)
-                self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+                self._seconds.observe(self._clock.monotonic() - started)
             reply = _reply(outcome)
         except StreamgaugeError as error:
             reply = _error_reply(error, outcome)
@@ -181,6 +183,7 @@ class RemoteWrite:
             valid = valid and sink.generation == generation
             return next(batches, None) if valid else None
 
+        last: tuple[SampleBatch, tuple[Metadata, ...]] | None = None  # what was read, until more is
         async with asyncio.TaskGroup() as appends:
             while valid and not outcome.failures:
                 try:
@@ -194,10 +197,15 @@ class RemoteWrite:
                 metadata = tuple(findings.metadata.values())
                 findings.metadata.clear()
                 if metadata or (batch is not None and len(batch)):
-                    await room.acquire()
-                    appends.create_task(append(empty_batch() if batch is None else batch, metadata))
+                    if last is not None:
+                        await room.acquire()
+                        appends.create_task(append(*last))
+                    last = empty_batch() if batch is None else batch, metadata
                 if batch is None:
                     break
+            if last is not None:  # mostly all there is: a task of its own would cost as much again
+                await room.acquire()
+                await append(*last)
         return valid
 
 

@@ -1,4 +1,4 @@
-"""Turns on the event loop for whatever decodes: one for each pass of the loop, however many senders there are."""
+"""Turns on the event loop for whatever decodes: a pass of it has room for a few, however many senders there are."""
 
 from __future__ import annotations
 
@@ -6,25 +6,47 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from streamgauge.clock import Clock, SystemClock
+
 T = TypeVar("T")
+
+PASS_SECONDS = 0.002
+"""Of steps in a row, until others have their turn. A step takes a millisecond at most and mostly a tenth, and a pass of
+the loop costs as much as a small one."""
 
 
 class Turns:
     """Without it, a pass of the loop decodes a batch of every request that is ready: with twenty senders, each with a
-    batch of a millisecond, everybody else waits for twenty."""
+    batch of a millisecond, everybody else waits for twenty.
 
-    def __init__(self) -> None:
-        self.takers = 0  # who waits for a turn, or has it
+    seconds: that steps may take in a pass of the loop; the last of them may go beyond it.
+    """
+
+    def __init__(self, clock: Clock | None = None, seconds: float = PASS_SECONDS) -> None:
+        self.expected = 0  # who fetches what is to be decoded, or decodes it, and then appends samples
+        self._clock = clock or SystemClock()
+        self._seconds = seconds
+        self._spent = 0.0  # since the last pass that is known of
+        self._waiting = 0
         self._lock = asyncio.Lock()
 
     async def take(self, step: Callable[[], T]) -> T:
         """What `step` returns or raises, when it was this caller's turn; first come, first served."""
-        self.takers += 1
+        if not self._waiting and self._spent < self._seconds:
+            return self._run(step)
+        self._waiting += 1
         try:
             async with self._lock:
-                try:
-                    return step()
-                finally:
+                if self._spent >= self._seconds:
                     await asyncio.sleep(0)
+                    self._spent = 0.0
+                return self._run(step)
         finally:
-            self.takers -= 1
+            self._waiting -= 1
+
+    def _run(self, step: Callable[[], T]) -> T:
+        began = self._clock.monotonic()
+        try:
+            return step()
+        finally:
+            self._spent += self._clock.monotonic() - began

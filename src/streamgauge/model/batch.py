@@ -22,6 +22,10 @@ class SampleBatch:
     def __len__(self) -> int:
         return len(self.series)
 
+    def span(self) -> tuple[int, int]:
+        """The first and the last of its times; (0, 0) where it is empty."""
+        return (int(self.times.min()), int(self.times.max())) if len(self.times) else (0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

@@ -39,6 +39,8 @@ class Stage(enum.Enum):
     IDLE = "idle"  # kept alive between requests
     ENDING = "ending"  # answered; the rest of what the client sends is thrown away
 
+    __hash__ = object.__hash__  # Enum's own is a call of Python's each time
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:

@@ -19,12 +19,11 @@ Page n of a label holds rows [n * PAGE_ROWS, (n + 1) * PAGE_ROWS); a label has n
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from streamgauge.errors import IndexFull, LabelFull, MetricFull
 from streamgauge.model.frame import ABSENT
@@ -43,6 +42,11 @@ FILLER = -1
 UNBOUNDED = 1 << 62
 
 _FORGOTTEN_AT_ONCE = 8192
+_SPELLED = 1024
+_SPELLED_BYTES = 512
+"""What a series has beside its metric's name is remembered, since the other metrics of the same target come next and
+have the same: so many of them, at most so many bytes each; a megabyte and a half in all. Those that are remembered are
+of living series."""
 _SHOWN = 60
 """Characters of a name that an error repeats: what stands behind it, the limit, must fit an answer's line."""
 
@@ -82,6 +86,10 @@ class _Label:
         return 0 if code is None else self.series[code]
 
 
+Codes = Sequence[tuple[_Label, int]]
+"""Labels of a series and their codes."""
+
+
 class LabelColumns:
     """The writing side. Used on one thread at a time."""
 
@@ -100,11 +108,14 @@ class LabelColumns:
         columns = (self._ids, self._dead, self._pages, self._codes)
         self._arrays: tuple[GrowingArray[Any], ...] = (*columns, self._text_names, self._text_ends, self._heap)
         self._labels: dict[bytes, _Label] = {}
+        self._spelled: dict[bytes, Codes | None] = {}  # by how a key spells them; None where that came once
 
     @property
     def allocated(self) -> int:
         """Bytes of shared memory."""
-        return sum([array.allocated for array in self._arrays])
+        # Asked for with each new series: a sum over a list would take longer than all that is left to do for it.
+        rows = self._ids.allocated + self._dead.allocated + self._pages.allocated + self._codes.allocated
+        return rows + self._text_names.allocated + self._text_ends.allocated + self._heap.allocated
 
     @property
     def texts(self) -> int:
@@ -120,6 +131,7 @@ class LabelColumns:
 
     def remove(self) -> None:
         """Remove the shared memory; nothing may be added any more."""
+        self._spelled.clear()
         for label in self._labels.values():
             label.page = memoryview(b"")
         for shared in self._arrays:
@@ -137,44 +149,77 @@ class LabelColumns:
         """Add the row of one series. Raises Overloaded when shared memory runs out, IndexFull when the distinct values
         of a label, or all names, would take more than `label_bytes`, and MetricFull or LabelFull when there would be
         more than `limits` allow; the row is then not there."""
-        pairs = _pairs(key)
-        if limits is not None and pairs:
-            self._check_series(*pairs[0], limits)
+        codes = self._codes_of(key, label_bytes, limits)
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
-        counted = 0
         try:
-            for name, value in pairs:
-                label = self._labels.get(name)
-                code = None if label is None else label.codes.get(value)
-                if label is None or code is None or not label.series[code]:
-                    if limits is not None:
-                        self._check_values(pairs[counted:], limits)
-                        limits = None
-                    label = label or self._new_label(name, label_bytes)
-                    if code is None:
-                        code = self._new_text(name, label, value, label_bytes)
+            for label, code in codes:
                 if label.open_page != page:
                     self._open_page(label, page)
                 label.page[slot] = code
-                series_with = label.series[code]
-                label.series[code] = series_with + 1
-                if not series_with:
-                    label.used += 1
-                counted += 1
             self._ids.append(series)
         except BaseException:
-            self._take_back(pairs, counted, page, slot)
+            self._take_back(codes, page, slot)
             raise
+        for label, code in codes:
+            series_with = label.series[code]
+            label.series[code] = series_with + 1
+            if not series_with:
+                label.used += 1
         self.rows += 1
 
-    def _take_back(self, pairs: list[tuple[bytes, bytes]], counted: int, page: int, slot: int) -> None:
-        """Undo what was done of a row: only the first `counted` of its pairs have been counted."""
-        for name, _ in pairs:
-            label = self._labels.get(name)
-            if label is not None and label.open_page == page:
+    def _take_back(self, codes: Codes, page: int, slot: int) -> None:
+        """Undo what was done of a row, of which nothing has been counted yet."""
+        for label, _ in codes:
+            if label.open_page == page:
                 label.page[slot] = ABSENT
-        self._discount(pairs[:counted])
+        self._spelled.clear()  # what was put there may be of values that no living series has
+
+    def _codes_of(self, key: bytes, label_bytes: int, limits: SeriesLimits | None) -> Codes:
+        """Label and code of each pair of a key, the metric's name first; new ones are put into dictionaries. Raises as
+        `add`, and then nothing has been counted."""
+        metric, _, others = key.partition(SEPARATOR)
+        codes = self._spelled.get(others)
+        if codes is None or not metric:
+            return codes or self._look_up(key, others, label_bytes, limits)
+        label = self._labels.get(NAME)
+        code = None if label is None else label.codes.get(metric)
+        if label is None or code is None or not (series := label.series[code]):
+            return self._look_up(key, others, label_bytes, limits)
+        if limits is not None:
+            _check_series(metric, series, limits)
+        return [(label, code), *codes]
+
+    def _look_up(self, key: bytes, others: bytes, label_bytes: int, limits: SeriesLimits | None) -> Codes:
+        pairs = _pairs(key)
+        named = pairs[:1] and pairs[0][0] is NAME
+        if limits is not None and named:
+            _check_series(pairs[0][1], self.series_with(*pairs[0]), limits)
+        labels = self._labels
+        codes: list[tuple[_Label, int]] = []
+        for name, value in pairs:
+            label = labels.get(name)
+            code = None if label is None else label.codes.get(value)
+            if label is None or code is None or not label.series[code]:
+                if limits is not None:
+                    self._check_values(pairs[len(codes) :], limits)
+                    limits = None
+                label = label or self._new_label(name, label_bytes)
+                if code is None:
+                    code = self._new_text(name, label, value, label_bytes)
+            codes.append((label, code))
+        if len(others) <= _SPELLED_BYTES:
+            self._note(others, codes[1:] if named else codes)
+        return codes
+
+    def _note(self, others: bytes, codes: Codes) -> None:
+        """Remember what a key has beside the metric's name when it comes for the second time."""
+        if others in self._spelled:
+            self._spelled[others] = codes
+            return
+        if len(self._spelled) >= _SPELLED:
+            self._spelled.clear()
+        self._spelled[others] = None
 
     def mark_dead(self, row: int, key: bytes) -> None:
         """Leave a row, whose series has this key, out of every later snapshot. Raises Overloaded; it then stays."""
@@ -189,6 +234,7 @@ class LabelColumns:
             label.series[code] = series_with
             if not series_with:
                 label.used -= 1
+                self._spelled.clear()
 
     def series_with(self, name: bytes, value: bytes) -> int:
         """Living series that have this value of a label."""
@@ -199,17 +245,6 @@ class LabelColumns:
         """Distinct values of a label that living series have. The dictionary may hold more."""
         label = self._labels.get(name)
         return 0 if label is None else label.used
-
-    def _check_series(self, name: bytes, value: bytes, limits: SeriesLimits) -> None:
-        """Raise MetricFull when a new series, whose first pair this is, is one too many."""
-        if name is NAME and (most := limits.metric.of(value)):
-            series = self.series_with(name, value)
-            if series >= most:
-                metric = value.decode()
-                raise MetricFull(
-                    f"metric {_shortened(metric)} has {series} series; the limit is {most} (--max-series-per-metric)",
-                    metric,
-                )
 
     def _check_values(self, pairs: list[tuple[bytes, bytes]], limits: SeriesLimits) -> None:
         """Raise LabelFull when one of the values is one too many. Called before the first of them is put into a
@@ -251,18 +286,17 @@ class LabelColumns:
     def _append_text(self, dictionary: int, text: bytes) -> None:
         room = self._heap.room()
         if 0 < room < len(text):
-            self._publish_text(FILLER, room)
-        self._publish_text(dictionary, len(text))[:] = np.frombuffer(text, np.uint8)
+            self._publish_text(FILLER, bytes(room))
+        self._publish_text(dictionary, text)
         self.text_bytes += len(text)
 
-    def _publish_text(self, dictionary: int, size: int) -> npt.NDArray[np.uint8]:
+    def _publish_text(self, dictionary: int, text: bytes) -> None:
         # What can fail comes first, so that the three arrays stay in step.
         self._text_names.reserve()
         self._text_ends.reserve()
-        text = self._heap.allocate(size)
+        self._heap.extend(text)
         self._text_names.append(dictionary)
         self._text_ends.append(self._heap.length)
-        return text
 
     def _open_page(self, label: _Label, page: int) -> None:
         self._pages.reserve()
@@ -280,6 +314,15 @@ def _pairs(key: bytes) -> list[tuple[bytes, bytes]]:
     if metric:
         pairs.insert(0, (NAME, metric))
     return pairs
+
+
+def _check_series(metric: bytes, series: int, limits: SeriesLimits) -> None:
+    """Raise MetricFull when one more series of a metric that has `series` is one too many."""
+    if (most := limits.metric.of(metric)) and series >= most:
+        name = metric.decode()
+        raise MetricFull(
+            f"metric {_shortened(name)} has {series} series; the limit is {most} (--max-series-per-metric)", name
+        )
 
 
 def _shortened(name: str) -> str:

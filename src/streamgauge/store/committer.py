@@ -46,6 +46,7 @@ class Commit:
 
     number: int
     batch: SampleBatch
+    span: tuple[int, int] = (0, 0)  # the first and the last of its samples' times
     events: tuple[EventBatch, ...] = ()
 
 
@@ -116,7 +117,8 @@ class Committer:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(self._has_work)
+                while not self._has_work():
+                    self._wake.wait()
                 if not (self._queue or self._tasks):
                     return
                 group = [] if self._failing else self._take_group()
@@ -183,8 +185,8 @@ class Committer:
         """Write and sync a group, in commits of at most MAX_COMMIT_ROWS rows."""
         metadata = [entry for pending in group for entry in pending.metadata]
         commits = [
-            *(Commit(self._number(), batch) for batch in _in_commits([pending.batch for pending in group])),
-            *(Commit(self._number(), _NO_SAMPLES, events) for events in _events_in_commits(group)),
+            *(Commit(self._number(), batch, batch.span()) for batch in _in_commits(group)),
+            *(Commit(self._number(), _NO_SAMPLES, events=events) for events in _events_in_commits(group)),
         ]
         if not commits and not metadata:
             return []
@@ -221,17 +223,22 @@ class Committer:
     def _definitions(self, commits: Sequence[Commit], number: int) -> list[Record]:
         """The records that define every series and stream of `commits` that the open segment does not define yet."""
         records = []
-        ids = np.concatenate([_NO_SAMPLES.series, *(commit.batch.series for commit in commits)])
-        missing = ids[~self._defined.contains(ids)]
+        fresh = [self._undefined(commit.batch.series) for commit in commits]
+        missing = fresh[0] if len(fresh) == 1 else np.concatenate([_NO_SAMPLES.series, *fresh])
         if len(missing):
             missing = np.unique(missing)
             payloads = encode_definitions(missing, self._keys_of(missing))
             records += [Record(number, RecordKind.SERIES, payload) for payload in payloads]
         streams = {batch.stream.id: batch.stream for commit in commits for batch in commit.events}
-        fresh = [stream for key, stream in streams.items() if key not in self._defined_streams]
-        if fresh:
-            records.append(Record(number, RecordKind.STREAMS, encode_streams(fresh)))
+        begun = [stream for key, stream in streams.items() if key not in self._defined_streams]
+        if begun:
+            records.append(Record(number, RecordKind.STREAMS, encode_streams(begun)))
         return records
+
+    def _undefined(self, ids: UInt32s) -> UInt32s:
+        """Those of the ids that the open segment does not define."""
+        defined = self._defined.contains(ids)
+        return _NO_SAMPLES.series if np.count_nonzero(defined) == len(ids) else ids[~defined]
 
 
 _NO_SAMPLES = SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))
@@ -245,7 +252,7 @@ def pending_events(batch: EventBatch, done: asyncio.Future[None]) -> Pending:
 def _record_of(commit: Commit) -> Record:
     if commit.events:
         return Record(commit.number, RecordKind.EVENTS, encode_events(commit.events))
-    return Record(commit.number, RecordKind.SAMPLES, encode_samples(commit.batch))
+    return Record(commit.number, RecordKind.SAMPLES, encode_samples(commit.batch, commit.span))
 
 
 def _events_in_commits(group: Sequence[Pending]) -> Iterator[tuple[EventBatch, ...]]:
@@ -264,19 +271,20 @@ def _events_in_commits(group: Sequence[Pending]) -> Iterator[tuple[EventBatch, .
         yield tuple(gathered)
 
 
-def _in_commits(batches: Sequence[SampleBatch]) -> list[SampleBatch]:
-    """The batches in order, small ones put together up to MAX_COMMIT_ROWS rows."""
+def _in_commits(group: Sequence[Pending]) -> list[SampleBatch]:
+    """The batches of a group in order, small ones put together up to MAX_COMMIT_ROWS rows."""
     result: list[SampleBatch] = []
     gathered: list[SampleBatch] = []
     rows = 0
-    for batch in batches:
-        if not len(batch):
+    for pending in group:
+        more = len(pending.batch)
+        if not more:
             continue
-        if rows + len(batch) > MAX_COMMIT_ROWS and gathered:
+        if rows + more > MAX_COMMIT_ROWS and gathered:
             result.append(joined(gathered))
             gathered, rows = [], 0
-        gathered.append(batch)
-        rows += len(batch)
+        gathered.append(pending.batch)
+        rows += more
     if gathered:
         result.append(joined(gathered))
     return result

@@ -15,17 +15,15 @@ from typing import TypeVar
 
 from streamgauge.errors import Overloaded, ReadOnly, StorageError
 from streamgauge.model.source import Matcher
-from streamgauge.store.catalog import SqliteCatalog
-from streamgauge.store.changes import Change, Changes
+from streamgauge.store.changes import Change
 from streamgauge.store.clean import Cleaned
 from streamgauge.store.events.ports import EventChange
 from streamgauge.store.failpoints import hit
-from streamgauge.store.helper import Runner
 from streamgauge.store.jobs import Affected, DeletionOrder, run_clean, what_is_affected
 from streamgauge.store.log import SegmentLog
 from streamgauge.store.ports import DAY_MS, BlockMeta, CatalogChange, Tombstone
-from streamgauge.store.store import Store
 from streamgauge.store.tombstones import EARLIEST, LATEST, applies, applying
+from streamgauge.store.upkeep import Upkeep
 
 LOG = logging.getLogger(__name__)
 
@@ -61,34 +59,22 @@ class DeletionCounts:
 class Deletions:
     """The deletions of one store. Used on the event loop.
 
-    flush_all: writes all that is visible as blocks. flushing: held while a flush runs. rewriting: held while blocks are
-    replaced by others of the same samples. remove_written: removes what a helper had written for some commits when it
-    died.
+    flushing: held while a flush runs. flush_all: writes all that is visible as blocks.
     """
 
     def __init__(
-        self,
-        store: Store,
-        catalog: SqliteCatalog,
-        log: SegmentLog,
-        changes: Changes,
-        flusher: Runner,
-        compacter: Runner,
-        flush_all: Callable[[], Awaitable[None]],
-        flushing: asyncio.Lock,
-        rewriting: asyncio.Lock,
-        remove_written: Callable[[int, int], Awaitable[None]],
+        self, upkeep: Upkeep, log: SegmentLog, flushing: asyncio.Lock, flush_all: Callable[[], Awaitable[None]]
     ) -> None:
-        self._store = store
-        self._catalog = catalog
+        self._store = upkeep.store
+        self._catalog = upkeep.catalog
         self._log = log
-        self._changes = changes
-        self._flusher = flusher
-        self._compacter = compacter
+        self._changes = upkeep.changes
+        self._flusher = upkeep.flusher
+        self._compacter = upkeep.compacter
         self._flush_all = flush_all
         self._flushing = flushing
-        self._rewriting = rewriting
-        self._remove_written = remove_written
+        self._rewriting = upkeep.rewriting
+        self._remove_written = upkeep.remove_written
         self._deleting = asyncio.Lock()
         self._spared: set[tuple[str, int]] = set()  # block and tombstone that takes nothing from it
         self._left_behind: set[str] = set()  # blocks from before a cleaning, which may still be on the disk

@@ -76,14 +76,13 @@ class _Active:
         """Rows that still fit."""
         return SEGMENT_ROWS - self.run.rows
 
-    def append(self, commit: int, batch: SampleBatch) -> None:
+    def append(self, commit: int, batch: SampleBatch, span: tuple[int, int]) -> None:
         run, columns = self.run, self.columns
         rows = slice(run.rows, run.rows + len(batch))
         columns.ids[rows] = batch.series
         columns.times[rows] = batch.times
         columns.values[rows] = batch.values
-        oldest = min(run.min_time, int(batch.times.min()))
-        newest = max(run.max_time, int(batch.times.max()))
+        oldest, newest = min(run.min_time, span[0]), max(run.max_time, span[1])
         self.run = Run(run.name, rows.stop, 0, run.first_commit, commit, oldest, newest)
 
 
@@ -100,6 +99,7 @@ class Head:
         self._pool = pool
         self._max_rows = max_rows
         self._runs: list[Run] = []  # sealed, in order of commit
+        self._sealed_rows = 0  # of those
         self._active: _Active | None = None
         self._spares: list[Segment] = []
         self._jobs: list[_Job] = []
@@ -109,7 +109,7 @@ class Head:
 
     @property
     def rows(self) -> int:
-        return sum(run.rows for run in self._all_runs())
+        return self._sealed_rows + (self._active.run.rows if self._active else 0)
 
     @property
     def full(self) -> bool:
@@ -144,9 +144,10 @@ class Head:
         while len(self._spares) < needed:
             self._spares.append(self._memory.create(UNSORTED_BYTES))
 
-    def append(self, commit: int, batch: SampleBatch) -> None:
+    def append(self, commit: int, batch: SampleBatch, span: tuple[int, int] | None = None) -> None:
         """Make a commit's samples part of every later snapshot. Commits ascend and have at most MAX_COMMIT_ROWS rows.
 
+        span: the first and the last of the batch's times, where they are known.
         Raises Overloaded when there is no shared memory left and none was reserved; nothing has changed then.
         """
         assert commit > self._last_commit, "commits ascend"
@@ -157,13 +158,14 @@ class Head:
                 spare = self._spares.pop() if self._spares else self._memory.create(UNSORTED_BYTES)
                 self.seal()
                 self._active = _Active(spare, commit)
-            self._active.append(commit, batch)
+            self._active.append(commit, batch, span or batch.span())
         self._last_commit = commit
 
     def seal(self) -> None:
         """Close the segment that is written to, so that a flush can take it."""
         if self._active is not None:
             self._runs.append(self._active.run)
+            self._sealed_rows += self._active.run.rows
             self._submit((self._active.run,))
             self._active = None
 
@@ -205,6 +207,7 @@ class Head:
         """Forget the commits up to `through`, as a FlushInput says: they are in blocks now."""
         dropped = [run for run in self._runs if run.last_commit <= through]
         self._runs = self._runs[len(dropped) :]
+        self._sealed_rows -= sum(run.rows for run in dropped)
         assert not self._runs or self._runs[0].first_commit > through, "only whole segments can be dropped"
         for run in dropped:
             self._retire(run)

@@ -126,7 +126,7 @@ async def _replay(store: Store, commits: Iterable[Replayed], maintenance: Mainte
                 _ROWS_FOR_AN_EVENT * len(batch) + batch.payloads.nbytes // 20 for batch in commit.events
             )
         else:
-            store.take_in(commit.number, commit.samples)
+            store.take_in(commit.number, commit.samples, commit.samples.span())
             since_breath += len(commit.samples)
         store.state.commit = max(store.state.commit, commit.number)
         progress.current += commit.read

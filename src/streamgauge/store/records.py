@@ -92,9 +92,11 @@ def _decompress(packed: Payload, size: int) -> memoryview:
 # ---- samples ------------------------------------------------------------------------------------------------------
 
 
-def encode_samples(batch: SampleBatch) -> bytes:
-    """The three columns, uncompressed: values first, as they need the widest alignment. Values keep their bits."""
-    spelling, base, times = _spell_times(batch.times)
+def encode_samples(batch: SampleBatch, span: tuple[int, int] | None = None) -> bytes:
+    """The three columns, uncompressed: values first, as they need the widest alignment. Values keep their bits.
+
+    span: the first and the last of its times, where they are known."""
+    spelling, base, times = _spell_times(batch.times, span or batch.span())
     return b"".join(
         (
             _SAMPLES.pack(len(batch), spelling, base),
@@ -105,10 +107,8 @@ def encode_samples(batch: SampleBatch) -> bytes:
     )
 
 
-def _spell_times(times: Int64s) -> tuple[int, int, bytes | memoryview]:
-    if not len(times):
-        return _SAME_TIME, 0, b""
-    low, high = int(times.min()), int(times.max())
+def _spell_times(times: Int64s, span: tuple[int, int]) -> tuple[int, int, bytes | memoryview]:
+    low, high = span
     if low == high:
         return _SAME_TIME, low, b""
     if high - low <= _UINT32_MAX:

@@ -92,6 +92,14 @@ class GrowingArray(Generic[Item]):
         self.length += count
         return self._current[used : used + count]
 
+    def extend(self, items: bytes) -> None:
+        """Append as many items as there are bytes to an array of bytes. They must fit, as in `allocate`."""
+        self.reserve()
+        assert len(items) <= self.room()
+        used = self.length - self._start
+        self._items[used : used + len(items)] = items
+        self.length += len(items)
+
     def _grow(self) -> None:
         name = segment_name(self._base, self._letter, self._segments)
         segment = self._memory.create(segment_bytes(self._segments), name)

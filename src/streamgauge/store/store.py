@@ -297,15 +297,15 @@ class Store:
             if commit.events:
                 self.events.published(commit.number, commit.events)
             else:
-                self.take_in(commit.number, commit.batch)
+                self.take_in(commit.number, commit.batch, commit.span)
             self.state.commit = commit.number
             self.samples_appended += len(commit.batch)
 
-    def take_in(self, commit: int, batch: SampleBatch) -> None:
-        """Add a commit's samples, which are on disk, to those in memory."""
-        self.head.append(commit, batch)
+    def take_in(self, commit: int, batch: SampleBatch, span: tuple[int, int]) -> None:
+        """Add a commit's samples, which are on disk, to those in memory. span: of their times."""
+        self.head.append(commit, batch, span)
         if len(batch):
-            self.commit_times.note(commit, int(batch.times.min()))
+            self.commit_times.note(commit, span[0])
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """From now on the listener is told of each commit; what is returned ends that."""

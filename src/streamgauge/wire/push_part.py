@@ -37,7 +37,8 @@ def part(follows: bool, precedes: bool) -> Part:
 
 def part_of(headers: Mapping[str, str]) -> Part:
     """headers: by name in lower case. Raises BadInput."""
-    text = headers.get(HEADER, Part.WHOLE.value)
+    if (text := headers.get(HEADER)) is None:
+        return Part.WHOLE
     try:
         return Part(text.strip().lower())
     except ValueError:

@@ -41,6 +41,10 @@ _TAIL = np.dtype(
         "itemsize": TAIL_BYTES,
     }
 )
+_WINDOW = np.dtype((np.void, TAIL_BYTES))
+_ZEROS = np.zeros(1, np.dtype((np.void, _VARIABLE_BYTES)))
+
+Tails = np.ndarray[tuple[int], np.dtype[np.void]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +125,24 @@ def read_numbers(body: bytes, ends: Int64s) -> Numbers | None:
     """What the metrics that end there say; None where one of them does not end in the usual form."""
     if not len(ends):
         return Numbers(np.empty(0, np.int64), np.empty(0, np.float64))
-    tails = _windows(body)[ends - TAIL_BYTES].view(_TAIL)
+    tails = _tails(body, ends)
+    kind = tails["kind"]
+    usual = (tails["size"] == 9) & (tails["value_tag"] == 9)
+    usual &= (kind == _KINDS[0]) | (kind == _KINDS[1]) | (kind == _KINDS[2])
+    return _numbers(tails) if np.count_nonzero(usual) == len(ends) else None
+
+
+def read_again(body: bytes, ends: Int64s) -> Numbers | None:
+    """The same of a push with the digest of one that `read_numbers` has read."""
+    return _numbers(_tails(body, ends))
+
+
+def _numbers(tails: Tails) -> Numbers | None:
+    """Of metrics of which all that is in their digest has the usual form."""
     time = tails["time_high"].astype(np.uint64) << np.uint64(32)
     time |= tails["time_low"]
-    kind = tails["kind"]
     usual = (tails["time_tag"] == _TIME_TAG) & (time & CONTINUED == SIX_BYTES)
-    usual &= (tails["size"] == 9) & (tails["value_tag"] == 9)
-    usual &= (kind == _KINDS[0]) | (kind == _KINDS[1]) | (kind == _KINDS[2])
-    if not usual.all():
+    if np.count_nonzero(usual) < len(tails):
         return None
     return Numbers(six_byte_varints(time), tails["value"].astype(np.float64))
 
@@ -169,8 +183,8 @@ def digest(body: bytes, ends: Int64s) -> int:
     that no sender knows, and is compared within the pushes of one."""
     rest = bytearray(body)
     if len(ends):
-        variable = np.ndarray((len(rest) - _VARIABLE_BYTES + 1,), np.dtype((np.void, _VARIABLE_BYTES)), rest, 0, (1,))
-        variable[ends - _VARIABLE_BYTES] = np.zeros(1, variable.dtype)
+        variable = np.ndarray((len(rest) - _VARIABLE_BYTES + 1,), _ZEROS.dtype, rest, 0, (1,))
+        variable[ends - _VARIABLE_BYTES] = _ZEROS
     return hash(bytes(rest))
 
 
@@ -184,5 +198,7 @@ def matching(known: Int64s, rows: UInt32s, hashes: Int64s) -> Int64s:
     return found
 
 
-def _windows(body: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    return np.ndarray((len(body) - TAIL_BYTES + 1,), np.dtype((np.void, TAIL_BYTES)), body, 0, (1,))
+def _tails(body: bytes, ends: Int64s) -> Tails:
+    """The last bytes of the metrics that end there."""
+    windows = np.ndarray((max(len(body) - TAIL_BYTES + 1, 0),), _WINDOW, body, 0, (1,))
+    return windows[ends - TAIL_BYTES].view(_TAIL)

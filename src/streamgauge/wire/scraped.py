@@ -128,7 +128,7 @@ def kept_rows(
         rows = None if keep.all() else np.flatnonzero(keep)
         ids = (series if rows is None else series[rows]).astype(np.uint32)
         kept = cache.kept = Kept(ids, rows, len(series) - dropped, len(again), refused)
-        cache.distinct = not len(again) and not refused
+        cache.distinct = not refused and not len(again if stamps is None else repeated(series, None))
     lines = len(values)
     if kept.rows is not None:
         values = values[kept.rows]

@@ -37,8 +37,9 @@ _MAX_INNER_FIELDS = 16
 """Of a label or a timestamp, which have two."""
 
 _METRIC, _LABELS, _VALUE, _TIME = 0x0A, 0x12, 0x19, 0x22
+VALUE_TAG, TIME_TAG = bytes((_VALUE,)), bytes((_TIME,))
+DOUBLE = struct.Struct("<d")
 _LONG = 0x80
-_DOUBLE = struct.Struct("<d")
 _NAME = b"__name__"
 
 Pairs = list[tuple[bytes, bytes]]
@@ -103,8 +104,8 @@ def _series(metric: str, labels: Mapping[str, str]) -> bytes:
 
 
 def _value(value: float) -> bytes:
-    packed = _DOUBLE.pack(value)
-    return b"" if packed == bytes(8) else b"\x19" + packed
+    packed = DOUBLE.pack(value)
+    return b"" if packed == bytes(8) else VALUE_TAG + packed
 
 
 def _field(tag: int, content: bytes) -> bytes:
@@ -132,7 +133,7 @@ def decode_row(data: bytes) -> Row:
     for number, kind, a, b in _fields(data, at, len(data), MAX_FIELDS):
         if number == 3:
             expect(kind, FIXED64, "a value", a)
-            (value,) = _DOUBLE.unpack_from(data, a)
+            (value,) = DOUBLE.unpack_from(data, a)
         elif number == 4:
             expect(kind, BYTES, "a timestamp", a)
             seconds, nanos = _time_fields(data, a, b, seconds, nanos)

@@ -414,7 +414,7 @@ class Noting(MemorySink):
 
 
 async def test_one_scrape_is_read_in_a_pass_of_the_loop(target: HttpTarget, stats: Stats, clock: ManualClock) -> None:
-    sink, resolver, turns = Noting(), Resolver(), Turns()
+    sink, resolver, turns = Noting(), Resolver(), Turns(seconds=0.0)
     group = Group("g", tuple({ADDRESS: target.address, "n": str(number)} for number in range(20)), {})
     job = ScrapeJob("j")
     scrapers = [

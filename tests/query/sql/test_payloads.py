@@ -200,6 +200,36 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
         assert sum(first.read_rows) == 0, where
 
 
+def test_a_condition_leaves_out_no_row_that_a_join_wants(rows):
+    """ASOF and POSITIONAL joins choose by what rows there are; only then comes WHERE."""
+    first, second = raw_part(['"a"'] * 2, stream=1), raw_part(['"b"'] * 2, received=10_000_000_000, stream=2)
+    source = MemorySource.of([], MemoryEvents([first, second]))
+    asof = """
+        SELECT count(*) FROM (VALUES (TIMESTAMPTZ '1970-01-01 00:01:00Z')) t(moment)
+        ASOF JOIN events e ON t.moment >= e.insert_datetime WHERE e.stream_id = 1"""
+    assert rows(asof, source=source) == [[0]]
+    positional = "SELECT n FROM (VALUES (1), (2), (3), (4)) t(n) POSITIONAL JOIN events e WHERE e.stream_id = 2"
+    assert sorted(rows(positional, source=source)) == [[3], [4]]
+
+
+def test_a_query_that_is_asked_again_sees_what_came_since(rows):
+    query = "SELECT sum(payload.n), count(*) FROM events WHERE payload.k = ?"
+    before = MemorySource.of([], MemoryEvents([raw_part(['{"n":1,"k":"a"}', '{"n":2,"k":"b"}'])]))
+    after = MemorySource.of([], MemoryEvents([raw_part(['{"n":1.5,"k":"a"}', '{"k":"a"}'])]))
+    assert rows(query, "a", source=before) == [[1, 1]]
+    assert rows(query, "b", source=before) == [[2, 1]]
+    assert rows(query, "a", source=after) == [[1.5, 2]]
+
+
+def test_few_queries_are_kept(answer, kept):
+    for number in range(70):
+        answer(f"SELECT {number}")
+    assert len(kept["sql_prepared"]) == 64
+    answer(f"SELECT {'1' * 5000}.0")
+    assert len(kept["sql_prepared"]) == 64
+    assert all(len(text) < 100 for text, _ in kept["sql_prepared"])
+
+
 def test_no_events_have_all_columns_too(rows, answer):
     nothing = MemorySource.of([])
     assert rows("SELECT count(*) FROM events WHERE payload.a = 1", source=nothing) == [[0]]

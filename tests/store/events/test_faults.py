@@ -58,7 +58,7 @@ def test_a_damaged_block_is_taken_out_of_service_and_the_rest_is_served(data: Pa
             if by == "query":
                 with pytest.raises(Corrupt) as met:
                     events_of(store)
-                maintenance.suspect(met.value.message)
+                maintenance.damaged.suspect(met.value.message)
             elif by == "deletion":
                 with pytest.raises(Corrupt):
                     await maintenance.events.delete("payload.n = 3")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamgauge.model.arrays import Bools, Int64s, UInt32s
-from streamgauge.wire.push_records import Records, digest, matching
+from streamgauge.wire.push_records import Numbers, Records, digest, matching, read_again
 
 LEFT_OUT = 0xFFFF_FFFF
 """In place of a series id: the whitelist leaves it out. No store gives so many."""
@@ -43,9 +43,12 @@ class Layout:
         columns = (self.ends, self.ids, self.first, self.series, self.hashes, self.hashed)
         return _OVERHEAD + sum(column.nbytes for column in columns)
 
-    def fits(self, body: bytes) -> bool:
-        """Whether a push has the same series in the same order."""
-        return len(body) == self.size and digest(body, self.ends.astype(np.int64)) == self.digest
+    def read(self, body: bytes) -> Numbers | None:
+        """What a push says that has the same series in the same order; None where it has not."""
+        if len(body) != self.size:
+            return None
+        ends = self.ends.astype(np.int64)
+        return read_again(body, ends) if digest(body, ends) == self.digest else None
 
     def ids_of(self, records: Records) -> Int64s:
         """The id of each metric; -1 where it is not known."""

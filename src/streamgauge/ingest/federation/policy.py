@@ -95,21 +95,22 @@ class Policy:
             if number % PAUSE_METRICS == 0:
                 yield None
 
-    def relabelled(self, metric: str, labels: dict[str, str]) -> dict[str, str] | None:
+    def relabelled(self, metric: str, labels: Mapping[str, str]) -> dict[str, str] | None:
         """Labels without the metric's name, as they are stored; None where the whitelist leaves the series out."""
-        if not self.whitelist.allows(metric, labels):
-            return None
-        labels |= self._labels
-        for name in self._elided:
-            labels.pop(name, None)
-        return labels
+        return self.stored(labels) if self.whitelist.allows(metric, labels) else None
+
+    def stored(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Labels of a series that the whitelist allows, without the metric's name, as they are stored."""
+        return {name: value for name, value in {**labels, **self._labels}.items() if name not in self._elided}
 
     def in_time(self, times: Int64s, first: Bools, bounds: Bounds) -> bool:
         """Whether `check_order` and `check_content` find no fault with the times of metrics. first: of a family."""
         if not len(times):
             return True
-        within = int(times.min()) >= max(bounds.oldest, 0) and int(times.max()) <= bounds.newest
-        return within and not ((times[1:] < times[:-1]) & ~first[1:]).any()
+        oldest, newest = int(times.min()), int(times.max())
+        if oldest < max(bounds.oldest, 0) or newest > bounds.newest:
+            return False
+        return oldest == newest or not ((times[1:] < times[:-1]) & ~first[1:]).any()
 
 
 def check_order(family: MetricFamily) -> None:

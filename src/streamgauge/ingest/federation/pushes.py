@@ -31,12 +31,13 @@ _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come aga
 @dataclass(frozen=True, slots=True)
 class Sender:
     """A cluster that pushes. owner: all labels that its series must have, in order of their names. part: of a scrape,
-    that the push is."""
+    that the push is. adds: series without one of these labels get it; else they are refused."""
 
     cluster: str
     labels: dict[str, str]
     owner: tuple[tuple[str, str], ...]
     part: Part = Part.WHOLE
+    adds: bool = False
 
 
 class Admission:
@@ -53,6 +54,7 @@ class Admission:
         self._liveness = liveness
         self._way = way
         self._requests = stats.shared.ingest_requests
+        self._good_requests = self._requests.labels(way, "200")
         self._limited = stats.limited.labels(way)
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
@@ -66,7 +68,8 @@ class Admission:
             raise Forbidden(f"user data must contain a '{label}' label")
         if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
             raise Overloaded(f"{self._settings.max_clusters} clusters push already, the limit", _TOO_MANY_WAIT)
-        return Sender(cluster, dict(identity.labels), tuple(sorted(identity.labels.items())))
+        owner = tuple(sorted(identity.labels.items()))
+        return Sender(cluster, dict(identity.labels), owner, adds=identity.adds)
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
@@ -84,22 +87,21 @@ class Admission:
         try:
             sender = self.sender(identity)
             self.check(sender.cluster)
-            with self.faults_of(sender.cluster), inflight.account() as held:
-                yield sender, held
+            with inflight.account() as held:
+                try:
+                    yield sender, held
+                except ClientError:
+                    self._faults.spend(sender.cluster)
+                    raise
         except StreamgaugeError as error:
             status = error.status
             raise
         finally:
-            self._requests.labels(self._way, str(status)).inc()
+            self._count(status)
 
-    @contextmanager
-    def faults_of(self, cluster: str) -> Iterator[None]:
-        """Refusals within draw on the wider bucket."""
-        try:
-            yield
-        except ClientError:
-            self._faults.spend(cluster)
-            raise
+    def _count(self, status: int) -> None:
+        answered = self._good_requests if status == 200 else self._requests.labels(self._way, str(status))
+        answered.inc()
 
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
