@@ -28,7 +28,7 @@ time."""
 class ColumnEncoding:
     """How a column is written."""
 
-    trials: tuple[PageEncoding, ...]  # each page takes the one that makes it smallest
+    trials: tuple[PageEncoding, ...]  # each page takes the smallest, but noise none that reads slowly
     level: int  # of zstd
 
 
