@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
+from streamgauge.auth.client_info import ClientInfo
 from streamgauge.auth.cluster_settings import AuthoritySettings, PushToken
 from streamgauge.config import load_config, parse_config
 from streamgauge.errors import BadInput, ConfigError
@@ -113,6 +115,24 @@ def test_push_tokens_are_known_by_their_digests(tmp_path: Path) -> None:
         load_config(file, {})
 
 
+def test_how_a_proxy_tells_clusters_apart_is_read_from_the_references_file(tmp_path: Path) -> None:
+    names = {"secret_header": "x-secret", "common_name_header": "x-subject", "issuer_header": "x-issuer"}
+    (tmp_path / "info.json").write_text(json.dumps({"secret": "a secret of some length", "config": names}))
+    file = tmp_path / "streamgauge.yml"
+    lines = "federation:\n  client-info-data-file: info.json\n  client-info-subject-label: _id\n"
+    file.write_text(lines + "  client-certificates: true\n")
+    config = load_config(file, {})
+    assert config.federation is not None
+    authority = config.federation.authority
+    digest = hashlib.sha256(b"a secret of some length").digest()
+    assert (authority.client_info, authority.certificates) == (ClientInfo(digest, "x-secret", "x-subject"), True)
+    (tmp_path / "info.json").write_text("{}")
+    with pytest.raises(
+        ConfigError, match=r"streamgauge.yml:2: federation.client-info-data-file: .*info.json: expected"
+    ):
+        load_config(file, {})
+
+
 def test_secrets_are_not_shown() -> None:
     config = parse_config(
         f"federation:\n  authorize: http://me:hunter1@up/\n  oidc-issuer: http://issuer\n  client-id: c\n"
@@ -144,6 +164,8 @@ def test_what_changes_nothing_is_warned_of() -> None:
         ("elide-label: __name__", "is no label name"),
         ("memcached: nowhere", '"nowhere" is no address; write HOST:PORT'),
         ("memcached-expire: 9999999", "between 0 and 2592000"),
+        ("client-info-data-file: nowhere", "nowhere cannot be read"),
+        ("client-info-subject-label: cluster", "is partition-label"),
         ("burst: 0", "0 is not between 1"),
         ("limit-bytes: much", '"much" is not a size'),
         ("authorize: ftp://x", "begins with http"),

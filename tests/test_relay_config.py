@@ -133,6 +133,7 @@ def test_retention_is_a_week_at_least() -> None:
         ("relay: {insecure: false, http-listen-address: '127.0.0.1:8080'}", "is plain HTTP"),
         ("relay:\n  tls-cert: a.pem", "f.yml:2: relay.tls-cert and relay.tls-key go together"),
         ("relay:\n  tls-client-ca: a.pem", "and tls-client-ca with both"),
+        ("relay:\n  tls-client-ids: true", "relay.tls-client-ids goes with relay.tls-client-ca"),
         ("relay:\n  config-file: missing.json", "f.yml:2: relay.config-file: missing.json cannot be read: No such"),
     ],
 )

@@ -265,7 +265,7 @@ async def test_with_certificates_all_listeners_are_for_who_shows_one(open_all, a
     good, none = trusting(authority, authority.issue("CN=web1")), trusting(authority)
     wrong = trusting(authority, stranger.issue("CN=web1"))
     for port, text, answer in (
-        (opened.relay, b"id web1\n", b"ok\n"),
+        (opened.relay, b"id web2\n", b"ok\n"),  # any id
         (opened.live, PING, b'{"command":"ping","tags":[],"data":"pong"}\n'),
         (opened.http, ASK, b"HTTP/1.1 200 OK\r\n"),
     ):
@@ -273,6 +273,24 @@ async def test_with_certificates_all_listeners_are_for_who_shows_one(open_all, a
         for context in (none, wrong, None):
             assert await said(port, context, text) == b"", (port, context)
     assert b"streamgauge_relay_handshakes_failed_total{" in opened.stats.exposition()
+
+
+async def test_no_relay_takes_an_id_that_its_certificate_does_not_have(
+    open_all, authority: CertificateAuthority
+) -> None:
+    pair = authority.issue("CN=relays")
+    files = {"tls_cert": str(pair.cert), "tls_key": str(pair.key), "tls_client_ca": str(authority.file)}
+    opened = await open_all(RelaySettings(**files, tls_client_ids=True))
+    web1 = trusting(authority, authority.issue("CN=web1"))
+    for name, answer in (
+        (b"web1", b"ok\n"),
+        (b"localhost", b"ok\n"),  # its DNS name
+        (b"web2", b"the certificate is not of this id\n"),
+        (b"WEB1", b"the certificate is not of this id\n"),
+    ):
+        assert await said(opened.relay, web1, b"id " + name + b"\n") == answer, name
+    ended = b'streamgauge_relay_connections_ended_total{reason="foreign_id"} 2.0'
+    await until(lambda: ended in opened.stats.exposition())
 
 
 async def test_a_relay_by_tls_is_asked_and_answers(open_all, authority: CertificateAuthority) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
+from streamgauge.auth.client_info import MAX_FILE_BYTES, ClientInfo, read_client_info
 from streamgauge.auth.cluster_settings import AuthoritySettings, Oidc, PushToken
 from streamgauge.durations import parse_duration, parse_size
 from streamgauge.errors import BadInput, ConfigError
@@ -109,6 +110,9 @@ class FederationSection(_Section):
     memcached: Texts | None = None
     memcached_expire: str | None = None
     memcached_interval: str | None = None
+    client_info_data_file: str | None = None
+    client_info_subject_label: str | None = None
+    client_certificates: bool = False
     tenant_id: str | None = None
     tenant_key: str | None = None
 
@@ -194,6 +198,8 @@ class _Reader:
             oidc=self._oidc(),
             push_tokens=tuple(self._push_tokens()),
             cache_ms=self._read("authorize-cache", section.authorize_cache, parse_duration, default.cache_ms),
+            client_info=self._client_info(),
+            certificates=section.client_certificates,
             memcached=tuple(self._servers()),
             memcached_expire=self._read(
                 "memcached-expire", section.memcached_expire, _count(0, 30 * 86_400), default.memcached_expire
@@ -310,6 +316,21 @@ class _Reader:
                 "push-tokens", f"the token in {token.file} has fewer than {MIN_TOKEN} characters", number, "file"
             )
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _client_info(self) -> ClientInfo | None:
+        section = self._section
+        if section.client_info_subject_label not in (None, section.partition_label):
+            raise self._error("client-info-subject-label", "the label that names a cluster is partition-label")
+        if not section.client_info_data_file:
+            return None
+        path = self._folder / section.client_info_data_file
+        try:
+            with path.open("rb") as file:
+                return read_client_info(file.read(MAX_FILE_BYTES))
+        except OSError as error:
+            raise self._error("client-info-data-file", f"{path} cannot be read: {error.strerror}") from None
+        except BadInput as error:
+            raise self._error("client-info-data-file", f"{path}: {error.message}") from None
 
     def _servers(self) -> Iterator[tuple[str, int]]:
         for text in self._section.memcached or ():

@@ -61,10 +61,11 @@ def _authorizer(settings: AuthoritySettings, upstream: Upstream | None, insecure
     if insecure:
         LOG.warning("federation: everybody may push for every cluster, as nobody is asked and the server is insecure")
         return Anybody()
-    LOG.warning(
-        "federation: nobody may push: there are neither push-tokens nor authorize, who is asked whether a token may "
-        "speak for a cluster"
-    )
+    if settings.client_info is None and not settings.certificates:
+        LOG.warning(
+            "federation: nobody may push: there are neither push-tokens nor authorize, who is asked whether a token "
+            "may speak for a cluster"
+        )
     return Nobody()
 
 

@@ -106,6 +106,7 @@ def event_readings(store: Store, maintenance: Maintenance) -> Iterator[Reading]:
     for name, text, value in (
         ("events_appended", "Events made durable since the start.", events.events_appended),
         ("event_flushes", "Flushes of events into a block.", counts.flushes),
+        ("event_flushes_undivided", "Flushes that left it to compaction to divide payloads.", counts.flushes_undivided),
         ("event_compactions", "Compactions of blocks of events.", counts.compactions),
         ("event_blocks_dropped", "Blocks of events dropped by retention.", counts.blocks_dropped),
     ):

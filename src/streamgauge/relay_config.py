@@ -117,6 +117,7 @@ class RelaySection(LiveSection):
     tls_cert: str = Field("", alias="tls-cert")  # ours
     tls_key: str = Field("", alias="tls-key")  # ours
     tls_client_ca: str = Field("", alias="tls-client-ca")  # ours
+    tls_client_ids: Truth = Field(False, alias="tls-client-ids")  # ours
     config_file: str = Field("", alias="config-file")
     influx_address: Url = Field("", alias="influx-address")
     influx_database: str = Field("statistics", alias="influx-database")  # ours
@@ -167,6 +168,8 @@ def relay_settings(section: RelaySection | None, base: Path, complain: Complain)
         raise complain(
             ("relay", "tls-cert"), "relay.tls-cert and relay.tls-key go together, and tls-client-ca with both"
         )
+    if section.tls_client_ids and not section.tls_client_ca:
+        raise complain(("relay", "tls-client-ids"), "relay.tls-client-ids goes with relay.tls-client-ca")
     if not 1 <= section.aggregate_interval <= MINUTES_A_DAY:
         raise complain(("relay", "aggregate-interval"), "relay.aggregate-interval: must be 1 to 1440 minutes")
     return RelaySettings(
@@ -184,6 +187,7 @@ def relay_settings(section: RelaySection | None, base: Path, complain: Complain)
         tls_cert=_path(section.tls_cert, base),
         tls_key=_path(section.tls_key, base),
         tls_client_ca=_path(section.tls_client_ca, base),
+        tls_client_ids=section.tls_client_ids,
         http_tls=bool(section.tls_cert) and not (section.insecure and "insecure" in section.model_fields_set),
     )
 

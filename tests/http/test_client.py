@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from streamgauge.errors import ConfigError, FetchFailed
-from streamgauge.http.client import HttpClient, Resolver
+from streamgauge.http.client import Answer, HttpClient, Resolver, _Connection
 from streamgauge.http.options import HttpOptions, Secret, Tls, TlsContexts
 from streamgauge.testing.target import HttpTarget, Request, answer, http_target
 from streamgauge.testing.until import until
@@ -217,6 +220,22 @@ async def test_who_asks(target: HttpTarget, resolver: Resolver, tmp_path: Path) 
         await fetching.get(target.url(), {}, LIMIT)
 
 
+async def test_what_is_asked_again_is_up_to_date(target: HttpTarget, resolver: Resolver, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    fetching = client(resolver, HttpOptions(scheme="Bearer", credentials=Secret(file=str(file))))
+    for secret in ("old", "new"):
+        file.write_text(secret)
+        await fetching.get(target.url(), {}, LIMIT)
+        assert target.requests[-1].headers["authorization"] == f"Bearer {secret}"
+    fetching.close()
+    fetching, headers = client(resolver), {"x": "1"}
+    for path, value in (("/a", "1"), ("/a", "1"), ("/a", "2"), ("/b", "2")):
+        headers["x"] = value
+        await fetching.get(target.url(path), headers, LIMIT)
+        assert (target.requests[-1].target, target.requests[-1].headers["x"]) == (path, value)
+    fetching.close()
+
+
 @pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "x", "http://h:99999/", "http://[::1/"])
 async def test_urls_that_are_none(resolver: Resolver, url: str) -> None:
     with pytest.raises(FetchFailed):
@@ -350,6 +369,75 @@ async def test_small_chunks_take_no_more_memory(target: HttpTarget, resolver: Re
         tracemalloc.stop()
     assert body == b"ab" * count
     assert peak < len(target.reply) + 10 * len(body), "the answer once more on its way, and the body a few times"
+    fetching.close()
+
+
+class Wire(asyncio.Transport):
+    """The end of a connection at which a test writes what is received."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def writelines(self, list_of_data: object) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def received(data: bytes, cuts: Sequence[int]) -> tuple[Answer | str | None, bool]:
+    """What becomes of an answer that comes in pieces, or why there is none; and whether the connection is kept."""
+    connection, wire = _Connection(), Wire()
+    connection.connection_made(wire)
+    asking = asyncio.ensure_future(connection.ask(b"", b"", 1000))
+    await asyncio.sleep(0)
+    for start, stop in itertools.pairwise([0, *sorted(cuts), len(data)]):
+        if stop > start and not wire.aborted:
+            connection.data_received(data[start:stop])
+            if asking.done():
+                break
+            await asyncio.sleep(0)
+    if not asking.done() and not wire.aborted:
+        connection.connection_lost(None)
+    try:
+        return await asking, not wire.aborted
+    except FetchFailed as error:
+        return error.message, not wire.aborted
+
+
+HEADS = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nconnection: close\r\nContent-Length:  %d \r\n\r\n",
+    b"HTTP/1.0 200 OK\r\ncontent-length: 000000000000000000%d\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\ncontent-length: 7\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nx: %d\r\n\r\n",
+)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    strategies.sampled_from(HEADS),
+    strategies.binary(max_size=40),
+    strategies.integers(-3, 1000),
+    strategies.lists(strategies.integers(0, 200), max_size=6),
+)
+def test_an_answer_is_the_same_however_it_is_cut(head: bytes, body: bytes, missing: int, cuts: list[int]) -> None:
+    data = head % max(0, len(body) + missing) + body
+    cuts = [cut for cut in cuts if cut < len(data)]
+    if missing < 0:  # else what is too much may come when nobody looks
+        cuts = [cut for cut in cuts if cut < len(data) + missing]
+    assert asyncio.run(received(data, cuts)) == asyncio.run(received(data, ()))
+
+
+async def test_a_large_body_comes_in_many_pieces(target: HttpTarget, resolver: Resolver) -> None:
+    body = bytes(range(256)) * (LIMIT // 256)
+    target.reply = answer(body)
+    fetching = client(resolver)
+    for _ in range(2):
+        got = await fetching.get(target.url(), {}, LIMIT)
+        assert (got.body, got.size) == (body, LIMIT)
+    assert target.connections == 1
     fetching.close()
 
 

@@ -9,6 +9,7 @@ import json
 import pytest
 
 from streamgauge.auth.authority_stats import AuthorityStats
+from streamgauge.auth.client_info import ClientInfo
 from streamgauge.auth.cluster_access import ClusterAccess
 from streamgauge.auth.cluster_settings import AuthoritySettings, PushToken
 from streamgauge.auth.push_authorizer import LocalTokens, PushAuthorizer
@@ -37,10 +38,14 @@ class Away:
 
 @pytest.fixture
 def access(served):
-    def use(authorizer: PushAuthorizer | None = None) -> ClusterAccess:
+    def use(authorizer: PushAuthorizer | None = None, settings: AuthoritySettings | None = None) -> ClusterAccess:
         local = LocalTokens([PushToken("me", hashlib.sha256(TOKEN.encode()).hexdigest())])
         served.services.access = ClusterAccess(
-            AuthoritySettings(), [KEY], authorizer or local, served.services.clock, AuthorityStats(Stats())
+            settings or AuthoritySettings(),
+            [KEY],
+            authorizer or local,
+            served.services.clock,
+            AuthorityStats(Stats()),
         )
         return served.services.access
 
@@ -120,6 +125,27 @@ async def test_an_authority_that_is_away_is_no_fault_of_the_client(served, acces
     access(Away())
     response = await served.http.post("/metrics/v1/receive", content=b"", headers=credentials())
     assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+
+
+async def test_a_proxy_may_say_whose_a_remote_write_is(served, access) -> None:
+    info = ClientInfo(hashlib.sha256(b"secret").digest(), "X-Secret", "X-Subject")
+    access(settings=AuthoritySettings(client_info=info))
+    now = served.services.pushes._clock.now_ms()
+    told = {**requests.headers(), "x-secret": "secret", "x-subject": "/O=1/CN=one"}
+    bare = requests.snappy(requests.v1([requests.Series({"__name__": "up"}, [(now, 1.0)])]))
+    for body, more, status in (
+        (bare, {}, 200),
+        (written(now, "two"), {}, 422),
+        (bare, {"x-secret": "other"}, 403),
+        (bare, {"x-subject": "one"}, 403),
+        (bare, {"authorization": "Bearer x"}, 400),  # what a client shows itself counts before what is said of it
+        (written(now + 1), credentials(), 200),
+    ):
+        response = await served.http.post("/metrics/v1/receive", content=body, headers=told | more)
+        assert (response.status_code, more) == (status, more)
+    assert served.services.push_sink.samples(__name__="up", _id="one") == [(now, 1.0), (now + 1, 1.0)]
+    response = await served.http.post("/metrics/v1/receive", content=bare, headers=requests.headers())
+    assert (response.status_code, response.text) == (403, "secret must be sent in request header X-Secret\n")
 
 
 async def test_pushes_wait_for_the_replay(served, access) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -30,7 +32,9 @@ from streamgauge.settings import Config, resolve
 from streamgauge.start import check_addresses
 from streamgauge.store.lock import holder
 from streamgauge.store.token_file import write_tokens
+from streamgauge.testing import requests
 from streamgauge.testing.certificates import CertificateAuthority
+from streamgauge.testing.requests import Series
 from streamgauge.testing.server import SECONDS, ServerProcess, eventually, launch_command, run_command
 
 PASSWORD = "a password that nobody sees"
@@ -58,13 +62,21 @@ class Site:
         return self.folder / "test-authority.pem"
 
     def ask(
-        self, path: str, authorization: str = "", url: str = "", form: bytes | None = None, **headers: str
+        self,
+        path: str,
+        authorization: str = "",
+        url: str = "",
+        form: bytes | None = None,
+        certificate: str = "",
+        **headers: str,
     ) -> tuple[int, str, Any]:
-        """Status, body and headers of an answer."""
+        """Status, body and headers of an answer. certificate: the name of one to show."""
         request = urllib.request.Request((url or self.url) + path, form, headers)
         if authorization:
             request.add_header("Authorization", authorization)
         context = ssl.create_default_context(cafile=self.ca)
+        if certificate:
+            context.load_cert_chain(self.folder / f"{certificate}.pem", self.folder / f"{certificate}.key")
         try:
             with urllib.request.urlopen(request, timeout=SECONDS, context=context) as answer:
                 return answer.status, answer.read().decode(), answer.headers
@@ -89,6 +101,9 @@ auth:
     alice: {{hash: {hash}, scopes: [read]}}
   certificates:
     - {{subject: "CN=agent,O=Example", scopes: [read]}}
+federation:
+  whitelist: '{{}}'
+  client-certificates: true
 """
 
 
@@ -292,6 +307,17 @@ def curl(site: Site, *arguments: str) -> str:
         check=False,
     )
     return done.stdout
+
+
+def test_a_certificate_says_which_cluster_a_remote_write_is_of(site: Site, reader: str) -> None:
+    body = requests.snappy(requests.v1([Series({"__name__": "pushed"}, [(time.time_ns() // 1_000_000, 7.0)])]))
+    other = requests.snappy(requests.v1([Series({"__name__": "pushed", "_id": "agent"}, [(0, 7.0)])]))
+    path, headers = "/metrics/v1/receive", requests.headers()
+    assert site.ask(path, "", "", body, "stranger", **headers)[0] == 200  # it is signed, and listed nowhere
+    assert site.ask(path, "", "", other, "stranger", **headers)[0] == 422
+    assert site.ask(path, "", "", body, "", **headers)[0] == 400
+    found = json.loads(site.ask("/api/v1/query?query=pushed", f"Bearer {reader}")[1])["data"]["result"]
+    assert [(each["metric"], each["value"][1]) for each in found] == [({"__name__": "pushed", "_id": "stranger"}, "7")]
 
 
 @pytest.mark.peer("curl")

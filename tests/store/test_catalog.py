@@ -94,6 +94,7 @@ FULL_V2 = replace(FULL, events=EventCatalog(99))
 FULL_V1 = replace(
     FULL_V2, blocks=tuple(replace(meta, tombstones=(), resolution=0) for meta in FULL.blocks), tombstones=()
 )
+AGAIN = replace(named_stream(2), next_index=700)
 CHANGE = CatalogChange(
     add=[block(7), block(8)],
     remove=["block-0001", "none"],
@@ -102,7 +103,9 @@ CHANGE = CatalogChange(
     add_tombstones=[tombstone(3)],
     remove_tombstones=[1, 9],
     dropped_before=1234,
-    events=EventChange([event_block(3)], ["event-0002", "none"], 119, 20, [named_stream(3)], 4321),
+    events=EventChange(
+        [event_block(3)], ["event-0002", "none"], 119, 20, [AGAIN, named_stream(3)], 4321, ["näme 1", "none"]
+    ),
 )
 CHANGED = CatalogState(
     STORE,
@@ -112,7 +115,7 @@ CHANGED = CatalogState(
     (("né", "gauge", "what\nit is", "bytes"), ("up", "gauge", "h", "")),
     (tombstone(2), tombstone(3)),
     dropped_before=1234,
-    events=EventCatalog(119, 20, (event_block(1), event_block(3)), (named_stream(3),), 4321),
+    events=EventCatalog(119, 20, (event_block(1), event_block(3)), (AGAIN, named_stream(3)), 4321),
 )
 
 
@@ -198,7 +201,10 @@ def test_the_document_shows_the_tables_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_catalog_of_each_released_format_opens(tmp_path: Path, fixture: Path, writable: bool) -> None:
     shutil.copy(fixture, names.catalog_file(tmp_path))
-    assert load(tmp_path, writable) == {"catalog-v1": FULL_V1, "catalog-v2": FULL_V2, "catalog-v3": FULL}[fixture.stem]
+    assert (
+        load(tmp_path, writable)
+        == {"catalog-v1": FULL_V1, "catalog-v2": FULL_V2, "catalog-v3": FULL, "catalog-v4": FULL}[fixture.stem]
+    )
 
 
 def test_there_is_a_fixture_of_the_current_format(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ def test_a_later_format_is_refused_and_left_alone(tmp_path: Path, writable: bool
     make(tmp_path)
     SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants]).close()
     before = content_of(tmp_path)
-    with pytest.raises(FormatTooNew, match="is of format 4 and this streamgauge knows formats up to 3"):
+    with pytest.raises(FormatTooNew, match="is of format 5 and this streamgauge knows formats up to 4"):
         SqliteCatalog.open(tmp_path, writable=writable)
     assert content_of(tmp_path) == before
 
@@ -238,8 +244,8 @@ def test_an_earlier_format_is_upgraded_after_a_copy(tmp_path: Path) -> None:
         upgraded = SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants])
         assert upgraded.load() == FULL
         upgraded.close()
-        assert names.catalog_copy(tmp_path, 3).read_bytes() == before
-    assert load_copy(names.catalog_copy(tmp_path, 3), tmp_path / "old") == FULL
+        assert names.catalog_copy(tmp_path, 4).read_bytes() == before
+    assert load_copy(names.catalog_copy(tmp_path, 4), tmp_path / "old") == FULL
 
 
 def load_copy(copy: Path, data: Path) -> CatalogState:
@@ -277,6 +283,17 @@ def test_a_flipped_byte_is_harmless_or_the_catalog_is_lost(tmp_path: Path) -> No
         except CatalogLost:
             lost += 1
     assert lost > len(used) / 10
+
+
+def test_a_change_does_not_make_good_what_was_damaged_before(tmp_path: Path) -> None:
+    """The checksum is brought up to date by what changes, not computed from what is found."""
+    catalog = SqliteCatalog.create(tmp_path, FULL)
+    with closing(sqlite3.connect(names.catalog_file(tmp_path))) as connection, connection:
+        connection.execute("UPDATE named_streams SET next_index = 8 WHERE name = 'n\u00e4me 1'")
+    catalog.apply(replace(CHANGE, events=replace(CHANGE.events, forget=[])))
+    catalog.close()
+    with pytest.raises(CatalogLost, match="do not match their checksum"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from streamgauge.errors import BadInput
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.wire.exposition_text import Pairs, read_note, read_sample, read_value
 from streamgauge.wire.scraped import DROPPED, NO_STAMP, REFUSED, ScrapeCache, Scraped, merged_notes
+from streamgauge.wire.text_layout import CHUNK_LINES
 from streamgauge.wire.text_scrape import decode
 
 
@@ -332,3 +333,32 @@ def test_fuzz_whatever_stands_where_a_value_stood_reads_as_if_it_were_the_first(
     for values in scrapes:
         text = body(values)
         assert outcome(target, text) == outcome(Target(), text)
+
+
+@given(st.lists(st.lists(st.sampled_from(ODD_VALUES), min_size=3, max_size=3), min_size=2, max_size=6), st.data())
+def test_fuzz_values_that_stay_are_what_they_were(scrapes: list[list[bytes]], data: st.DataObject) -> None:
+    """Only values whose text has changed are read."""
+    target = Target()
+    values = scrapes[0]
+    for fresh in scrapes:
+        values = [data.draw(st.sampled_from([old, new])) for old, new in zip(values, fresh, strict=True)]
+        text = b"".join(name + b" " + value + b"\n" for name, value in zip((b"a", b"b", b"c"), values, strict=True))
+        try:
+            expected = [repr(float(value)) for value in Target().scrape(text).values]
+        except BadInput:
+            with pytest.raises(BadInput):
+                target.scrape(text)
+            continue
+        scraped = target.scrape(text)
+        assert [repr(float(value)) for value in scraped.values] == expected
+        assert not (scraped.values.view(np.int64) == STALE_BITS).any()
+
+
+def test_parts_of_a_scrape_that_fails_are_not_kept_alive_by_the_others() -> None:
+    """Each part holds its own text, not the body that it was last seen in."""
+    target = Target()
+    body = b"".join(f"m{number} 1\n".encode() for number in range(2 * CHUNK_LINES))
+    for _ in range(2):
+        target.scrape(body)
+        held = [chunk.layout.pieces.buffers()[2] for chunk in target.cache.chunks if chunk.layout is not None]
+        assert [text.size < len(body) * 2 / 3 for text in held if text is not None] == [True, True]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streamgauge.auth.authority_stats import AuthorityStats
 from streamgauge.auth.bearer import bearer_token
-from streamgauge.auth.cluster_authority import ClusterIdentity
+from streamgauge.auth.certificates import common_name, subject_of
+from streamgauge.auth.cluster_authority import MAX_ID_BYTES, ClusterIdentity
 from streamgauge.auth.cluster_settings import AuthoritySettings
 from streamgauge.auth.cluster_tokens import ClusterTokens
 from streamgauge.auth.push_authorizer import PushAuthorizer
@@ -58,7 +60,14 @@ class ClusterAccess:
     def verify(self, authorization: str | None) -> ClusterIdentity:
         return self._tokens.verify(bearer_token(authorization))
 
-    async def verify_receive(self, authorization: str | None) -> ClusterIdentity:
+    async def verify_receive(
+        self, authorization: str | None, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
+    ) -> ClusterIdentity:
+        settings = self._settings
+        if authorization is None and settings.client_info is not None:
+            return self._told(settings.client_info.cluster(headers))
+        if authorization is None and settings.certificates and certificate is not None:
+            return self._told(_named(certificate))
         credentials = read_credentials(authorization)
         try:
             account = await self._authorizer.confirm(credentials)
@@ -69,7 +78,19 @@ class ClusterAccess:
         self._stats.authorized.labels("receive", "granted").inc()
         return ClusterIdentity(account, {self._settings.partition_label: credentials.cluster})
 
+    def _told(self, cluster: str) -> ClusterIdentity:
+        """Somebody is trusted to say which cluster it is."""
+        self._stats.authorized.labels("receive", "granted").inc()
+        return ClusterIdentity(cluster, {self._settings.partition_label: cluster}, adds=True)
+
     def _counted(self, path: str, error: StreamgaugeError) -> StreamgaugeError:
         failed = isinstance(error, Busy) and error.status >= 500
         self._stats.authorized.labels(path, "failed" if failed else "refused").inc()
         return error
+
+
+def _named(certificate: Mapping[str, Any]) -> str:
+    name = common_name(subject_of(certificate)) or ""
+    if not name or len(name.encode()) > MAX_ID_BYTES:
+        raise Forbidden("the common name of a cluster's certificate is its id, and this one has none that may be")
+    return name

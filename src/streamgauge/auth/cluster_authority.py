@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 MAX_ID_BYTES = 255
 """Of a cluster's id: it becomes a label's value, of which uploads may have no longer ones, and a key of what is
@@ -14,16 +14,22 @@ remembered of each cluster."""
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:
     """account: whose the cluster is, "" where nobody says. labels: what every series of its pushes has, the label that
-    names the cluster among them."""
+    names the cluster among them. adds: series without one of them get it; else they are refused."""
 
     account: str
     labels: Mapping[str, str]
+    adds: bool = False
 
 
 class ClusterAuthority(Protocol):
     def verify(self, authorization: str | None) -> ClusterIdentity:
         """The cluster that the token of an upload was given to; `authorization` is the header. Raises Unauthorized."""
 
-    async def verify_receive(self, authorization: str | None) -> ClusterIdentity:
-        """The cluster that a remote write says it comes from, once the authority has confirmed that. Raises BadInput
-        for credentials that are none, Unauthorized, Forbidden, RateLimited, Overloaded while the authority is away."""
+    async def verify_receive(
+        self, authorization: str | None, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
+    ) -> ClusterIdentity:
+        """The cluster that a remote write comes from: as its credentials say, once the authority has confirmed that; or
+        without these, as a proxy says in the headers; or else as its certificate says, which has been verified.
+
+        headers: all, names in lower case. Raises BadInput for credentials that are none, Unauthorized, Forbidden,
+        RateLimited, Overloaded while the authority is away."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from streamgauge.auth.client_info import ClientInfo
 from streamgauge.http.options import Secret
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Oidc:
 class AuthoritySettings:
     """keys: the first signs, all are accepted; without any, one is made and kept in the data folder. upstream: URL of
     who is asked whether a token may speak for a cluster; "" for nobody. cache_ms: how long its assent to a remote write
-    is kept in memory; 0 asks each time. The other times are seconds.
+    is kept in memory; 0 asks each time. The other times are seconds. client_info: how a proxy in front says which
+    cluster a remote write comes from. certificates: whether the common name of a client's certificate says so.
     """
 
     partition_label: str = "_id"
@@ -52,3 +54,5 @@ class AuthoritySettings:
     memcached: tuple[tuple[str, int], ...] = ()
     memcached_expire: int = DAY_SECONDS
     memcached_interval: int = 10
+    client_info: ClientInfo | None = None
+    certificates: bool = False

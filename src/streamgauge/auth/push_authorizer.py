@@ -32,8 +32,8 @@ class Nobody:
 
     async def account(self, token: str, cluster: str) -> str:
         raise Forbidden(
-            "nobody may push to this server: its configuration has neither push-tokens nor authorize in the section "
-            "federation:"
+            "nobody may push by a token to this server: its configuration has neither push-tokens nor authorize in the "
+            "section federation:"
         )
 
     async def confirm(self, credentials: ReceiveCredentials) -> str:

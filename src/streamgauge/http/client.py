@@ -32,6 +32,7 @@ _OFF_LOOP_BYTES = 1 << 20  # compressed bodies from this size on are inflated on
 _REASON_CHARACTERS = 80  # of the words behind a status
 _NEXT_ADDRESS_SECONDS = 0.3  # after which the next address of a name is tried beside the one before
 _LOOKUPS_AT_ONCE = 16
+_MANY_DIGITS = 19  # of a length
 _REDIRECTS = {"GET": frozenset((301, 302, 303, 307, 308)), "POST": frozenset((307, 308))}
 """By method. The others of a POST ask for a GET, which would lose the body: such an answer is the answer."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -46,6 +47,16 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """place: scheme and host of `parts`. head: all that goes out before the body."""
+
+    parts: SplitResult
+    place: tuple[str, str]
+    proxy: Proxy | None
+    head: bytes
 
 
 class Resolver:
@@ -74,6 +85,7 @@ class HttpClient:
         self._contexts = contexts
         self._resolver = resolver
         self._kept: tuple[tuple[str, str], _Connection] | None = None
+        self._made: tuple[str, dict[str, str], _Request] | None = None  # for which URL and headers, where it is fixed
 
     async def get(self, url: str, headers: Mapping[str, str], limit: int) -> Answer:
         """The answer, after redirects, of any status, with its body inflated. Cancel it to give up.
@@ -96,27 +108,53 @@ class HttpClient:
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str], limit: int, body: bytes | None, authorization: str
     ) -> Answer:
-        origin = split_url(url)
+        request = self._first(method, url, headers, body, authorization)
+        origin = request.parts
         for _ in range(MAX_REDIRECTS + 1):
-            parts = split_url(url)
-            if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-                raise FetchFailed(f"{shown_url(url)} is no http or https URL")
-            same = (parts.scheme, host_of(parts)) == (origin.scheme, host_of(origin))
-            proxy = proxy_for(parts, os.environ) if self._options.proxies else None
-            direct = proxy is None or parts.scheme == "https"
-            target = _target(parts) if direct else f"http://{host_of(parts)}{_target(parts)}"
-            lines = [f"{method} {target} HTTP/1.1", f"host: {host_of(parts)}"]
-            lines += proxy.headers if proxy is not None and not direct else []
-            lines += [f"{name}: {value}" for name, value in headers.items()]
-            lines += self._secrets(origin, authorization) if same else []
-            answer = await self._ask_once(parts, proxy, _head(lines, body), body or b"", limit)
+            answer = await self._ask_once(request, body or b"", limit)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS[method] or not self._options.follow_redirects or not location:
                 return await _inflated(answer, limit)
-            url = split_url(urljoin(parts.geturl(), split_url(location).geturl())).geturl()
+            url = split_url(urljoin(request.parts.geturl(), split_url(location).geturl())).geturl()
             if split_url(url).scheme not in _DEFAULT_PORTS:
                 raise FetchFailed(f"redirected to {shown_url(url)}; only http and https are followed")
+            request = self._request(method, url, origin, headers, body, authorization)
         raise FetchFailed(f"redirected more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
+
+    def _first(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, authorization: str
+    ) -> _Request:
+        """The request before any redirect; made once for a URL that is asked for again and again."""
+        made = self._made
+        if made is not None and method == "GET" and made[0] == url and made[1] == headers:
+            return made[2]
+        request = self._request(method, url, split_url(url), headers, body, authorization)
+        if method == "GET" and self._options.fixed:
+            self._made = (url, dict(headers), request)
+        return request
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        origin: SplitResult,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        authorization: str,
+    ) -> _Request:
+        """Raises FetchFailed, and ConfigError."""
+        parts = split_url(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise FetchFailed(f"{shown_url(url)} is no http or https URL")
+        place = (parts.scheme, host_of(parts))
+        proxy = proxy_for(parts, os.environ) if self._options.proxies else None
+        direct = proxy is None or parts.scheme == "https"
+        target = _target(parts) if direct else f"http://{place[1]}{_target(parts)}"
+        lines = [f"{method} {target} HTTP/1.1", f"host: {place[1]}"]
+        lines += proxy.headers if proxy is not None and not direct else []
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += self._secrets(origin, authorization) if place == (origin.scheme, host_of(origin)) else []
+        return _Request(parts, place, proxy, _head(lines, body))
 
     def close(self) -> None:
         if self._kept is not None:
@@ -130,8 +168,8 @@ class HttpClient:
         lines = [f"authorization: {authorization}"] if authorization else []
         return lines + [f"{name}: {value.read()}" for name, value in self._options.headers]
 
-    async def _ask_once(self, parts: SplitResult, proxy: Proxy | None, head: bytes, body: bytes, limit: int) -> Answer:
-        place = (parts.scheme, host_of(parts))
+    async def _ask_once(self, request: _Request, body: bytes, limit: int) -> Answer:
+        place, head = request.place, request.head
         kept, self._kept = self._kept, None
         connection = None
         if kept is not None:
@@ -144,7 +182,7 @@ class HttpClient:
             if connection is not None:
                 answer = await connection.ask(head, body, limit)
             if connection is None or answer is None:  # a kept one was closed from the other side, as it may be
-                connection = await self._connect(parts, proxy)
+                connection = await self._connect(request.parts, request.proxy)
                 answer = await connection.ask(head, body, limit)
             if answer is None:
                 raise FetchFailed("the connection was closed before there was an answer")
@@ -287,6 +325,7 @@ class _Connection(asyncio.Protocol):
         self._in_body = False
         self._complete = False
         self._keep_alive = False
+        self._left = 0  # bytes of the body that the parser need not see
 
     async def ask(self, head: bytes, body: bytes, limit: int) -> Answer | None:
         """None when the connection was closed before a byte of the answer came. Raises FetchFailed."""
@@ -317,6 +356,9 @@ class _Connection(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             self.close()  # nobody has asked
             return
+        if self._left:
+            self._take(data)
+            return
         self._heard = True
         self._beside += len(data)
         if self._beside > MAX_HEAD_BYTES + len(data):
@@ -332,9 +374,33 @@ class _Connection(asyncio.Protocol):
                 self._fail(f"this is no HTTP answer: {error or type(error).__name__}")
             return
         if self._complete:
-            self._done()
-            if not self._keep_alive:
-                self.close()
+            self._end()
+        elif self._in_body:
+            self._left = max(0, self._announced() - self._size)
+
+    def _take(self, data: bytes) -> None:
+        """More of a body of a known length: nothing but that is to be looked for."""
+        self._left -= len(data)
+        if self._left < 0:
+            self._fail("the answer has more bytes than it announced")
+            return
+        self._size += len(data)
+        self._body.write(data)
+        if not self._left:
+            self._keep_alive = self._parser.should_keep_alive()
+            self._end()
+
+    def _announced(self) -> int:
+        """Bytes of the body, as the head says; 0 when it does not, or when they are beyond the limit."""
+        size = self._headers.get("content-length", "")
+        if "transfer-encoding" in self._headers or not (size.isascii() and size.isdigit() and len(size) < _MANY_DIGITS):
+            return 0
+        return int(size) if int(size) <= self._limit else 0
+
+    def _end(self) -> None:
+        self._done()
+        if not self._keep_alive:
+            self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

@@ -70,6 +70,12 @@ class HttpOptions:
     connect_seconds: float = 0.0
     proxies: bool = False
 
+    @property
+    def fixed(self) -> bool:
+        """Whether requests are the same each time: nothing that they need is read from a file or the environment."""
+        secrets = (self.user, self.password, self.credentials, *(value for _, value in self.headers))
+        return not self.proxies and not any(secret.file for secret in secrets)
+
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
         if self.user or self.password:

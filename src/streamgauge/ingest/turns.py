@@ -23,6 +23,7 @@ class Turns:
     """
 
     def __init__(self, clock: Clock | None = None, seconds: float = PASS_SECONDS) -> None:
+        self.expected = 0  # who fetches what is to be decoded, or decodes it, and then appends samples
         self._clock = clock or SystemClock()
         self._seconds = seconds
         self._spent = 0.0  # since the last pass that is known of

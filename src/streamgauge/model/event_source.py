@@ -51,6 +51,15 @@ class Node:
             return self.rest
         return member in self.mixed
 
+    def has_text_alone(self, path: Path) -> bool:
+        """Whether the member at a path has a column of texts and is in no rest."""
+        node = self
+        for name in path[:-1]:
+            if name not in node.children or node.may_be_in_rest(name):
+                return False
+            node = node.children[name]
+        return bool(path) and node.leaves.get(path[-1]) is LeafType.TEXT and not node.may_be_in_rest(path[-1])
+
 
 class Fixed(enum.Enum):
     """The columns that every part has; all int64 and never null."""
@@ -85,13 +94,25 @@ Column = Fixed | Leaf | Present | Rest
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """A member of the payload is one of some texts."""
+
+    path: Path
+    texts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class EventRange:
-    """Which events are wanted, all ends inclusive. A part may give more than these, never fewer."""
+    """Which events are wanted, all ends inclusive. A part may give more than these, never fewer.
+
+    one_of: conditions, all of which an event fulfils; a part looks at them where that is less work than not to.
+    """
 
     first_received: int = -(1 << 63)  # ns
     last_received: int = (1 << 63) - 1
     first_stream: int = 0
     last_stream: int = (1 << 63) - 1
+    one_of: tuple[OneOf, ...] = ()
 
 
 EVERY_EVENT = EventRange()
@@ -137,6 +158,10 @@ class EventSource(Protocol):
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
         """Those that may have such events, in order of time, as far as that goes."""
 
+    def extents(self) -> Sequence[tuple[int, int]]:
+        """Where to look for the latest: of each place with events, when about the first of them was received (ns), and
+        about how many there are."""
+
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS, in batches of some ten thousand rows; in order of time as far
         as `parts` are. None that are not wanted."""
@@ -157,6 +182,9 @@ class NoEvents:
     """Implements EventSource where there are none."""
 
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
+        return ()
+
+    def extents(self) -> Sequence[tuple[int, int]]:
         return ()
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:

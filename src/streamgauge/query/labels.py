@@ -21,6 +21,9 @@ _FEW_ROWS = 1024
 """Of a label whose texts are put together with others': with more rows the cost of a call does not count any more, and
 memory for other codes would."""
 
+_FEWEST_ROWS = 8
+"""Which are spelled one label after another: the calls for whole arrays cost more."""
+
 NameSpelling = Callable[[str], str]
 ValueSpelling = Callable[[pa.StringArray], pa.StringArray]
 
@@ -35,6 +38,9 @@ class LabelTexts:
         around a value. `defaults` are values of labels for the series that do not have them."""
         self._rows = len(frame)
         defaults = defaults or {}
+        self._texts = _few(frame, name, value, defaults) if self._rows <= _FEWEST_ROWS else None
+        if self._texts is not None:
+            return
         columns = []
         for label in sorted({*frame.columns, *defaults}):
             codes, values = _used(frame.columns.get(label), self._rows)
@@ -45,7 +51,10 @@ class LabelTexts:
         self._columns = list(_spelled(columns, value))
 
     def sizes(self) -> Int64s:
-        """Bytes of the text of each row, without the commas. int64[rows]."""
+        """Bytes of the text of each row, give or take the commas. int64[rows]."""
+        if self._texts is not None:
+            lengths: Int32s = pc.binary_length(self._texts).to_numpy()
+            return lengths.astype(np.int64)
         sizes = np.zeros(self._rows, np.int64)
         measured: pa.StringArray | None = None
         for codes, texts in self._columns:
@@ -57,6 +66,8 @@ class LabelTexts:
 
     def rows(self, first: int, last: int) -> pa.StringArray:
         """The texts of the rows from `first` up to `last`."""
+        if self._texts is not None:
+            return self._texts.slice(first, last - first)
         labeled = np.zeros(last - first, np.bool_)
         for codes, _ in self._columns:
             labeled |= codes[first:last] != ABSENT
@@ -78,6 +89,22 @@ class LabelTexts:
             codes = np.concatenate([codes[rows] for codes, _ in shared])
             texts, count = _texts_at(codes, shared[0][1]), len(codes) // len(shared)
             yield from (texts.slice(label * count, count) for label in range(len(shared)))
+
+
+def _few(frame: LabelFrame, name: NameSpelling, value: ValueSpelling, defaults: Mapping[str, str]) -> pa.StringArray:
+    """The texts of all rows."""
+    labels = [(label, name(label), frame.columns.get(label)) for label in sorted({*frame.columns, *defaults})]
+    starts: list[list[str]] = []
+    values: list[str] = []
+    for row in range(len(frame)):
+        starts.append([])
+        for label, start, column in labels:
+            text = defaults.get(label) if column is None or column.codes[row] == ABSENT else column.text(row)
+            if text is not None:
+                starts[-1].append(start)
+                values.append(text)
+    spelled: Iterator[str] = iter(value(strings(values)).to_pylist())  # type: ignore[arg-type]
+    return strings(",".join([f'{start}"{next(spelled)}"' for start in row]) for row in starts)
 
 
 def _spelled(

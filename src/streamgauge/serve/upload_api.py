@@ -52,7 +52,8 @@ class PushApi:
         if scope["method"] != "POST":
             raise HTTPException(405, headers={"Allow": "POST"})
         headers = _headers(scope)
-        identity = await access.verify_receive(_authorization(scope))
+        certificate = scope.get("extensions", {}).get("tls", {}).get("client_cert")
+        identity = await access.verify_receive(_authorization(scope), scope["headers"], certificate)
         return await self._services.pushes.receive(identity, headers, read_pieces(receive))
 
 

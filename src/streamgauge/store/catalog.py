@@ -13,11 +13,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
 from streamgauge.store import catalog_rows, fs, names
 from streamgauge.store.damage import Damage
+from streamgauge.store.events.ports import NamedStream
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import CatalogChange, CatalogState
 from streamgauge.store.sqlite_errors import translated
@@ -25,7 +27,7 @@ from streamgauge.store.sqlite_errors import translated
 Upgrade = Callable[[sqlite3.Connection], None]
 """Changes the tables of format n to those of n + 1, within a transaction."""
 
-UPGRADES: Sequence[Upgrade] = (catalog_rows.add_tombstones, catalog_rows.add_events)
+UPGRADES: Sequence[Upgrade] = (catalog_rows.add_tombstones, catalog_rows.add_events, catalog_rows.sum_rows)
 """UPGRADES[n - 1] leads from format n to n + 1."""
 
 _BUSY_SECONDS = 10.0
@@ -53,7 +55,8 @@ class SqliteCatalog:
         self._data = data
         self._writable = connection is not None
         self._using = threading.Lock()  # guards what follows
-        self._state = state  # what is on disk
+        self._state = replace(state, events=replace(state.events, named=()))  # what is on disk, but for
+        self._named = {each.stream.name: each for each in state.events.named}  # those; a change touches few of many
         self._connection = connection  # None when reading, and after a failure until the next change
 
     @staticmethod
@@ -94,7 +97,7 @@ class SqliteCatalog:
     def load(self) -> CatalogState:
         """What the catalog holds."""
         with self._using:
-            return self._state
+            return self._with_named(self._state, self._named)
 
     def apply(self, change: CatalogChange) -> None:
         """See `ports.Catalog`. Raises ReadOnly and StorageError.
@@ -108,9 +111,10 @@ class SqliteCatalog:
             try:
                 self._commit(change)
             except StorageError:
-                if not self._took_effect(after):
+                if not self._took_effect(after, change):
                     raise
             self._state = after
+            catalog_rows.change_named(self._named, change.events)
 
     def close(self) -> None:
         with self._using:
@@ -127,7 +131,11 @@ class SqliteCatalog:
                 hit("catalog.apply.before_commit")
         hit("catalog.apply.after_commit")
 
-    def _took_effect(self, after: CatalogState) -> bool:
+    @staticmethod
+    def _with_named(state: CatalogState, named: dict[str, NamedStream]) -> CatalogState:
+        return replace(state, events=replace(state.events, named=tuple(named[name] for name in sorted(named))))
+
+    def _took_effect(self, after: CatalogState, change: CatalogChange) -> bool:
         """After an error: is the change on disk nevertheless? The connection may be in any state, so a new one looks,
         which also rolls back what was left half done."""
         self._disconnect()
@@ -136,7 +144,9 @@ class SqliteCatalog:
             with translated(f"read {path}"):
                 self._connection = _connect(path, "rw")
                 found = catalog_rows.read(self._connection)
-            if found != after:
+            named = dict(self._named)
+            catalog_rows.change_named(named, change.events)
+            if found != self._with_named(after, named):
                 return False
             fs.sync_dir(self._data)  # the removal of the journal is the commit: make it durable
         except StorageError:

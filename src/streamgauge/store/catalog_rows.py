@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 from typing import Any
 
 from streamgauge.errors import Corrupt
 from streamgauge.model.events import Stream
+from streamgauge.store.catalog_checksum import RunningChecksum, checksum_of, store_checksum, stored_checksum
 from streamgauge.store.events.ports import EventBlockMeta, EventCatalog, EventChange, NamedStream
 from streamgauge.store.ports import FIRST_TIME, BlockMeta, CatalogChange, CatalogState, Tombstone
 
@@ -96,6 +97,16 @@ _FLUSHED_THROUGH = "flushed_through"
 _EVENTS_FLUSHED_THROUGH = "events_flushed_through"
 _NEXT_STREAM = "next_stream"
 _EVENTS_DROPPED_BEFORE = "events_dropped_before"
+_NEXT_SERIES_ID = "next_series_id"
+_CHANGING = (
+    _FLUSHED_THROUGH,
+    _EVENTS_FLUSHED_THROUGH,
+    _NEXT_SERIES_ID,
+    _NEXT_STREAM,
+    _DROPPED_BEFORE,
+    _EVENTS_DROPPED_BEFORE,
+)
+"""Rows of meta that a change may change."""
 
 
 def create(connection: sqlite3.Connection, state: CatalogState, version: int) -> None:
@@ -106,6 +117,7 @@ def create(connection: sqlite3.Connection, state: CatalogState, version: int) ->
     _set(connection, _DROPPED_BEFORE, str(state.dropped_before))
     _set(connection, _EVENTS_DROPPED_BEFORE, str(state.events.dropped_before))
     connection.execute(f"PRAGMA user_version = {version}")
+    seal(connection, version)
     events = state.events
     write(
         connection,
@@ -138,24 +150,50 @@ def add_events(connection: sqlite3.Connection) -> None:
     _set(connection, _EVENTS_DROPPED_BEFORE, "0")
 
 
+def sum_rows(connection: sqlite3.Connection) -> None:
+    """Upgrade format 3, in which the checksum was another; it is computed whenever the format is set."""
+
+
 def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
     for statement in filter(str.strip, statements.split(";")):
         connection.execute(statement)
 
 
 def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
-    """Make a change to the rows."""
-    connection.executemany("DELETE FROM blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
-    connection.executemany(
-        f"INSERT OR REPLACE INTO blocks ({_BLOCK}) VALUES ({', '.join('?' * 14)})", map(_block_row, change.add)
-    )
-    connection.executemany(f"INSERT OR REPLACE INTO metadata ({_METADATA}) VALUES (?, ?, ?, ?)", change.metadata)
-    connection.executemany("DELETE FROM tombstones WHERE id = ?", [(number,) for number in change.remove_tombstones])
-    connection.executemany(
-        f"INSERT OR REPLACE INTO tombstones ({_TOMBSTONE}) VALUES (?, ?, ?, ?, ?)",
-        [(each.id, each.commit, each.start, each.end, each.series) for each in change.add_tombstones],
-    )
-    _write_events(connection, change.events)
+    """Make a change to the rows, and bring the checksum up to date."""
+    checksum = RunningChecksum(connection)
+    with checksum.changing("blocks", "id", [*change.remove, *(block.id for block in change.add)]):
+        connection.executemany("DELETE FROM blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
+        _put(connection, "blocks", _BLOCK, map(_block_row, change.add))
+    with checksum.changing("metadata", "metric", [row[0] for row in change.metadata]):
+        _put(connection, "metadata", _METADATA, change.metadata)
+    with checksum.changing(
+        "tombstones", "id", [*change.remove_tombstones, *(each.id for each in change.add_tombstones)]
+    ):
+        connection.executemany("DELETE FROM tombstones WHERE id = ?", [(each,) for each in change.remove_tombstones])
+        rows = [(each.id, each.commit, each.start, each.end, each.series) for each in change.add_tombstones]
+        _put(connection, "tombstones", _TOMBSTONE, rows)
+    _write_events(connection, change.events, checksum)
+    with checksum.changing("meta", "key", _CHANGING):
+        _write_meta(connection, change)
+    checksum.store()
+
+
+def _write_events(connection: sqlite3.Connection, change: EventChange, checksum: RunningChecksum) -> None:
+    with checksum.changing("event_blocks", "id", [*change.remove, *(block.id for block in change.add)]):
+        connection.executemany("DELETE FROM event_blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
+        _put(connection, "event_blocks", _EVENT_BLOCK, map(_event_block_row, change.add))
+    with checksum.changing("named_streams", "name", [*change.forget, *(each.stream.name for each in change.named)]):
+        connection.executemany("DELETE FROM named_streams WHERE name = ?", [(name,) for name in change.forget])
+        _put(connection, "named_streams", _NAMED_STREAM, map(_named_stream_row, change.named))
+
+
+def _put(connection: sqlite3.Connection, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+    places = ", ".join("?" * len(columns.split(",")))
+    connection.executemany(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({places})", rows)
+
+
+def _write_meta(connection: sqlite3.Connection, change: CatalogChange) -> None:
     meta = _meta(connection)
     for key, value in (
         (_FLUSHED_THROUGH, change.flushed_through),
@@ -163,32 +201,17 @@ def write(connection: sqlite3.Connection, change: CatalogChange) -> None:
     ):
         if value is not None and value > int(meta.get(key, -1)):
             _set(connection, key, str(value))
-    for key, value in (("next_series_id", change.next_series_id), (_NEXT_STREAM, change.events.next_stream)):
+    for key, value in ((_NEXT_SERIES_ID, change.next_series_id), (_NEXT_STREAM, change.events.next_stream)):
         if value is not None:
             _set(connection, key, str(value))
-    if change.dropped_before > _dropped_before(_meta(connection)):
+    if change.dropped_before > _dropped_before(meta):
         _set(connection, _DROPPED_BEFORE, str(change.dropped_before))
-    seal(connection)
-
-
-def _write_events(connection: sqlite3.Connection, change: EventChange) -> None:
-    connection.executemany("DELETE FROM event_blocks WHERE id = ?", [(block_id,) for block_id in change.remove])
-    connection.executemany(
-        f"INSERT OR REPLACE INTO event_blocks ({_EVENT_BLOCK}) VALUES ({', '.join('?' * 13)})",
-        map(_event_block_row, change.add),
-    )
-    if change.dropped_before > int(_meta(connection)[_EVENTS_DROPPED_BEFORE]):
-        _set(connection, _EVENTS_DROPPED_BEFORE, str(change.dropped_before))
-    if change.named is not None:
-        connection.execute("DELETE FROM named_streams")
-        connection.executemany(
-            f"INSERT INTO named_streams ({_NAMED_STREAM}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            map(_named_stream_row, change.named),
-        )
+    if change.events.dropped_before > int(meta[_EVENTS_DROPPED_BEFORE]):
+        _set(connection, _EVENTS_DROPPED_BEFORE, str(change.events.dropped_before))
 
 
 def changed(state: CatalogState, change: CatalogChange) -> CatalogState:
-    """What `read` gives after `write` of a change to `state`."""
+    """What `read` gives after `write` of a change to `state`, but for named streams: `change_named`."""
     blocks = {block.id: block for block in state.blocks}
     for block_id in change.remove:
         blocks.pop(block_id, None)
@@ -216,14 +239,20 @@ def _events_changed(state: EventCatalog, change: EventChange) -> EventCatalog:
     for block_id in change.remove:
         blocks.pop(block_id, None)
     blocks.update((block.id, block) for block in change.add)
-    named = state.named if change.named is None else sorted(change.named, key=lambda each: each.stream.name)
     return EventCatalog(
         max(state.flushed_through, change.flushed_through or 0),
         state.next_stream if change.next_stream is None else change.next_stream,
         tuple(blocks[block_id] for block_id in sorted(blocks)),
-        tuple(named),
+        state.named,
         max(state.dropped_before, change.dropped_before),
     )
+
+
+def change_named(named: dict[str, NamedStream], change: EventChange) -> None:
+    """What `write` does to named streams, which may be many, here by their names."""
+    for name in change.forget:
+        named.pop(name, None)
+    named.update((each.stream.name, each) for each in change.named)
 
 
 def read(connection: sqlite3.Connection) -> CatalogState:
@@ -232,7 +261,7 @@ def read(connection: sqlite3.Connection) -> CatalogState:
     return CatalogState(
         meta["store_id"],
         int(meta[_FLUSHED_THROUGH]),
-        int(meta["next_series_id"]),
+        int(meta[_NEXT_SERIES_ID]),
         tuple(map(_block_of, connection.execute(f"SELECT {_BLOCK} FROM blocks ORDER BY id"))),
         tuple(connection.execute(f"SELECT {_METADATA} FROM metadata ORDER BY metric")),
         tuple(Tombstone(*row) for row in connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")),
@@ -254,10 +283,10 @@ def check(connection: sqlite3.Connection) -> int:
     complaints = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if complaints != ["ok"]:
         raise Corrupt(f"the catalog is damaged: {'; '.join(map(str, complaints))}")
-    meta = _meta(connection)
-    if meta.get("checksum") != _checksum(connection):
-        raise Corrupt("the catalog is damaged: its rows do not match their checksum")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if stored_checksum(connection) != checksum_of(connection, int(version)):
+        raise Corrupt("the catalog is damaged: its rows do not match their checksum")
+    meta = _meta(connection)
     if meta["format"] != str(version):
         raise Corrupt(f"the catalog is damaged: its header says format {version} and its rows {meta['format']}")
     return int(version)
@@ -267,29 +296,12 @@ def set_format(connection: sqlite3.Connection, version: int) -> None:
     """Say that the tables are of format `version`: in the file's header, and among the rows, where it is checked."""
     connection.execute(f"PRAGMA user_version = {version}")
     _set(connection, "format", str(version))
-    seal(connection)
+    seal(connection, version)
 
 
-def seal(connection: sqlite3.Connection) -> None:
-    """Bring the checksum up to date, at the end of each transaction."""
-    _set(connection, "checksum", _checksum(connection))
-
-
-def _checksum(connection: sqlite3.Connection) -> str:
-    """SHA-256 over every row of every table but the checksum's own. Independent of the format."""
-    digest = hashlib.sha256()
-    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
-    for table in tables:
-        for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY 1'):
-            if row[0] != "checksum" or table != "meta":
-                digest.update(json.dumps([table, *row], default=_digest_of).encode())
-                digest.update(b"\n")
-    return digest.hexdigest()
-
-
-def _digest_of(blob: bytes) -> str:
-    """Spelt out as text, a million series ids would hold up every thread for a quarter of a second."""
-    return hashlib.sha256(blob).hexdigest()
+def seal(connection: sqlite3.Connection, version: int) -> None:
+    """Compute the checksum over all rows."""
+    store_checksum(connection, checksum_of(connection, version))
 
 
 def _meta(connection: sqlite3.Connection) -> dict[str, str]:

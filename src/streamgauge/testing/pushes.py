@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
-from streamgauge.errors import Unauthorized
 from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
 from streamgauge.wire.metric_family import Labels, Metric, MetricFamily, MetricType
 
@@ -16,25 +15,6 @@ TEXT_HEADERS = {"content-type": metric_family_text.CONTENT_TYPE}
 
 def identity(cluster: str = "one", **required: str) -> ClusterIdentity:
     return ClusterIdentity("", {CLUSTER: cluster, **required})
-
-
-class KnownTokens:
-    """A ClusterAuthority that knows its tokens beforehand: each is its cluster's id."""
-
-    def __init__(self, *clusters: str) -> None:
-        self.clusters = set(clusters)
-        self.failure: Exception | None = None  # raised by verify_receive
-
-    def verify(self, authorization: str | None) -> ClusterIdentity:
-        token = (authorization or "").removeprefix("Bearer ")
-        if token not in self.clusters:
-            raise Unauthorized("Not authorized: no such token", ("Bearer",))
-        return identity(token)
-
-    async def verify_receive(self, authorization: str | None) -> ClusterIdentity:
-        if self.failure is not None:
-            raise self.failure
-        return self.verify(authorization)
 
 
 def labels(cluster: str | None = "one", **more: str) -> Labels:

@@ -77,8 +77,9 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
         if number:
             yield
         chunk = cache.chunks[number] if number < len(cache.chunks) else None
-        found = None if chunk is None or chunk.layout is None else match(chunk.layout, text)
-        values = None if found is None else read_values(found)
+        layout = None if chunk is None else chunk.layout
+        found = None if layout is None else match(layout, text)
+        values = None if layout is None or found is None else read_values(layout, found)
         if chunk is None or values is None:
             return None
         columns.append((chunk.series, values, None))

@@ -35,6 +35,7 @@ PONG, BEAT, GET, OVERRIDE, FLUSH = b"pong", b"beat", b"get", b"override", b"flus
 
 IDENTIFY_FIRST = b"identify first with the 'id' command\n"
 MISSING_ID = b"missing id\n"
+FOREIGN_ID = b"the certificate is not of this id\n"
 
 RESERVED = "_connected"
 """No collector may be called so."""

@@ -54,7 +54,7 @@ class Chunk:
         if self.texts is not None:
             return self.texts
         assert self.layout is not None
-        between = self.layout.between()
+        between = self.layout.texts_between()
         stamped = self.layout.stamped
         before = between[:-1] if stamped is None else [between[i] for i in np.cumsum(1 + stamped) - 1 - stamped]
         return [text[text.rfind(b"\n") + 1 : -1] for text in before]

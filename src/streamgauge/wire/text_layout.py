@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Bools, Floats, Int64s
+from streamgauge.model.arrays import Bools, Floats, Int32s, Int64s, UInt8s
 from streamgauge.wire.exposition_text import read_value
 
 CHUNK_LINES = 8192
@@ -28,6 +28,7 @@ MAX_LINE_BYTES = 1 << 20
 
 _NEWLINE, _SPACE = 10, 32
 _WINDOW_BYTES = 1 << 20
+_TO_FLOAT = pc.CastOptions.safe(pa.float64())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,46 +58,47 @@ class Lines:
 class Words:
     """Which pieces of a cut text are words of one kind: their numbers, and the same as Arrow's bitmap."""
 
-    at: Int64s
-    bitmap: pa.Buffer
+    at: Int64s | slice
+    bitmap: UInt8s
 
     @staticmethod
-    def of(at: Int64s, pieces: int) -> Words:
+    def of(at: Int64s | slice, pieces: int) -> Words:
         flags = np.zeros(pieces, np.bool_)
         flags[at] = True
-        return Words(at, pa.py_buffer(np.packbits(flags, bitorder="little").tobytes()))
+        return Words(at, np.packbits(flags, bitorder="little"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Layout:
     """Of some lines, each ended by a newline.
 
-    stamped: of the lines that give a sample, which have a timestamp; None where none has. pieces: the text that it was
-    made of, cut at both ends of each value and timestamp, so that every second piece is a word. sizes: of the pieces
-    between the words, in bytes. values, stamps: which of the words are that; None where none is a timestamp.
+    stamped: of the lines that give a sample, which have a timestamp; None where none has. sizes: of the pieces between
+    the words, in bytes. between, values, stamps: which of the pieces are that; None where none is a timestamp. pieces:
+    the text that was read last, cut at both ends of each value and timestamp, so that every second piece is a word.
+    last: the values in it, which are not read again where their text is the same; None when it was not read here.
     """
 
     lines: int
     valued: Int64s  # numbers of the lines that give a sample, ascending
     stamped: Bools | None
-    pieces: pa.BinaryArray
-    sizes: Int64s
+    sizes: Int32s
+    between: Words
     values: Words
     stamps: Words | None
+    pieces: pa.BinaryArray
+    last: Floats | None = None
 
-    def between(self) -> list[bytes]:
+    def texts_between(self) -> list[bytes]:
         """The bytes before the first word, between the words, and behind the last one."""
         return cast("list[bytes]", self.pieces.to_pylist()[::2])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """The text of values and timestamps, among pieces that are null; which pieces they are."""
+    """A text in pieces as a layout says. equal: a bitmap of those that are as in the layout."""
 
-    values: pa.StringArray
-    values_at: Int64s
-    stamps: pa.StringArray | None
-    stamps_at: Int64s | None
+    pieces: pa.BinaryArray
+    equal: UInt8s
 
 
 def lines_of(text: bytes) -> Lines:
@@ -114,7 +116,7 @@ def chunks_of(body: bytes) -> Iterator[Lines]:
     while start < len(body):
         while len(ends) < CHUNK_LINES and seen < len(body):
             found = np.flatnonzero(raw[seen : seen + _WINDOW_BYTES] == _NEWLINE)
-            ends = np.concatenate((ends, found + seen))
+            ends = np.concatenate((ends, found + seen)) if seen else found
             seen = min(seen + _WINDOW_BYTES, len(body))
             _check_lengths(start, ends, seen)
         chunk = Lines(body, start, ends[:CHUNK_LINES])
@@ -144,20 +146,25 @@ def layout_of(lines: Lines, valued: Int64s, stamped: Bools | None) -> Layout | N
     starts = marks[last - 1] + 1
     if stamped is not None:
         starts = np.sort(np.concatenate((starts, (marks[last - 2] + 1)[stamped])))
-    edges = _edges(starts, stops, len(text))
+    edges = np.empty(2 * len(starts) + 2, np.int32)
+    edges[0], edges[-1] = 0, len(text)
+    edges[1:-1:2], edges[2:-1:2] = starts, stops
     if (edges[1:] < edges[:-1]).any():
         return None
     count = len(edges) - 1
-    words_at = np.arange(1, count, 2)
-    is_stamp = _is_stamp(len(valued), stamped)
-    stamps = None if stamped is None else Words.of(words_at[is_stamp], count)
-    pieces = _pieces(edges, pa.py_buffer(text))
-    sizes = np.diff(edges)[::2].astype(np.int64)
-    return Layout(len(lines), valued, stamped, pieces, sizes, Words.of(words_at[~is_stamp], count), stamps)
+    values: Int64s | slice = slice(1, None, 2)
+    stamps = None
+    if stamped is not None:
+        words_at = np.arange(1, count, 2)
+        is_stamp = _is_stamp(len(valued), stamped)
+        values, stamps = words_at[~is_stamp], Words.of(words_at[is_stamp], count)
+    between, sizes = Words.of(slice(0, None, 2), count), np.diff(edges)[::2]
+    pieces = _pieces(edges, text)
+    return Layout(len(lines), valued, stamped, sizes, between, Words.of(values, count), stamps, pieces)
 
 
 def match(layout: Layout, lines: Lines) -> Cut | None:
-    """The words of lines that are as their layout says; None when they are not.
+    """Lines that are as their layout says, cut into words; None when they are not.
 
     Words end where lines do, or at the last separator before that. From there on what lies between two words has to
     have the length, and then the bytes, that it has in the layout.
@@ -166,19 +173,18 @@ def match(layout: Layout, lines: Lines) -> Cut | None:
         return None
     marks = None if layout.stamped is None else _marks(lines)
     stops = _stops(lines, layout.valued, layout.stamped, marks)
-    starts = np.concatenate(([0], stops[:-1])) + layout.sizes[:-1]
-    size = lines.stop - lines.start
-    if stops[-1] + layout.sizes[-1] != size or (starts > stops).any():
+    text = lines.text
+    edges = np.empty(2 * len(stops) + 2, np.int32)
+    edges[0], edges[-1] = 0, len(text)
+    edges[2:-1:2] = stops
+    np.add(edges[:-2:2], layout.sizes[:-1], out=edges[1:-1:2])
+    if stops[-1] + layout.sizes[-1] != len(text) or (edges[1:-1:2] > edges[2:-1:2]).any():
         return None
-    text = pa.py_buffer(lines.body).slice(lines.start, size)
-    pieces = _pieces(_edges(starts, stops, size), text)
-    equal = np.frombuffer(_content(pc.equal(pieces, layout.pieces)), np.uint8)
-    if not np.unpackbits(equal, count=len(pieces), bitorder="little")[::2].all():
+    pieces = _pieces(edges, text)
+    equal = np.frombuffer(_content(pc.equal(pieces, layout.pieces)), np.uint8, len(layout.between.bitmap))
+    if (layout.between.bitmap & ~equal).any():
         return None
-    values, stamps = layout.values, layout.stamps
-    if stamps is None:
-        return Cut(_texts(pieces, values), values.at, None, None)
-    return Cut(_texts(pieces, values), values.at, _texts(pieces, stamps), stamps.at)
+    return Cut(pieces, equal)
 
 
 def _marks(lines: Lines) -> Int64s:
@@ -189,7 +195,9 @@ def _marks(lines: Lines) -> Int64s:
 
 def _stops(lines: Lines, valued: Int64s, stamped: Bools | None, marks: Int64s | None) -> Int64s:
     """Where the words end, from the first line on."""
-    ends = lines.ends[valued] - lines.start
+    ends = lines.ends[valued]
+    if lines.start:
+        ends -= lines.start
     if stamped is None or marks is None:
         return ends
     before = marks[np.searchsorted(marks, ends[stamped]) - 1]  # that of a line without one is refused later
@@ -210,24 +218,16 @@ def _is_stamp(valued: int, stamped: Bools | None) -> Bools:
     return flags
 
 
-def _edges(starts: Int64s, stops: Int64s, size: int) -> Int64s:
-    """Where pieces begin, and where the last one ends."""
-    edges = np.empty(2 * len(starts) + 2, np.int64)
-    edges[0], edges[-1] = 0, size
-    edges[1:-1:2], edges[2:-1:2] = starts, stops
-    return edges
-
-
-def _pieces(edges: Int64s, text: pa.Buffer) -> pa.BinaryArray:
-    buffers = [None, pa.py_buffer(edges.astype(np.int32).data), text]
+def _pieces(edges: Int32s, text: bytes) -> pa.BinaryArray:
+    """edges: where pieces begin, and where the last one ends."""
+    buffers = [None, pa.py_buffer(edges.data), pa.py_buffer(text)]
     return cast("pa.BinaryArray", pa.Array.from_buffers(pa.binary(), len(edges) - 1, buffers, 0))
 
 
-def _texts(pieces: pa.BinaryArray, words: Words) -> pa.StringArray:
-    """The pieces with all null but those words."""
-    buffers = [words.bitmap, *pieces.buffers()[1:]]
-    nulls = len(pieces) - len(words.at)
-    return cast("pa.StringArray", pa.Array.from_buffers(pa.utf8(), len(pieces), buffers, nulls))
+def _texts(pieces: pa.BinaryArray, bitmap: UInt8s) -> pa.StringArray:
+    """The pieces with all null but those of the bitmap."""
+    buffers = [pa.py_buffer(bitmap.data), *pieces.buffers()[1:]]
+    return cast("pa.StringArray", pa.Array.from_buffers(pa.utf8(), len(pieces), buffers))
 
 
 def _content(array: pa.Array[Any]) -> memoryview:
@@ -237,18 +237,36 @@ def _content(array: pa.Array[Any]) -> memoryview:
     return memoryview(content)
 
 
-def read_values(cut: Cut) -> Floats | None:
-    """All values; None when some text is none. Any NaN becomes the one quiet NaN, so that none is a stale marker."""
+def read_values(layout: Layout, cut: Cut) -> Floats | None:
+    """All values; None when some text is none. Any NaN becomes the one quiet NaN, so that none is a stale marker.
+
+    The layout remembers them, and next time those whose text is the same are not read.
+    """
+    last, words = layout.last, layout.values
+    fresh = words.bitmap if last is None else words.bitmap & ~cut.equal
+    if last is None or fresh.any():
+        is_fresh = np.unpackbits(fresh, count=len(cut.pieces), bitorder="little")[words.at].view(np.bool_)
+        read = _numbers(cut, fresh, words.at, is_fresh)
+        if read is None:
+            return None
+        last = read if last is None else np.where(is_fresh, read, last)
+    layout.pieces, layout.last = cut.pieces, last
+    return last
+
+
+def _numbers(cut: Cut, fresh: UInt8s, at: Int64s | slice, is_fresh: Bools) -> Floats | None:
+    """The values of the words that are fresh, a bitmap of pieces and the same for each word; anything for others."""
+    texts = _texts(cut.pieces, fresh)
     try:
-        numbers = _content(cut.values.cast(pa.float64()))
+        numbers = _content(pc.call_function("cast", [texts], _TO_FLOAT))
     except pa.ArrowInvalid:
-        return _one_by_one(cut)
-    values: Floats = np.frombuffer(numbers, np.float64, len(cut.values))[cut.values_at]
-    odd = np.flatnonzero(~np.isfinite(values))
-    if len(odd):
-        words = cut.values.take(cut.values_at[odd]).cast(pa.binary()).to_pylist()
+        return _one_by_one(texts, is_fresh)
+    values: Floats = np.frombuffer(numbers, np.float64, len(texts))[at]
+    if not np.isfinite(values).all():
+        odd = ~np.isfinite(values) & is_fresh
+        words = set(texts.cast(pa.binary()).take(np.arange(len(texts))[at][odd]).to_pylist())
         try:
-            for word in set(words):
+            for word in words:
                 read_value(word or b"")
         except BadInput:
             return None
@@ -256,19 +274,21 @@ def read_values(cut: Cut) -> Floats | None:
     return values
 
 
-def _one_by_one(cut: Cut) -> Floats | None:
-    words = cut.values.cast(pa.binary()).drop_null().to_pylist()
+def _one_by_one(texts: pa.StringArray, is_fresh: Bools) -> Floats | None:
+    words = texts.cast(pa.binary()).drop_null().to_pylist()
+    values = np.zeros(len(is_fresh))
     try:
-        return np.array([read_value(word or b"") for word in words], np.float64)
+        values[is_fresh] = [read_value(word or b"") for word in words]
     except BadInput:
         return None
+    return values
 
 
-def read_stamps(cut: Cut) -> Int64s | None:
+def read_stamps(layout: Layout, cut: Cut) -> Int64s | None:
     """The timestamps, in ms, digits only; None when there are none, or when some text is none."""
-    if cut.stamps is None or cut.stamps_at is None:
+    if layout.stamps is None:
         return None
-    texts = cut.stamps.take(cut.stamps_at)
+    texts = _texts(cut.pieces, layout.stamps.bitmap).drop_null()
     written = texts.buffers()[2]
     digits = np.frombuffer(b"" if written is None else memoryview(written), np.uint8)
     if ((digits < 48) | (digits > 57)).any():

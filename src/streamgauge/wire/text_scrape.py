@@ -100,12 +100,12 @@ class _Decoder:
         if layout is None or chunk.kind != self.kind:
             return None
         cut = match(layout, text)
-        values = None if cut is None else read_values(cut)
+        values = None if cut is None else read_values(layout, cut)
         if cut is None or values is None:
             return None
         stamps: Int64s | None = None
-        if cut.stamps is not None:
-            read = read_stamps(cut)
+        if layout.stamps is not None:
+            read = read_stamps(layout, cut)
             if read is None:
                 return None
             stamps = spread_stamps(layout, read)

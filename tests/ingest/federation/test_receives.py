@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, PushRefused, RateLimited, TooLarge, UnsupportedMedia
 from streamgauge.testing import requests
@@ -62,6 +63,28 @@ async def test_spellings_of_one_cluster_do_not_resolve_for_another(federation: F
             await federation.write([up()], cluster="two")
     with pytest.raises(PushRefused):  # nor after the token's other labels have changed
         await federation.write([up(env="a")], env="b")
+
+
+@pytest.mark.parametrize("message", [requests.V1, requests.V2])
+async def test_series_may_get_the_label_of_a_cluster_that_somebody_else_tells(
+    federation: Federation, message: str
+) -> None:
+    told = ClusterIdentity("one", {"_id": "one"}, adds=True)
+    encode = requests.v1 if message == requests.V1 else requests.v2
+    bare = [Series({"__name__": "up"}, [(NOW, 1.0)]), up("", NOW + 1), up(time=NOW + 2)]
+
+    async def write(sender: ClusterIdentity, series: list[Series]) -> None:
+        body = body_of(requests.snappy(encode(series)))
+        await federation.receiver.receive(sender, requests.headers(message), body)
+
+    for _ in range(2):
+        await write(told, bare)
+        with pytest.raises(PushRefused, match="to have value one instead of two"):
+            await write(told, [*bare, up("two")])
+        with pytest.raises(BadInput, match="a required label is missing"):  # what is known of it so is not known else
+            await write(identity(), bare)
+    assert federation.sink.series() == [{"__name__": "up", "_id": "one"}]
+    assert federation.sink.samples(__name__="up", _id="one") == [(NOW, 1.0), (NOW + 1, 1.0), (NOW + 2, 1.0)]
 
 
 @pytest.mark.parametrize("message", [requests.V1, requests.V2])

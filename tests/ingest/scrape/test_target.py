@@ -7,7 +7,7 @@ import pytest
 from streamgauge.errors import BadInput
 from streamgauge.ingest.discovery.groups import Group, parse_groups
 from streamgauge.ingest.scrape.job import ScrapeJob
-from streamgauge.ingest.scrape.target import Dropped, Target, targets_of
+from streamgauge.ingest.scrape.target import SLOT_MS, Dropped, Target, targets_of
 from streamgauge.relabel import Action, Relabelling, Rule
 
 
@@ -94,6 +94,15 @@ def test_offsets_are_spread_and_stay() -> None:
     per_second = [sum(offset // 1000 == second for offset in offsets) for second in range(15)]
     assert sum(per_second) == 1000
     assert max(per_second) < 110
+
+
+@pytest.mark.parametrize("interval", [50, 100, 1000, 1050, 15_000])
+def test_targets_are_scraped_in_slots(interval: int) -> None:
+    job = ScrapeJob("j", interval=interval, timeout=interval)
+    targets = [one(job, {"x": str(number)}) for number in range(2000)]
+    offsets = sorted({target.offset("seed") for target in targets if isinstance(target, Target)})
+    slots = max(1, interval // SLOT_MS)
+    assert offsets == [slot * interval // slots for slot in range(slots)]
 
 
 def test_groups_of_a_document() -> None:

@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamgauge.errors import Corrupt, FormatTooNew, StorageError
-from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Present, Rest
+from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, OneOf, Present, Rest
 from streamgauge.model.events import Stream
 from streamgauge.store import failpoints
 from streamgauge.store.block_cache import BlockCache
 from streamgauge.store.events import format
 from streamgauge.store.events.assemble import payload_texts
 from streamgauge.store.events.block_reader import EventBlockReader
-from streamgauge.store.events.block_writer import row_groups
+from streamgauge.store.events.block_writer import chunk_range, row_groups
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.format import decode_meta, encode_meta, new_block_id
 from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
@@ -155,6 +155,42 @@ def test_row_groups_that_cannot_hold_what_is_wanted_are_not_read(
         assert read(reader, column, wanted=times) == [list(range(40, 60))]
         with pytest.raises(Corrupt, match="row group 0"):
             read(reader, Fixed.STREAM)
+
+
+def test_of_row_groups_without_a_wanted_text_the_other_columns_are_not_read(
+    blocks: LocalEventBlocks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("streamgauge.store.events.block_writer.MAX_ROW_GROUP", 10)
+    texts = [f'{{"n":{n},"k":"{"xy"[n == 75]}","id":"id{n}"}}' for n in range(95)] + ['{"n":95}']
+    meta = blocks.write(event_flush(texts))
+
+    def wanted(**members: str) -> EventRange:
+        return EventRange(one_of=tuple(OneOf((name,), frozenset([text])) for name, text in members.items()))
+
+    with blocks.open(meta.id) as reader:
+        assert read(reader, Leaf(("n",)), wanted=wanted(k="y")) == [[75]]
+        assert read(reader, Leaf(("k",)), wanted=wanted(k="y")) == [["y"]]
+        assert read(reader, Leaf(("id",)), Leaf(("k",)), wanted=wanted(id="id7", k="x")) == [["id7"], ["x"]]
+        assert read(reader, Leaf(("id",)), wanted=wanted(id="id7", k="y")) == [[]]
+        assert read(reader, Leaf(("id",)), wanted=wanted(n="7")) == [[f"id{n}" for n in range(95)] + [None]]
+        assert read(reader, Leaf(("id",)), wanted=wanted(none="7")) == [[f"id{n}" for n in range(95)] + [None]]
+        first = reader.parquet_metadata.row_group(0).column(3)
+        assert first.path_in_schema == "payload.n"
+    damage(folder_of(tmp_path, meta) / "events.parquet", chunk_range(first)[0] + 5)
+    with blocks.open(meta.id) as reader:
+        assert read(reader, Leaf(("n",)), wanted=wanted(k="y")) == [[75]]
+        with pytest.raises(Corrupt, match=r"payload\.n of row group 0"):
+            read(reader, Leaf(("n",)), wanted=wanted(k="x"))
+
+
+def test_a_text_that_may_be_in_a_rest_is_not_looked_for_in_its_column(blocks: LocalEventBlocks) -> None:
+    """What is of another type, or of an event that was not divided."""
+    texts = ['{"k":"a"}'] * 5 + ['{"k":"b"}'] * 95 + ['{"k":7}']
+    meta = blocks.write(event_flush(texts))
+    with blocks.open(meta.id) as reader:
+        assert reader.node.may_be_in_rest("k")
+        found = read(reader, Leaf(("k",)), Rest(()), wanted=EventRange(one_of=(OneOf(("k",), frozenset("7")),)))
+        assert found[1][-1] == '{"k":7}'
 
 
 def test_parts_of_more_blocks_than_may_be_open_are_read_by_turns(

@@ -25,7 +25,7 @@ from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.convert import Converter
 from streamgauge.store.events.merge import merge_blocks
-from streamgauge.store.events.ports import EventBlockMeta, EventFlush, EventRows
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta, EventFlush, EventRows
 from streamgauge.store.events.shred import Shredder, sample
 from streamgauge.testing.json_texts import VALUES, meaning
 from streamgauge.testing.thorough import examples
@@ -85,7 +85,7 @@ def test_events_are_the_same_after_a_merge(parts: list[list[str]], random: objec
         metas, masks = [], {}
         for number, texts in enumerate(parts):
             mine = [(1 + at % 2, 1 + number + 10 * at, text) for at, text in enumerate(texts)]
-            meta = write(blocks, mine, number)
+            meta = write(blocks, mine, number, level=random.choice((0, UNDIVIDED)))  # type: ignore[attr-defined]
             metas.append(meta)
             masks[meta.id] = np.array([random.random() < 0.2 for _ in mine], np.bool_)  # type: ignore[attr-defined]
             events += [event for event, out in zip(sorted(mine), masks[meta.id], strict=True) if not out]
@@ -125,6 +125,25 @@ def test_what_was_text_in_one_block_and_a_column_in_another_becomes_a_column(blo
     assert row == {
         "n": None, "level": "rare", "http": {"status": 500, "$rest": '{"z":[1]}'}, "$rest": '{"n":"x"}',
     }  # fmt: skip
+
+
+def test_a_block_that_was_not_divided_gets_columns_when_it_is_written_anew(blocks: LocalEventBlocks) -> None:
+    first = [(1, n, f'{{"a":{n},"b":"x"}}') for n in range(1, 51)]
+    second = [(1, n, f'{{"c":{{"d":{n}}},"b":7}}') for n in range(51, 101)]
+    inputs = [write(blocks, first, 1, level=UNDIVIDED), write(blocks, second, 2, level=UNDIVIDED)]
+    with blocks.open(inputs[0].id) as reader:
+        assert reader.node == Node(mixed=frozenset())
+        assert events_in(reader) == first
+    alone = merge_blocks(blocks, inputs[:1])
+    assert alone is not None
+    assert alone.level == 0
+    with blocks.open(alone.id) as reader:
+        assert reader.node.leaves == {"a": LeafType.INT, "b": LeafType.TEXT}
+        assert events_in(reader) == first
+    node, events = merged(blocks, [write(blocks, first, 1), inputs[1]])
+    assert (node.leaves["a"], set(node.children)) == (LeafType.INT, {"c"})
+    assert [event[:2] for event in events] == [(1, n) for n in range(1, 101)]
+    assert [meaning(event[2]) for event in events] == [meaning(event[2]) for event in first + second]
 
 
 def test_of_two_types_that_with_more_values_wins(blocks: LocalEventBlocks) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.store.events.plan import DAY_NS, MAX_BYTES, MAX_EVENTS, plan_event_compaction
-from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
 
 FLUSHES = st.lists(st.tuples(st.integers(1, 200_000), st.integers(1, 2000), st.integers(-1, 1)), max_size=60)
 """Events, bytes of each, and by how many days the clock goes on: also back."""
@@ -32,6 +32,14 @@ def merged(inputs: list[EventBlockMeta], number: int) -> EventBlockMeta:
         events=sum(each.events for each in inputs),
         bytes=sum(each.bytes for each in inputs),
     )
+
+
+def test_a_block_that_was_not_divided_is_written_anew_when_nothing_else_is_to_be_done() -> None:
+    late = replace(meta(4, 100, 10, 10), level=UNDIVIDED)
+    others = [meta(number, 100, 10, 10) for number in range(4)]
+    assert plan_event_compaction([*others, late]) == [*others, late]
+    assert plan_event_compaction([*others[:2], late]) == [late]
+    assert plan_event_compaction([*others[:2], merged([late], 5)]) == []
 
 
 def compacted(blocks: list[EventBlockMeta], idle: bool) -> list[EventBlockMeta]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,15 +20,18 @@ from streamgauge.errors import BadInput, IndexConflict, Overloaded, StorageError
 from streamgauge.event_rules import conditions
 from streamgauge.model.events import Stream
 from streamgauge.store import names
-from streamgauge.store.events.ports import EventRule
+from streamgauge.store.events.ports import UNDIVIDED, EventRule
 from streamgauge.store.events.store import NAMED_STREAM_NS
 from streamgauge.store.failpoints import armed
+from streamgauge.store.helper import InThread
 from streamgauge.store.offline import compact_folder, open_folder
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, batch_of, opened
 from streamgauge.testing.stored_events import events_in, events_of, payloads, streams_of
 from streamgauge.testing.thorough import examples
+
+T = TypeVar("T")
 
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -87,6 +92,42 @@ def test_a_flush_moves_events_into_a_block_and_cuts_the_log(data: Path) -> None:
     before, _ = asyncio.run(compact_folder(data))
     assert (before.samples, len(before.events)) == ((), 1)
     assert len(list((data / "events").iterdir())) == 1
+
+
+class _Slow(InThread):
+    """Takes a second for each job, by the clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        answer = await super().run(function, *arguments)
+        await self._clock.advance(1)
+        return answer
+
+
+def test_payloads_are_divided_later_where_they_come_faster_than_that(data: Path) -> None:
+    clock = ManualClock(NOON)
+    texts = [f'{{"n":{n}}}' for n in range(10)]
+    expected = {(1, n + 1): text for n, text in enumerate(3 * texts)}
+
+    async def main() -> None:
+        async with opened(data, clock, runner=_Slow(clock)) as (store, maintenance):
+            stream = store.events.open_stream("http", "{}")
+            for first, pause in ((1, 0), (11, 60), (21, 0)):
+                await clock.advance(pause)
+                await store.events.append_events(stream, first, payloads(*texts))
+                await maintenance.events.flush(everything=True)
+            assert [meta.level for meta in store.events.state.blocks] == [0, 0, UNDIVIDED]
+            assert (maintenance.events.counts.flushes, maintenance.events.counts.flushes_undivided) == (3, 1)
+            assert events_of(store) == expected
+            assert await maintenance.events.compact()
+            assert not await maintenance.events.compact()
+            assert [meta.level for meta in store.events.state.blocks] == [0, 0, 0]
+            assert events_of(store) == expected
+
+    asyncio.run(main())
 
 
 def test_samples_and_events_share_the_log(data: Path) -> None:
@@ -160,10 +201,10 @@ def test_a_named_stream_goes_on(data: Path) -> None:
             stream, _ = store.events.resume_stream("mine", "http", "{}")
             clock.jump(NAMED_STREAM_NS // 1_000_000 + 1)
             await maintenance.expire()
-            assert len(store.events.named()) == 1, "a clock that jumps is not believed"
+            assert len(store.events.named) == 1, "a clock that jumps is not believed"
             await clock.advance(3601)
             await maintenance.expire()
-            assert store.events.named() == []
+            assert store.events.named == []
             with pytest.raises(IndexConflict, match="forgotten"):
                 await store.events.append_events(stream, 6, payloads("6"))
             anew, following = store.events.resume_stream("mine", "http", "{}")
@@ -179,6 +220,47 @@ def test_a_named_stream_goes_on(data: Path) -> None:
     asyncio.run(again())
     asyncio.run(much_later())
     asyncio.run(after_that())
+
+
+def test_a_flush_writes_the_named_streams_that_have_changed(data: Path) -> None:
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock) as (store, maintenance):
+            events = store.events
+
+            def unsaved() -> tuple[set[str], set[str]]:
+                changed, forgotten = events.unsaved_named()
+                return {each.stream.name for each in changed}, set(forgotten)
+
+            for name in ("a", "b", "c"):
+                stream, first = events.resume_stream(name, "http", "{}")
+                await events.append_events(stream, first, payloads("1"))
+            assert unsaved() == ({"a", "b", "c"}, set())
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+            stream, first = events.resume_stream("b", "http", "{}")
+            await events.append_events(stream, first, payloads("2"))
+            assert unsaved() == ({"b"}, set())
+            with armed("flush.before_catalog", "eio"), suppress(StorageError):
+                await maintenance.events.flush(everything=True)
+            assert unsaved() == ({"b"}, set())
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+            await clock.advance(NAMED_STREAM_NS / 1e9 + 1)
+            events.forget_idle()
+            assert unsaved() == (set(), {"a", "b", "c"})
+            stream, first = events.resume_stream("c", "http", "{}")
+            await events.append_events(stream, first, payloads("3"))
+            await maintenance.events.flush(everything=True)
+            assert unsaved() == (set(), set())
+
+    async def again() -> None:
+        async with opened(data, clock) as (store, _):
+            assert [(each.stream.name, each.stream.id, each.next_index) for each in store.events.named] == [("c", 4, 2)]
+
+    asyncio.run(main())
+    asyncio.run(again())
 
 
 def test_what_did_not_reach_the_disk_may_come_again(data: Path) -> None:

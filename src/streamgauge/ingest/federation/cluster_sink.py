@@ -47,8 +47,9 @@ class ClusterSeries:
         return series
 
     def _check(self, labels: dict[str, str]) -> None:
+        """Have the labels that the sender's series must have."""
         for name, wanted in self._sender.labels.items():
-            value = labels.get(name)
+            value = labels.setdefault(name, wanted) if self._sender.adds else labels.get(name)
             if value is None:
                 self._refuse(BadInput(f"a required label is missing from the metric: {name} of {_shown(labels)}"))
             elif value != wanted:

@@ -31,12 +31,13 @@ _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come aga
 @dataclass(frozen=True, slots=True)
 class Sender:
     """A cluster that pushes. owner: all labels that its series must have, in order of their names. part: of a scrape,
-    that the push is."""
+    that the push is. adds: series without one of these labels get it; else they are refused."""
 
     cluster: str
     labels: dict[str, str]
     owner: tuple[tuple[str, str], ...]
     part: Part = Part.WHOLE
+    adds: bool = False
 
 
 class Admission:
@@ -67,7 +68,8 @@ class Admission:
             raise Forbidden(f"user data must contain a '{label}' label")
         if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
             raise Overloaded(f"{self._settings.max_clusters} clusters push already, the limit", _TOO_MANY_WAIT)
-        return Sender(cluster, dict(identity.labels), tuple(sorted(identity.labels.items())))
+        owner = tuple(sorted(identity.labels.items()))
+        return Sender(cluster, dict(identity.labels), owner, adds=identity.adds)
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""

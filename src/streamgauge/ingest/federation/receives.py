@@ -40,23 +40,25 @@ _ATTEMPTS = 3
 
 
 class _Caches:
-    """A cache for each cluster, so that no spelling of one cluster's series resolves for another."""
+    """A cache for each cluster, so that no spelling of one cluster's series resolves for another, and for each way in
+    which labels are looked at."""
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.nbytes = 0
-        self._caches: OrderedDict[tuple[tuple[str, str], ...], tuple[SeriesCache, int]] = OrderedDict()
+        self._caches: OrderedDict[tuple[tuple[tuple[str, str], ...], bool], tuple[SeriesCache, int]] = OrderedDict()
 
     def of(self, sender: Sender) -> SeriesCache:
-        entry = self._caches.get(sender.owner)
+        entry = self._caches.get((sender.owner, sender.adds))
         if entry is None:
             return SeriesCache(_CACHE_LIMIT, self.generation)
         return entry[0]
 
     def keep(self, sender: Sender, cache: SeriesCache) -> None:
-        _, before = self._caches.pop(sender.owner, (cache, 0))
+        key = (sender.owner, sender.adds)
+        _, before = self._caches.pop(key, (cache, 0))
         size = cache.size + _CACHE_OVERHEAD
-        self._caches[sender.owner] = (cache, size)
+        self._caches[key] = (cache, size)
         self.nbytes += size - before
         while self.nbytes > CACHES_LIMIT:
             _, (_, oldest) = self._caches.popitem(last=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from streamgauge.model.arrays import UInt32s
 from streamgauge.wire import relay as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 MAX_COLLECTORS = 1_000
 """Of one relay. Their names go into one line each time that it is asked."""
@@ -63,6 +63,9 @@ class Table(Protocol):
 
     def arrived(self, connection: RelayConnection) -> str | None:
         """Why the connection is not to be kept; None when it is."""
+
+    def may_be(self, name: str, names: Set[str]) -> bool:
+        """Whether a relay may have an id. names: in its certificate."""
 
     def identified(self, connection: RelayConnection) -> None: ...
 
@@ -245,9 +248,18 @@ class RelayConnection(asyncio.BufferedProtocol):
             self.write(wire.MISSING_ID)
             self.end("missing_id")
             return
+        if not self._table.may_be(name, self._certified()):
+            self.write(wire.FOREIGN_ID)
+            self.end("foreign_id")
+            return
         self.name = name
         self._table.identified(self)
         self.write(b"ok\n" + wire.beat_line(self._table.beat))
+
+    def _certified(self) -> Set[str]:
+        """The names in the certificate that the relay showed."""
+        assert self._transport is not None
+        return names_of(self._transport.get_extra_info("peercert") or {})
 
     def _add(self, rest: bytes) -> None:
         try:
@@ -351,6 +363,12 @@ class RelayConnection(asyncio.BufferedProtocol):
         if self._table.live is not None:
             self._table.live(self.name, collector, name, text)
             self._told += collector.size
+
+
+def names_of(certificate: Mapping[str, Any]) -> Set[str]:
+    """The common names and DNS names of a certificate, as `ssl.SSLSocket.getpeercert` describes it."""
+    subject = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
+    return subject | {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
 
 
 def _numbers(stats: Iterable[Stat], generation: int) -> UInt32s:

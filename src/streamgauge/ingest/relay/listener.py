@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 from streamgauge.clock import Clock
 from streamgauge.ingest.departed import Departed
@@ -121,6 +121,9 @@ class RelayListener:
             return False
         address = ipaddress.ip_address(peer.partition("%")[0])
         return any(address in network for network in self._settings.allow)
+
+    def may_be(self, name: str, names: Set[str]) -> bool:
+        return name in names or not self._settings.tls_client_ids
 
     def identified(self, connection: RelayConnection) -> None:
         if (before := self._relays.get(connection.name)) is not None:

@@ -19,7 +19,8 @@ class RelaySettings:
     asks for none. cors_allow: the origin whose pages may call it, or *; "" allows none. allow: from where relays may
     come; empty allows all that reach the listener. aggregate: minutes that one value of the aggregated data is over.
     retention: weeks that the stats API looks back. tls_cert, tls_key: files, "" where TLS is not spoken; tls_client_ca:
-    what signs the certificates that whoever connects must then show. http_tls: whether http_listen speaks it, too.
+    what signs the certificates that whoever connects must then show; tls_client_ids: whether a relay must have its id
+    in its own. http_tls: whether http_listen speaks TLS, too.
     """
 
     listen: str = DEFAULT_LISTEN
@@ -36,4 +37,5 @@ class RelaySettings:
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    tls_client_ids: bool = False
     http_tls: bool = False

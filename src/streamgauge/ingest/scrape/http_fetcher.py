@@ -84,6 +84,13 @@ class HttpFetcher:
         self._client.close()
 
     async def take(self, begun: float) -> Outcome:
+        self._turns.expected += 1
+        try:
+            return await self._take(begun)
+        finally:
+            self._turns.expected -= 1
+
+    async def _take(self, begun: float) -> Outcome:
         limit = self._target.timeout / 1000
         try:
             async with asyncio.timeout(max(0.0, limit - (self._clock.monotonic() - begun))):
@@ -112,7 +119,7 @@ class HttpFetcher:
         except BadInput as error:
             broken = not isinstance(error, NotAllowed)
             if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
-                return await self.take(begun)
+                return await self._take(begun)
             return self._failed("content", error.message, len(answer.body))
 
     def _settle_for_text(self, error: BadInput) -> bool:

@@ -38,9 +38,9 @@ class ScrapeLoop:
     async def run(self) -> None:
         """Until cancelled."""
         clock, interval = self._clock, self.interval
-        now, begun = clock.now_ms(), clock.monotonic()
-        due = self._first_after(now)
-        at = begun + (due - now) / 1000
+        now, begun = clock.now_ns(), clock.monotonic()  # to the ns, so that all of a slot wake at once
+        due = self._first_after(now // 1_000_000)
+        at = begun + (due * 1_000_000 - now) / 1e9
         while True:
             self.next_due = due
             await clock.sleep(at - clock.monotonic())

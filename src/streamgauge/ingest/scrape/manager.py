@@ -10,6 +10,7 @@ from streamgauge.clock import Clock
 from streamgauge.http.client import Resolver
 from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery
+from streamgauge.ingest.gathering import GatheringSink
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.pool import ScrapeContext, ScrapePool
 from streamgauge.ingest.turns import Turns
@@ -42,7 +43,8 @@ class ScrapeManager:
         self.pools: dict[str, ScrapePool] = {}  # by job
         self._resolver = Resolver()
         self._departed = Departed(sink, clock, self._present)
-        self._context = ScrapeContext(sink, stats, clock, turns, self._resolver, self._departed, seed, max_body)
+        gathering = GatheringSink(sink, turns)
+        self._context = ScrapeContext(gathering, stats, clock, turns, self._resolver, self._departed, seed, max_body)
         self._discoveries = discoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: Sequence[ScrapeJob] = ()

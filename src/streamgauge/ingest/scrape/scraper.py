@@ -16,8 +16,8 @@ from streamgauge.ingest.admission import count
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import Health, Report, Target
-from streamgauge.model.arrays import UInt32s, stale_marker
-from streamgauge.model.batch import Metadata, SampleBatch
+from streamgauge.model.arrays import Floats, UInt32s, stale_marker
+from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
 from streamgauge.wire.findings import Findings, Reason
@@ -30,11 +30,20 @@ SOURCE = "scrape"
 MAX_AHEAD_MS = 600_000
 """A target's own timestamps may be so far ahead of the clock, as in Prometheus."""
 
-_UP, _DURATION, _SCRAPED = "up", "scrape_duration_seconds", "scrape_samples_scraped"
-_KEPT, _ADDED = "scrape_samples_post_metric_relabeling", "scrape_series_added"
-_TIMEOUT, _LIMIT, _BYTES = "scrape_timeout_seconds", "scrape_sample_limit", "scrape_body_size_bytes"
+_REPORTS = (
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+    "scrape_timeout_seconds",  # this and the next two only where they are asked for
+    "scrape_sample_limit",
+    "scrape_body_size_bytes",
+)
+"""What is said of each scrape, in the order of `Scraper._reports`."""
 TOO_LARGE = -1  # instead of the size of a body beyond the limit, as in Prometheus
 _NOTHING = np.empty(0, np.uint32)
+_NO_SAMPLES = empty_batch()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +101,8 @@ class Scraper:
         self._clock = clock
         self._source = source
         self._generation: int | None = None
+        self._reported = _NOTHING  # the series of reports, as many as there is room for
+        self._last = (_NOTHING, _NOTHING, _NOTHING)  # series of samples, of reports, and both, of the last scrape
         self._told: dict[str, Metadata] = {}  # metadata that the store has been given
         self._owed = False  # it has refused some since
 
@@ -112,7 +123,7 @@ class Scraper:
         if self._generation != self._sink.generation:
             self._generation = self._sink.generation
             self._fetcher.forget()
-            self.present = self.present_reports = _NOTHING
+            self.present = self.present_reports = self._reported = _NOTHING
         outcome = Outcome(None, refusal) if refusal else await self._fetcher.take(begun)
         duration = self._clock.monotonic() - begun
         findings = Findings()
@@ -142,37 +153,41 @@ class Scraper:
         self, outcome: Outcome, time: int, duration: float, findings: Findings
     ) -> tuple[SampleBatch, UInt32s, UInt32s]:
         """What is stored, and which series of the target, and about it, are present now."""
-        scraped = outcome.scraped
-        batch = SampleBatch(_NOTHING, np.empty(0, np.int64), np.empty(0))
-        present = _NOTHING
-        if scraped is not None:
-            batch, present = self._samples(scraped, time, findings)
+        samples, present = _NO_SAMPLES, _NOTHING
+        if outcome.scraped is not None:
+            samples, present = self._samples(outcome.scraped, time, findings)
         gone = _NOTHING
         if len(self.present) and present is not self.present:
             gone = np.setdiff1d(self.present, present)
-        values = {
-            _UP: float(scraped is not None),
-            _DURATION: duration,
-            _SCRAPED: float(scraped.lines if scraped else 0),
-            _KEPT: float(scraped.kept if scraped else 0),
-            _ADDED: float(scraped.added if scraped else 0),
-        }
+        reports, numbers = self._reports(outcome, duration)
+        series = self._joined(samples.series, reports)
+        if len(gone):
+            series = np.concatenate((series, gone))
+        times = np.full(len(series), time, np.int64)
+        times[: len(samples)] = samples.times
+        values = np.concatenate((samples.values, numbers, stale_marker(len(gone))))
+        return SampleBatch(series, times, values), present, reports
+
+    def _joined(self, series: UInt32s, reports: UInt32s) -> UInt32s:
+        """Both, one behind the other; the same array as long as they are the same."""
+        if self._last[0] is not series or self._last[1] is not reports:
+            self._last = (series, reports, np.concatenate((series, reports)))
+        return self._last[2]
+
+    def _reports(self, outcome: Outcome, duration: float) -> tuple[UInt32s, Floats]:
+        """What is to be said of the scrape: series, the same array as long as they are the same, and values."""
+        scraped = outcome.scraped
+        values = [0.0, duration, 0.0, 0.0, 0.0]
+        if scraped is not None:
+            values = [1.0, duration, scraped.lines, scraped.kept, scraped.added]
         if self._job.extra_metrics:
-            values |= {
-                _TIMEOUT: self.target.timeout / 1000,
-                _LIMIT: float(self._job.limits.samples),
-                _BYTES: float(outcome.size),
-            }
-        ids = [self._series.report(metric) for metric in values]
-        reports = np.array([series for series in ids if series >= 0], np.uint32)
-        numbers = np.array([v for series, v in zip(ids, values.values(), strict=True) if series >= 0], np.float64)
-        rest = len(gone) + len(reports)
-        whole = SampleBatch(
-            np.concatenate((batch.series, gone, reports)),
-            np.concatenate((batch.times, np.full(rest, time, np.int64))),
-            np.concatenate((batch.values, stale_marker(len(gone)), numbers)),
-        )
-        return whole, present, reports
+            values += [self.target.timeout / 1000, self._job.limits.samples, outcome.size]
+        numbers = np.array(values, np.float64)
+        if len(self._reported) < len(values):  # this is the first scrape, or there was no room for some
+            ids = np.array([self._series.report(metric) for metric in _REPORTS[: len(values)]], np.int64)
+            self._reported = ids[ids >= 0].astype(np.uint32)
+            numbers = numbers[ids >= 0]
+        return self._reported, numbers
 
     def _samples(self, scraped: Scraped, time: int, findings: Findings) -> tuple[SampleBatch, UInt32s]:
         series = scraped.series

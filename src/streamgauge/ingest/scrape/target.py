@@ -21,6 +21,9 @@ TIMEOUT = "__scrape_timeout__"
 PARAM = "__param_"
 META = "__meta_"
 RESERVED = "__"
+SLOT_MS = 100
+"""Targets are scraped at the beginnings of slots of at least so long. Work is much cheaper where the processor has just
+done the same (a scrape of 500 series 0.4 ms, otherwise 1.1), and what ends together is stored by one append."""
 _SAFE = "/%:@!$&'()*+,;=~-._"  # in a path, not escaped
 
 Labels = Mapping[str, str]
@@ -44,7 +47,9 @@ class Target:
     def offset(self, seed: str) -> int:
         """When in its interval it is scraped, ms: spread evenly over targets, and always the same."""
         url, labels, *_ = self.key
-        return zlib.crc32(repr((seed, url, labels)).encode()) * self.interval >> 32
+        slots = max(1, self.interval // SLOT_MS)
+        slot = zlib.crc32(repr((seed, url, labels)).encode()) * slots >> 32
+        return slot * self.interval // slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamgauge.query.sql import tree
-from streamgauge.query.sql.relations import Condition, Scope, View
+from streamgauge.query.sql.access import access_of
+from streamgauge.query.sql.relations import Condition, Path, Relation, Scope, View
 from streamgauge.query.sql.syntax import Tree, nodes
 
 _OPERATORS = {
@@ -44,19 +45,29 @@ def _conjuncts(node: Tree) -> Iterator[Tree]:
 
 
 def _condition(column: Tree, operator: str, values: list[Tree], scope: Scope) -> Iterator[tuple[View, Condition]]:
-    path: str | None = None
+    if not all(map(_is_constant, values)) or (found := _found(column, scope)) is None:
+        return
+    relation, name, path = found
+    if relation in scope.relations and relation not in scope.whole and isinstance(relation.table, View):
+        yield relation.table, Condition(name, path, operator, tuple(values))
+
+
+def _found(column: Tree, scope: Scope) -> tuple[Relation, str, Path] | None:
+    """A column, or a path into one: of JSON, or with one step into a map, as in labels['job']."""
+    access = access_of(column, scope)
+    if access is not None:
+        return access.relation, access.column, access.path
+    path: Path = ()
     if column["type"] == "ARRAY_EXTRACT":
         column, key = column["children"]
-        found_key = tree.literal(key)
-        if found_key is None or found_key[0] != "STRING":
-            return
-        path = found_key[1]
-    if column["class"] != "COLUMN_REF" or not all(map(_is_constant, values)):
-        return
+        literal = tree.literal(key)
+        if literal is None or literal[0] != "STRING":
+            return None
+        path = (literal[1],)
+    if column["class"] != "COLUMN_REF":
+        return None
     found = scope.find(column["column_names"])
-    if found is None or found[2] or found[0] not in scope.relations or not isinstance(found[0].table, View):
-        return
-    yield found[0].table, Condition(found[1], path, operator, tuple(values))
+    return None if found is None or found[2] else (found[0], found[1], path)
 
 
 def _is_constant(node: Tree) -> bool:

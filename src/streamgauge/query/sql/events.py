@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,10 +27,17 @@ class EventViews:
         self._parts = parts or [_NoRows()]
         self._budget = budget
 
-    def make(self, view: View, wanted: EventRange, chosen: Chosen | None = None) -> None:
-        """Put a view into the database. Where events are `chosen`, it has no others."""
-        kinds = self._natural_types(view, wanted)
-        parts = self._parts
+    def make(
+        self,
+        view: View,
+        wanted: EventRange,
+        chosen: Chosen | None = None,
+        some: Sequence[EventPart] | None = None,
+    ) -> None:
+        """Put a view into the database. Where events are `chosen`, it has no others. some: of the parts, those that the
+        view is of, while types of paths are those that they have in all."""
+        kinds = self._natural_types(view, replace(wanted, one_of=()))
+        parts = self._parts if some is None else some or [_NoRows()]
         if chosen is not None:
             wanted = chosen.within(wanted)
             parts = [part for part in parts if _has_some(part, wanted, chosen)] or [_NoRows()]
@@ -61,7 +69,8 @@ class EventViews:
         return promoted(name, columns)
 
     def _natural_types(self, view: View, wanted: EventRange) -> Mapping[Path, str]:
-        """The type of each path that is wanted as what it is."""
+        """The type of each path that is wanted as what it is. It is that of all events of that time, whatever else the
+        query asks of them."""
         paths = sorted({path for (_, path, use) in view.paths if use in _NATURAL}, key=repr)
         types: dict[Path, set[str]] = {path: set() for path in paths}
         for number, part in enumerate(self._parts if paths else ()):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from streamgauge.model.event_source import EventRange
+from streamgauge.model.event_source import EventRange, OneOf
 from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.query.sql import tree
 from streamgauge.query.sql.database import Session
@@ -42,6 +42,7 @@ class Ranges:
             whole.last_received if last is None else min(last + _SLACK_NS, whole.last_received),
             whole.first_stream if low is None else max(low, whole.first_stream),
             whole.last_stream if high is None else min(high, whole.last_stream),
+            tuple(_one_of(view)),
         )
 
     def of_samples(self, view: View) -> SampleRange:
@@ -57,7 +58,7 @@ class Ranges:
         low: list[int] = []
         high: list[int] = []
         for condition in view.conditions:
-            if condition.column != column or condition.path is not None:
+            if condition.column != column or condition.path:
                 continue
             values = self._values(condition, form)
             if values is None:
@@ -74,16 +75,29 @@ class Ranges:
         return self._session.numbers([form.format(query) for query in queries])
 
 
+def _one_of(view: View) -> Iterator[OneOf]:
+    for condition in view.conditions:
+        path = tuple(step for step in condition.path if isinstance(step, str))
+        if condition.column == "payload" and path and path == condition.path and (texts := _texts(condition)):
+            yield OneOf(path, frozenset(texts))
+
+
 def _matchers(view: View) -> Iterator[Matcher]:
     for condition in view.conditions:
-        name = "__name__" if condition.column == "name" else condition.path if condition.column == "labels" else None
-        if name is None or condition.operator not in ("=", "in"):
-            continue
-        found = [tree.literal(value) for value in condition.values]
-        texts = [literal[1] for literal in found if literal is not None and literal[0] == "STRING"]
-        if len(texts) != len(found) or not all(texts):
+        name = "__name__" if condition.column == "name" and not condition.path else None
+        if condition.column == "labels" and condition.path:
+            name = str(condition.path[0])
+        texts = _texts(condition)
+        if name is None or not texts or not all(texts):
             continue
         if len(texts) == 1:
             yield Matcher(name, MatchOp.EQUAL, texts[0])
         else:
             yield Matcher(name, MatchOp.MATCH, "|".join(_SPECIAL.sub(r"\\\g<0>", text) for text in texts))
+
+
+def _texts(condition: Condition) -> list[str]:
+    """Those of which what fulfils a condition is one; none where they are not all that it says."""
+    found = [tree.literal(value) for value in condition.values] if condition.operator in ("=", "in") else []
+    texts = [literal[1] for literal in found if literal is not None and literal[0] == "STRING"]
+    return texts if len(texts) == len(found) else []

@@ -90,7 +90,7 @@ class Condition:
     """What WHERE demands of a column of a view: `operator` is <, <=, >, >=, = or in. The values have no columns."""
 
     column: str
-    path: str | None  # of labels['job'] it is job
+    path: Path  # of labels['job'] it is ("job",), of the column itself ()
     operator: str
     values: tuple[Tree, ...]
 
@@ -145,6 +145,10 @@ class Derived:
         yield from self.columns
 
 
+Known = Mapping[str, Derived]
+"""Common table expressions by name, in lower case."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """A table by the name that a query calls it."""
@@ -166,6 +170,7 @@ class Scope:
     aliases: frozenset[str] = frozenset()  # of the select list
     closed: bool = False  # nothing may be hidden here: COLUMNS(…) would find it
     grouped: bool = False  # expressions are over groups
+    whole: list[Relation] = field(default_factory=list)  # of which a join wants all rows, whatever WHERE says
 
     def find(self, names: list[str]) -> tuple[Relation, str, list[str]] | None:
         """Relation, column and what is left of a dotted name. None for what is none of ours or cannot be told."""

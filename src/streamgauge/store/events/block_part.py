@@ -37,7 +37,7 @@ class BlockPart:
 
     def read(self, columns: Sequence[Column], wanted: EventRange) -> Iterator[pa.RecordBatch]:
         for group in self._reader().groups(wanted):
-            yield self._reader().batch(columns, group)
+            yield from self._reader().selected(columns, group, wanted.one_of)
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS: a batch for each row group that may have such events."""

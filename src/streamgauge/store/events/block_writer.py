@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -161,14 +161,15 @@ def row_groups(sizes: Int64s) -> Iterator[slice]:
 
 def shred_rows(rows: EventRows) -> tuple[Node, Iterator[RowGroup]]:
     """What a block of these events is made of: its tree, and its row groups in order."""
+    shredder = Shredder(sample(rows.payloads))
+    return shredder.node, groups_of(rows, shredder.shred)
+
+
+def groups_of(rows: EventRows, columns_of: Callable[[pa.LargeBinaryArray], pa.StructArray]) -> Iterator[RowGroup]:
+    """Row groups in order, with what `columns_of` makes of payloads."""
     order = np.lexsort((rows.indexes, rows.streams))
     sizes = lengths(rows.payloads)
-    shredder = Shredder(sample(rows.payloads))
-
-    def groups() -> Iterator[RowGroup]:
-        for part in row_groups(sizes[order]):
-            at = order[part]
-            payloads = shredder.shred(take_keys(rows.payloads, at))
-            yield RowGroup(rows.streams[at], rows.indexes[at], rows.times[at], payloads, int(sizes[at].sum()))
-
-    return shredder.node, groups()
+    for part in row_groups(sizes[order]):
+        at = order[part]
+        payloads = columns_of(take_keys(rows.payloads, at))
+        yield RowGroup(rows.streams[at], rows.indexes[at], rows.times[at], payloads, int(sizes[at].sum()))

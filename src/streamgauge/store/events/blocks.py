@@ -12,11 +12,12 @@ from streamgauge.store import names
 from streamgauge.store.block_folders import BlockFolders
 from streamgauge.store.damage import Damage
 from streamgauge.store.events.block_reader import EventBlockReader, read_meta
-from streamgauge.store.events.block_writer import EventBlockWriter, shred_rows
+from streamgauge.store.events.block_writer import EventBlockWriter, groups_of, shred_rows
 from streamgauge.store.events.check import check_event_blocks
 from streamgauge.store.events.encodings import FLUSH_LEVEL, Encodings, choose_encodings
 from streamgauge.store.events.format import RowGroup, commits_in_id, new_block_id
-from streamgauge.store.events.ports import EventBlockMeta, EventFlush
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta, EventFlush
+from streamgauge.store.events.undivided import undivided
 from streamgauge.store.patience import Patience
 
 
@@ -47,7 +48,9 @@ class LocalEventBlocks:
     def write(
         self, flush: EventFlush, level: int = 0, parents: tuple[str, ...] = (), pruned: tuple[str, ...] = ()
     ) -> EventBlockMeta:
-        """Write a block of these events. It counts for nothing until the catalog names it."""
+        """Write a block of these events. It counts for nothing until the catalog names it.
+
+        level: UNDIVIDED, for payloads to stay as they are."""
         times = flush.rows.times if len(flush.rows) else [stream.started for stream in flush.streams]
         meta = EventBlockMeta(
             id=new_block_id(int(min(times)), flush.first_commit, flush.last_commit),
@@ -64,7 +67,7 @@ class LocalEventBlocks:
             parents=parents,
             pruned=pruned,
         )
-        node, groups = shred_rows(flush.rows)
+        node, groups = (Node(), groups_of(flush.rows, undivided)) if level == UNDIVIDED else shred_rows(flush.rows)
         return self.write_groups(meta, node, groups, flush.streams, FLUSH_LEVEL)
 
     def write_groups(

@@ -22,11 +22,13 @@ from streamgauge.store.events.snapshot import head_streams
 from streamgauge.store.patience import Patience
 
 
-def run_event_flush(data: Path, runs: Sequence[EventRun]) -> EventBlockMeta:
-    """Write the runs as a block, which counts for nothing until the catalog names it. It may have streams alone."""
+def run_event_flush(data: Path, runs: Sequence[EventRun], level: int) -> EventBlockMeta:
+    """Write the runs as a block, which counts for nothing until the catalog names it. It may have streams alone.
+
+    level: 0, or UNDIVIDED where there is no time to divide payloads."""
     events = _joined([events_of(run.attached().rows(run)) for run in runs])
     flush = EventFlush(runs[0].first_commit, runs[-1].last_commit, events, head_streams(runs))
-    return LocalEventBlocks(data).write(flush)
+    return LocalEventBlocks(data).write(flush, level)
 
 
 def run_event_compaction(data: Path, metas: Sequence[EventBlockMeta]) -> EventBlockMeta | None:

@@ -15,8 +15,9 @@ from streamgauge.store.catalog import SqliteCatalog
 from streamgauge.store.changes import Change, Changes
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.jobs import find_event_damage, run_event_compaction, run_event_flush, run_event_pruning
+from streamgauge.store.events.pace import Pace
 from streamgauge.store.events.plan import past_age, plan_event_compaction
-from streamgauge.store.events.ports import Conditions, EventBlockMeta, EventChange, EventRule
+from streamgauge.store.events.ports import UNDIVIDED, Conditions, EventBlockMeta, EventChange, EventRule
 from streamgauge.store.failpoints import hit
 from streamgauge.store.helper import Runner
 from streamgauge.store.ports import CatalogChange
@@ -34,6 +35,7 @@ class EventCounts:
     """What was done since the start."""
 
     flushes: int = 0
+    flushes_undivided: int = 0  # of these
     compactions: int = 0
     blocks_dropped: int = 0
     events_deleted: int = 0  # by a condition
@@ -70,6 +72,7 @@ class EventMaintenance:
         self._flushing = asyncio.Lock()
         self._rewriting = asyncio.Lock()
         self._last_flush = clock.monotonic()
+        self._pace = Pace()
         self._fulfilled: set[tuple[str, str]] = set()  # blocks that hold nothing for a rule to take
         self.counts = EventCounts()
 
@@ -86,14 +89,20 @@ class EventMaintenance:
             if taken is None:
                 return False
             release = self._store.leases.acquire([run.name for run in taken.runs])
+            events = sum(run.rows for run in taken.runs)
+            level = 0 if self._pace.has_time(events, self._clock.monotonic()) else UNDIVIDED
             try:
                 hit("flush.before_blocks")
-                written = await self._flusher.run(run_event_flush, self._store.data, taken.runs)
+                written = await self._flusher.run(run_event_flush, self._store.data, taken.runs, level)
             except StorageError:
                 await self._remove_written(taken.runs[0].first_commit, taken.runs[-1].last_commit)
                 raise
             finally:
                 release()
+            if level == UNDIVIDED:
+                self.counts.flushes_undivided += 1
+            else:
+                self._pace.took(events, self._clock.monotonic())
             await self._changes.make(self._flushed(taken.through, written))
             return True
 
@@ -112,11 +121,12 @@ class EventMaintenance:
         through = max(through, store.state.commit if rest is None else rest - 1)
         samples_through = through if store.head.rows == 0 else store.state.flushed_through
         metadata = store.unsaved_metadata()
+        named, forgotten = events.unsaved_named()
         change = CatalogChange(
             flushed_through=max(samples_through, store.state.flushed_through),
             next_series_id=store.index.next_id,
             metadata=[(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata],
-            events=EventChange(add, (), through, events.state.next_stream, events.named()),
+            events=EventChange(add, (), through, events.state.next_stream, named, forget=forgotten),
         )
 
         def apply() -> None:
@@ -128,6 +138,7 @@ class EventMaintenance:
             events.swap(add, (), through)
             store.swap((), (), change.flushed_through)
             store.metadata_saved(metadata)
+            events.named_saved(named, forgotten)
             self.counts.flushes += 1
             self._last_flush = self._clock.monotonic()
             self._trim()

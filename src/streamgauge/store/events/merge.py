@@ -18,8 +18,9 @@ from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.convert import Converter
 from streamgauge.store.events.encodings import COMPACTED_LEVEL
 from streamgauge.store.events.format import RowGroup, new_block_id
-from streamgauge.store.events.ports import EventBlockMeta
-from streamgauge.store.events.tree import REST, Profile, choose_node
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
+from streamgauge.store.events.tree import COMMON_SHARE, REST, Profile, choose_node
+from streamgauge.store.events.undivided import Divider, count, some_of
 from streamgauge.store.failpoints import hit
 
 MERGED_SHARE = 0.001
@@ -49,7 +50,7 @@ def merge_blocks(
         streams = _streams_left(sources)
         if not streams:
             return None
-        node = merged_node([source.reader for source in sources])
+        node = _merged_node(sources)
         merged = blocks.write_groups(
             _successor(inputs, _parents(blocks, inputs), pruned), node, _merged_groups(sources, node), streams, level
         )
@@ -90,12 +91,17 @@ def _successor(inputs: Sequence[EventBlockMeta], parents: tuple[str, ...], prune
 # ---- the tree -------------------------------------------------------------------------------------------------------
 
 
-def merged_node(readers: Sequence[EventBlockReader]) -> Node:
+def _merged_node(sources: Sequence[_Source]) -> Node:
     """The tree for the payloads of some blocks together, by the numbers of values in their columns."""
-    profile = Profile(values=sum(reader.rows for reader in readers))
-    for reader in readers:
-        _count(reader, reader.node, (), profile)
-    return choose_node(profile, MERGED_SHARE)
+    profile = Profile()
+    for source in sources:
+        if source.like is None:
+            profile.values += source.reader.rows
+            _count(source.reader, source.reader.node, (), profile)
+        else:
+            count(source.like, source.reader.rows, profile)
+    share = COMMON_SHARE if all(source.like is not None for source in sources) else MERGED_SHARE
+    return choose_node(profile, share)
 
 
 def _count(reader: EventBlockReader, node: Node, path: Path, profile: Profile) -> int:
@@ -137,6 +143,7 @@ class _Source:
         self.reader = reader
         batches = list(reader.read([Fixed.STREAM, Fixed.INDEX], EventRange()))
         self.all_streams = _column(batches, 0)
+        self.like = some_of(reader) if reader.meta.level == UNDIVIDED else None
         self.kept = np.ones(reader.rows, np.bool_) if omitted is None else ~omitted
         self.streams: Int64s = self.all_streams[self.kept]
         self.indexes: Int64s = _column(batches, 1)[self.kept]
@@ -145,7 +152,7 @@ class _Source:
 
     def rows(self, node: Node) -> Iterator[RowGroup]:
         """What is kept of each row group, with payloads as the node says."""
-        converter = Converter(self.reader.node, node)
+        converter = Converter(self.reader.node, node) if self.like is None else Divider(self.like, node)
         start = 0
         for group, rows in enumerate(self.reader.group_rows.tolist()):
             kept = self.kept[start : start + rows]

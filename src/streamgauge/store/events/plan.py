@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
 
 MAX_EVENTS = 1 << 20
 MAX_BYTES = 256 << 20
@@ -21,12 +21,13 @@ def plan_event_compaction(blocks: Sequence[EventBlockMeta], idle: bool = False) 
 
     Blocks of different days stay apart, so that retention by age drops whole ones. A merge takes at least four, of
     which none holds more than half of the events: so each event is written anew once for each doubling, at most. When
-    nothing comes any more (`idle`) two are enough.
+    nothing comes any more (`idle`) two are enough. A block that was not divided is written anew by itself when there is
+    nothing else to do.
     """
     for _, group in groupby(blocks, key=lambda meta: meta.min_time // DAY_NS):
         if chosen := _best(list(group), idle):
             return chosen
-    return []
+    return next(([meta] for meta in blocks if meta.level == UNDIVIDED), [])
 
 
 def _best(day: Sequence[EventBlockMeta], idle: bool) -> list[EventBlockMeta]:

@@ -29,6 +29,10 @@ class EventRows:
         return len(self.streams)
 
 
+UNDIVIDED = -1
+"""Level of a block that a flush had no time to divide. What is made of it has 0, as if the flush had."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventBlockMeta:
     """What the footer of a block of events says. All ends are inclusive."""
@@ -40,7 +44,7 @@ class EventBlockMeta:
     max_time: int
     min_stream: int
     max_stream: int
-    level: int  # 0 from a flush, one more than its highest parent from a compaction
+    level: int  # 0 from a flush, or UNDIVIDED; one more than its highest parent from a compaction
     events: int
     streams: int
     bytes: int
@@ -112,5 +116,6 @@ class EventChange:
     remove: Sequence[str] = ()
     flushed_through: int | None = None  # raises the catalog's, if it is higher
     next_stream: int | None = None
-    named: Sequence[NamedStream] | None = None  # all of them
+    named: Sequence[NamedStream] = ()  # those that are new or have changed
     dropped_before: int = 0  # raises the catalog's, if it is higher
+    forget: Sequence[str] = ()  # named streams, by their names; before `named`

@@ -21,10 +21,11 @@ MAX_EVENT_BYTES = 256 << 20
 """Of one event: a record of the log is read back whole, and its segment has at most 1 GiB."""
 MAX_QUEUED_BYTES = 64 << 20
 """Text on its way to the disk before writers are held back: a second or less of the fastest ingest."""
-MAX_NAMED_BYTES = 16 << 20
-"""Of headers of streams with names: all of them are written to the catalog with each flush."""
-MAX_NAMED_STREAMS = 20_000
-"""Each takes a kilobyte of memory and a row of the catalog, whose checksum is over all of it: a second a change."""
+MAX_NAMED_BYTES = 64 << 20
+"""Of headers of streams with names, which are in memory and in the catalog."""
+MAX_NAMED_STREAMS = 100_000
+"""Each takes a kilobyte of memory and a row of the catalog, of which a start reads all and a flush writes those that
+events came for."""
 MAX_SET_BACK_NS = 60 * 10**9
 """By how much the clock may be set back without times of appends repeating: a step of a time service. What is more is a
 clock that was wrong, and would be for as long."""
@@ -87,6 +88,8 @@ class EventStore:
             each.stream.name: _Named(each.stream, each.next_index, each.next_index, each.last_used)
             for each in state.named
         }
+        self._header_bytes = sum(len(each.stream.headers) for each in state.named)
+        self._unsaved: set[str] = set()  # names of which the catalog does not have what is in `_named`, or not in it
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -98,18 +101,16 @@ class EventStore:
         if named is None:
             if len(self._named) >= MAX_NAMED_STREAMS:
                 self.forget_idle()
-            if len(self._named) >= MAX_NAMED_STREAMS or self._named_bytes() + len(headers) > MAX_NAMED_BYTES:
+            if len(self._named) >= MAX_NAMED_STREAMS or self._header_bytes + len(headers) > MAX_NAMED_BYTES:
                 raise Overloaded(
                     f"{len(self._named)} streams with names are known, and there is no room for another: the limits "
                     f"are {MAX_NAMED_STREAMS} streams and {MAX_NAMED_BYTES} bytes of their headers"
                 )
             stream = self._new_stream(transport, headers, name)
             named = self._named[name] = _Named(stream, 1, 1, stream.started)
+            self._header_bytes += len(headers)
+            self._unsaved.add(name)
         return named.stream, named.queued_next
-
-    def _named_bytes(self) -> int:
-        """Looked at once for each new name."""
-        return sum(len(each.stream.headers) for each in self._named.values())
 
     def _new_stream(self, transport: str, headers: str, name: str) -> Stream:
         number = self.state.next_stream
@@ -229,6 +230,7 @@ class EventStore:
             if (named := self._named_of(batch.stream)) is not None:
                 named.next_index = max(named.next_index, batch.first + len(batch))
                 named.last_used = batch.time
+                self._unsaved.add(batch.stream.name)
 
     def failed(self, batches: Sequence[EventBatch]) -> None:
         """Batches did not reach the disk: they may come again."""
@@ -250,6 +252,8 @@ class EventStore:
             self.state.next_stream = max(self.state.next_stream, stream.id + 1)
             known = self._named.get(stream.name)
             if stream.name and (known is None or known.stream.id < stream.id):  # of one that was begun anew the last
+                self._header_bytes += len(stream.headers) - (len(known.stream.headers) if known else 0)
+                self._unsaved.add(stream.name)
                 self._named[stream.name] = _Named(stream, 1, 1, batch.time)
         self.published(commit, batches)
         self._last_time = self.last_stored
@@ -284,16 +288,32 @@ class EventStore:
             self.state.flushed_through = max(self.state.flushed_through, flushed_through)
             self.head.drop(flushed_through)
 
+    @property
     def named(self) -> list[NamedStream]:
         """Those that can be resumed, as they are on disk."""
         return [NamedStream(each.stream, each.next_index, each.last_used) for each in self._named.values()]
+
+    def unsaved_named(self) -> tuple[list[NamedStream], list[str]]:
+        """What the catalog does not know yet: those that are new or have changed, and the names of those forgotten."""
+        known = [self._named[name] for name in self._unsaved if name in self._named]
+        changed = [NamedStream(each.stream, each.next_index, each.last_used) for each in known]
+        return changed, [name for name in self._unsaved if name not in self._named]
+
+    def named_saved(self, changed: Sequence[NamedStream], forgotten: Sequence[str]) -> None:
+        """The catalog has what `unsaved_named` gave."""
+        for each in changed:
+            named = self._named.get(each.stream.name)
+            if named is not None and NamedStream(named.stream, named.next_index, named.last_used) == each:
+                self._unsaved.discard(each.stream.name)
+        self._unsaved.difference_update(name for name in forgotten if name not in self._named)
 
     def forget_idle(self) -> None:
         """Forget the named streams that nobody has used for long. Only while the clock is believed, if it can wait."""
         before = self._now() - NAMED_STREAM_NS
         for name in [name for name, each in self._named.items() if each.last_used < before]:
             if self._named[name].queued_next == self._named[name].next_index:
-                del self._named[name]
+                self._header_bytes -= len(self._named.pop(name).stream.headers)
+                self._unsaved.add(name)
 
 
 def _parts(batch: EventBatch) -> Iterator[EventBatch]:

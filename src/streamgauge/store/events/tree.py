@@ -68,6 +68,18 @@ class Profile:
         elif kind is bool:
             self.bools += 1
 
+    def include(self, other: Profile, times: float) -> None:
+        """Count as often what another profile has counted."""
+        self.values += round(times * other.values)
+        self.ints += round(times * other.ints)
+        self.small_ints += round(times * other.small_ints)
+        self.doubles += round(times * other.doubles)
+        self.texts += round(times * other.texts)
+        self.bools += round(times * other.bools)
+        self.objects += round(times * other.objects)
+        for name, member in other.members.items():
+            self.member(name).include(member, times)
+
     def member(self, name: str) -> Profile:
         found = self.members.get(name)
         if found is None:
