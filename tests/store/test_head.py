@@ -209,6 +209,18 @@ def test_full_says_that_writers_must_wait() -> None:
         assert (head.full, head.rows) == (False, 0)
 
 
+def test_repetitions_that_go_when_segments_are_sorted_and_merged_are_counted_no_more(head: Head) -> None:
+    for commit in range(1, 9):
+        head.append(commit, batch_of([(1, 1, commit), (1, 1, 0), (2, commit, 1)]))
+        head.seal()
+    head.settle(wait=True)
+    assert head.rows == head.snapshot().rows == 9
+    head.append(9, batch_of([(1, 1, 1)]))
+    assert head.rows == 10
+    head.drop(take(head, 100).through)
+    assert head.rows == 1
+
+
 def test_commits_without_samples_are_flushed_with_those_before_them(head: Head) -> None:
     head.append(1, empty_batch())
     assert (head.sealed_through(), head.take_oldest(1)) == (1, None)

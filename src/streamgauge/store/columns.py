@@ -153,26 +153,27 @@ class LabelColumns:
         page = self.rows >> PAGE_SHIFT
         slot = self.rows & PAGE_MASK
         try:
+            self._ids.reserve()
             for label, code in codes:
                 if label.open_page != page:
                     self._open_page(label, page)
                 label.page[slot] = code
-            self._ids.append(series)
+                series_with = label.series[code]
+                label.series[code] = series_with + 1
+                if not series_with:
+                    label.used += 1
         except BaseException:
             self._take_back(codes, page, slot)
             raise
-        for label, code in codes:
-            series_with = label.series[code]
-            label.series[code] = series_with + 1
-            if not series_with:
-                label.used += 1
+        self._ids.append(series)
         self.rows += 1
 
     def _take_back(self, codes: Codes, page: int, slot: int) -> None:
-        """Undo what was done of a row, of which nothing has been counted yet."""
-        for label, _ in codes:
-            if label.open_page == page:
+        """Undo what was done of a row: those of its labels that have been counted stand in their pages."""
+        for label, code in codes:
+            if label.open_page == page and label.page[slot] != ABSENT:
                 label.page[slot] = ABSENT
+                self._discount(label, code)
         self._spelled.clear()  # what was put there may be of values that no living series has
 
     def _codes_of(self, key: bytes, label_bytes: int, limits: SeriesLimits | None) -> Codes:
@@ -181,20 +182,19 @@ class LabelColumns:
         metric, _, others = key.partition(SEPARATOR)
         codes = self._spelled.get(others)
         if codes is None or not metric:
-            return codes or self._look_up(key, others, label_bytes, limits)
+            return codes or self._look_up(metric, others, label_bytes, limits)
         label = self._labels.get(NAME)
         code = None if label is None else label.codes.get(metric)
         if label is None or code is None or not (series := label.series[code]):
-            return self._look_up(key, others, label_bytes, limits)
+            return self._look_up(metric, others, label_bytes, limits)
         if limits is not None:
             _check_series(metric, series, limits)
         return [(label, code), *codes]
 
-    def _look_up(self, key: bytes, others: bytes, label_bytes: int, limits: SeriesLimits | None) -> Codes:
-        pairs = _pairs(key)
-        named = pairs[:1] and pairs[0][0] is NAME
-        if limits is not None and named:
-            _check_series(pairs[0][1], self.series_with(*pairs[0]), limits)
+    def _look_up(self, metric: bytes, others: bytes, label_bytes: int, limits: SeriesLimits | None) -> Codes:
+        pairs = _pairs(metric, others)
+        if limits is not None and metric:
+            _check_series(metric, self.series_with(NAME, metric), limits)
         labels = self._labels
         codes: list[tuple[_Label, int]] = []
         for name, value in pairs:
@@ -209,7 +209,7 @@ class LabelColumns:
                     code = self._new_text(name, label, value, label_bytes)
             codes.append((label, code))
         if len(others) <= _SPELLED_BYTES:
-            self._note(others, codes[1:] if named else codes)
+            self._note(others, codes[1:] if metric else codes)
         return codes
 
     def _note(self, others: bytes, codes: Codes) -> None:
@@ -224,17 +224,17 @@ class LabelColumns:
     def mark_dead(self, row: int, key: bytes) -> None:
         """Leave a row, whose series has this key, out of every later snapshot. Raises Overloaded; it then stays."""
         self._dead.append(row)
-        self._discount(_pairs(key))
-
-    def _discount(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        for name, value in pairs:
+        metric, _, others = key.partition(SEPARATOR)
+        for name, value in _pairs(metric, others):
             label = self._labels[name]
-            code = label.codes[value]
-            series_with = label.series[code] - 1
-            label.series[code] = series_with
-            if not series_with:
-                label.used -= 1
-                self._spelled.clear()
+            self._discount(label, label.codes[value])
+
+    def _discount(self, label: _Label, code: int) -> None:
+        series_with = label.series[code] - 1
+        label.series[code] = series_with
+        if not series_with:
+            label.used -= 1
+            self._spelled.clear()
 
     def series_with(self, name: bytes, value: bytes) -> int:
         """Living series that have this value of a label."""
@@ -307,13 +307,11 @@ class LabelColumns:
         label.open_page = page
 
 
-def _pairs(key: bytes) -> list[tuple[bytes, bytes]]:
-    """The names and values that a key spells, the metric's name first."""
-    metric, *others = key.split(SEPARATOR)
-    pairs = list(zip(others[::2], others[1::2], strict=False))  # what stands behind the last separator is dropped
-    if metric:
-        pairs.insert(0, (NAME, metric))
-    return pairs
+def _pairs(metric: bytes, others: bytes) -> list[tuple[bytes, bytes]]:
+    """The names and values that a key spells, the metric's name first. others: what stands behind its separator."""
+    texts = others.split(SEPARATOR)  # what stands behind the last separator is dropped
+    pairs = zip(texts[::2], texts[1::2], strict=False)
+    return [(NAME, metric), *pairs] if metric else list(pairs)
 
 
 def _check_series(metric: bytes, series: int, limits: SeriesLimits) -> None:

@@ -252,6 +252,7 @@ class Head:
             self._memory.remove(result.name)
             return
         self._runs[at : at + len(job.sources)] = [result]
+        self._sealed_rows += result.rows - sum(run.rows for run in job.sources)  # repetitions have gone
         for run in job.sources:
             self._retire(run)
 

@@ -252,7 +252,8 @@ class Uploads:
             if len(places) % _NEW_SERIES == 0:
                 yield
         found[rows] = places
-        known = np.unique(found[(found >= 0) & (found != LEFT_OUT)]).astype(np.uint32)
+        old = found[(found >= 0) & (found != LEFT_OUT)].astype(np.uint32)
+        known = np.unique(old) if len(old) else old
         self._check_series(sender, known, len(keys) - 1)
         ids = yield from self._resolved_keys(keys)
         if ids is None:

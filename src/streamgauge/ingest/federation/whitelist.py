@@ -20,7 +20,7 @@ class Whitelist:
     def __init__(self, rules: Sequence[Sequence[Matcher]]) -> None:
         """Raises BadInput for a regular expression that is none."""
         self._rules = [[(matcher.name, _check(matcher)) for matcher in rule] for rule in rules]
-        self._all = any(not rule for rule in self._rules)
+        self.allows_all = any(not rule for rule in self._rules)
 
     @property
     def denies_all(self) -> bool:
@@ -28,7 +28,7 @@ class Whitelist:
 
     def allows(self, metric: str, labels: Mapping[str, str]) -> bool:
         """labels: without the metric's name."""
-        return self._all or any(all(_holds(check, metric, labels) for check in rule) for rule in self._rules)
+        return self.allows_all or any(all(_holds(check, metric, labels) for check in rule) for rule in self._rules)
 
 
 def _check(matcher: Matcher) -> Callable[[str], bool]:
