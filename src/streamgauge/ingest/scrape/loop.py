@@ -38,9 +38,11 @@ class Waking:
 
 
 class ScrapeLoop:
-    """waking: shared by all loops. refusal: why targets are not to be asked at the moment, "" when they are. seed: tells
-    servers apart, so that two of them scrape the same target at different times. aligned: at the multiples of the
-    interval instead."""
+    """waking: shared by all loops. refusal: why targets are not to be asked at the moment, "" when they are.
+
+    seed: tells servers apart, so that two of them scrape the same target at different times. aligned: at the multiples
+    of the interval instead.
+    """
 
     def __init__(
         self,
