@@ -57,7 +57,7 @@ ENGINES = {
     "uvicorn": {"serve/server.py", "serve/protocol.py"},
     "httptools": {"serve/protocol.py", "http/client.py"},
     "duckdb": {"query/sql/"},
-    "msgspec": {"wire/json_values.py", "store/events/"},
+    "msgspec": {"wire/json_values.py", "store/events/", "live/projection.py"},
     "websockets": {"serve/websocket.py", "client/", "testing/event_server.py"},
     "re2": {"relabel.py"},
     "google_crc32c": {"wire/crc32c.py"},

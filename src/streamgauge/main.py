@@ -3,61 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from streamgauge.authentication import Authentication
 from streamgauge.clock import Clock
-from streamgauge.derive.event_metrics import EventMetrics
-from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, DeliveryFailed
 from streamgauge.event_rules import conditions, parse_event_rules
-from streamgauge.federation import Federation
-from streamgauge.forward.destination import EventDestination
+from streamgauge.forward.deliveries import check_destinations
 from streamgauge.forward.live.target import LiveTarget
-from streamgauge.forward.remote_write.manager import RemoteWriteManager
-from streamgauge.ingest.admission import InFlight, Limits
-from streamgauge.ingest.bulk import BulkImport
-from streamgauge.ingest.discovery.all import Discoveries
-from streamgauge.ingest.events import Events
-from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.host import HostMetrics
-from streamgauge.ingest.influx import InfluxWrite
-from streamgauge.ingest.remote_write import RemoteWrite
-from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.self_monitoring import SelfMonitoring
-from streamgauge.ingest.timeseries import TimeSeries
-from streamgauge.ingest.turns import Turns
 from streamgauge.listeners import Listeners
-from streamgauge.live.hub import Hub, TailLimits
 from streamgauge.loop_lag import watch_loop_lag
 from streamgauge.query.process import WorkerStarter
-from streamgauge.readings import event_readings, pin_readings, store_readings, worker_readings
+from streamgauge.readings import worker_readings
 from streamgauge.retention_rules import parse_rules
 from streamgauge.service_manager import ServiceManager
-from streamgauge.services import Opened, ServerServices, event_limits, tiers_of
+from streamgauge.services import ServerServices, tiers_of
 from streamgauge.settings import Config, Settings, local_url
 from streamgauge.stats import Stats
 from streamgauge.store import shm
-from streamgauge.store.events.feed import StoreFeed
-from streamgauge.store.feed import StoreSampleFeed
-from streamgauge.store.folder_snapshot import FolderSnapshots
 from streamgauge.store.helper import HelperProcess
 from streamgauge.store.lock import FolderLock
-from streamgauge.store.names import destination_file, remote_write_file
 from streamgauge.store.opening import open_store
-from streamgauge.store.pins import Pins
-from streamgauge.store.store import Store, StoreSettings
+from streamgauge.store.store import StoreSettings
+from streamgauge.wiring import Start, Wiring, background
 
 LOG = logging.getLogger(__name__)
 
@@ -95,7 +72,7 @@ class Server:
 
     async def run(self, lock: FolderLock) -> None:
         """Until a signal asks to stop. Every part stops before those that it needs. `lock`: of the folder."""
-        _check(self._config.destinations)
+        check_destinations(self._config.destinations)
         _check_live(self._config.live_targets)
         self._services.key = self._authentication.authorities.folder_key = lock.key
         async with AsyncExitStack() as stack:
@@ -113,9 +90,10 @@ class Server:
             await self._open(stack, http)
             stack.push_async_callback(http.stop, GRACE_SECONDS)
             stack.callback(self._services.tails.close)  # first: they would last for ever
-            start = await stack.enter_async_context(_background())
+            start = await stack.enter_async_context(background())
             http.watch(start)
             start(watch_loop_lag(self._clock, self._stats))
+            start(self._services.recover_pushes())
             self._start_scraping(start)
             self._start_sampling(start, local_url(http.address).removeprefix("http://"))
             # What exists now stays: a full collection of it would hold up the event loop by 0.2 s with 10,000 clients.
@@ -163,130 +141,27 @@ class Server:
         )
         await workers
         maintenance.events.conditions = conditions()
-        derived = EventMetrics(store, self._stats, self._clock, socket.gethostname())
-        derived.apply(self._config.event_metrics)
-        stack.callback(store.listen(derived))
-        stack.push_async_callback(derived.finish)
-        self._stats.watch(derived.readings)
-        start = await stack.enter_async_context(_background())
-        start(maintenance.run())
-        start(derived.run())
-        hosts = HostSampler(store, self._stats, self._clock, services.sample_hosts)
-        hosts.apply(self._config.host_history)
-        limits = Limits(self._settings.write_max_bytes, self._settings.write_max_decoded_bytes)
-        inflight = InFlight(limits.inflight, self._stats)
-        turns = Turns(self._clock)  # of all that decode
-        receiver = RemoteWrite(store, self._stats, self._clock, inflight, turns, limits)
-        bulk = BulkImport(store, self._stats, self._clock, inflight, turns, limits)
-        influx = InfluxWrite(store, self._stats, self._clock, inflight, turns, limits)
-        timeseries = TimeSeries(
-            store, self._stats, self._clock, inflight, turns, self._settings.grpc_missing_time == "now"
-        )
-        events = Events(store.events, self._stats, self._clock, inflight, turns, event_limits(self._settings))
-        for destination in self._config.destinations:
-            self._deliver(start, store, destination)
-        sending = self._start_sending(start, store)
-        scrapes = ScrapeManager(
-            store,
-            self._stats,
-            self._clock,
-            turns,
-            socket.gethostname(),
-            self._settings.scrape_max_bytes,
-            Discoveries(self._clock, self._stats).of,
-        )
-        relays = None
-        if self._config.relay is not None:
-            from streamgauge.relays import open_relays  # most servers have no relays
-
-            authorities = self._authentication.authorities
-            relays = await open_relays(
-                self._config.relay,
-                self._config.live_targets,
-                store,
-                self._stats,
-                self._clock,
-                http.app,
-                stack,
-                start,
-                lambda: authorities.open,
-            )
-        snapshots = FolderSnapshots(maintenance, self._data, self._clock)
-        stack.push_async_callback(snapshots.close)
-        pins = Pins(maintenance, self._clock)
-        start(pins.run())
-        tails = Hub(
-            self._clock,
-            store.index.keys_of,
-            lambda: store.events.last_stored,
-            TailLimits(self._settings.max_tails, self._settings.tail_buffer_bytes),
-        )
-        stack.callback(store.listen(tails))
-        start(tails.run())
-        federation = Federation(self._data, self._clock, self._stats, self._settings.insecure)
-        stack.callback(federation.close)
-        federation.apply(self._config.federation)
-        pushes = PushReceiver(
-            store, self._stats, self._clock, inflight, turns, federation.pushes, limits, store.is_described
-        )
-        self._stats.watch(pushes.readings)
-        start(pushes.markers.run())
-        services.opened = Opened(
+        wiring = Wiring(
             store,
             maintenance,
-            receiver,
-            bulk,
-            influx,
-            events,
-            scrapes,
-            snapshots,
-            pins,
-            tails,
-            derived,
-            sending,
-            federation,
-            pushes,
-            timeseries,
-            relays,
-            hosts,
+            self._settings,
+            self._config,
+            services,
+            self._authentication,
+            self._stats,
+            self._clock,
+            stack,
         )
-        start(services.recover_pushes())
-        start(hosts.run())
-        self._stats.watch(lambda: store_readings(store, maintenance))
-        self._stats.watch(lambda: event_readings(store, maintenance))
-        self._stats.watch(lambda: pin_readings(pins))
-        self._stats.watch(tails.readings)
+        services.opened = await wiring.open(http.app)
         self._stats.watch(lambda: worker_readings(services.workers))
 
-    def _deliver(
-        self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store, destination: EventDestination
-    ) -> None:
-        """Hand events on to a destination."""
-        from streamgauge.forward.delivery import Delivery  # most servers have none
-        from streamgauge.forward.open import open_outlet
-
-        cursor = destination_file(self._data, destination.name)
-        outlet = partial(open_outlet, destination.target)
-        delivery = Delivery(destination.name, StoreFeed(store), outlet, cursor, self._clock, self._stats)
-        store.listen(delivery)
-        start(delivery.run())
-
-    def _start_sending(self, start: Callable[[Coroutine[Any, Any, None]], None], store: Store) -> RemoteWriteManager:
-        """Send samples on to where the configuration says."""
-        position = partial(remote_write_file, self._data)
-        sending = RemoteWriteManager(StoreSampleFeed(store), store.listen, position, self._clock, self._stats)
-        sending.apply(self._config.remote_writes)
-        self._stats.watch(sending.readings)
-        start(sending.run())
-        return sending
-
-    def _start_scraping(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def _start_scraping(self, start: Start) -> None:
         scrapes = self._services.scrapes
         self._stats.watch(scrapes.readings)
         scrapes.apply(self._config.jobs)
         start(scrapes.run())
 
-    def _start_sampling(self, start: Callable[[Coroutine[Any, Any, None]], None], address: str) -> None:
+    def _start_sampling(self, start: Start, address: str) -> None:
         if not self._settings.self_monitoring:
             return
         store = self._services.store
@@ -326,19 +201,6 @@ def shortage(head_samples: int, room: int | None) -> str | None:
     )
 
 
-def _check(destinations: Sequence[EventDestination]) -> None:
-    """Raises ConfigError for one that cannot be used at all."""
-    if not destinations:
-        return
-    from streamgauge.forward.open import check_target
-
-    for destination in destinations:
-        try:
-            check_target(destination.target)
-        except DeliveryFailed as error:
-            raise ConfigError(f"event_destinations: {destination.name}: {error.message}") from None
-
-
 def _check_live(targets: Sequence[LiveTarget]) -> None:
     """Raises ConfigError for one whose client is not installed."""
     if targets:
@@ -348,13 +210,3 @@ def _check_live(targets: Sequence[LiveTarget]) -> None:
             check_packages(targets)
         except DeliveryFailed as error:
             raise ConfigError(error.message) from None
-
-
-@contextlib.asynccontextmanager
-async def _background() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Starts tasks that run for as long as the `with`. One that fails ends the server."""
-    async with asyncio.TaskGroup() as group:
-        started: list[asyncio.Task[None]] = []
-        yield lambda work: started.append(group.create_task(work))
-        for task in started:
-            task.cancel()

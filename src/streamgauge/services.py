@@ -20,6 +20,7 @@ from streamgauge.derive.host_sampler import HostSampler
 from streamgauge.errors import ConfigError, Corrupt, NotReady, StreamgaugeError
 from streamgauge.event_rules import parse_event_rules
 from streamgauge.federation import Federation
+from streamgauge.forward.deliveries import Deliveries, check_destinations
 from streamgauge.forward.remote_write.manager import RemoteWriteManager
 from streamgauge.ingest.bound import Bound
 from streamgauge.ingest.bulk import BulkImport
@@ -88,11 +89,12 @@ class Opened:
     tails: Hub
     event_metrics: EventMetrics
     remote_writes: RemoteWriteManager
+    deliveries: Deliveries
     federation: Federation
     pushes: PushReceiver
     timeseries: TimeSeries
-    relays: Relays | None = None
-    hosts: HostSampler | None = None
+    hosts: HostSampler
+    relays: Relays | None
 
 
 def tiers_of(settings: Settings) -> tuple[Tier, ...]:
@@ -256,6 +258,7 @@ class ServerServices:
         try:
             config, settings = self._reread()
             check_addresses(replace(settings, **self._listening), config)
+            check_destinations(config.destinations)
         except ConfigError as error:
             self._config_numbers = ConfigNumbers(False, self._config_numbers.loaded_at)
             LOG.error("the configuration was not reloaded, the old one stays: %s", error.message)
@@ -281,9 +284,9 @@ class ServerServices:
                 self.opened.relays.apply(config.relay)
             self.opened.scrapes.apply(config.jobs)
             self.opened.event_metrics.apply(config.event_metrics)
-            if self.opened.hosts is not None:
-                self.opened.hosts.apply(config.host_history)
+            self.opened.hosts.apply(config.host_history)
             self.opened.remote_writes.apply(config.remote_writes)
+            self.opened.deliveries.apply(config.destinations)
             self.opened.federation.apply(config.federation)
             self.opened.pushes.apply(self.opened.federation.pushes)
         self.reloaded(settings, config)

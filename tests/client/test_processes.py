@@ -61,6 +61,22 @@ writer.write({"n": 1})
     assert "1 event was not delivered" in run_program(text, numbered.url("ws")).stderr
 
 
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_nothing_is_imported_while_events_are_sent(numbered: EventServer, scheme: str) -> None:
+    """A child that is forked in the middle of that would have half of a module, for ever."""
+    text = """
+import sys
+from streamgauge.client import Writer
+before = set(sys.modules)
+writer = Writer(sys.argv[1])
+writer.write({"n": 1})
+assert writer.flush(60)
+assert set(sys.modules) == before, set(sys.modules) - before
+assert not writer.close(60)
+"""
+    run_program(text, numbered.url(scheme))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("scheme", ["ws", "http"])
 def test_a_forked_child_begins_anew_and_both_deliver_once(numbered: EventServer, scheme: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgauge.derive.accumulator import Accumulator, LeftOut
+from streamgauge.derive.event_metrics import projection_of
 from streamgauge.derive.rule import EventMetric, Kind
 from streamgauge.live.event_rows import MAX_EVENT_BYTES, EventRows
 from streamgauge.live.filters import event_filter
@@ -22,9 +23,11 @@ BUCKETS = (0.5, 1.0, 2.0)
 STREAM = Stream(1, 0, "http", "{}")
 
 
-def rows_of(payloads: Sequence[Any]) -> EventRows:
+def rows_of(payloads: Sequence[Any], rule: EventMetric, whole: bool = False) -> EventRows:
+    """whole: payloads are parsed whole, as where the fields of rules get into each other's way."""
     texts = [json.dumps(payload).encode() for payload in payloads]
-    return EventRows.of([EventBatch(STREAM, 1, 0, pa.array(texts, pa.binary()))])
+    rows = EventRows.of([EventBatch(STREAM, 1, 0, pa.array(texts, pa.binary()))])
+    return rows.slice(0, len(rows), None if whole else projection_of([rule]))
 
 
 def samples(accumulator: Accumulator) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -34,7 +37,7 @@ def samples(accumulator: Accumulator) -> dict[tuple[str, frozenset[tuple[str, st
 
 
 def add(accumulator: Accumulator, *payloads: Any) -> LeftOut:
-    return accumulator.add(rows_of(payloads))
+    return accumulator.add(rows_of(payloads, accumulator.rule))
 
 
 levels = st.sampled_from(["info", "ERROR", "é", "", None, True, 7, 1.5, ["a"]])
@@ -77,13 +80,13 @@ def model(kind: Kind, payloads: Sequence[Any]) -> dict[tuple[str, frozenset[tupl
     return found
 
 
-@given(st.sampled_from(Kind), st.lists(st.lists(events, min_size=1, max_size=20), max_size=4))
-def test_counts_are_those_of_a_plain_model(kind: Kind, batches: list[list[Any]]) -> None:
+@given(st.sampled_from(Kind), st.lists(st.lists(events, min_size=1, max_size=20), max_size=4), st.booleans())
+def test_counts_are_those_of_a_plain_model(kind: Kind, batches: list[list[Any]], whole: bool) -> None:
     where = event_filter((), ("level!=info",), ())
     value, buckets = ((), ()) if kind is Kind.COUNT else (("n",), BUCKETS if kind is Kind.HISTOGRAM else ())
     accumulator = Accumulator(EventMetric("m", kind, value, buckets, where, LABELS))
     for batch in batches:
-        accumulator.add(rows_of(batch))
+        accumulator.add(rows_of(batch, accumulator.rule, whole))
     assert samples(accumulator) == model(kind, [event for batch in batches for event in batch])
 
 
@@ -100,12 +103,25 @@ def test_what_is_no_number_and_what_would_shrink_a_sum_is_left_out_and_told() ->
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 4200, "1e999"])
-def test_a_number_beyond_all_doubles_is_none(number: str) -> None:
-    rows = EventRows.of([EventBatch(STREAM, 1, 0, pa.array([f'{{"n":{number}}}'.encode()], pa.binary()))])
-    assert Accumulator(EventMetric("m", Kind.SUM, ("n",))).add(rows).reasons["no_number"] == 1
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_number_beyond_all_doubles_is_none(number: str, whole: bool) -> None:
+    total = EventMetric("m", Kind.SUM, ("n",))
+    text = f'{{"n":{number}}}'.encode()
+    rows = EventRows.of([EventBatch(STREAM, 1, 0, pa.array([text], pa.binary()))])
+    rows = rows.slice(0, 1, None if whole else projection_of([total]))
+    assert Accumulator(total).add(rows).reasons["no_number"] == 1
     labelled = Accumulator(EventMetric("m", Kind.COUNT, labels=(("n", ("n",)),)))
     labelled.add(rows)
     assert labelled.label_sets == 1
+
+
+def test_rules_that_look_at_a_member_and_into_it_count_as_any() -> None:
+    """Their payloads are parsed whole."""
+    rules = [EventMetric("m", Kind.COUNT, labels=(("http", ("http",)), ("method", ("http", "method"))))]
+    assert projection_of(rules) is None
+    counter = Accumulator(rules[0])
+    add(counter, {"http": {"method": "GET"}})
+    assert samples(counter) == {("m", frozenset({("http", '{"method":"GET"}'), ("method", "GET")})): 1.0}
 
 
 def test_label_sets_are_bounded_and_those_that_are_there_go_on() -> None:

@@ -84,6 +84,31 @@ def test_a_sqlite_file_gets_the_reference_schema(start_server: StartServer, tmp_
     assert in_sqlite(file) == list(range(6))
 
 
+def test_a_reload_starts_changes_and_stops_destinations(start_server: StartServer, tmp_path: Path) -> None:
+    first, second, folder = tmp_path / "a.db", tmp_path / "b.db", tmp_path / "files"
+    server = start_server(*configured(tmp_path, "    sqlite: {file: a.db}\n"))
+    post(server, range(3))
+    eventually(lambda: in_sqlite(first) == [0, 1, 2])
+    configured(tmp_path, "    sqlite: {file: b.db}\n  - name: files\n    json_files: {folder: files}\n")
+    assert server.post("/-/reload").status == 200
+    post(server, range(3, 5))
+    eventually(lambda: in_sqlite(second) == [3, 4])
+    eventually(lambda: [row["payload"]["n"] for row in in_json_files(folder)] == [0, 1, 2, 3, 4])
+    configured(tmp_path, "    sqlite: {fill: b.db}\n")
+    assert server.post("/-/reload").status == 500
+    configured(tmp_path, "    sqlite: {file: a.db}\n")
+    assert server.post("/-/reload").status == 200
+    post(server, [5])
+    eventually(lambda: in_sqlite(first) == [0, 1, 2, 5])
+    assert in_sqlite(second) == [3, 4]
+    assert len(in_json_files(folder)) == 5
+    (tmp_path / "streamgauge.yml").write_text("")
+    assert server.post("/-/reload").status == 200
+    post(server, [6])
+    assert server.stop() == 0
+    assert in_sqlite(first) == [0, 1, 2, 5]
+
+
 def test_json_files_are_rotated(start_server: StartServer, tmp_path: Path) -> None:
     section = "    json_files:\n      folder: out\n      max_file_bytes: 1\n"
     server = start_server(*configured(tmp_path, section))

@@ -31,6 +31,7 @@ from streamgauge.model.source import NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import failpoints
 from streamgauge.store.block_cache import BlockCache
+from streamgauge.store.block_encodings import COMPACTED, FLUSHED, LASTING, BlockEncoding
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -42,7 +43,7 @@ from streamgauge.store.block_format import (
     new_block_id,
 )
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter
+from streamgauge.store.block_writer import BlockWriter
 from streamgauge.store.blocks import LocalBlocks, live_blocks
 from streamgauge.store.check import check_block
 from streamgauge.store.ports import DAY_MS, BlockMeta, SortedRows
@@ -110,7 +111,7 @@ def test_long_keys_are_spread_over_row_groups_of_the_series_file(tmp_path: Path)
     keys = pa.array(list(map(key_of, labels)), pa.large_binary())
     folder = tmp_path / "b"
     folder.mkdir()
-    with closing(BlockWriter(folder, META, FLUSH_ENCODING, series_group_bytes=200)) as writer:
+    with closing(BlockWriter(folder, META, FLUSHED, series_group_bytes=200)) as writer:
         ones = np.ones(20, np.int64)
         writer.append(np.arange(20, dtype=np.uint32), ones, DAY + ones, ones * 1.0)
         writer.finish(keys)
@@ -130,10 +131,15 @@ def test_every_bit_of_a_value_is_kept(blocks: LocalBlocks) -> None:
     np.testing.assert_array_equal(part.values.view(np.int64), bits)
 
 
-def test_pyarrow_polars_and_duckdb_read_a_block_without_us(blocks: LocalBlocks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", [FLUSHED, COMPACTED, LASTING])
+def test_pyarrow_polars_and_duckdb_read_a_block_without_us(
+    blocks: LocalBlocks, tmp_path: Path, encoding: BlockEncoding
+) -> None:
     counts, doubles, seconds = np.arange(3.0), np.array([1 / 3]), np.array([0.25, -0.0015])
     rows = sorted_rows([3, 1, 2, 70_000], np.concatenate((counts, doubles, seconds, np.arange(70_000.0))))
-    folder = folder_of(tmp_path, blocks.write(META, rows))
+    with blocks.writer(META, encoding) as writer:
+        writer.append(rows.ids, rows.counts, rows.times, rows.values)
+        folder = folder_of(tmp_path, writer.finish(rows.keys))
     samples, series = (str(folder / name) for name in ("samples.parquet", "series.parquet"))
     labels = [labels_of(key) for key in rows.keys.to_pylist()]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
@@ -227,7 +233,7 @@ def test_any_selection_equals_the_rows_written(
 
 def test_one_series_is_read_from_its_row_group_alone(blocks: LocalBlocks, tmp_path: Path) -> None:
     meta = blocks.write(META, sorted_rows([40_000] * 6))
-    damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
+    damage(folder_of(tmp_path, meta) / "samples.parquet", 100)
     with blocks.open("b") as reader:
         assert (
             len(reader.read(np.zeros(1, np.uint32), *FOREVER, NoMeter()).times) == 40_000
@@ -246,7 +252,7 @@ def test_a_query_pays_before_a_row_is_decoded(blocks: LocalBlocks, tmp_path: Pat
         budget = Budget(Limits())
         part = reader.read(ids, start, FOREVER[1], budget)
         assert (budget.samples, budget.bytes) == (len(part.times), part.size)
-    damage(folder_of(tmp_path, meta) / "samples.parquet", 1000)
+    damage(folder_of(tmp_path, meta) / "samples.parquet", 100)
     with blocks.open(meta.id) as reader:
         with pytest.raises(QueryFailed, match="more than 1000000 bytes"):
             reader.read(ids, start, FOREVER[1], Budget(Limits(bytes=1_000_000)))

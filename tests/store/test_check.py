@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from streamgauge.model.labels import key_of
+from streamgauge.store.block_encodings import FLUSHED
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.check import check_block, check_blocks, check_tombstones
 from streamgauge.store.ports import DAY_MS, BlockMeta, Tombstone
@@ -36,7 +36,7 @@ def write(
     """A block with the given times of each series, in ms from the start of the day."""
     counts = np.array([len(of) for of in times])
     rows = DAY + np.concatenate([np.array(of, np.int64) for of in times])
-    with blocks.writer(meta, FLUSH_ENCODING) as writer:
+    with blocks.writer(meta, FLUSHED) as writer:
         writer.append(np.array(ids, np.uint32), counts, rows, np.zeros(len(rows)))
         return writer.finish(pa.array(keys, pa.large_binary()))
 
@@ -91,7 +91,7 @@ def test_times_that_do_not_ascend(blocks: LocalBlocks, of: tuple[int, ...]) -> N
 
 
 def test_times_that_do_not_ascend_between_row_groups(blocks: LocalBlocks) -> None:
-    with blocks.writer(META, FLUSH_ENCODING) as writer:
+    with blocks.writer(META, FLUSHED) as writer:
         for start in (0, 98_303):  # the second row group begins with the last time of the first
             times = DAY + start + np.arange(98_304)
             writer.append(np.zeros(1, np.uint32), np.array([98_304]), times, np.zeros(98_304))

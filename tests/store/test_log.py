@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import streamgauge
 from streamgauge.errors import FormatTooNew, ReadOnly, StorageError, SyncFailed
 from streamgauge.store import failpoints, names
 from streamgauge.store.failpoints import armed
-from streamgauge.store.log import SegmentLog
+from streamgauge.store.log import AHEAD_BYTES, SEGMENT_BYTES, SegmentLog
 from streamgauge.store.ports import Record, RecordKind
 from streamgauge.store.replay import log_store_id
 from streamgauge.store.segment import FRAME_BYTES, HEADER_BYTES, Header, decode_header, encode_frame, frame_bytes
@@ -94,6 +94,66 @@ def test_what_was_appended_is_replayed_in_order(tmp_path: Path) -> None:
     assert found == plain(*range(1, 21))
     assert not log.damage
     assert log.last_commit == 20
+
+
+def test_small_appends_have_zeros_ahead_of_them_which_are_cut_off_in_the_end(tmp_path: Path) -> None:
+    log, _ = open_log(tmp_path, segment_bytes=SEGMENT_BYTES)
+    sizes = []
+    for commit in range(1, 21):
+        append(log, commit)
+        sizes.append(files(tmp_path)[0].stat().st_size)
+    assert len(set(sizes)) == 1
+    assert sizes[0] > AHEAD_BYTES
+    killed = tmp_path / "killed"
+    shutil.copytree(names.log_dir(tmp_path), names.log_dir(killed))
+    log.close()
+    assert files(tmp_path)[0].stat().st_size < AHEAD_BYTES
+    for data in (tmp_path, killed):
+        again, found = open_log(data)
+        assert (found, list(again.damage), kept(data)) == (plain(*range(1, 21)), [], [])
+    assert files(killed)[0].read_bytes() == files(tmp_path)[0].read_bytes()
+
+
+def test_zeros_are_written_again_when_they_are_used_up_and_not_for_large_appends(quick_path: Path) -> None:
+    log, _ = open_log(quick_path, segment_bytes=4 * AHEAD_BYTES)
+    log.reserve(1)
+    ends = []
+    for commit, size in enumerate([1000, AHEAD_BYTES, 1000, *[AHEAD_BYTES // 8] * 15], 1):
+        log.append([Record(commit, 1, bytes([1]) * size)])
+        ends.append(files(quick_path)[0].stat().st_size)
+    first, large, small, *_ = ends
+    assert (large < first + AHEAD_BYTES, small > large + AHEAD_BYTES) == (True, True)
+    assert len(set(ends[2:11])) == 2, "eight appends are as much as was written ahead"
+    assert ends[-1] < 4 * AHEAD_BYTES, "nothing is written ahead of the end of a segment"
+
+
+def test_an_end_that_is_torn_in_front_of_zeros_is_cut_off_with_them(quick_path: Path) -> None:
+    log, _ = open_log(quick_path / "source", segment_bytes=SEGMENT_BYTES)
+    for commit in (1, 2):
+        append(log, commit)
+    whole = files(quick_path / "source")[0].read_bytes()
+    start = HEADER_BYTES + sum(frame_bytes(len(record.payload)) for record in records_of(1))
+    last = FRAME_BYTES + len(records_of(2)[0].payload)
+    for cut in range(start, start + last, 5):
+        data = quick_path / str(cut)
+        names.log_dir(data).mkdir(parents=True)
+        (names.log_dir(data) / files(quick_path / "source")[0].name).write_bytes(whole[:cut].ljust(len(whole), b"\0"))
+        again, found = open_log(data)
+        torn = whole[start:cut].rstrip(b"\0")
+        assert found == plain(1)
+        assert [str(len(torn)) in damage.what for damage in again.damage] == [True] * bool(torn)
+        assert len(kept(data)) == bool(torn)
+        assert files(data)[0].stat().st_size == start
+
+
+def test_a_disk_that_takes_no_zeros_takes_what_fits(tmp_path: Path, small_files: Callable[[int], None]) -> None:
+    log, _ = open_log(tmp_path, segment_bytes=SEGMENT_BYTES)
+    small_files(1000)
+    for commit in (1, 2, 3):
+        append(log, commit)
+    small_files(-1)
+    assert files(tmp_path)[0].stat().st_size <= 1000
+    assert open_log(tmp_path)[1] == plain(1, 2, 3)
 
 
 def test_reserve_says_when_series_must_be_defined_again(tmp_path: Path) -> None:
@@ -338,7 +398,7 @@ import sys
 from pathlib import Path
 from streamgauge.errors import StorageError
 from streamgauge.store import failpoints
-from streamgauge.store.log import SegmentLog
+from streamgauge.store.log import AHEAD_BYTES, SEGMENT_BYTES, SegmentLog
 from streamgauge.store.ports import Record
 
 failpoints.arm_from_environment()
@@ -417,8 +477,8 @@ def test_a_torn_end_is_cut_off_wherever_it_is_torn(quick_path: Path) -> None:
         files(data)[-1].write_bytes(whole[:cut] + tail)
         log, found = open_log(data)
         assert found == plain(*range(1, 11))[:-1]
-        assert len(log.damage) == bool(cut > start or tail)
-        assert bool(kept(data)) == (whole[start:cut].count(0) < cut - start), "zeros are not worth keeping"
+        torn = bool(whole[start:cut].strip(b"\0"))
+        assert (len(log.damage), len(kept(data))) == (torn, torn), "zeros at the end are room for what comes"
         assert files(data)[-1].stat().st_size == start
         append(log, 11)
         again, found = open_log(data)

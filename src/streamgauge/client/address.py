@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+
+# Python would import this when a name is first looked up, on the thread that sends. A child that is forked meanwhile
+# would have half of it, and never be able to look a name up.
+import encodings.idna  # noqa: F401
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from streamgauge.derive.rule import EventMetric, Kind
-from streamgauge.live.event_rows import ABSENT, MAX_EVENT_BYTES, EventRows, field_of
+from streamgauge.live.event_rows import MAX_EVENT_BYTES, EventRows
+from streamgauge.live.fields import ABSENT
+from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.labels import MAX_LABEL_VALUE_BYTES
 from streamgauge.stats import Family
 
@@ -64,32 +67,54 @@ class Accumulator:
             return LeftOut(Counter(too_large=unchecked), 0)
         small = matching[rows.sizes[matching] <= MAX_EVENT_BYTES]
         reasons["too_large"] = unchecked + len(matching) - len(small)
-        refused = 0
-        for payload in rows.values(small):
-            number = 1.0
-            if self.rule.kind is not Kind.COUNT:
-                found = number_of(field_of(payload, self.rule.value))
-                if found is None or (found < 0 and self.rule.kind is Kind.SUM):
-                    reasons["no_number" if found is None else "negative"] += 1
-                    continue
-                number = found
-            tally = self._tally_of(payload)
-            if tally is None:
-                refused += 1
-            else:
-                self._observe(tally, number)
-        return LeftOut(reasons, refused)
+        numbers = np.empty(0)
+        if self.rule.kind is not Kind.COUNT:
+            numbers = numbers_of(rows.fields(self.rule.value, small))
+            finite = np.isfinite(numbers)
+            counted = finite & (numbers >= 0) if self.rule.kind is Kind.SUM else finite
+            reasons["no_number"] = int(np.count_nonzero(~finite))
+            reasons["negative"] = int(np.count_nonzero(finite & ~counted))
+            small, numbers = small[counted], numbers[counted]
+        return LeftOut(reasons, self._observe(*self._grouped(rows, small), numbers))
 
-    def _tally_of(self, payload: Any) -> _Tally | None:
-        """None where its labels are refused."""
-        labels = []
-        for name, path in self.rule.labels:
-            text = text_of(field_of(payload, path))
+    def _grouped(self, rows: EventRows, which: Int64s) -> tuple[list[Labels | None], Int64s]:
+        """The sets of labels that some events have, in the order in which they come, and the number of each event's.
+        None stands for those that no series may have."""
+        if not self.rule.labels or not len(which):
+            return [()], np.zeros(len(which), np.int64)
+        columns = [texts_of(rows.fields(path, which)) for _, path in self.rule.labels]
+        known: defaultdict[tuple[str, ...], int] = defaultdict()
+        known.default_factory = known.__len__
+        codes = np.fromiter(map(known.__getitem__, zip(*columns, strict=True)), np.int64, len(which))
+        return [self._labels(texts) for texts in known], codes
+
+    def _labels(self, texts: Sequence[str]) -> Labels | None:
+        for text in texts:
             if len(text) * 4 > MAX_LABEL_VALUE_BYTES and len(text.encode(errors="replace")) > MAX_LABEL_VALUE_BYTES:
                 return None
-            if text:
-                labels.append((name, text))
-        return self._tally(tuple(labels))
+        return tuple((name, text) for (name, _), text in zip(self.rule.labels, texts, strict=True) if text)
+
+    def _observe(self, groups: Sequence[Labels | None], codes: Int64s, numbers: Floats) -> int:
+        """Add events, each of the group of its code, and with its number unless they are only counted. How many are
+        refused."""
+        counts = np.bincount(codes, minlength=len(groups)).tolist()
+        sums, buckets = [0.0] * len(groups), np.zeros((len(groups), 0), np.int64)
+        if self.rule.kind is not Kind.COUNT:
+            sums = np.bincount(codes, numbers, len(groups)).tolist()
+        if self.rule.kind is Kind.HISTOGRAM:
+            width = len(self.rule.buckets) + 1
+            places = codes * width + np.searchsorted(self.rule.buckets, numbers)
+            buckets = np.bincount(places, minlength=len(groups) * width).reshape(len(groups), width)
+        refused = 0
+        for labels, count, total, inside in zip(groups, counts, sums, buckets.tolist(), strict=True):
+            tally = None if labels is None or not count else self._tally(labels)
+            if tally is None:
+                refused += count
+                continue
+            tally.count += count
+            tally.sum += total
+            tally.buckets = [each + more for each, more in zip(tally.buckets, inside, strict=True)]
+        return refused
 
     def _tally(self, labels: Labels) -> _Tally | None:
         tally = self._tallies.get(labels)
@@ -97,13 +122,6 @@ class Accumulator:
             buckets = [0] * (len(self.rule.buckets) + 1) if self.rule.kind is Kind.HISTOGRAM else []
             tally = self._tallies[labels] = _Tally(0, 0.0, buckets)
         return tally
-
-    def _observe(self, tally: _Tally, number: float) -> None:
-        tally.count += 1
-        if self.rule.kind is not Kind.COUNT:
-            tally.sum += number
-        if self.rule.kind is Kind.HISTOGRAM:
-            tally.buckets[bisect_left(self.rule.buckets, number)] += 1
 
     # ---- as samples -------------------------------------------------------------------------------------------------
 
@@ -127,15 +145,33 @@ class Accumulator:
             yield f"{name}_count", labels, float(tally.count)
 
 
-def number_of(value: Any) -> float | None:
-    """What can be added up: a JSON number that a double can hold."""
+def numbers_of(values: Sequence[Any]) -> Floats:
+    """What can be added up: JSON numbers that a double can hold. NaN for all else."""
+    if set(map(type, values)) <= {int, float, type(ABSENT)}:
+        try:
+            return np.array([math.nan if value is ABSENT else value for value in values], np.float64)
+        except OverflowError:
+            pass
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+        return math.nan
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+        return math.nan
+
+
+def texts_of(values: Sequence[Any]) -> Sequence[str]:
+    """Labels' values."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return values
+    if kinds == {str, type(ABSENT)}:
+        return ["" if value is ABSENT else value for value in values]
+    return list(map(text_of, values))
 
 
 def text_of(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamgauge.live.filters import EventFilter
@@ -37,6 +38,14 @@ class EventMetric:
     def looks_inside(self) -> bool:
         """Whether events must be parsed to know what they add."""
         return bool(self.value or self.labels)
+
+    @property
+    def paths(self) -> Iterator[Path]:
+        """Of the fields that it looks at."""
+        yield from (term.path for term in self.where.terms)
+        yield from (path for _, path in self.labels)
+        if self.value:
+            yield self.value
 
     @property
     def written_names(self) -> tuple[str, ...]:

@@ -98,8 +98,9 @@ class Delivery:
                     await self._clock.sleep(PAUSE_SECONDS)
         finally:
             self._stop = True
-            executor.submit(self._close)
+            closing = asyncio.get_running_loop().run_in_executor(executor, self._close)
             executor.shutdown(wait=False)
+            await asyncio.wait([closing])
 
     async def _round(self, executor: ThreadPoolExecutor) -> None:
         """Deliver what is stored now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamgauge.live.fields import ABSENT, field_of
 from streamgauge.live.filters import EventFilter, FieldTerm, Op
 from streamgauge.live.messages import TEXT, joined_texts, strings, taken, times_of
-from streamgauge.model.arrays import Bools, Int64s
+from streamgauge.live.projection import Fields, Projection
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.event_source import Path
 from streamgauge.model.events import EventBatch
 from streamgauge.wire.json_values import read_json
@@ -31,24 +34,22 @@ _ORDER: Mapping[Op, Callable[[Any, Any], bool]] = {
     Op.AT_LEAST: operator.ge,
     Op.AT_MOST: operator.le,
 }
+_EXACT = float(1 << 53)
 _WORDS = {True: "true", False: "false", None: "null"}
-
-
-class _Absent:
-    """The value of a field that a payload does not have."""
-
-
-ABSENT = _Absent()
 
 
 @dataclass(eq=False)
 class EventRows:
-    """Columns of one length. `payloads` is large_string, times are ns."""
+    """Columns of one length. `payloads` is large_string, times are ns.
+
+    projection: of all fields that will be asked for. Where there is none, payloads are parsed whole.
+    """
 
     streams: Int64s
     indexes: Int64s
     times: Int64s
     payloads: Any
+    projection: Projection | None = None
     _parsed: dict[int, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -81,9 +82,10 @@ class EventRows:
         payloads = pa.concat_arrays([part.payloads for part in parts])
         return EventRows(streams[order], indexes[order], times[order], taken(payloads, order))
 
-    def slice(self, start: int, stop: int) -> EventRows:
+    def slice(self, start: int, stop: int, projection: Projection | None = None) -> EventRows:
         part = slice(start, stop)
-        return EventRows(self.streams[part], self.indexes[part], self.times[part], self.payloads[start:stop])
+        payloads = self.payloads[start:stop]
+        return EventRows(self.streams[part], self.indexes[part], self.times[part], payloads, projection)
 
     def take(self, rows: Int64s) -> EventRows:
         if len(rows) == len(self):
@@ -96,13 +98,27 @@ class EventRows:
         sizes: Int64s = pc.binary_length(self.payloads).to_numpy(zero_copy_only=False)
         return sizes
 
-    def values(self, rows: Int64s) -> list[Any]:
-        """Payloads; each is parsed once, however many ask for it."""
-        missing = [row for row in rows.tolist() if row not in self._parsed]
+    def fields(self, path: Path, rows: Int64s) -> list[Any]:
+        """What the payloads of some rows have at a path. None of these is larger than MAX_EVENT_BYTES. Each is parsed
+        once, however many ask for it."""
+        if self._projected is not None:
+            column = self._projected.column(path)
+            return column if len(rows) == len(column) else [column[row] for row in rows.tolist()]
+        parsed = self._parsed
+        numbers = rows.tolist()
+        missing = [row for row in numbers if row not in parsed]
         if missing:
             texts = taken(self.payloads, np.array(missing)).to_pylist()
-            self._parsed.update(zip(missing, map(read_json, texts), strict=True))
-        return [self._parsed[row] for row in rows.tolist()]
+            parsed.update(zip(missing, map(read_json, texts), strict=True))
+        return [field_of(parsed[row], path) for row in numbers]
+
+    @cached_property
+    def _projected(self) -> Fields | None:
+        if self.projection is None:
+            return None
+        small = self.sizes <= MAX_EVENT_BYTES
+        payloads = self.payloads if small.all() else pc.if_else(pa.array(small), self.payloads, pa.scalar("null", TEXT))
+        return self.projection.read(payloads.to_pylist())
 
     # ---- matching ---------------------------------------------------------------------------------------------------
 
@@ -126,12 +142,11 @@ class EventRows:
         return np.flatnonzero(mask), unchecked
 
     def _fulfilling(self, term: FieldTerm, among: Bools) -> Bools:
-        """Which of some rows fulfil a term. Only those are parsed in which the field's name occurs."""
-        candidates = among & _may_have(self.payloads, term)
+        """Which of some rows fulfil a term. Where payloads are parsed whole, only those in which its name occurs."""
+        candidates = among if self.projection is not None else among & _may_have(self.payloads, term)
         rows = np.flatnonzero(candidates)
-        values = [field_of(payload, term.path) for payload in self.values(rows)]
         found = np.full(len(self), term.op.negative)
-        found[rows] = _decided(term, values)
+        found[rows] = _decided(term, self.fields(term.path, rows))
         return found
 
     # ---- going out --------------------------------------------------------------------------------------------------
@@ -152,16 +167,6 @@ class EventRows:
             '","payload":', payloads, "}",
         )  # fmt: skip
         return joined_texts(times, "/", indexes), texts
-
-
-def field_of(payload: Any, path: Path) -> Any:
-    """What a payload has at a path; else, what it has under that name with dots; else ABSENT."""
-    found = payload
-    for member in path:
-        if not isinstance(found, dict) or member not in found:
-            return payload.get(".".join(path), ABSENT) if isinstance(payload, dict) else ABSENT
-        found = found[member]
-    return found
 
 
 def _may_have(payloads: Any, term: FieldTerm) -> Bools:
@@ -187,9 +192,23 @@ def _decided(term: FieldTerm, values: Sequence[Any]) -> Bools:
         matched: Any = pc.fill_null(pc.match_substring_regex(texts, term.text), False)
         mask: Bools = matched.to_numpy(zero_copy_only=False) != term.op.negative
         return mask
+    if term.op in _ORDER and term.number is not None and (numbers := _exact_numbers(values)) is not None:
+        return np.asarray(_ORDER[term.op](numbers, term.number), np.bool_)
     if term.op in _ORDER:
         return np.fromiter((_ordered(term, value) for value in values), np.bool_, len(values))
     return np.fromiter((_equals(term, value) != term.op.negative for value in values), np.bool_, len(values))
+
+
+def _exact_numbers(values: Sequence[Any]) -> Floats | None:
+    """The values, where all are absent (NaN, which is in no order) or numbers that a double holds exactly."""
+    kinds = set(map(type, values))
+    if not kinds <= {int, float, type(ABSENT)}:
+        return None
+    try:
+        numbers = np.array([math.nan if value is ABSENT else value for value in values], np.float64)
+    except OverflowError:
+        return None
+    return None if int in kinds and (np.abs(numbers) > _EXACT).any() else numbers
 
 
 def _text(value: Any) -> str | None:

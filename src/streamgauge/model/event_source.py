@@ -158,6 +158,10 @@ class EventSource(Protocol):
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
         """Those that may have such events, in order of time, as far as that goes."""
 
+    def extents(self) -> Sequence[tuple[int, int]]:
+        """Where to look for the latest: of each place with events, when about the first of them was received (ns), and
+        about how many there are."""
+
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Whole events, with the columns EVENT_COLUMNS, in batches of some ten thousand rows; in order of time as far
         as `parts` are. None that are not wanted."""
@@ -178,6 +182,9 @@ class NoEvents:
     """Implements EventSource where there are none."""
 
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
+        return ()
+
+    def extents(self) -> Sequence[tuple[int, int]]:
         return ()
 
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:

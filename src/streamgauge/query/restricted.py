@@ -122,6 +122,9 @@ class RestrictedEvents:
         """All of them, whatever is wanted: each remembers what it has looked up."""
         return self._parts
 
+    def extents(self) -> Sequence[tuple[int, int]]:
+        return self._events.extents()
+
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         within = _within(wanted, self._ids)
         if within is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow.compute as pc
 from streamgauge.errors import Corrupt
 from streamgauge.model.arrays import Int64s, UInt32s
 from streamgauge.store import arrow
-from streamgauge.store.block_format import MAX_ROW_GROUP
 from streamgauge.store.block_reader import LocalBlockReader, RowCursor
 from streamgauge.store.ports import Rows
 from streamgauge.store.ranges import ranges, starts_of
@@ -81,20 +79,6 @@ def merge_rows(readers: Sequence[LocalBlockReader], series: MergedSeries) -> Ite
         start, done = stop, int(ends[stop - 1])
 
 
-def sample_rows(
-    readers: Sequence[LocalBlockReader], series: MergedSeries, pieces: int
-) -> Iterator[tuple[UInt32s, Rows]]:
-    """Some of what `merge_rows` gives, from all over, each with its series' ids: all of it where `pieces` row groups
-    hold it, else so many stretches of about a row group."""
-    ends = _row_ends(readers, series)
-    starts = np.unique(np.searchsorted(ends, ends[-1] * np.arange(pieces) // pieces, "right"))
-    for start, limit in pairwise([*starts.tolist(), len(ends)]):
-        before = int(ends[start - 1]) if start else 0
-        stop = min(max(int(np.searchsorted(ends, before + MAX_ROW_GROUP, "right")), start + 1), limit)
-        parts = [_peek(reader, rank, start, stop) for reader, rank in zip(readers, series.ranks, strict=True)]
-        yield series.ids[start:stop], interleave(stop - start, parts)
-
-
 def _row_ends(readers: Sequence[LocalBlockReader], series: MergedSeries) -> Int64s:
     """Rows up to the end of each series, counting those that the merge will drop."""
     totals = np.zeros(len(series.ids), np.int64)
@@ -102,19 +86,6 @@ def _row_ends(readers: Sequence[LocalBlockReader], series: MergedSeries) -> Int6
         totals[rank] += reader.rows
     ends: Int64s = np.cumsum(totals)
     return ends
-
-
-def _peek(reader: LocalBlockReader, rank: Int64s, start: int, stop: int) -> tuple[Int64s, Rows]:
-    """As `_take`, without a cursor, and of a series longer than a row group no more rows than that has."""
-    mine = slice(int(np.searchsorted(rank, start)), int(np.searchsorted(rank, stop)))
-    if mine.start == mine.stop:
-        none = np.empty(0, np.int64)
-        return none, Rows(none, none, np.empty(0, np.float64))
-    first_rows = reader.first_rows[mine]
-    first, last = int(first_rows[0]), int(first_rows[-1] + reader.rows[mine][-1])
-    last = min(last, first + MAX_ROW_GROUP)
-    counts = np.clip(last - first_rows, 0, reader.rows[mine])
-    return rank[mine] - start, Rows(counts, *reader.samples.rows(first, last))
 
 
 def _take(reader: LocalBlockReader, rank: Int64s, cursor: RowCursor, start: int, stop: int) -> tuple[Int64s, Rows]:

@@ -3,8 +3,7 @@ them are held."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.store import arrow, fs, names
 from streamgauge.store.aggregates import AGGREGATE_ROW, AGGREGATES_SCHEMA, AGGREGATES_SETTINGS, to_table
+from streamgauge.store.block_encodings import BlockEncoding
 from streamgauge.store.block_format import (
     FOOTER_KEY,
     MAX_ROW_GROUP,
@@ -31,7 +30,8 @@ from streamgauge.store.block_format import (
 )
 from streamgauge.store.block_labels import keys_to_labels
 from streamgauge.store.decimals import to_stored
-from streamgauge.store.parquet_output import COMMON_SETTINGS, ParquetOutput
+from streamgauge.store.parquet.output import FlatOutput
+from streamgauge.store.parquet_output import ParquetOutput
 from streamgauge.store.ports import BlockMeta
 from streamgauge.store.ranges import starts_of
 
@@ -41,127 +41,11 @@ SERIES_ROW_GROUP_BYTES = 64 << 20
 decoding their labels takes. A key can take 128 KiB, and more than 2 GiB of labels do not fit the columns of a group."""
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnEncoding:
-    name: str  # as Parquet calls it
-    level: int  # of zstd
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How a block is stored."""
-
-    series_id: ColumnEncoding
-    time: ColumnEncoding
-    value: ColumnEncoding
-    unscaled: ColumnEncoding
-    level: int  # of zstd, for the series file
-
-
-FLUSH_ENCODING = Encoding(
-    series_id=ColumnEncoding("PLAIN", 3),
-    time=ColumnEncoding("BYTE_STREAM_SPLIT", 3),
-    value=ColumnEncoding("PLAIN", 3),
-    unscaled=ColumnEncoding("BYTE_STREAM_SPLIT", 3),
-    level=3,
-)
-"""Quick to write. Level 1 takes a fifth more bytes and is no faster."""
-
-_COMPACTED_LEVEL = 9
-_SERIES_ID_TRIALS = (ColumnEncoding("PLAIN", 3), ColumnEncoding("DELTA_BINARY_PACKED", 9))
-"""Deltas win by far where ids ascend for long, and lose where they jump with every series. Split bytes would save 0.3 %
-of recorded scrapes; ids of short series take half as long again to decode from them."""
-_TIME_TRIALS = (
-    ColumnEncoding("BYTE_STREAM_SPLIT", 12),
-    ColumnEncoding("DELTA_BINARY_PACKED", 9),
-    ColumnEncoding("PLAIN", 3),
-)
-"""Levels are those from which a higher one hardly helps; between 6 and 11 zstd does worse on split bytes than at 3."""
-_VALUE_TRIALS = (ColumnEncoding("PLAIN", 3), ColumnEncoding("BYTE_STREAM_SPLIT", 3))
-_UNSCALED_TRIALS = (ColumnEncoding("BYTE_STREAM_SPLIT", 3), ColumnEncoding("DELTA_BINARY_PACKED", 3))
-_LASTING_VALUE_LEVEL = 9
-_LASTING_UNSCALED_LEVEL = 15
-"""Values are tried at a level that takes no time, which ranks encodings alike. A block that will not be rewritten gets
-these: they take 4 % and 8 % less, at 5 times the time. With integers at level 19 recorded scrapes take 3 % less, and
-compaction three to six times the time. A dictionary lost in every row group of them: zstd finds by itself what
-repeats."""
-
-
-class EncodingTrial:
-    """Finds the encodings that make rows smallest, by trying them. For blocks that stay."""
-
-    def __init__(self) -> None:
-        self._sizes: Counter[tuple[str, ColumnEncoding]] = Counter()
-
-    def add(self, series_ids: UInt32s, times: Int64s, values: Floats) -> None:
-        """Try rows, at most about a row group."""
-        for encoding in _SERIES_ID_TRIALS:
-            self._sizes["series_id", encoding] += _encoded_size(series_ids, encoding)
-        for encoding in _TIME_TRIALS:
-            self._sizes["time", encoding] += _encoded_size(times, encoding)
-        stored = to_stored(values, _series_starts(series_ids))
-        for encoding in _VALUE_TRIALS:
-            self._sizes["value", encoding] += _encoded_size(stored.value.drop_null(), encoding)
-        for encoding in _UNSCALED_TRIALS:
-            self._sizes["unscaled", encoding] += _encoded_size(stored.unscaled.drop_null(), encoding)
-
-    def best(self, lasting: bool) -> Encoding:
-        """The encodings whose sizes have the smallest sum over all rows tried, at higher levels for a lasting block."""
-        value, unscaled = self._smallest("value", _VALUE_TRIALS), self._smallest("unscaled", _UNSCALED_TRIALS)
-        return Encoding(
-            series_id=self._smallest("series_id", _SERIES_ID_TRIALS),
-            time=self._smallest("time", _TIME_TRIALS),
-            value=replace(value, level=_LASTING_VALUE_LEVEL) if lasting else value,
-            unscaled=replace(unscaled, level=_LASTING_UNSCALED_LEVEL) if lasting else unscaled,
-            level=_COMPACTED_LEVEL,
-        )
-
-    def _smallest(self, column: str, trials: Sequence[ColumnEncoding]) -> ColumnEncoding:
-        return min(trials, key=lambda encoding: self._sizes[column, encoding])
-
-
-def _encoded_size(column: UInt32s | Int64s | pa.Array[Any], encoding: ColumnEncoding) -> int:
-    sink = pa.BufferOutputStream()
-    rows: pa.Array[Any] = column if isinstance(column, pa.Array) else pa.array(column)
-    pq.write_table(
-        pa.Table.from_arrays([rows], ["column"]),
-        sink,
-        row_group_size=max(len(column), 1),
-        use_dictionary=False,
-        column_encoding={"column": encoding.name},
-        compression_level=encoding.level,
-        write_statistics=False,
-        **COMMON_SETTINGS,
-    )
-    return int(sink.tell())
-
-
-def _samples_settings(encoding: Encoding) -> dict[str, Any]:
-    return {
-        "use_dictionary": False,
-        "column_encoding": {
-            "series_id": encoding.series_id.name,
-            "time": encoding.time.name,
-            "value": encoding.value.name,
-            "unscaled": encoding.unscaled.name,
-            "scale": "DELTA_BINARY_PACKED",
-        },
-        "compression_level": {
-            "series_id": encoding.series_id.level,
-            "time": encoding.time.level,
-            "value": encoding.value.level,
-            "unscaled": encoding.unscaled.level,
-            "scale": 3,
-        },
-        "write_statistics": True,
-    }
-
-
-def _series_settings(encoding: Encoding) -> dict[str, Any]:
+def _series_settings(level: int) -> dict[str, Any]:
     return {
         "use_dictionary": ["labels.key_value.key", "labels.key_value.value"],
         "column_encoding": dict.fromkeys(SERIES_SCHEMA.names[:-1], "DELTA_BINARY_PACKED"),
-        "compression_level": encoding.level,
+        "compression_level": level,
         "write_statistics": ["series_id", "min_time", "max_time"],
     }
 
@@ -174,7 +58,12 @@ class BlockWriter:
     """
 
     def __init__(
-        self, directory: Path, meta: BlockMeta, encoding: Encoding, *, series_group_bytes: int = SERIES_ROW_GROUP_BYTES
+        self,
+        directory: Path,
+        meta: BlockMeta,
+        encoding: BlockEncoding,
+        *,
+        series_group_bytes: int = SERIES_ROW_GROUP_BYTES,
     ) -> None:
         self._directory = directory
         self._series_group_bytes = series_group_bytes
@@ -242,7 +131,9 @@ class BlockWriter:
 
     def _write_series(self, meta: BlockMeta, series: _Series, keys: arrow.Keys) -> SeriesChecksums:
         with closing(
-            ParquetOutput(names.series_file(self._directory), SERIES_SCHEMA, _series_settings(self._encoding))
+            ParquetOutput(
+                names.series_file(self._directory), SERIES_SCHEMA, _series_settings(self._encoding.series_level)
+            )
         ) as output:
             first_rows = starts_of(series.counts)
             for rows in _series_groups(arrow.lengths(keys), self._series_group_bytes):
@@ -275,10 +166,10 @@ def _dtype(meta: BlockMeta) -> np.dtype[Any]:
     return AGGREGATE_ROW if meta.resolution else np.dtype(np.float64)
 
 
-def _samples_output(path: Path, meta: BlockMeta, encoding: Encoding) -> ParquetOutput:
+def _samples_output(path: Path, meta: BlockMeta, encoding: BlockEncoding) -> ParquetOutput | FlatOutput:
     if meta.resolution:
         return ParquetOutput(path, AGGREGATES_SCHEMA, AGGREGATES_SETTINGS)
-    return ParquetOutput(path, SAMPLES_SCHEMA, _samples_settings(encoding))
+    return FlatOutput(path, SAMPLES_SCHEMA, encoding.columns)
 
 
 class _PendingRows:

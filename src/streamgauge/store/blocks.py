@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streamgauge.store import names
+from streamgauge.store.block_encodings import FLUSHED, BlockEncoding
 from streamgauge.store.block_folders import BlockFolders
 from streamgauge.store.block_format import commits_in_id
 from streamgauge.store.block_reader import LocalBlockReader, read_meta
-from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding
+from streamgauge.store.block_writer import BlockWriter
 from streamgauge.store.damage import Damage
 from streamgauge.store.patience import Patience
 from streamgauge.store.ports import BlockMeta, SortedRows
@@ -42,12 +43,12 @@ class LocalBlocks:
         return self._folders.names()
 
     def write(self, meta: BlockMeta, rows: SortedRows) -> BlockMeta:
-        with self.writer(meta, FLUSH_ENCODING) as writer:
+        with self.writer(meta, FLUSHED) as writer:
             writer.append(rows.ids, rows.counts, rows.times, rows.values)
             return writer.finish(rows.keys)
 
     @contextmanager
-    def writer(self, meta: BlockMeta, encoding: Encoding) -> Iterator[BlockWriter]:
+    def writer(self, meta: BlockMeta, encoding: BlockEncoding) -> Iterator[BlockWriter]:
         """A writer whose block is published when the `with` ends without an error, and is gone if it does not."""
         with self._folders.publishing(meta.id) as temporary:
             writer = BlockWriter(temporary, meta, encoding)

@@ -11,12 +11,11 @@ import pyarrow as pa
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
+from streamgauge.store.block_encodings import compacted
 from streamgauge.store.block_format import successor
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING
 from streamgauge.store.blocks import LocalBlocks
-from streamgauge.store.compact import best_encoding
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import BlockMeta, Rows, Tombstone
 from streamgauge.store.tombstones import contains, counts_of, kept
@@ -79,7 +78,7 @@ def _write(
 ) -> BlockMeta:
     series = merge_series([reader])
     present = np.zeros(len(series.ids), np.bool_)
-    encoding = FLUSH_ENCODING if meta.resolution else best_encoding([reader], series, lasting=meta.level > 0)
+    encoding = compacted(lasting=meta.level > 0)
     carried_out = [tombstone.id for tombstone in tombstones]
     output = successor([meta], meta.window, meta.late, meta.resolution, carried_out)
     with blocks.writer(output, encoding) as writer:

@@ -22,10 +22,11 @@ import pyarrow as pa
 
 from streamgauge.errors import StorageError
 from streamgauge.model.arrays import Bools
+from streamgauge.store.block_encodings import BlockEncoding, compacted
 from streamgauge.store.block_format import successor
-from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series, sample_rows
+from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING, BlockWriter, Encoding, EncodingTrial
+from streamgauge.store.block_writer import BlockWriter
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import DAY_MS, BlockMeta, Rows
@@ -42,9 +43,6 @@ CRUMBS = 1 / 16
 and are fewer than MIN_INPUTS."""
 _DAYS_AT_ONCE = 16
 """Days that a split writes in one pass: each has row groups of its own in memory."""
-_TRIAL_PIECES = 16
-"""Stretches of rows, from all over the blocks, on which encodings are tried: metrics differ, and four
-stretches of the recorded scrapes spoke for the worse encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +224,7 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
         with ExitStack() as stack:
             readers = [stack.enter_context(blocks.open(meta.id)) for meta in plan.inputs]
             series = merge_series(readers)
-            encoding = best_encoding(readers, series, plan.lasting)
+            encoding = compacted(plan.lasting)
             if plan.split:
                 _split(plan, readers, series, blocks, encoding, written)
             else:
@@ -240,22 +238,12 @@ def perform_compaction(plan: CompactionPlan, blocks: LocalBlocks) -> list[BlockM
     return written
 
 
-def best_encoding(readers: Sequence[LocalBlockReader], series: MergedSeries, lasting: bool) -> Encoding:
-    """The encodings that make rows of the blocks smallest; at higher levels where what is written will last."""
-    if readers[0].meta.resolution:
-        return FLUSH_ENCODING  # that of aggregates is not tried
-    trial = EncodingTrial()
-    for ids, rows in sample_rows(readers, series, _TRIAL_PIECES):
-        trial.add(np.repeat(ids, rows.counts), rows.times, rows.values)
-    return trial.best(lasting)
-
-
 def _merge_into_one(
     plan: CompactionPlan,
     readers: Sequence[LocalBlockReader],
     series: MergedSeries,
     blocks: LocalBlocks,
-    encoding: Encoding,
+    encoding: BlockEncoding,
     written: list[BlockMeta],
 ) -> None:
     window = plan.inputs[0].window
@@ -270,7 +258,7 @@ def _split(
     readers: Sequence[LocalBlockReader],
     series: MergedSeries,
     blocks: LocalBlocks,
-    encoding: Encoding,
+    encoding: BlockEncoding,
     written: list[BlockMeta],
 ) -> None:
     """One pass over the block to learn its days, and one for every _DAYS_AT_ONCE of them."""

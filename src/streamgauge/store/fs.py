@@ -84,6 +84,17 @@ def _write_some(fd: int, buffers: Sequence[Buffer]) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+def write_zeros(fd: int, offset: int, size: int) -> int:
+    """Write zeros where something will be written later, as far as that goes; where they end. To sync what takes their
+    place changes nothing of the file but these bytes, which is half the work of making the file longer."""
+    if sys.platform == "win32":
+        return offset
+    try:
+        return offset + os.pwrite(fd, bytes(size), offset)
+    except OSError:  # what is written in their place will tell
+        return offset
+
+
 def sync_file(fd: int, path: Path) -> None:
     """Make what was written durable. Never call it again after it failed: the system may have dropped the pages and
     would then report success."""

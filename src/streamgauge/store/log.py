@@ -19,6 +19,11 @@ from streamgauge.store.segment import HEADER_BYTES, Header, encode_frame
 SEGMENT_BYTES = 64 << 20
 """Where a segment ends and the next begins: what trimming frees at a time, and what replay holds in memory."""
 
+AHEAD_BYTES = 256 << 10
+"""Zeros that are written ahead of small appends. A sync that makes the file longer also writes the journal of the file
+system: measured on ext4, it takes twice the time and twice the CPU."""
+_SMALL_APPEND = 64 << 10  # a larger one would have most of the zeros to itself
+
 
 class SegmentLog:
     """Implements `ports.Log`. Replay first, to the end; then append.
@@ -44,6 +49,7 @@ class SegmentLog:
         self._replayed = False
         self._segments = self._reader.segments  # in order; where one is open, it is the last
         self._fd: int | None = None  # of the open segment
+        self._filled = 0  # bytes of its file; those behind the segment's end are zeros
         self._last_commit = 0
         self._next_sequence = 1
 
@@ -95,6 +101,7 @@ class SegmentLog:
         try:
             hit("log.append.before_write")
             fs.write(fd, buffers, segment.path)
+            self._write_ahead(fd, segment.end + size, size)
             hit("log.append.before_sync")
             fs.sync_file(fd, segment.path)
             hit("log.append.after_sync")
@@ -103,6 +110,14 @@ class SegmentLog:
             raise
         segment.end += size
         self._last_commit = segment.last_commit = records[-1].commit
+
+    def _write_ahead(self, fd: int, end: int, size: int) -> None:
+        """Write zeros behind an append of `size` bytes that ends at `end` where there are none."""
+        if end <= self._filled:
+            return
+        self._filled = end
+        if size <= _SMALL_APPEND and end + AHEAD_BYTES <= self._segment_bytes:
+            self._filled = fs.write_zeros(fd, end, AHEAD_BYTES)
 
     def trim(self, through: int) -> None:
         """See `ports.Log`. Oldest first, each removal durable before the next, so that a crash leaves no hole."""
@@ -127,6 +142,9 @@ class SegmentLog:
     def close(self) -> None:
         """Close the open segment. Everything in it is synced already."""
         if self._fd is not None:
+            if self._filled > self._segments[-1].end:
+                with suppress(StorageError):  # zeros that stay there are read as such
+                    fs.cut(self._fd, self._segments[-1].end)
             fs.close(self._fd)
             self._fd = None
 
@@ -167,7 +185,7 @@ class SegmentLog:
             raise
         last = self._last_commit
         self._segments.append(Segment(sequence, path, header.mark, HEADER_BYTES, last, after=last))
-        self._fd = fd
+        self._fd, self._filled = fd, HEADER_BYTES
 
     def _abandon(self) -> None:
         """Seal the open segment after a failure. Whether its end could be cut or not, the next header voids it."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamgauge.store import fs
+from streamgauge.store.checksummed_file import ChecksummedFile
 
 ONE_PAGE = 1 << 30
 """Rows and bytes of a page at most: each column of a row group is one page. Readers decode whole row groups anyway, and
@@ -36,7 +33,7 @@ class ParquetOutput:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, settings: dict[str, Any]) -> None:
-        self._file = _ChecksummedFile(path)
+        self._file = ChecksummedFile(path)
         self._writer = pq.ParquetWriter(pa.PythonFile(self._file, "w"), schema, **COMMON_SETTINGS, **settings)
 
     @property
@@ -61,35 +58,3 @@ class ParquetOutput:
         with suppress(Exception):
             self._writer.close()  # writes a footer, which the closed file drops; it would come anyway when collected
         self._writer.is_open = False
-
-
-class _ChecksummedFile(io.RawIOBase):
-    """A new file as pyarrow wants one. What comes after `close` is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.size = 0
-        self._path = path
-        self._checksum = 0
-        self._descriptor = fs.create(path)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: bytes) -> int:  # type: ignore[override]
-        if not self.closed:
-            fs.write(self._descriptor, [content], self._path)
-            self._checksum = zlib.crc32(content, self._checksum)
-            self.size += len(content)
-        return len(content)
-
-    def tell(self) -> int:
-        return self.size
-
-    def take_checksum(self) -> int:
-        checksum, self._checksum = self._checksum, 0
-        return checksum
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -146,21 +147,26 @@ class LogReader:
             self.damage.append(Damage(str(segment.path), f"{segment.damage}; {kept}"))
 
     def _cut(self, segment: Segment, tail: memoryview) -> None:
-        """Remove a torn end, so that it is said once. What the cut leaves in doubt the next header settles."""
+        """Remove a torn end, so that it is said once, and zeros that were written ahead. What the cut leaves in doubt
+        the next header settles."""
+        torn = tail[: len(tail.tobytes().rstrip(b"\0"))]
+        if not torn:
+            if self.writable:
+                with suppress(StorageError):
+                    fs.truncate(segment.path, segment.end)
+            return
         why = (
-            f"the last {len(tail)} bytes of log segment {segment.path.name} are not a whole record: the server or the "
+            f"the last {len(torn)} bytes of log segment {segment.path.name} are not a whole record: the server or the "
             "machine stopped while they were written, before they were acknowledged"
         )
         if self.writable:
-            why += self._try_to_cut(segment, tail, why)
+            why += self._try_to_cut(segment, torn, why)
         self.damage.append(Damage(str(segment.path), why))
 
-    def _try_to_cut(self, segment: Segment, tail: memoryview, why: str) -> str:
+    def _try_to_cut(self, segment: Segment, torn: memoryview, why: str) -> str:
         try:
-            outcome = "; they are cut off"
-            if tail.tobytes().count(0) < len(tail):
-                kept = fs.keep_copy(tail, f"{segment.path.name}.end", segment.path, self.data, why)
-                outcome = f"; they are cut off and kept as {kept}"
+            kept = fs.keep_copy(torn, f"{segment.path.name}.end", segment.path, self.data, why)
+            outcome = f"; they are cut off and kept as {kept}"
             hit("log.repair.before_truncate")
             fs.truncate(segment.path, segment.end)
         except StorageError as error:

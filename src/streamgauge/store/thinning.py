@@ -9,10 +9,10 @@ import numpy as np
 
 from streamgauge.model.arrays import Floats
 from streamgauge.store.aggregates import aggregated, coarser
+from streamgauge.store.block_encodings import FLUSHED
 from streamgauge.store.block_format import successor
 from streamgauge.store.block_merge import MergedSeries, merge_rows, merge_series
 from streamgauge.store.block_reader import LocalBlockReader
-from streamgauge.store.block_writer import FLUSH_ENCODING
 from streamgauge.store.blocks import LocalBlocks
 from streamgauge.store.downsample import ThinningPlan
 from streamgauge.store.failpoints import hit
@@ -34,7 +34,7 @@ def perform_thinning(plan: ThinningPlan, blocks: LocalBlocks) -> BlockMeta:
         else:
             pieces = _of_samples(readers, series, plan.resolution, _numbers_before(plan, series, blocks))
         output = successor(plan.inputs, plan.window, late=False, resolution=plan.resolution)
-        writer = stack.enter_context(blocks.writer(output, FLUSH_ENCODING))
+        writer = stack.enter_context(blocks.writer(output, FLUSHED))
         for which, rows in pieces:
             writer.append(series.ids[which], rows.counts, rows.times, rows.values)
         written = writer.finish(series.keys)

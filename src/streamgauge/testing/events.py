@@ -60,6 +60,10 @@ class MemoryEvents:
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:
         return self.all_parts
 
+    def extents(self) -> Sequence[tuple[int, int]]:
+        own = [part for part in self.all_parts if isinstance(part, MemoryPart) and part.rows]
+        return [(int(part.columns[Fixed.RECEIVED][0].as_py()), part.rows) for part in own]
+
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         """Of parts that are not divided into columns."""
         for part in self.all_parts:

@@ -267,6 +267,15 @@ async def test_all_labels_of_the_token_are_required(federation: Federation) -> N
         await federation.upload(one(env="a"), env="b")
 
 
+async def test_metrics_with_more_label_sets_than_are_remembered_keep_their_labels(federation: Federation) -> None:
+    sets = [labels(n=str(number)) for number in range(4200)]
+    families = [family(name, [(pairs, float(at), NOW) for at, pairs in enumerate(sets)]) for name in ("a", "b")]
+    await federation.upload(*families)
+    assert federation.sink.samples(__name__="a", _id="one", n="0") == [(NOW, 0.0)]
+    assert federation.sink.samples(__name__="b", _id="one", n="4199") == [(NOW, 4199.0)]
+    assert len(set(federation.sink.keys)) == 8400
+
+
 async def test_no_cluster_gets_what_was_learned_of_another(federation: Federation) -> None:
     for _ in range(2):
         await federation.upload(one())

@@ -8,9 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamgauge.errors import BadInput, StreamgaugeError
 from streamgauge.model.event_source import Column, EventRange, Fixed, Leaf, LeafType, Node, Rest
+from streamgauge.query.budget import Budget, Limits
+from streamgauge.query.requests import SqlQuery
+from streamgauge.query.sql.run import run_sql
 from streamgauge.testing import MemoryEvents, MemorySource
 from streamgauge.testing.events import divided_part, raw_part
 
@@ -187,7 +192,7 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
     """Also through expressions, parameters and BETWEEN."""
     first, second = raw_part(["1"] * 10, stream=1), raw_part(["2"] * 10, received=1_000_000_000_000, stream=2)
     source = MemorySource.of([], MemoryEvents([first, second]))
-    for where, given in (
+    for where, parameters in (
         ("insert_datetime >= TIMESTAMPTZ '1970-01-01 00:16:40Z'", ()),
         ("insert_datetime >= ?::TIMESTAMPTZ - INTERVAL '1 hour'", ("1970-01-01 01:16:40Z",)),
         ("stream_id BETWEEN 2 AND 3", ()),
@@ -196,7 +201,9 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
         ("stream_id IN (2, 7)", ()),
     ):
         first.read_rows.clear()
-        assert rows(f"SELECT count(*), max(payload::INT) FROM events WHERE {where}", *given, source=source) == [[10, 2]]
+        assert rows(f"SELECT count(*), max(payload::INT) FROM events WHERE {where}", *parameters, source=source) == [
+            [10, 2]
+        ]
         assert sum(first.read_rows) == 0, where
 
 
@@ -278,6 +285,40 @@ def test_the_latest_events_are_found_without_putting_the_others_together(rows, o
         )
         assert [row[0] for row in rows(query, source=source)] == expected
         assert part.read_rows[-1] <= (100 if "< 2" in where else 10), "few are read in the end"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 60), st.lists(st.integers(0, 3), min_size=1, max_size=8)), max_size=6),
+    least=st.integers(0, 3),
+    limit=st.integers(1, 6),
+    offset=st.integers(0, 3),
+)
+def test_the_latest_events_are_those_of_all(kept, parts, least: int, limit: int, offset: int) -> None:
+    """Wherever they are: parts may overlap, and a condition may leave nothing of the newest."""
+    made, events = [], []
+    for stream, (begin, values) in enumerate(parts, 1):
+        texts = [f'{{"n":{value}}}' for value in values]
+        made.append(raw_part(texts, received=begin * 1_000_000_000, stream=stream))
+        events += [(begin + at, stream, at + 1) for at, value in enumerate(values) if value >= least]
+    query = f"""
+        SELECT epoch(insert_datetime)::INT, stream_id, stream_event_index FROM events WHERE payload.n >= {least}
+        ORDER BY insert_datetime DESC, stream_id DESC, stream_event_index DESC LIMIT {limit} OFFSET {offset}"""
+    source = MemorySource.of([], MemoryEvents(made))
+    answer = json.loads(b"".join(run_sql(SqlQuery(query), source, Budget(Limits()), kept)))
+    expected = sorted(events, reverse=True)[offset : offset + limit]
+    assert [tuple(row) for row in answer["data"]["rows"]] == expected
+
+
+def test_for_the_latest_events_older_parts_are_not_read(rows) -> None:
+    parts = [raw_part([f'{{"n":{n}}}'] * 10, received=n * 60_000_000_000, stream=n + 1) for n in range(40)]
+    source = MemorySource.of([], MemoryEvents(parts))
+    newest = "SELECT payload->>'n' FROM events e WHERE payload.n != 37 ORDER BY e.insert_datetime DESC LIMIT 12"
+    assert rows(newest, source=source) == [["39"]] * 10 + [["38"]] * 2
+    assert [sum(part.read_rows) > 0 for part in parts] == [False] * 38 + [True] * 2
+    rare = "SELECT payload->>'n' FROM events WHERE payload.n = 25 ORDER BY insert_datetime DESC LIMIT 10"
+    assert rows(rare, source=source) == [["25"]] * 10
+    assert [sum(part.read_rows) > 0 for part in parts][:24] == [False] * 24
 
 
 @pytest.mark.parametrize(

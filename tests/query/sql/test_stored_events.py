@@ -119,7 +119,7 @@ class _Before:
     """Blocks as they were before their footers told of mixed members."""
 
     def __init__(self, events: EventSource) -> None:
-        self.streams, self.payloads = events.streams, events.payloads
+        self.streams, self.payloads, self.extents = events.streams, events.payloads, events.extents
         self._events = events
 
     def parts(self, wanted: EventRange = EVERY_EVENT) -> Sequence[EventPart]:

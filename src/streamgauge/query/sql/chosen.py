@@ -8,7 +8,7 @@ first, of which nothing is read but what WHERE and ORDER BY name, and then the q
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,11 +45,12 @@ class Chosen:
         """A range that has them all."""
         if not len(self.streams):
             return replace(wanted, last_stream=wanted.first_stream - 1)
-        return EventRange(
-            max(wanted.first_received, int(self.times.min()) * 1000),
-            min(wanted.last_received, int(self.times.max()) * 1000 + 999),
-            max(wanted.first_stream, int(self.streams.min())),
-            min(wanted.last_stream, int(self.streams.max())),
+        return replace(
+            wanted,
+            first_received=max(wanted.first_received, int(self.times.min()) * 1000),
+            last_received=min(wanted.last_received, int(self.times.max()) * 1000 + 999),
+            first_stream=max(wanted.first_stream, int(self.streams.min())),
+            last_stream=min(wanted.last_stream, int(self.streams.max())),
         )
 
     def among(self, batch: pa.RecordBatch) -> Bools:
@@ -93,6 +94,31 @@ def keys_of_chosen(statement: Tree, is_of_one_row: OfOneRow) -> Tree | None:
         tree.call("epoch_us", tree.column(called, _TIME)),
     ]
     return found
+
+
+def latest_wanted(keys: Tree) -> int:
+    """How many events such a statement asks for, where these are the last ones received; else 0."""
+    node = keys["node"]
+    modifiers = {modifier["type"]: modifier for modifier in node["modifiers"]}
+    if "ORDER_MODIFIER" not in modifiers:
+        return 0
+    first = modifiers["ORDER_MODIFIER"]["orders"][0]
+    table = str(node["from_table"]["alias"] or node["from_table"]["table_name"])
+    names = [str(name).lower() for name in first["expression"].get("column_names", ())]
+    if first["type"] != "DESCENDING" or names not in ([_TIME], [table.lower(), _TIME]):
+        return 0
+    return _count(modifiers["LIMIT_MODIFIER"])
+
+
+def since(extents: Sequence[tuple[int, int]], events: int) -> int | None:
+    """A time (ns) since which about so many events were received. None where that is all of them."""
+    newest = sorted(extents, reverse=True)
+    found = 0
+    for number, (first, count) in enumerate(newest):
+        found += count
+        if found >= events and number < len(newest) - 1:
+            return first
+    return None
 
 
 def without_where(statement: Tree) -> None:

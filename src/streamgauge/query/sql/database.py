@@ -150,7 +150,7 @@ class Session:
         self._connection.register(name, Stream(schema, read, self._failures))
 
     def add_view(self, name: str, sql: str) -> None:
-        self._connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
+        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
 
     def columns(self, sql: str) -> list[Column]:
         """Of the answer that a query would have."""

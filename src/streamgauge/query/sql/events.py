@@ -27,10 +27,17 @@ class EventViews:
         self._parts = parts or [_NoRows()]
         self._budget = budget
 
-    def make(self, view: View, wanted: EventRange, chosen: Chosen | None = None) -> None:
-        """Put a view into the database. Where events are `chosen`, it has no others."""
+    def make(
+        self,
+        view: View,
+        wanted: EventRange,
+        chosen: Chosen | None = None,
+        some: Sequence[EventPart] | None = None,
+    ) -> None:
+        """Put a view into the database. Where events are `chosen`, it has no others. some: of the parts, those that the
+        view is of, while types of paths are those that they have in all."""
         kinds = self._natural_types(view, replace(wanted, one_of=()))
-        parts = self._parts
+        parts = self._parts if some is None else some or [_NoRows()]
         if chosen is not None:
             wanted = chosen.within(wanted)
             parts = [part for part in parts if _has_some(part, wanted, chosen)] or [_NoRows()]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamgauge.query.requests import SqlQuery
 from streamgauge.query.sql.allowed import check
-from streamgauge.query.sql.chosen import keys_of_chosen, without_where
+from streamgauge.query.sql.chosen import keys_of_chosen, latest_wanted, without_where
 from streamgauge.query.sql.database import Session
 from streamgauge.query.sql.parameters import fill
 from streamgauge.query.sql.relations import View
@@ -30,12 +30,14 @@ class Prepared:
     """A query over views that are made for it. Nobody changes it.
 
     keys: what asks for the few events that the answer is of, where it is of few; the view then has no others.
+    latest: as `latest_wanted` has it.
     """
 
     sql: str
     views: Sequence[View]
     calls: Sequence[TableCall]
     keys: Prepared | None = None
+    latest: int = 0
 
 
 def prepared(session: Session, query: SqlQuery, kept: MutableMapping[str, object]) -> Prepared:
@@ -62,7 +64,8 @@ def _prepared(session: Session, query: SqlQuery) -> Prepared:
     keys = keys_of_chosen(statement, session.is_of_one_row)
     if keys is None:
         return _resolved(session, query, statement, "")
-    first = _resolved(session, query, keys, "_keys")
+    latest = latest_wanted(keys)
+    first = replace(_resolved(session, query, keys, "_keys"), latest=latest)
     without_where(statement)
     return _resolved(session, query, statement, "", first)
 

@@ -8,11 +8,14 @@ from streamgauge.model.source import Source
 from streamgauge.query.budget import Budget
 from streamgauge.query.requests import SqlQuery
 from streamgauge.query.sql.answers import encoded
-from streamgauge.query.sql.chosen import Chosen
-from streamgauge.query.sql.database import session
-from streamgauge.query.sql.prepared import prepared
+from streamgauge.query.sql.chosen import Chosen, since
+from streamgauge.query.sql.database import Session, session
+from streamgauge.query.sql.prepared import Prepared, prepared
 from streamgauge.query.sql.promql_tables import PromqlTables
 from streamgauge.query.sql.views import make_views
+
+_MORE = 16
+"""So many times as many events are looked at next, so that all together are hardly more than the last ones."""
 
 
 def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMapping[str, object]) -> Iterator[bytes]:
@@ -22,11 +25,21 @@ def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMappin
     """
     with session(kept, budget) as opened:
         wanted = prepared(opened, query, kept)
-        chosen = None
-        if wanted.keys is not None:
-            make_views(opened, source, budget, wanted.keys.views)
-            chosen = Chosen.of(opened.reader(wanted.keys.sql).read_all())
+        chosen = None if wanted.keys is None else _chosen(opened, source, budget, wanted.keys)
         make_views(opened, source, budget, wanted.views, chosen)
         for call in wanted.calls:
             PromqlTables(opened, source, budget, query.lookback).make(call)
         yield from encoded(opened, wanted.sql, query.format)
+
+
+def _chosen(opened: Session, source: Source, budget: Budget, keys: Prepared) -> Chosen:
+    """The events of the answer. The last ones received are looked for among the newest, and then among more."""
+    events = keys.latest
+    while events and (begin := since(source.events().extents(), events)) is not None:
+        make_views(opened, source, budget, keys.views, received_since=begin)
+        found = Chosen.of(opened.reader(keys.sql).read_all())
+        if len(found.times) == keys.latest and int(found.times.min()) * 1000 >= begin:
+            return found
+        events *= _MORE
+    make_views(opened, source, budget, keys.views)
+    return Chosen.of(opened.reader(keys.sql).read_all())

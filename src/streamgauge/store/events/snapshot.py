@@ -90,6 +90,11 @@ class StoredEvents:
         blocks: list[EventPart] = [*self._block_parts(wanted)]
         return [*blocks, HeadPart(self._snapshot.head.runs)] if self._snapshot.head.runs else blocks
 
+    def extents(self) -> list[tuple[int, int]]:
+        blocks = [(meta.min_time, meta.events) for meta in self._snapshot.blocks]
+        runs = [run for run in self._snapshot.head.runs if run.rows]
+        return blocks + [(int(run.attached().times[0]), run.rows) for run in runs]
+
     def payloads(self, wanted: EventRange) -> Iterator[pa.RecordBatch]:
         for part in self._block_parts(wanted):
             yield from map(partial(_inside, wanted), part.payloads(wanted))

@@ -1,0 +1,1 @@
+"""Writing Parquet files whose integers are packed in whole bytes, which no library does."""
