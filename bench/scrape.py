@@ -149,7 +149,9 @@ def fleet(targets: int = 1000, series: int = 500, interval: int = 15, seconds: f
             if not available(name):
                 continue
             with _scraping(name, _config(port, targets, interval)) as server:
-                time.sleep(2 * interval + 5)  # every series is known by then
+                while _stored(server) < 2 * targets * series:  # every series is known by then
+                    time.sleep(1)
+                time.sleep(interval)
                 cpu, began = server.cpu_seconds(), time.time()
                 time.sleep(seconds)
                 cores = (server.cpu_seconds() - cpu) / (time.time() - began)

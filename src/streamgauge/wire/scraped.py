@@ -48,6 +48,10 @@ class Chunk:
     kinds: Int64s
     notes: tuple[Note, ...]
     texts: list[bytes] | None
+    kept: int = field(init=False)  # samples of series that relabelling keeps
+
+    def __post_init__(self) -> None:
+        self.kept = len(self.series) - int((self.series == DROPPED).sum())
 
     def spellings(self) -> list[bytes]:
         """What spells the series of each valued line, without the space behind it."""

@@ -23,7 +23,6 @@ from streamgauge.wire.exposition_text import (
     read_value,
 )
 from streamgauge.wire.scraped import (
-    DROPPED,
     NO_STAMP,
     PAUSE_LINES,
     REFUSED,
@@ -74,7 +73,7 @@ class _Decoder:
             if chunk is None or read is None:
                 chunk, read = yield from self._read(text)
                 same = False
-            self._advance(chunk, len(text), read[0])
+            self._advance(chunk, len(text))
             chunks.append(chunk)
             columns.append(read)
         same = same and len(chunks) == len(before) and self.cache.distinct
@@ -82,9 +81,9 @@ class _Decoder:
         self.cache.chunks = chunks
         return scraped
 
-    def _advance(self, chunk: Chunk, lines: int, series: Int64s) -> None:
+    def _advance(self, chunk: Chunk, lines: int) -> None:
         self.line += lines
-        self.kept += len(series) - int((series == DROPPED).sum())
+        self.kept += chunk.kept
         if self.limit and self.kept > self.limit:
             raise sample_limit(self.limit)
         for note in reversed(chunk.notes):

@@ -20,7 +20,7 @@ from streamgauge.ingest.discovery.groups import ADDRESS, Group
 from streamgauge.ingest.scrape.gate import Gate
 from streamgauge.ingest.scrape.grpc_fetcher import SOURCE, grpc_scraper
 from streamgauge.ingest.scrape.job import Limits, ScrapeJob
-from streamgauge.ingest.scrape.loop import ScrapeLoop
+from streamgauge.ingest.scrape.loop import ScrapeLoop, Waking
 from streamgauge.ingest.scrape.scraper import Scraper
 from streamgauge.ingest.scrape.target import Health, Target, targets_of
 from streamgauge.ingest.turns import Turns
@@ -309,7 +309,7 @@ async def test_polls_are_at_the_boundaries_from_the_next_one_on(
     clock = ManualClock(T + 1_234)
     boundary = T - T % 60_000 + 60_000
     scraper = poller(readers(Datum("m", 1.0, time=T * MS)).address, clock=clock)
-    loop = ScrapeLoop(scraper, clock, "seed", lambda: "", aligned=True)
+    loop = ScrapeLoop(scraper, clock, Waking(clock), "seed", lambda: "", aligned=True)
     running = asyncio.create_task(loop.run())
     await until(lambda: clock.sleepers == 1)
     assert loop.next_due == boundary
@@ -333,7 +333,7 @@ async def test_a_clock_that_is_set_back_during_a_poll_pauses_none(
         clock.jump(-3_599_000)
         yield b"\x0a\x01m"
 
-    loop = ScrapeLoop(poller(raw_reader(answer), clock=clock), clock, "seed", lambda: "", aligned=True)
+    loop = ScrapeLoop(poller(raw_reader(answer), clock=clock), clock, Waking(clock), "seed", lambda: "", aligned=True)
     running = asyncio.create_task(loop.run())
     await until(lambda: clock.sleepers == 1)
     await clock.advance((loop.next_due - clock.now_ms()) / 1000)

@@ -12,7 +12,7 @@ from streamgauge.clock import ManualClock
 from streamgauge.http.client import Resolver
 from streamgauge.ingest.discovery.groups import ADDRESS, Discovery, Found, Group
 from streamgauge.ingest.scrape.job import ScrapeJob
-from streamgauge.ingest.scrape.loop import ScrapeLoop
+from streamgauge.ingest.scrape.loop import ScrapeLoop, Waking
 from streamgauge.ingest.scrape.manager import ScrapeManager
 from streamgauge.ingest.scrape.target import Health
 from streamgauge.ingest.turns import Turns
@@ -58,7 +58,7 @@ class Running:
         return [self.given.setdefault(job.name, Given())]
 
     def targets(self) -> list[str]:
-        return sorted(loop.scraper.target.labels["instance"] for loop in self._loops())
+        return sorted(loop.scraper.target.labels["instance"] for loop in self.loops())
 
     async def apply(self, *jobs: ScrapeJob) -> None:
         before = dict(self.manager.pools)
@@ -67,21 +67,21 @@ class Running:
         await until(lambda: {name: pool.job for name, pool in self.manager.pools.items()} == wanted)
         fresh = [pool for name, pool in self.manager.pools.items() if before.get(name) is not pool]
         await until(lambda: all(list(pool.loops) or pool.dropped or pool.failures for pool in fresh))
-        await until(lambda: all(loop.next_due for loop in self._loops()))
+        await until(lambda: all(loop.next_due for loop in self.loops()))
 
     async def find(self, *addresses: str) -> None:
         """Discovery finds these for the job j, after a while in which it found nothing new."""
         self.given["j"].find(*addresses)
         await until(lambda: self.targets() == sorted(addresses))
-        await until(lambda: all(loop.next_due for loop in self._loops()))
+        await until(lambda: all(loop.next_due for loop in self.loops()))
 
     async def pass_seconds(self, seconds: float, hanging: str = "") -> None:
         """Second by second; scrapes that are due in one, but for that of a target that hangs, end in it."""
         for _ in range(round(seconds)):
             await self.clock.advance(1)
-            await until(lambda: all(self._idle(loop, hanging) for loop in self._loops()))
+            await until(lambda: all(self._idle(loop, hanging) for loop in self.loops()))
 
-    def _loops(self) -> Iterator[ScrapeLoop]:
+    def loops(self) -> Iterator[ScrapeLoop]:
         return (loop for pool in self.manager.pools.values() for loop in pool.loops)
 
     def _idle(self, loop: ScrapeLoop, hanging: str) -> bool:
@@ -111,13 +111,19 @@ async def test_each_target_is_scraped_at_its_own_times(running: Running, target:
         running.given["j"] = Given(target.address, second.address)
         await running.apply(JOB)
         await running.pass_seconds(60)
-        offsets = []
-        for address in (target.address, second.address):
-            stamps = ups(running, address)
+        for loop in running.loops():
+            stamps = ups(running, loop.scraper.target.labels["instance"])
             assert len(stamps) == 6
-            assert {later - sooner for sooner, later in itertools.pairwise(stamps)} == {10_000}
-            offsets.append(stamps[0] % 10_000)
-        assert offsets[0] != offsets[1]
+            assert {stamp % 10_000 for stamp in stamps} == {loop.scraper.target.offset("seed")}
+
+
+async def test_loops_that_wake_in_one_pass_see_one_time(clock: ManualClock) -> None:
+    waking = Waking(clock)
+    first = waking.now_ms()
+    clock.jump(50)
+    assert waking.now_ms() == first
+    await asyncio.sleep(0)
+    assert waking.now_ms() == first + 50
 
 
 async def test_a_target_that_hangs_delays_no_other(running: Running, target: HttpTarget) -> None:

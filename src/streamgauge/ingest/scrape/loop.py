@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -18,17 +19,45 @@ MAX_DRIFT_MS = 1000
 """The clock has been set when it differs by more from what was scheduled: the schedule follows it."""
 
 
+class Waking:
+    """The wall clock of loops that wake in one pass of the event loop, as all targets of a slot do: for all of them it
+    is the time at which the first woke, so that none misses its schedule because of the others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._now: int | None = None  # until the next pass
+
+    def now_ms(self) -> int:
+        if self._now is None:
+            self._now = self._clock.now_ms()
+            asyncio.get_running_loop().call_soon(self._end)
+        return self._now
+
+    def _end(self) -> None:
+        self._now = None
+
+
 class ScrapeLoop:
-    """refusal: why targets are not to be asked at the moment, "" when they are. seed: tells servers apart, so that
-    two of them scrape the same target at different times. aligned: at the multiples of the interval instead."""
+    """waking: shared by all loops. refusal: why targets are not to be asked at the moment, "" when they are.
+
+    seed: tells servers apart, so that two of them scrape the same target at different times. aligned: at the multiples
+    of the interval instead.
+    """
 
     def __init__(
-        self, scraper: Scraper, clock: Clock, seed: str, refusal: Callable[[], str], aligned: bool = False
+        self,
+        scraper: Scraper,
+        clock: Clock,
+        waking: Waking,
+        seed: str,
+        refusal: Callable[[], str],
+        aligned: bool = False,
     ) -> None:
         self.scraper = scraper
         self.interval = scraper.target.interval  # ms
         self.next_due = 0  # ms
         self._clock = clock
+        self._waking = waking
         self._refusal = refusal
         self._aligned = aligned
         self._offset = 0 if aligned else scraper.target.offset(seed)  # ms, in the interval
@@ -44,7 +73,7 @@ class ScrapeLoop:
         while True:
             self.next_due = due
             await clock.sleep(at - clock.monotonic())
-            now = clock.now_ms()
+            now = self._waking.now_ms()
             if abs(now - due) > MAX_DRIFT_MS and abs(clock.monotonic() - at) * 1000 < MAX_DRIFT_MS:
                 LOG.info("the clock was set: scrapes of %s follow it", shown_url(self.scraper.target.url))
                 due = now

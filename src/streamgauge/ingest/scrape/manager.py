@@ -12,6 +12,7 @@ from streamgauge.ingest.departed import Departed
 from streamgauge.ingest.discovery.groups import Discovery
 from streamgauge.ingest.gathering import GatheringSink
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.ingest.scrape.loop import Waking
 from streamgauge.ingest.scrape.pool import ScrapeContext, ScrapePool
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import UInt32s
@@ -44,7 +45,9 @@ class ScrapeManager:
         self._resolver = Resolver()
         self._departed = Departed(sink, clock, self._present)
         gathering = GatheringSink(sink, turns)
-        self._context = ScrapeContext(gathering, stats, clock, turns, self._resolver, self._departed, seed, max_body)
+        self._context = ScrapeContext(
+            gathering, stats, clock, Waking(clock), turns, self._resolver, self._departed, seed, max_body
+        )
         self._discoveries = discoveries
         self._running: dict[str, asyncio.Task[None]] = {}
         self._jobs: Sequence[ScrapeJob] = ()

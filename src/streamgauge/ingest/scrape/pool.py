@@ -16,7 +16,7 @@ from streamgauge.ingest.discovery.groups import Discovery, Group
 from streamgauge.ingest.scrape.gate import Gate
 from streamgauge.ingest.scrape.http_fetcher import http_scraper
 from streamgauge.ingest.scrape.job import ScrapeJob
-from streamgauge.ingest.scrape.loop import ScrapeLoop
+from streamgauge.ingest.scrape.loop import ScrapeLoop, Waking
 from streamgauge.ingest.scrape.target import Dropped, Labels, Target, targets_of
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.sink import Sink
@@ -39,6 +39,7 @@ class ScrapeContext:
     sink: Sink
     stats: Stats
     clock: Clock
+    waking: Waking
     turns: Turns
     resolver: Resolver
     departed: Departed
@@ -144,7 +145,9 @@ class ScrapePool:
         else:
             client = HttpClient(self.job.http, self._contexts, context.resolver)
             scraper = http_scraper(self.job, target, self._metric_relabelling, client, *shared)
-        return ScrapeLoop(scraper, context.clock, context.seed, self._refusal, aligned=self.job.over_grpc)
+        return ScrapeLoop(
+            scraper, context.clock, context.waking, context.seed, self._refusal, aligned=self.job.over_grpc
+        )
 
     def _depart(self, loop: ScrapeLoop) -> None:
         scraper = loop.scraper

@@ -21,7 +21,7 @@ TIMEOUT = "__scrape_timeout__"
 PARAM = "__param_"
 META = "__meta_"
 RESERVED = "__"
-SLOT_MS = 100
+SLOT_MS = 200
 """Targets are scraped at the beginnings of slots of at least so long. Work is much cheaper where the processor has just
 done the same (a scrape of 500 series 0.4 ms, otherwise 1.1), and what ends together is stored by one append."""
 _SAFE = "/%:@!$&'()*+,;=~-._"  # in a path, not escaped
