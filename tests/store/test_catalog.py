@@ -220,6 +220,8 @@ def test_there_is_a_fixture_of_the_current_format(tmp_path: Path) -> None:
 def test_a_later_format_is_refused_and_left_alone(tmp_path: Path, writable: bool) -> None:
     make(tmp_path)
     SqliteCatalog.open(tmp_path, upgrades=[*UPGRADES, add_tenants]).close()
+    with closing(sqlite3.connect(names.catalog_file(tmp_path))) as connection, connection:
+        connection.execute("UPDATE meta SET value = 'of another kind' WHERE key = 'checksum'")
     before = content_of(tmp_path)
     with pytest.raises(FormatTooNew, match="is of format 5 and this streamgauge knows formats up to 4"):
         SqliteCatalog.open(tmp_path, writable=writable)

@@ -238,8 +238,8 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _check(connection: sqlite3.Connection, path: Path, upgrades: Sequence[Upgrade]) -> int:
-    version = catalog_rows.check(connection)
     known = 1 + len(upgrades)
+    version = catalog_rows.check(connection, known)
     if version > known:
         raise FormatTooNew(
             f"{path} is of format {version} and this streamgauge knows formats up to {known}; start the newer one. "

@@ -278,12 +278,15 @@ def read(connection: sqlite3.Connection) -> CatalogState:
     )
 
 
-def check(connection: sqlite3.Connection) -> int:
-    """The format of the tables, whichever it is, once nothing is found wrong with them. Raises Corrupt."""
+def check(connection: sqlite3.Connection, known: int) -> int:
+    """The format of the tables, whichever it is, once nothing is found wrong with them. Of a format later than `known`
+    the checksum may be another: that both places say the same of it is enough. Raises Corrupt."""
     complaints = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     if complaints != ["ok"]:
         raise Corrupt(f"the catalog is damaged: {'; '.join(map(str, complaints))}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > known and _meta(connection).get("format") == str(version):
+        return int(version)
     if stored_checksum(connection) != checksum_of(connection, int(version)):
         raise Corrupt("the catalog is damaged: its rows do not match their checksum")
     meta = _meta(connection)
