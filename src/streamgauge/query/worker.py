@@ -197,7 +197,7 @@ def _keep_what_is_free() -> None:
         return
     import ctypes
 
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(AttributeError, OSError):
         set_option = ctypes.CDLL(None).mallopt
         set_option(_M_TRIM_THRESHOLD, _HEAP_BYTES)
         set_option(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from streamgauge.errors import Corrupt
+
 SUMMED_FROM = 4
 """The first format with a sum. Before, one digest was over all rows in order."""
 
@@ -37,11 +39,16 @@ def store_checksum(connection: sqlite3.Connection, checksum: str) -> None:
 
 
 class RunningChecksum:
-    """Follows what changes within one transaction. What was damaged before stays so."""
+    """Follows what changes within one transaction. What was damaged before stays so. Raises Corrupt where there is no
+    checksum."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._sum = int(stored_checksum(connection) or "0", 16)
+        stored = stored_checksum(connection)
+        try:
+            self._sum = int(stored or "", 16)
+        except ValueError:
+            raise Corrupt(f"the catalog is damaged: its checksum is {stored!r}") from None
 
     @contextmanager
     def changing(self, table: str, key: str, keys: Collection[str | int]) -> Iterator[None]:

@@ -10,7 +10,7 @@ makes no object of a value's parts, in one call for hundreds of events: up to it
 a value, up to the last value that is complete by its brackets. What that call does not take is divided value by value,
 so that it is known what is wrong where. What is incomplete waits for the next piece; once it is long, only its brackets
 and quotes are followed from piece to piece, and whenever it has doubled its beginning is checked, so that a missing
-bracket is found soon after.
+bracket is found soon after. It is checked part by part: msgspec holds the interpreter's lock while it looks at a text.
 
 The only module that knows msgspec.
 """
@@ -29,10 +29,9 @@ import numpy as np
 import pyarrow as pa
 
 from streamgauge.errors import BadInput, TooLarge
-from streamgauge.model.arrays import Bools, Int64s, UInt8s
+from streamgauge.model.arrays import Int64s, UInt8s
+from streamgauge.wire.json_brackets import MAX_DEPTH, Brackets, Cut, Escapes
 
-MAX_DEPTH = 512
-"""Of arrays and objects in each other. What reads payloads recurses: Python's own parser ends before 1,000."""
 _MAX_DIGITS = 4000
 """Of an integer that is read as one. Python refuses more than 4,300, of which the time grows with the square."""
 _SHORT = 4096
@@ -43,6 +42,9 @@ _PART = 64 << 10
 """Bytes of a long text that are looked at together: arrays over all of it would be ten times as large."""
 _LONG = 1 << 20
 """Bytes of a value from which a copy of it takes some milliseconds."""
+_HELD = 8 << 20
+"""Bytes of a value that is here as a whole, from which it is checked part by part: that takes several times as long in
+all, but no call holds the interpreter's lock for more than some milliseconds."""
 _FIRST_LOOK = 512
 """Bytes of a piece in which the end of an unfinished value is looked for first."""
 _ROOM = b" " * 8
@@ -50,6 +52,7 @@ _ROOM = b" " * 8
 
 _DECODER = msgspec.json.Decoder(msgspec.Raw)
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_SPACES = b" \t\r\n"
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _EXPONENT_SO_FAR = rb"(?:[eE][+-]?[0-9]*+)"
@@ -59,7 +62,7 @@ _NUMBER_SO_FAR = re.compile(
 _NUMBER_STARTS = b"-0123456789"
 _NUMBER_BYTES = re.compile(rb"[-+.0-9eE]*")
 _LITERAL_SO_FAR = re.compile(rb"(?:tr?|tru|fa?|fals?|nu?|nul)\Z")
-_QUOTE, _BACKSLASH = b'"\\'
+_BACKSLASH = ord("\\")
 _REPLACEMENT = b"\\ufffd"
 _PAIR = 12  # bytes of two escapes
 _HIGH, _LOW = 1, 2
@@ -68,9 +71,6 @@ _HALF[list(b"89abAB")] = _HIGH
 _HALF[list(b"cdefCDEF")] = _LOW
 _HEX = np.zeros(256, np.bool_)
 _HEX[list(b"0123456789abcdefABCDEF")] = True
-_STEPS = np.zeros(256, np.int8)
-_STEPS[list(b"[{")] = 1
-_STEPS[list(b"]}")] = -1
 _TRAILING = "trailing characters"
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
@@ -202,7 +202,7 @@ class JsonValues:
             self._check_beginning(begun)
             return
         self._open = None
-        if self._check_and_take(begun.data, begun.start, begun.brackets.deepest):
+        if self._check_and_take(begun.data, begun.start, begun.brackets.deepest, begun):
             self._divide(piece[end:], self._offset + end)
 
     def _check_size(self, begun: _Open) -> None:
@@ -215,7 +215,7 @@ class JsonValues:
             return
         begun.next_check = 2 * len(begun.data)
         mended = bytes(begun.data[: begun.pairs.done])
-        wrong = _wrong(mended)
+        wrong = None if begun.parts.begin_well(mended, begun.brackets.cuts) else _wrong(mended)
         if begun.brackets.deepest > MAX_DEPTH:
             wrong = _Wrong(0, _TOO_DEEP)
         if wrong is not None and wrong.at < len(mended):
@@ -265,12 +265,15 @@ class JsonValues:
             # By its brackets it is complete: something in it is wrong.
             self._check_and_take(bytearray(_paired(data)), start, MAX_DEPTH + 1)
 
-    def _check_and_take(self, value: bytearray, start: int, deepest: int) -> bool:
+    def _check_and_take(self, value: bytearray, start: int, deepest: int, begun: _Open | None = None) -> bool:
         """Take what is complete by its brackets and quotes, and at most so deep, if it is a value. False stops.
 
         It may be long, and to copy it takes longer than to check it."""
+        wrong = None
+        well = begun is not None and begun.parts.are_well(value, begun.brackets.cuts)
         value += _ROOM
-        wrong = _wrong(value)
+        if not well:
+            wrong = _wrong(value)
         if wrong is not None:
             self._end(start + wrong.at, BadInput(wrong.text))
             return False
@@ -297,7 +300,8 @@ class _Open:
         self.start = start
         self.number = data[0] in _NUMBER_STARTS
         self.next_check = 2 * len(data)
-        self.brackets = _Brackets()
+        self.brackets = Brackets()
+        self.parts = _Parts()
         self.pairs = _Pairs()
 
     def follow(self, piece: bytes) -> int:
@@ -311,53 +315,62 @@ class _Open:
         return -1
 
 
-class _Brackets:
-    """Where values end, by nothing but brackets and quotes, in a text that comes in pieces."""
-
-    def __init__(self) -> None:
-        self.deepest = 0
-        self._depth = 0
-        self._quoted = False
-        self._escapes = _Escapes()
-
-    def follow(self, piece: bytes) -> Int64s:
-        """The places after the ends of strings, arrays and objects that are in no other."""
-        if self._quoted and not self._escapes.open and b'"' not in piece and b"\\" not in piece:
-            return np.empty(0, np.int64)
-        text = np.frombuffer(piece, np.uint8)
-        quotes = text == _QUOTE
-        if self._escapes.open or b"\\" in piece:
-            quotes &= ~self._escapes.of(text)
-        quoted = np.bitwise_xor.accumulate(quotes) ^ self._quoted
-        steps = np.where(quoted, np.int8(0), _STEPS[text])
-        depths = np.cumsum(steps, dtype=np.int32) + np.int32(self._depth)
-        self.deepest = max(self.deepest, int(depths.max()))
-        self._depth, self._quoted = int(depths[-1]), bool(quoted[-1])
-        return np.flatnonzero((depths <= 0) & ((steps < 0) | (quotes & ~quoted))) + 1
-
-
-class _Escapes:
-    """Which bytes a backslash makes ordinary, in a text that comes in pieces."""
-
-    def __init__(self) -> None:
-        self.open = False  # the next byte is one
-
-    def of(self, text: UInt8s) -> Bools:
-        slashes = text == _BACKSLASH
-        if self.open:
-            slashes[0] = False
-        places = np.arange(len(text), dtype=np.int32)
-        run = places - np.maximum.accumulate(np.where(slashes, np.int32(-1), places))  # of backslashes, up to here
-        odd = (run & 1).astype(bool)
-        escaped = np.concatenate(([self.open], odd[:-1]))
-        self.open = bool(odd[-1])
-        return escaped
-
-
 @dataclass(frozen=True, slots=True)
 class _Wrong:
     at: int
     text: str
+
+
+class _Parts:
+    """Checks a long value part by part, as they come, so that no call holds the interpreter's lock for long.
+
+    What is not well by this may be so all the same, and is to be checked as a whole, which also tells what is wrong.
+    """
+
+    def __init__(self) -> None:
+        self._last = Cut(0, b"", b"")
+
+    def begin_well(self, text: bytes, cuts: Sequence[Cut]) -> bool:
+        """Whether text may be the beginning of a value. It has what was checked before, and maybe more."""
+        if not cuts or not self._whole_parts(text, cuts):
+            return False
+        rest = self._last.openers + text[self._last.at :]
+        wrong = _wrong(rest)
+        return self._goes_on(text) and wrong is not None and wrong.at >= len(rest)
+
+    def are_well(self, text: bytearray | bytes, cuts: Sequence[Cut]) -> bool:
+        """Whether text is a value, in the same way."""
+        if not cuts or not self._whole_parts(text, cuts):
+            return False
+        return self._goes_on(text) and _wrong(self._last.openers + bytes(text[self._last.at :]) + _ROOM) is None
+
+    def _whole_parts(self, text: bytearray | bytes, cuts: Sequence[Cut]) -> bool:
+        for cut in cuts:
+            if not self._last.at < cut.at <= len(text):
+                continue
+            part = bytes(text[self._last.at : cut.at - 1])
+            if not self._goes_on(part, 0) or part.rstrip(_SPACES)[-1:] in (b"", b"[", b"{"):
+                return False
+            if _wrong(self._last.openers + part + cut.closers) is not None:
+                return False
+            self._last = cut
+        return True
+
+    def _goes_on(self, text: bytearray | bytes, at: int | None = None) -> bool:
+        """Whether an element follows on the last comma, and no bracket ends what it is in."""
+        if not self._last.at:
+            return True
+        found = _SPACE.match(text, self._last.at if at is None else at)
+        assert found is not None
+        return text[found.end() : found.end() + 1] not in (b"]", b"}")
+
+
+def _is_well(text: bytes) -> bool:
+    """Whether a long text is surely a value."""
+    brackets = Brackets()
+    for at in range(0, len(text), _PART):
+        brackets.follow(text[at : at + _PART])
+    return _Parts().are_well(text, brackets.cuts)
 
 
 def several(text: bytes, limit: int) -> list[bytes] | None:
@@ -378,7 +391,7 @@ def several(text: bytes, limit: int) -> list[bytes] | None:
 def one(text: bytes) -> bytes | None:
     """The JSON value that a text is, without white space around it; None when it is none. The text is UTF-8."""
     text = _paired(text)
-    if _wrong(text) is not None:
+    if not (len(text) >= _HELD and _is_well(text)) and _wrong(text) is not None:
         return None
     value = text.strip(b" \t\r\n")
     return None if too_deep(value) else value
@@ -400,7 +413,7 @@ def too_deep(value: bytes) -> bool:
     """Whether a JSON value is nested deeper than `MAX_DEPTH`."""
     if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return False
-    brackets = _Brackets()
+    brackets = Brackets()
     for at in range(0, len(value), _PART):
         brackets.follow(value[at : at + _PART])
     return brackets.deepest > MAX_DEPTH
@@ -414,7 +427,7 @@ def _last_end(text: bytes) -> int:
     """Where the last string, array or object of a long text ends that is in no other."""
     if len(text) < _SHORT:
         return 0
-    ends = _Brackets().follow(text)
+    ends = Brackets().follow(text)
     return int(ends[-1]) if len(ends) else 0
 
 
@@ -465,7 +478,7 @@ class _Pairs:
 
     def __init__(self) -> None:
         self.done = 0  # bytes that are mended
-        self._escapes = _Escapes()
+        self._escapes = Escapes()
         self._second = -1  # where the second half of a pair may begin, of which the first is mended
 
     def mend(self, data: bytearray, end: int) -> None:

@@ -172,6 +172,8 @@ def test_of_row_groups_without_a_wanted_text_the_other_columns_are_not_read(
         assert read(reader, Leaf(("k",)), wanted=wanted(k="y")) == [["y"]]
         assert read(reader, Leaf(("id",)), Leaf(("k",)), wanted=wanted(id="id7", k="x")) == [["id7"], ["x"]]
         assert read(reader, Leaf(("id",)), wanted=wanted(id="id7", k="y")) == [[]]
+        twice = EventRange(one_of=(OneOf(("k",), frozenset("xy")), OneOf(("k",), frozenset("yz"))))
+        assert read(reader, Leaf(("n",)), Leaf(("k",)), wanted=twice) == [[75], ["y"]]
         assert read(reader, Leaf(("id",)), wanted=wanted(n="7")) == [[f"id{n}" for n in range(95)] + [None]]
         assert read(reader, Leaf(("id",)), wanted=wanted(none="7")) == [[f"id{n}" for n in range(95)] + [None]]
         first = reader.parquet_metadata.row_group(0).column(3)

@@ -136,7 +136,7 @@ def test_a_block_that_was_not_divided_gets_columns_when_it_is_written_anew(block
         assert events_in(reader) == first
     alone = merge_blocks(blocks, inputs[:1])
     assert alone is not None
-    assert alone.level == 0
+    assert alone.level == 1
     with blocks.open(alone.id) as reader:
         assert reader.node.leaves == {"a": LeafType.INT, "b": LeafType.TEXT}
         assert events_in(reader) == first

@@ -28,7 +28,7 @@ def merged(inputs: list[EventBlockMeta], number: int) -> EventBlockMeta:
         last_commit=inputs[-1].last_commit,
         min_time=min(each.min_time for each in inputs),
         max_time=max(each.max_time for each in inputs),
-        level=1 + max(each.level for each in inputs),
+        level=1 + max(0, *(each.level for each in inputs)),
         events=sum(each.events for each in inputs),
         bytes=sum(each.bytes for each in inputs),
     )

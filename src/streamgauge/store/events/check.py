@@ -17,7 +17,7 @@ from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.format import MAX_ROW_GROUP, RowGroup
 from streamgauge.store.events.mixed import members_left
-from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
 from streamgauge.store.events.tree import REST
 
 
@@ -61,7 +61,7 @@ def _check_meta(meta: EventBlockMeta) -> Iterator[str]:
             f"its times run from {meta.min_time} to {meta.max_time}, its streams from {meta.min_stream} to "
             f"{meta.max_stream}"
         )
-    if (meta.level == 0) != (not meta.parents):
+    if meta.level < UNDIVIDED or (meta.level > 0) != bool(meta.parents):
         yield f"it has level {meta.level} and {len(meta.parents)} parents"
 
 

@@ -79,7 +79,7 @@ def _successor(inputs: Sequence[EventBlockMeta], parents: tuple[str, ...], prune
         max_time=0,
         min_stream=0,
         max_stream=0,
-        level=1 + max(meta.level for meta in inputs),
+        level=1 + max(0, *(meta.level for meta in inputs)),
         events=0,
         streams=0,
         bytes=0,

@@ -30,7 +30,7 @@ class EventRows:
 
 
 UNDIVIDED = -1
-"""Level of a block that a flush had no time to divide. What is made of it has 0, as if the flush had."""
+"""Level of a block that a flush had no time to divide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class EventBlockMeta:
     max_time: int
     min_stream: int
     max_stream: int
-    level: int  # 0 from a flush, or UNDIVIDED; one more than its highest parent from a compaction
+    level: int  # 0 from a flush, or UNDIVIDED; from a compaction one more than its highest parent, 1 at the least
     events: int
     streams: int
     bytes: int

@@ -32,6 +32,9 @@ clock that was wrong, and would be for as long."""
 NAMED_STREAM_NS = 30 * 86_400 * 10**9
 """How long a named stream is known after its last event: a client that comes back later begins another."""
 
+LOOK_NS = 60 * 10**9
+"""How often idle ones are looked for while there is no room for others: to look through all takes some milliseconds."""
+
 
 @dataclass(slots=True)
 class _Named:
@@ -89,6 +92,7 @@ class EventStore:
             for each in state.named
         }
         self._header_bytes = sum(len(each.stream.headers) for each in state.named)
+        self._looked = -LOOK_NS  # when idle ones were last forgotten, ns
         self._unsaved: set[str] = set()  # names of which the catalog does not have what is in `_named`, or not in it
 
     # ---- writing ----------------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ class EventStore:
     def resume_stream(self, name: str, transport: str, headers: str) -> tuple[Stream, int]:
         named = self._named.get(name)
         if named is None:
-            if len(self._named) >= MAX_NAMED_STREAMS:
+            if len(self._named) >= MAX_NAMED_STREAMS and self._now() - self._looked >= LOOK_NS:
                 self.forget_idle()
             if len(self._named) >= MAX_NAMED_STREAMS or self._header_bytes + len(headers) > MAX_NAMED_BYTES:
                 raise Overloaded(
@@ -309,7 +313,8 @@ class EventStore:
 
     def forget_idle(self) -> None:
         """Forget the named streams that nobody has used for long. Only while the clock is believed, if it can wait."""
-        before = self._now() - NAMED_STREAM_NS
+        self._looked = self._now()
+        before = self._looked - NAMED_STREAM_NS
         for name in [name for name, each in self._named.items() if each.last_used < before]:
             if self._named[name].queued_next == self._named[name].next_index:
                 self._header_bytes -= len(self._named.pop(name).stream.headers)
