@@ -122,9 +122,11 @@ def test_payloads_are_divided_later_where_they_come_faster_than_that(data: Path)
             assert [meta.level for meta in store.events.state.blocks] == [0, 0, UNDIVIDED]
             assert (maintenance.events.counts.flushes, maintenance.events.counts.flushes_undivided) == (3, 1)
             assert events_of(store) == expected
+            assert await maintenance.check() == []
             assert await maintenance.events.compact()
             assert not await maintenance.events.compact()
             assert [meta.level for meta in store.events.state.blocks] == [0, 0, 0]
+            assert await maintenance.check() == []
             assert events_of(store) == expected
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ from streamgauge.store.arrow import compute as pc
 from streamgauge.store.events.block_reader import EventBlockReader
 from streamgauge.store.events.format import MAX_ROW_GROUP, RowGroup
 from streamgauge.store.events.mixed import members_left
-from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
 from streamgauge.store.events.tree import REST
 
 
@@ -61,12 +61,14 @@ def _check_meta(meta: EventBlockMeta) -> Iterator[str]:
             f"its times run from {meta.min_time} to {meta.max_time}, its streams from {meta.min_stream} to "
             f"{meta.max_stream}"
         )
-    if (meta.level == 0) != (not meta.parents):
+    if meta.level < 0 if meta.parents else meta.level not in (0, UNDIVIDED):
         yield f"it has level {meta.level} and {len(meta.parents)} parents"
 
 
 def _check_rows(reader: EventBlockReader, keys: list[tuple[Int64s, Int64s]]) -> Iterator[str]:
     meta, found = reader.meta, reader.streams()
+    if meta.level == UNDIVIDED and (reader.node.leaves or reader.node.children):
+        yield f"its level is {meta.level}, and it has columns of payloads"
     ids = [stream.id for stream in found]
     if ids != sorted(set(ids)) or len(ids) != meta.streams:
         yield f"its footer says {meta.streams} streams, and its file of streams has {len(ids)}, or not in order"
