@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -512,5 +512,40 @@ def test_streams_with_names_have_a_limit(data: Path, monkeypatch: pytest.MonkeyP
             with pytest.raises(Overloaded, match="no room for another"):
                 store.events.resume_stream("b", "http", '{"a":1}')
             store.events.resume_stream("a", "http", "{}")
+
+    asyncio.run(main())
+
+
+class _Counted(dict[str, Any]):
+    """How often all of it is gone through."""
+
+    looks = 0
+
+    def items(self) -> ItemsView[str, Any]:
+        self.looks += 1
+        return super().items()
+
+
+def test_streams_that_are_refused_for_want_of_room_do_not_have_all_others_looked_at(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamgauge.store.events.store.MAX_NAMED_STREAMS", 2)
+    clock = ManualClock(NOON)
+
+    async def main() -> None:
+        async with opened(data, clock) as (store, _):
+            events = store.events
+            for name in ("a", "b"):
+                stream, first = events.resume_stream(name, "http", "{}")
+                await clock.advance(10)
+                await events.append_events(stream, first, payloads("1"))
+            events._named = named = _Counted(events._named)
+            for number in range(10):
+                with pytest.raises(Overloaded, match="no room for another"):
+                    events.resume_stream(f"more {number}", "http", "{}")
+            assert named.looks == 1
+            await clock.advance(NAMED_STREAM_NS / 1e9 - 5)
+            events.resume_stream("more", "http", "{}")
+            assert {each.stream.name for each in events.named} == {"b", "more"}
 
     asyncio.run(main())

@@ -90,6 +90,7 @@ class EventStore:
         }
         self._header_bytes = sum(len(each.stream.headers) for each in state.named)
         self._unsaved: set[str] = set()  # names of which the catalog does not have what is in `_named`, or not in it
+        self._idle_from = 0  # before this time, ns, none of them has been idle for long
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class EventStore:
             stream = self._new_stream(transport, headers, name)
             named = self._named[name] = _Named(stream, 1, 1, stream.started)
             self._header_bytes += len(headers)
-            self._unsaved.add(name)
+            self._used(named, stream.started)
         return named.stream, named.queued_next
 
     def _new_stream(self, transport: str, headers: str, name: str) -> Stream:
@@ -229,8 +230,12 @@ class EventStore:
             self.events_appended += len(batch)
             if (named := self._named_of(batch.stream)) is not None:
                 named.next_index = max(named.next_index, batch.first + len(batch))
-                named.last_used = batch.time
-                self._unsaved.add(batch.stream.name)
+                self._used(named, batch.time)
+
+    def _used(self, named: _Named, time: int) -> None:
+        named.last_used = time
+        self._idle_from = min(self._idle_from, time + NAMED_STREAM_NS)
+        self._unsaved.add(named.stream.name)
 
     def failed(self, batches: Sequence[EventBatch]) -> None:
         """Batches did not reach the disk: they may come again."""
@@ -309,11 +314,15 @@ class EventStore:
 
     def forget_idle(self) -> None:
         """Forget the named streams that nobody has used for long. Only while the clock is believed, if it can wait."""
-        before = self._now() - NAMED_STREAM_NS
+        now = self._now()
+        if now < self._idle_from:  # who asks for one name after the other when there is no room must not have all read
+            return
+        before = now - NAMED_STREAM_NS
         for name in [name for name, each in self._named.items() if each.last_used < before]:
             if self._named[name].queued_next == self._named[name].next_index:
                 self._header_bytes -= len(self._named.pop(name).stream.headers)
                 self._unsaved.add(name)
+        self._idle_from = min((each.last_used for each in self._named.values()), default=now) + NAMED_STREAM_NS
 
 
 def _parts(batch: EventBatch) -> Iterator[EventBatch]:
