@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,8 @@ from streamgauge.model.labels import key_of
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.query.budget import Budget, Limits
 from streamgauge.store import deletion, failpoints, names
+from streamgauge.store.helper import InThread
+from streamgauge.store.jobs import series_without_data
 from streamgauge.store.maintenance import Maintenance
 from streamgauge.store.offline import compact_folder, delete_in_folder, open_folder
 from streamgauge.store.ports import DAY_MS, FIRST_TIME, LAST_TIME
@@ -29,6 +32,7 @@ from streamgauge.store.store import Store
 from streamgauge.store.verify import check_folder
 from streamgauge.testing.lives import NOON, Row, batch_of, content, content_of, opened
 
+T = TypeVar("T")
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 ALWAYS = (FIRST_TIME, LAST_TIME)
 ALICE, BOB = (key_of({"__name__": "visits", "user": f"user-{name}-of-this-test"}) for name in ("alice", "bob"))
@@ -240,6 +244,41 @@ def test_after_cleaning_no_file_holds_a_label_value_that_only_deleted_series_had
 
     life(data, look)
     assert check_folder(data) == []
+
+
+class _Held(InThread):
+    """Gives what series have no data only when `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        result = await super().run(function, *arguments)
+        if function is series_without_data:
+            self.looked.set()
+            await self.go_on.wait()
+        return result
+
+
+def test_a_series_whose_data_goes_while_others_are_looked_for_is_forgotten_the_next_time(data: Path) -> None:
+    async def work() -> None:
+        runner, carol = _Held(), key_of({"__name__": "visits"})
+        async with opened(data, ManualClock(NOON), runner=runner) as (store, maintenance):
+            await store.append(batch_of(store, [*rows(ALICE, 1), *rows(BOB, 1), *rows(carol, 1)]))
+            await maintenance.delete(of("alice"), *ALWAYS)
+            pruning = asyncio.ensure_future(maintenance.clean_tombstones())
+            await runner.looked.wait()
+            await maintenance.delete(of("bob"), *ALWAYS)
+            while await maintenance.clean():
+                pass
+            runner.go_on.set()
+            await pruning
+            assert store.index.series == 2
+            await maintenance.expire()
+            assert store.index.series == 1
+
+    asyncio.run(work())
 
 
 def test_descriptions_behind_the_last_sample_do_not_keep_the_log(data: Path) -> None:

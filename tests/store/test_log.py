@@ -501,6 +501,52 @@ def test_a_torn_end_that_cannot_be_cut_is_ignored(tmp_path: Path) -> None:
     assert not log.damage
 
 
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_of_a_torn_append_nothing_counts_behind_a_sector_that_was_never_written(quick_path: Path, sector: int) -> None:
+    """A power cut leaves any of the sectors. Samples without their labels are of no use, and events without those
+    before them must not be there: their stream would go on behind them."""
+    source = quick_path / "source"
+    log, _ = open_log(source, segment_bytes=SEGMENT_BYTES)
+    log.reserve(1)
+    log.append([Record(1, 2, b"acknowledged" * 50)])
+    start = files(source)[0].read_bytes().rstrip(b"\0").rfind(b"acknowledged") + len(b"acknowledged")
+    torn = [Record(2, 1, b"labels" * 300), Record(2, 2, b"samples" * 500), *(Record(n, 4, b"event") for n in (3, 4, 5))]
+    log.append(torn)
+    whole = files(source)[0].read_bytes()
+    end = start + sum(frame_bytes(len(record.payload)) for record in torn)
+    ends = list(itertools.accumulate((frame_bytes(len(record.payload)) for record in torn), initial=start))
+    for lost in range(start - start % sector, end, sector):
+        begin = max(lost, start)
+        data = quick_path / str(lost)
+        shutil.copytree(source, data)
+        files(data)[0].write_bytes(whole[:begin] + bytes(lost + sector - begin) + whole[lost + sector :])
+        before = sum(stop <= begin for stop in ends[1:])
+        expected = [(1, 2, b"acknowledged" * 50), *((r.commit, r.kind, bytes(r.payload)) for r in torn[:before])]
+        assert open_log(data, writable=False)[1] == expected
+        log, found = open_log(data)
+        assert found == expected
+        (damage,) = log.damage
+        assert "before they were acknowledged" in damage.what
+        append(log, 6)
+        again, found = open_log(data)
+        assert found == [*expected, *plain(6)]
+        assert not again.damage, "it is said once"
+
+
+def test_a_lost_sector_of_an_append_that_another_followed_costs_the_records_in_it(tmp_path: Path) -> None:
+    """It was there once: the next append came after its sync."""
+    log, _ = open_log(tmp_path, segment_bytes=SEGMENT_BYTES)
+    log.reserve(1)
+    log.append([Record(1, 2, bytes([n]) * 1000) for n in range(1, 6)])
+    log.append([Record(2, 2, b"the next"), Record(2, 2, b"and last")])
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:512] + bytes(512) + whole[1024:])
+    log, found = open_log(tmp_path)
+    assert [payload[:1] for _, _, payload in found] == [b"\2", b"\3", b"\4", b"\5", b"t", b"a"]
+    assert len(log.damage) == 1
+
+
 def test_a_header_torn_anywhere_is_as_if_never_made(quick_path: Path) -> None:
     *_, last = fill(quick_path, 10)
     sequence = int(last.stem) + 1

@@ -13,6 +13,7 @@ from streamgauge.store.ports import Record
 from streamgauge.store.segment import (
     FRAME_BYTES,
     HEADER_BYTES,
+    Frame,
     Frames,
     Gap,
     Header,
@@ -31,13 +32,14 @@ payloads = st.lists(st.binary(max_size=60), max_size=8)
 def body(payloads: list[bytes], mark: int = MARK) -> bytes:
     """A segment whose header does not matter, with one record a payload, of commits from 1."""
     records = [Record(commit, 2, payload) for commit, payload in enumerate(payloads, 1)]
-    return bytes(HEADER_BYTES) + b"".join(piece for record in records for piece in encode_frame(record, mark))
+    frames = [encode_frame(record, mark, begins=record.commit % 3 == 1) for record in records]
+    return bytes(HEADER_BYTES) + b"".join(piece for frame in frames for piece in frame)
 
 
 def read(data: bytes, mark: int | None = MARK) -> tuple[list[tuple[int, bytes]], list[Gap]]:
     items = list(Frames(memoryview(data), mark, len(data)))
     gaps = [item for item in items if isinstance(item, Gap)]
-    found = [item[1] for item in items if not isinstance(item, Gap)]
+    found = [item.record for item in items if not isinstance(item, Gap)]
     return [(record.commit, bytes(record.payload)) for record in found], gaps
 
 
@@ -119,3 +121,15 @@ def test_a_frame_is_laid_out_as_the_document_says() -> None:
     assert len(frame) == frame_bytes(7) == 32
     assert frame[4:] == bytes.fromhex("07000000 0807060504030201 0b0a 0000 adfbcade") + b"payload" + b"\0"
     assert int.from_bytes(frame[:4], "little") == zlib.crc32(frame[4:31])
+    following = b"".join(encode_frame(Record(1, 2, b"payload"), MARK, begins=False))
+    assert following[16:20] == bytes.fromhex("0200 0100")
+    (begun, after) = Frames(memoryview(bytes(HEADER_BYTES) + frame + following), MARK, HEADER_BYTES + 64)
+    assert isinstance(begun, Frame)
+    assert isinstance(after, Frame)
+    assert (begun.begins, after.begins) == (True, False)
+
+
+def test_without_a_header_a_record_in_the_middle_of_an_append_is_found() -> None:
+    whole = bytearray(body([b"lost", b"in the middle"]))
+    whole[HEADER_BYTES] ^= 1
+    assert read(bytes(whole), mark=None)[0] == [(2, b"in the middle")]

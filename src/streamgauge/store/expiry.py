@@ -200,20 +200,27 @@ class Expiry:
 
     async def prune(self) -> None:
         """Prune from the index what neither a block nor the head holds any more, if data went."""
-        if not self._may_prune:
-            return
-        store = self._store
         async with self._pruning:
-            with store.pruner.watching(store.queued_series):
-                snapshot, release = store.snapshot()
-                try:
-                    with self._damaged.suspecting():
-                        dead = await self._upkeep.compacter.run(series_without_data, snapshot)
-                finally:
-                    release()
-                await store.pruner.prune(dead)
-            await self._prune_watermarks()
-            self._may_prune = False
+            if not self._may_prune:
+                return
+            self._may_prune = False  # data may go while this looks
+            try:
+                await self._prune()
+            except BaseException:
+                self._may_prune = True
+                raise
+
+    async def _prune(self) -> None:
+        store = self._store
+        with store.pruner.watching(store.queued_series):
+            snapshot, release = store.snapshot()
+            try:
+                with self._damaged.suspecting():
+                    dead = await self._upkeep.compacter.run(series_without_data, snapshot)
+            finally:
+                release()
+            await store.pruner.prune(dead)
+        await self._prune_watermarks()
 
     async def _prune_watermarks(self) -> None:
         """Forget those of series that the index no longer has. A flush may put some back that it had been sent; they

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -14,10 +14,12 @@ from streamgauge.store import fs, names
 from streamgauge.store.damage import Damage
 from streamgauge.store.failpoints import hit
 from streamgauge.store.ports import Record
-from streamgauge.store.segment import HEADER_BYTES, Frames, Gap, Header, decode_header
+from streamgauge.store.segment import HEADER_BYTES, Frame, Frames, Gap, Header, decode_header
 
 MAX_SEGMENT_BYTES = 1 << 30
 """No segment is larger: it is what replay holds in memory at once. Segments are closed at a fraction of it."""
+_SECTOR = 512
+"""Bytes that a disk writes whole or not at all: the least that any has."""
 
 
 @dataclass
@@ -116,11 +118,13 @@ class LogReader:
         self.segments.append(segment)
         gaps: list[Gap] = []
         commit = self.last_commit
-        for item in Frames(data, file.header.mark if file.header else None, len(data) if counted is None else counted):
-            if isinstance(item, Gap):
-                gaps.append(item)
-                continue
-            end, record = item
+        readable_from = max((end for _, end in unreadable), default=0)
+        frames = Frames(data, file.header.mark if file.header else None, len(data) if counted is None else counted)
+
+        def may_be_torn(gap: Gap) -> bool:
+            return last and gap.start >= readable_from and _lacks_a_sector(data, gap)
+
+        for end, record, _ in _that_count(frames, may_be_torn, gaps):
             if record.commit < commit:  # whole, and yet not what was written here
                 gaps.append(Gap(segment.end, end, last=False))
                 continue
@@ -128,7 +132,7 @@ class LogReader:
             commit = record.commit
             yield record
         self.last_commit = segment.last_commit = commit
-        if last and gaps and gaps[-1].last and all(end <= gaps[-1].start for _, end in unreadable):
+        if last and gaps and gaps[-1].last and gaps[-1].start >= readable_from:
             self._cut(segment, data[gaps.pop().start :])
         self._note_damage(file, segment, gaps, (counted or 0) - len(data))
 
@@ -182,6 +186,34 @@ class LogReader:
 
     def _set_aside(self, path: Path, why: str) -> None:
         self.damage.append(fs.set_aside(path, self.data, why) if self.writable else Damage(str(path), why))
+
+
+def _that_count(items: Iterable[Frame | Gap], may_be_torn: Callable[[Gap], bool], gaps: list[Gap]) -> Iterator[Frame]:
+    """The frames that count; what is between them goes into `gaps`.
+
+    Of the last append nothing counts that stands behind what the disk did not get to: it may need what is missing, as
+    samples do the labels of their series and events those before them. Had it been acknowledged, all would be there."""
+    torn: int | None = None  # the place in `gaps` where the append that is being read lacks something
+    behind: list[Frame] = []
+    for item in items:
+        if isinstance(item, Gap):
+            if torn is None and may_be_torn(item):
+                torn = len(gaps)
+            gaps.append(item)
+        elif torn is not None and not item.begins:
+            behind.append(item)
+        else:  # what follows was written after that had been synced: it is damaged, not torn
+            yield from behind
+            torn, behind = None, []
+            yield item
+    if torn is not None and behind:
+        gaps[torn:] = [Gap(gaps[torn].start, max(gaps[-1].end, behind[-1].end), last=True)]
+
+
+def _lacks_a_sector(data: memoryview, gap: Gap) -> bool:
+    """Whether a sector of a gap was never written, as far as it can be told: there are zeros, written ahead."""
+    ends = range(gap.start - gap.start % _SECTOR + _SECTOR, gap.end + 1, _SECTOR)
+    return any(not bytes(data[max(end - _SECTOR, gap.start) : end]).strip(b"\0") for end in ends)
 
 
 def log_store_id(data: Path) -> str | None:

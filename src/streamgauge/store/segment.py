@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,8 @@ _HEADER = struct.Struct("<8sII16sQQQQI")  # without the checksum, which is over 
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 
-_FRAME = struct.Struct("<IIQHHI")  # crc, payload bytes, commit, kind, zero, mark
+_FRAME = struct.Struct("<IIQHHI")  # crc, payload bytes, commit, kind, place, mark
+_FIRST, _FOLLOWING = 0, 1  # places in an append
 FRAME_BYTES = _FRAME.size
 _ALIGNMENT = 8
 
@@ -88,12 +90,14 @@ def frame_bytes(payload: int) -> int:
     return FRAME_BYTES + payload + -payload % _ALIGNMENT
 
 
-def encode_frame(record: Record, mark: int) -> list[bytes | memoryview]:
-    """The pieces of a record's frame, to be written one after the other. The payload is not copied."""
+def encode_frame(record: Record, mark: int, *, begins: bool = True) -> list[bytes | memoryview]:
+    """The pieces of a record's frame, to be written one after the other. The payload is not copied.
+
+    begins: whether it is the first of its append."""
     size = len(record.payload)
     if size > MAX_PAYLOAD_BYTES:
         raise ValueError(f"a record of {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
-    head = _FRAME.pack(0, size, record.commit, record.kind, 0, mark)
+    head = _FRAME.pack(0, size, record.commit, record.kind, _FIRST if begins else _FOLLOWING, mark)
     crc = zlib.crc32(record.payload, zlib.crc32(head[_CRC.size :]))
     return [_CRC.pack(crc), head[_CRC.size :], record.payload, bytes(-size % _ALIGNMENT)]
 
@@ -107,6 +111,14 @@ class Gap:
     last: bool
 
 
+class Frame(NamedTuple):
+    """A record as it was found in a segment."""
+
+    end: int  # offset of the byte after it
+    record: Record  # its payload is a view
+    begins: bool  # an append
+
+
 class Frames:
     """Reads the frames of one segment. `end` bytes count; `mark` is None where the header could not be read."""
 
@@ -116,33 +128,34 @@ class Frames:
         self._end = min(end, len(data))
         self._effort = _RESYNC_EFFORT * self._end + (1 << 20)  # bytes that a search may still checksum
 
-    def __iter__(self) -> Iterator[tuple[int, Record] | Gap]:
-        """Each record with the offset of the byte after it, and each gap between them. Payloads are views."""
+    def __iter__(self) -> Iterator[Frame | Gap]:
+        """The records and each gap between them."""
         offset = HEADER_BYTES
         while offset < self._end:
-            record = self._read(offset)
-            if record is None:
+            frame = self._read(offset)
+            if frame is None:
                 found = self._find(offset + _ALIGNMENT)
                 yield Gap(offset, self._end if found is None else found, found is None)
                 if found is None:
                     return
                 offset = found
                 continue
-            offset += frame_bytes(len(record.payload))
-            yield offset, record
+            offset = frame.end
+            yield frame
 
-    def _read(self, offset: int) -> Record | None:
+    def _read(self, offset: int) -> Frame | None:
         start = offset + FRAME_BYTES
         if start > self._end:
             return None
-        crc, size, commit, kind, _, mark = _FRAME.unpack_from(self._data, offset)
+        crc, size, commit, kind, place, mark = _FRAME.unpack_from(self._data, offset)
         if offset + frame_bytes(size) > self._end or (mark != self._mark and self._mark is not None):
             return None
         if self._effort < 0 or zlib.crc32(self._data[offset + _CRC.size : start + size]) != crc:
             self._effort -= size + FRAME_BYTES
             return None
         self._mark = mark  # where the header is lost, the first good frame tells
-        return Record(commit, kind, self._data[start : start + size])
+        record = Record(commit, kind, self._data[start : start + size])
+        return Frame(offset + frame_bytes(size), record, place == _FIRST)
 
     def _find(self, offset: int) -> int | None:
         """The offset of the next good frame at or after `offset`, or None.
@@ -170,5 +183,6 @@ class Frames:
         if self._mark is not None:
             plausible &= marks == self._mark
         else:  # without the mark only fields that are mostly zeros tell a header from samples
-            plausible &= (marks != 0) & (words[4::2][:count] < 256) & (words[3::2][:count] < 1 << 16)
+            kinds, places = words[4::2][:count] & 0xFFFF, words[4::2][:count] >> 16
+            plausible &= (marks != 0) & (kinds < 256) & (places <= _FOLLOWING) & (words[3::2][:count] < 1 << 16)
         return (start + _ALIGNMENT * np.flatnonzero(plausible)).tolist()

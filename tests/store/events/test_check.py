@@ -14,7 +14,7 @@ from streamgauge.model.event_source import LeafType, Node
 from streamgauge.model.events import Stream
 from streamgauge.store.events.blocks import LocalEventBlocks
 from streamgauge.store.events.format import RowGroup
-from streamgauge.store.events.ports import EventBlockMeta
+from streamgauge.store.events.ports import UNDIVIDED, EventBlockMeta
 from streamgauge.store.events.tree import struct_type
 
 NODE = Node({"a": LeafType.INT}, {"o": Node({"b": LeafType.TEXT})})
@@ -64,6 +64,8 @@ def test_a_good_block_has_no_problems(blocks: LocalEventBlocks) -> None:
         ({"listed": (1,)}, "not in the file of streams"),
         ({"meta": replace(META, first_commit=9)}, "its commits run from 9 to 2"),
         ({"meta": replace(META, level=1)}, "level 1 and 0 parents"),
+        ({"meta": replace(META, level=UNDIVIDED, parents=("y",))}, "level -1 and 1 parents"),
+        ({"meta": replace(META, level=UNDIVIDED)}, "has columns of payloads"),
         (
             {"payloads": [{"a": 1, "o": None, "$rest": '{"a":"x"}'}, *GOOD[1:]]},
             "payload has a in a column and left over",

@@ -67,6 +67,8 @@ def _check_meta(meta: EventBlockMeta) -> Iterator[str]:
 
 def _check_rows(reader: EventBlockReader, keys: list[tuple[Int64s, Int64s]]) -> Iterator[str]:
     meta, found = reader.meta, reader.streams()
+    if meta.level == UNDIVIDED and (reader.node.leaves or reader.node.children):
+        yield f"its level is {meta.level}, and it has columns of payloads"
     ids = [stream.id for stream in found]
     if ids != sorted(set(ids)) or len(ids) != meta.streams:
         yield f"its footer says {meta.streams} streams, and its file of streams has {len(ids)}, or not in order"
