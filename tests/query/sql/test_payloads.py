@@ -322,6 +322,22 @@ def test_for_the_latest_events_older_parts_are_not_read(rows) -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("NOT EXISTS (SELECT 1 FROM events b WHERE b.payload.n = 3)", []),
+        ("(SELECT count(*) FROM events) = 400", [["39"], ["39"]]),
+        ("stream_id = (SELECT min(stream_id) FROM events)", [["0"], ["0"]]),
+        ("stream_id IN (SELECT max(value)::INT FROM promql('vector(5)'))", [["4"], ["4"]]),
+    ],
+)
+def test_subqueries_of_where_look_at_all_events(rows, where: str, expected: list[list[str]]) -> None:
+    """Though the latest are looked for among the newest."""
+    parts = [raw_part([f'{{"n":{n}}}'] * 10, received=n * 60_000_000_000, stream=n + 1) for n in range(40)]
+    query = f"SELECT payload->>'n' FROM events WHERE {where} ORDER BY insert_datetime DESC LIMIT 2"
+    assert rows(query, source=MemorySource.of([], MemoryEvents(parts))) == expected
+
+
+@pytest.mark.parametrize(
     ("query", "expected"),
     [
         ("SELECT payload.n FROM events LIMIT 2 OFFSET 3", [[3], [4]]),
