@@ -207,6 +207,16 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
         assert sum(first.read_rows) == 0, where
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [("> 1.5", [2, 3]), ("< 2.4", [1, 2]), (">= 1.5", [2, 3]), ("<= 2.4", [1, 2]), ("BETWEEN 1.5 AND 2.4", [2])],
+)
+def test_a_stream_is_compared_with_decimals(rows, where: str, expected: list[int]):
+    source = MemorySource.of([], MemoryEvents([raw_part(["1"], stream=stream) for stream in (1, 2, 3)]))
+    found = rows(f"SELECT stream_id FROM events WHERE stream_id {where} ORDER BY 1", source=source)
+    assert found == [[stream] for stream in expected]
+
+
 def test_a_condition_leaves_out_no_row_that_a_join_wants(rows):
     """ASOF and POSITIONAL joins choose by what rows there are; only then comes WHERE."""
     first, second = raw_part(['"a"'] * 2, stream=1), raw_part(['"b"'] * 2, received=10_000_000_000, stream=2)
