@@ -47,6 +47,8 @@ def test_the_subject_says_which_cluster_it_is() -> None:
             ([secret(), (b"x-subject", subject)], "invalid format for Common Name in http header X-Subject")
             for subject in (b"web-1", b"/CN=", b"/CN=a b", b"/CN=a/O=1", b"/CN= a", b"/CN=a.b", b"/CN=\xe9", b"CN=a")
         ),
+        ([secret(), (b"x-subject", b"/O=1/CN=me/CN=web-1")], "invalid format for Common Name"),  # of one who is me/CN=…
+        ([secret(), (b"x-subject", b"/CN=" + b"a" * 256)], "invalid format for Common Name"),
     ],
 )
 def test_what_is_not_so_is_forbidden(headers: list[tuple[bytes, bytes]], why: str) -> None:

@@ -67,6 +67,11 @@ def common_name(subject: Subject) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def expiry_of(certificate: Mapping[str, Any]) -> int:
+    """When it ends, ms."""
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) * 1000
+
+
 class Certificates:
     def __init__(self, rules: Iterable[CertificateRule]) -> None:
         self._by_subject: dict[Subject, Identity] = {}
@@ -88,7 +93,7 @@ class Certificates:
             identity = self._by_common_name.get(name)
         if identity is None:
             return None
-        expires = ssl.cert_time_to_seconds(certificate["notAfter"]) * 1000
+        expires = expiry_of(certificate)
         return Identity(identity.name, identity.permissions, identity.bound, expires) if now < expires else None
 
 

@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamgauge.auth.cluster_authority import MAX_ID_BYTES
 from streamgauge.errors import BadInput, Forbidden
 
 MAX_FILE_BYTES = 65_536
 MIN_SECRET = 16
 """Characters. A shorter one can be guessed by trying."""
 
-_SUBJECT = re.compile(r"/CN=([a-zA-Z0-9-]+)\Z", re.ASCII)
+_SUBJECT = re.compile(rf"/CN=([a-zA-Z0-9-]{{1,{MAX_ID_BYTES}}})\Z", re.ASCII)
+_COMMON_NAME = "/CN="
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -48,8 +50,9 @@ class ClientInfo:
                 "subject is empty. Organisation and Common Name name must be sent in request header "
                 f"{self.subject_header}"
             )
-        found = _SUBJECT.search(subject.decode("latin-1"))
-        if found is None:
+        text = subject.decode("latin-1")
+        found = _SUBJECT.search(text)
+        if found is None or text.count(_COMMON_NAME) > 1:  # one of them may stand in the value of something else
             raise Forbidden(f"invalid format for Common Name in http header {self.subject_header}")
         return found[1]
 

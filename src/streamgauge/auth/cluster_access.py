@@ -8,7 +8,7 @@ from typing import Any
 
 from streamgauge.auth.authority_stats import AuthorityStats
 from streamgauge.auth.bearer import bearer_token
-from streamgauge.auth.certificates import common_name, subject_of
+from streamgauge.auth.certificates import common_name, expiry_of, subject_of
 from streamgauge.auth.cluster_authority import MAX_ID_BYTES, ClusterIdentity
 from streamgauge.auth.cluster_settings import AuthoritySettings
 from streamgauge.auth.cluster_tokens import ClusterTokens
@@ -41,6 +41,7 @@ class ClusterAccess:
     ) -> None:
         self._settings = settings
         self._tokens = ClusterTokens(keys, clock)
+        self._clock = clock
         self._authorizer = authorizer
         self._stats = stats
 
@@ -63,11 +64,8 @@ class ClusterAccess:
     async def verify_receive(
         self, authorization: str | None, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
     ) -> ClusterIdentity:
-        settings = self._settings
-        if authorization is None and settings.client_info is not None:
-            return self._told(settings.client_info.cluster(headers))
-        if authorization is None and settings.certificates and certificate is not None:
-            return self._told(_named(certificate))
+        if authorization is None and (told := self._told(headers, certificate)) is not None:
+            return told
         credentials = read_credentials(authorization)
         try:
             account = await self._authorizer.confirm(credentials)
@@ -78,10 +76,22 @@ class ClusterAccess:
         self._stats.authorized.labels("receive", "granted").inc()
         return ClusterIdentity(account, {self._settings.partition_label: credentials.cluster})
 
-    def _told(self, cluster: str) -> ClusterIdentity:
-        """Somebody is trusted to say which cluster it is."""
+    def _told(
+        self, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
+    ) -> ClusterIdentity | None:
+        """Which cluster it is as a proxy says or a certificate, where one of these is trusted to. Raises Forbidden."""
+        settings = self._settings
+        try:
+            if settings.client_info is not None:
+                cluster = settings.client_info.cluster(headers)
+            elif settings.certificates and certificate is not None:
+                cluster = _named(certificate, self._clock.now_ms())
+            else:
+                return None
+        except Forbidden as error:
+            raise self._counted("receive", error) from None
         self._stats.authorized.labels("receive", "granted").inc()
-        return ClusterIdentity(cluster, {self._settings.partition_label: cluster}, adds=True)
+        return ClusterIdentity(cluster, {settings.partition_label: cluster}, adds=True)
 
     def _counted(self, path: str, error: StreamgaugeError) -> StreamgaugeError:
         failed = isinstance(error, Busy) and error.status >= 500
@@ -89,8 +99,11 @@ class ClusterAccess:
         return error
 
 
-def _named(certificate: Mapping[str, Any]) -> str:
+def _named(certificate: Mapping[str, Any], now: int) -> str:
+    """now: ms; one that has expired since the handshake is nobody's."""
     name = common_name(subject_of(certificate)) or ""
     if not name or len(name.encode()) > MAX_ID_BYTES:
         raise Forbidden("the common name of a cluster's certificate is its id, and this one has none that may be")
+    if now >= expiry_of(certificate):
+        raise Forbidden("the certificate has expired since the connection began")
     return name

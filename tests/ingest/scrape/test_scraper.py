@@ -95,6 +95,24 @@ async def test_a_series_that_goes_gets_a_stale_marker(target: HttpTarget, make: 
     assert reports(sink, T + 3000)["scrape_series_added"] == 1.0
 
 
+async def test_what_is_said_of_a_scrape_counts_before_what_the_target_said_of_it(
+    target: HttpTarget, make: MakeScraper, sink: MemorySink
+) -> None:
+    """Some targets have a series `up` of their own, with whose end the target's is not to end."""
+    scraper = make()
+    for number, (reply, up) in enumerate(
+        (
+            (answer("a 1\nup 3\n"), 1.0),
+            (answer("a 1\n"), 1.0),
+            (answer("up 3\n"), 1.0),
+            (answer("", status="500 x"), 0.0),
+        )
+    ):
+        target.reply = reply
+        await scraper.scrape(T + number)
+        assert value(sink, "up", T + number) == up
+
+
 async def test_a_target_that_fails_makes_all_its_series_stale(
     target: HttpTarget, make: MakeScraper, sink: MemorySink, stats: Stats
 ) -> None:

@@ -207,6 +207,16 @@ def test_times_and_streams_in_where_narrow_what_is_read(rows):
         assert sum(first.read_rows) == 0, where
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [("> 1.5", [2, 3]), ("< 2.4", [1, 2]), (">= 1.5", [2, 3]), ("<= 2.4", [1, 2]), ("BETWEEN 1.5 AND 2.4", [2])],
+)
+def test_a_stream_is_compared_with_decimals(rows, where: str, expected: list[int]):
+    source = MemorySource.of([], MemoryEvents([raw_part(["1"], stream=stream) for stream in (1, 2, 3)]))
+    found = rows(f"SELECT stream_id FROM events WHERE stream_id {where} ORDER BY 1", source=source)
+    assert found == [[stream] for stream in expected]
+
+
 def test_a_condition_leaves_out_no_row_that_a_join_wants(rows):
     """ASOF and POSITIONAL joins choose by what rows there are; only then comes WHERE."""
     first, second = raw_part(['"a"'] * 2, stream=1), raw_part(['"b"'] * 2, received=10_000_000_000, stream=2)
@@ -319,6 +329,22 @@ def test_for_the_latest_events_older_parts_are_not_read(rows) -> None:
     rare = "SELECT payload->>'n' FROM events WHERE payload.n = 25 ORDER BY insert_datetime DESC LIMIT 10"
     assert rows(rare, source=source) == [["25"]] * 10
     assert [sum(part.read_rows) > 0 for part in parts][:24] == [False] * 24
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("NOT EXISTS (SELECT 1 FROM events b WHERE b.payload.n = 3)", []),
+        ("(SELECT count(*) FROM events) = 400", [["39"], ["39"]]),
+        ("stream_id = (SELECT min(stream_id) FROM events)", [["0"], ["0"]]),
+        ("stream_id IN (SELECT max(value)::INT FROM promql('vector(5)'))", [["4"], ["4"]]),
+    ],
+)
+def test_subqueries_of_where_look_at_all_events(rows, where: str, expected: list[list[str]]) -> None:
+    """Though the latest are looked for among the newest."""
+    parts = [raw_part([f'{{"n":{n}}}'] * 10, received=n * 60_000_000_000, stream=n + 1) for n in range(40)]
+    query = f"SELECT payload->>'n' FROM events WHERE {where} ORDER BY insert_datetime DESC LIMIT 2"
+    assert rows(query, source=MemorySource.of([], MemoryEvents(parts))) == expected
 
 
 @pytest.mark.parametrize(

@@ -160,12 +160,14 @@ class Scraper:
         if len(self.present) and present is not self.present:
             gone = np.setdiff1d(self.present, present)
         reports, numbers = self._reports(outcome, duration)
-        series = self._joined(samples.series, reports)
-        if len(gone):
-            series = np.concatenate((series, gone))
+        if len(gone):  # before the reports: a target may have had a series `up` of its own
+            series = np.concatenate((samples.series, gone, reports))
+            numbers = np.concatenate((stale_marker(len(gone)), numbers))
+        else:
+            series = self._joined(samples.series, reports)
         times = np.full(len(series), time, np.int64)
         times[: len(samples)] = samples.times
-        values = np.concatenate((samples.values, numbers, stale_marker(len(gone))))
+        values = np.concatenate((samples.values, numbers))
         return SampleBatch(series, times, values), present, reports
 
     def _joined(self, series: UInt32s, reports: UInt32s) -> UInt32s:

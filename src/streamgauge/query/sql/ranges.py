@@ -17,6 +17,9 @@ LEAST, MOST = -(1 << 62), 1 << 62
 """Ends of time in ms: far from where something added to one overflows."""
 _SLACK_NS = 1_000_000
 """A time in SQL has microseconds, those of events have ns."""
+_FLOOR = "{0}::BIGINT - ({0}::BIGINT > {0})::BIGINT"
+_CEILING = "{0}::BIGINT + ({0}::BIGINT < {0})::BIGINT"
+"""Of a number, which a cast alone rounds, so that 2 would not be > 1.5."""
 _SPECIAL = re.compile(r"[\\.+*?()\[\]{}|^$]")
 
 
@@ -36,7 +39,7 @@ class Ranges:
     def of_events(self, view: View) -> EventRange:
         whole = EventRange()
         first, last = self._bounds(view, "insert_datetime", "epoch_ns({}::TIMESTAMPTZ)")
-        low, high = self._bounds(view, "stream_id", "{}::BIGINT")
+        low, high = self._bounds(view, "stream_id", _FLOOR, _CEILING)
         return EventRange(
             whole.first_received if first is None else max(first - _SLACK_NS, whole.first_received),
             whole.last_received if last is None else min(last + _SLACK_NS, whole.last_received),
@@ -53,19 +56,17 @@ class Ranges:
             MOST if end is None else min(end + 1, MOST),
         )
 
-    def _bounds(self, view: View, column: str, form: str) -> tuple[int | None, int | None]:
-        """The least and the most that conditions leave of a column, where they do."""
+    def _bounds(self, view: View, column: str, form: str, upper: str = "") -> tuple[int | None, int | None]:
+        """The least and the most that conditions leave of a column, where they do. form: makes a number of a side of
+        one; upper: of one that bounds it above, where that is another."""
         low: list[int] = []
         high: list[int] = []
         for condition in view.conditions:
             if condition.column != column or condition.path:
                 continue
-            values = self._values(condition, form)
-            if values is None:
-                continue
-            if condition.operator in (">", ">=", "=", "in"):
+            if condition.operator in (">", ">=", "=", "in") and (values := self._values(condition, form)):
                 low.append(min(values) + (condition.operator == ">"))
-            if condition.operator in ("<", "<=", "=", "in"):
+            if condition.operator in ("<", "<=", "=", "in") and (values := self._values(condition, upper or form)):
                 high.append(max(values) - (condition.operator == "<"))
         return max(low, default=None), min(high, default=None)
 

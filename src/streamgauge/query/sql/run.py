@@ -25,21 +25,26 @@ def run_sql(query: SqlQuery, source: Source, budget: Budget, kept: MutableMappin
     """
     with session(kept, budget) as opened:
         wanted = prepared(opened, query, kept)
-        chosen = None if wanted.keys is None else _chosen(opened, source, budget, wanted.keys)
+        tables = PromqlTables(opened, source, budget, query.lookback)
+        chosen = None if wanted.keys is None else _chosen(opened, source, budget, wanted.keys, tables)
         make_views(opened, source, budget, wanted.views, chosen)
         for call in wanted.calls:
-            PromqlTables(opened, source, budget, query.lookback).make(call)
+            tables.make(call)
         yield from encoded(opened, wanted.sql, query.format)
 
 
-def _chosen(opened: Session, source: Source, budget: Budget, keys: Prepared) -> Chosen:
+def _chosen(opened: Session, source: Source, budget: Budget, keys: Prepared, tables: PromqlTables) -> Chosen:
     """The events of the answer. The last ones received are looked for among the newest, and then among more."""
+    own, inner = keys.views[:1], keys.views[1:]  # what subqueries of WHERE look at is all that there is
+    make_views(opened, source, budget, inner)
+    for call in keys.calls:
+        tables.make(call)
     events = keys.latest
     while events and (begin := since(source.events().extents(), events)) is not None:
-        make_views(opened, source, budget, keys.views, received_since=begin)
+        make_views(opened, source, budget, own, received_since=begin)
         found = Chosen.of(opened.reader(keys.sql).read_all())
         if len(found.times) == keys.latest and int(found.times.min()) * 1000 >= begin:
             return found
         events *= _MORE
-    make_views(opened, source, budget, keys.views)
+    make_views(opened, source, budget, own)
     return Chosen.of(opened.reader(keys.sql).read_all())
