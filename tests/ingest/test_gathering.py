@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from streamgauge.clock import ManualClock
 from streamgauge.errors import Overloaded
 from streamgauge.ingest.gathering import MAX_ROWS, GatheringSink
 from streamgauge.ingest.turns import Turns
@@ -39,11 +40,11 @@ class Noting(MemorySink):
 class Several:
     """Who fetch a batch each, decode it, and then append it."""
 
-    def __init__(self) -> None:
-        self.turns = Turns()
+    def __init__(self, seconds: float = 3600.0) -> None:
+        self.turns = Turns(ManualClock())
         self.sink = Noting()
         self.came = 0  # who has something to append
-        self.gathering = GatheringSink(self.sink, self.turns)
+        self.gathering = GatheringSink(self.sink, self.turns, seconds)
         self.series = self.gathering.resolve(key_of({"__name__": "a"}))
 
     async def one(self, value: float, rows: int = 1) -> None:
@@ -90,15 +91,17 @@ async def test_who_gives_up_takes_nobody_along() -> None:
     several = Several()
     several.turns.expected = 1
     first, second = several.start([1, 2])
-    await until(lambda: several.came == 2)  # both wait for a third one, for a moment
+    await until(lambda: several.came == 2)  # both wait for a third one
     first.cancel()
+    several.turns.expected = 0
+    await several.one(3)
     await second
     assert first.cancelled()
-    assert several.stored == [1, 2]
+    assert several.stored == [1, 2, 3]
 
 
 async def test_who_is_expected_and_does_not_come_is_not_waited_for_without_end() -> None:
-    several = Several()
+    several = Several(seconds=0.0)
     several.turns.expected = 1
     await asyncio.gather(*several.start([1, 2]))
     assert several.sink.appends == 1

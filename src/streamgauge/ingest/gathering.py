@@ -28,12 +28,13 @@ class GatheringSink:
     """Implements model.sink.Sink on another one. As long as somebody else is expected to append something, appends are
     gathered, up to a bound. Used on the event loop.
 
-    turns: know who is expected.
+    turns: know who is expected. seconds: after which the first of them is not held back any longer.
     """
 
-    def __init__(self, sink: Sink, turns: Turns) -> None:
+    def __init__(self, sink: Sink, turns: Turns, seconds: float = GATHER_SECONDS) -> None:
         self._sink = sink
         self._turns = turns
+        self._seconds = seconds
         self._gathered: list[_Waiting] = []
         self._rows = 0
         self._timer: asyncio.TimerHandle | None = None  # set as long as something has gathered
@@ -65,7 +66,7 @@ class GatheringSink:
         if not self._turns.expected:
             self._store()
         elif self._timer is None:
-            self._timer = loop.call_later(GATHER_SECONDS, self._store)
+            self._timer = loop.call_later(self._seconds, self._store)
         await waiting.done
 
     def _store(self) -> None:
