@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from streamgauge.clock import ManualClock
 from streamgauge.forward.deliveries import Deliveries
 from streamgauge.forward.destination import EventDestination, SqliteTarget
+from streamgauge.model.event_feed import EventPiece
 from streamgauge.stats import Stats
 from streamgauge.store.events.feed import StoreFeed
 from streamgauge.store.names import destination_file
@@ -30,6 +32,22 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class CountingFeed(StoreFeed):
+    """Counts snapshots that are held."""
+
+    held = 0
+
+    def take(self) -> tuple[int, Sequence[EventPiece], Callable[[], None]]:
+        commit, pieces, release = super().take()
+        self.held += 1
+
+        def released() -> None:
+            self.held -= 1
+            release()
+
+        return commit, pieces, released
+
+
 def works(name: str) -> bool:
     return any(thread.name.startswith(f"deliver-{name}") for thread in threading.enumerate())
 
@@ -42,7 +60,8 @@ async def test_nobody_waits_for_a_destination_that_ends(tmp_path: Path) -> None:
         async with opened(data, clock) as (store, _):
             stream = store.events.open_stream("http", "{}")
             await store.events.append_events(stream, 1, pa.array([b"1"], pa.binary()))
-            deliveries = Deliveries(StoreFeed(store), store.listen, partial(destination_file, data), clock, stats)
+            feed = CountingFeed(store)
+            deliveries = Deliveries(feed, store.listen, partial(destination_file, data), clock, stats)
             work = asyncio.create_task(deliveries.run())
             other.execute("BEGIN EXCLUSIVE")
             deliveries.apply([a])
@@ -50,7 +69,10 @@ async def test_nobody_waits_for_a_destination_that_ends(tmp_path: Path) -> None:
             deliveries.apply([b])
             await until(lambda: reading(stats, "streamgauge_destination_events_total", destination="b") == 1)
             assert works("a"), "it waits for its file yet"
-            other.execute("ROLLBACK")
             work.cancel()
+            await until(lambda: not works("b"))
+            assert feed.held == 1, "what it reads stays until it has ended, though it is cancelled twice"
+            other.execute("ROLLBACK")
             await asyncio.gather(work, return_exceptions=True)
+            assert feed.held == 0
             await until(lambda: not works("a") and not works("b"))
