@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ class Deliveries:
         self._wanted: Sequence[EventDestination] = ()
         self._news = asyncio.Event()
         self._running: dict[EventDestination, asyncio.Task[None]] = {}
+        self._in_use: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # the file of a name, by one at a time
 
     def apply(self, destinations: Sequence[EventDestination]) -> None:
         """Deliver to these, and to no others. Those that have not changed go on; one that has goes on from where it was
@@ -61,17 +63,12 @@ class Deliveries:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                await self._change(group)
+                self._change(group)
 
-    async def _change(self, group: asyncio.TaskGroup) -> None:
-        wanted = self._wanted
-        gone = [destination for destination in self._running if destination not in wanted]
-        tasks = [self._running.pop(destination) for destination in gone]
-        for task in tasks:
-            task.cancel()
-        if tasks:  # the file of a name is used by one at a time
-            await asyncio.wait(tasks)
-        for destination in wanted:
+    def _change(self, group: asyncio.TaskGroup) -> None:
+        for destination in [each for each in self._running if each not in self._wanted]:
+            self._running.pop(destination).cancel()
+        for destination in self._wanted:
             if destination not in self._running:
                 self._running[destination] = group.create_task(self._deliver(destination))
 
@@ -79,11 +76,12 @@ class Deliveries:
         from streamgauge.forward.delivery import Delivery  # most servers have none
         from streamgauge.forward.open import open_outlet
 
-        outlet = partial(open_outlet, destination.target)
-        cursor = self._cursor(destination.name)
-        delivery = Delivery(destination.name, self._feed, outlet, cursor, self._clock, self._stats)
-        stop = self._listen(delivery)
-        try:
-            await delivery.run()
-        finally:
-            stop()
+        async with self._in_use[destination.name]:
+            outlet = partial(open_outlet, destination.target)
+            cursor = self._cursor(destination.name)
+            delivery = Delivery(destination.name, self._feed, outlet, cursor, self._clock, self._stats)
+            stop = self._listen(delivery)
+            try:
+                await delivery.run()
+            finally:
+                stop()

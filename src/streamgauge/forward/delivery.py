@@ -106,14 +106,13 @@ class Delivery:
         """Deliver what is stored now."""
         commit, pieces, release = self._feed.take()
         work = asyncio.get_running_loop().run_in_executor(executor, self._deliver, commit, pieces)
+        work.add_done_callback(lambda _: release())  # not before, however often this is cancelled
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
             self._stop = True  # it ends after the batch that it is at
             await asyncio.wait([work])
             raise
-        finally:
-            release()
 
     def _failed(self, error: StreamgaugeError, retry: float) -> None:
         self._stats.destination_failures.labels(self._name).inc()

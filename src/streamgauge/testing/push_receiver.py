@@ -26,9 +26,14 @@ EVERYTHING = PushSettings(whitelist=((),), ratelimit=0, receive_ratelimit=0)
 
 
 def receiver_of(
-    sink: MemorySink, stats: Stats, clock: ManualClock, settings: PushSettings = EVERYTHING
+    sink: MemorySink,
+    stats: Stats,
+    clock: ManualClock,
+    settings: PushSettings = EVERYTHING,
+    turns: Turns | None = None,
 ) -> PushReceiver:
-    return PushReceiver(sink, stats, clock, InFlight(1 << 28, stats), Turns(), settings, described=sink.is_described)
+    inflight = InFlight(1 << 28, stats)
+    return PushReceiver(sink, stats, clock, inflight, turns or Turns(), settings, described=sink.is_described)
 
 
 @dataclass

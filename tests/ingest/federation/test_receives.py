@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,10 +11,13 @@ import pytest
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, PushRefused, RateLimited, TooLarge, UnsupportedMedia
+from streamgauge.ingest.turns import Turns
+from streamgauge.stats import Stats
 from streamgauge.testing import requests
-from streamgauge.testing.push_receiver import EVERYTHING, Federation, rule
+from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_of, rule
 from streamgauge.testing.pushes import body_of, identity
 from streamgauge.testing.requests import Series
+from streamgauge.testing.sink import MemorySink
 
 pytestmark = pytest.mark.anyio
 NOW = ManualClock().now_ms()
@@ -171,3 +175,20 @@ async def test_series_that_were_pruned_are_found_again(federation: Federation) -
         await federation.write([up(time=NOW + number)])
         federation.sink.prune()
     assert len(federation.sink.batches) == 3
+
+
+@pytest.mark.parametrize("passes", range(12))
+async def test_series_may_be_pruned_at_any_turn(clock: ManualClock, passes: int) -> None:
+    """Ids of before are neither appended nor remembered."""
+    sink, stats = MemorySink(), Stats()
+    receiver = receiver_of(sink, stats, clock, turns=Turns(clock, seconds=0))  # each turn waits for a pass of the loop
+    federation = Federation(clock, sink, stats, receiver)
+    await federation.write([up(), up(job="b")])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(federation.write([up(time=NOW + 1), up(time=NOW + 1, job="b")]))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        sink.prune()
+        await federation.write([up("two")], cluster="two")
+    await federation.write([up(time=NOW + 2)])
+    assert (NOW + 2, 1.0) in sink.samples(__name__="up", _id="one")

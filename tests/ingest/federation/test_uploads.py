@@ -338,6 +338,14 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
     await federation.upload(*three)
 
 
+async def test_a_series_that_is_spelled_in_two_ways_is_one(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, max_series=1, elide_labels=("pod",)))
+    await federation.upload(one(pod="a"))
+    await federation.upload(one(pod="a"), one(pod="b"))
+    with pytest.raises(PushRefused, match='cluster with id "one" has 2 series; the limit is 1'):
+        await federation.upload(one(pod="a"), one(pod="b", job="x"))
+
+
 async def test_parts_of_a_scrape_are_limited_together(federate: Federate) -> None:
     federation = federate(replace(EVERYTHING, max_series=3))
     first, last = ({**HEADERS, "x-streamgauge-part": word} for word in ("first", "last"))

@@ -187,6 +187,8 @@ class Receives:
                 gathered.append(batch)
             if series.fault is not None:
                 raise series.fault
+        if self._sink.generation != generation:  # while it waited for its last turn
+            return None
         if series.fault is not None:
             raise series.fault
         if request.findings.refused[Reason.LABELS]:

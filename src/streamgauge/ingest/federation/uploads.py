@@ -254,7 +254,10 @@ class Uploads:
         found[rows] = places
         old = found[(found >= 0) & (found != LEFT_OUT)].astype(np.uint32)
         known = np.unique(old) if len(old) else old
-        self._check_series(sender, known, len(keys) - 1)
+        try:
+            self._check_series(sender, known, len(keys) - 1)
+        except PushRefused:  # a series that is spelled in a new way may be a known one
+            return None
         ids = yield from self._resolved_keys(keys)
         if ids is None:
             return None
