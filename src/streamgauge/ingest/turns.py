@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from streamgauge.clock import Clock, SystemClock
@@ -23,12 +24,21 @@ class Turns:
     """
 
     def __init__(self, clock: Clock | None = None, seconds: float = PASS_SECONDS) -> None:
-        self.expected = 0  # who fetches what is to be decoded, or decodes it, and then appends samples
+        self.expected = 0  # how many are within `expecting`
         self._clock = clock or SystemClock()
         self._seconds = seconds
         self._spent = 0.0  # since the last pass that is known of
         self._waiting = 0
         self._lock = asyncio.Lock()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Within it somebody fetches or decodes what is then appended."""
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
 
     async def take(self, step: Callable[[], T]) -> T:
         """What `step` returns or raises, when it was this caller's turn; first come, first served."""

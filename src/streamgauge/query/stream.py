@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from streamgauge.errors import QueryFailed
+from streamgauge.model.uleb128 import uleb128
 from streamgauge.query.collected import Collected
 
 GZIP_LEVEL = 1
@@ -80,15 +81,6 @@ def _snappy(chunks: Iterable[bytes]) -> Iterator[bytes]:
             length += len(chunk)
             if length > _MAX_SNAPPY_BYTES:
                 raise QueryFailed(f"the answer has more than {_MAX_SNAPPY_BYTES} bytes, snappy's limit; ask for less")
-            blocks.append(codec.compress(chunk, asbytes=True)[len(_varint(len(chunk))) :])
-    yield _varint(length)
+            blocks.append(codec.compress(chunk, asbytes=True)[len(uleb128(len(chunk))) :])
+    yield uleb128(length)
     yield from blocks
-
-
-def _varint(number: int) -> bytes:
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)

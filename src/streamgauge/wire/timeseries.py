@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from streamgauge.errors import BadInput
-from streamgauge.wire.protobuf import BYTES, FIXED64, VARINT, expect, fields, signed, span
+from streamgauge.wire.protobuf import BYTES, FIXED64, VARINT, encoded_varint, expect, fields, signed, span
 
 TELEMETRY = "proto.Telemetry"
 GET_DATA = f"/{TELEMETRY}/GetTimeSeriesData"
@@ -93,7 +93,7 @@ def encode_point(value: float, time: int) -> bytes:
 def encode_time(time: int) -> bytes:
     """A Timestamp."""
     seconds, nanos = divmod(time, SECOND)
-    return (b"\x08" + _number(seconds) if seconds else b"") + (b"\x10" + _number(nanos) if nanos else b"")
+    return (b"\x08" + encoded_varint(seconds) if seconds else b"") + (b"\x10" + encoded_varint(nanos) if nanos else b"")
 
 
 def _series(metric: str, labels: Mapping[str, str]) -> bytes:
@@ -109,17 +109,7 @@ def _value(value: float) -> bytes:
 
 
 def _field(tag: int, content: bytes) -> bytes:
-    return bytes([tag]) + _number(len(content)) + content
-
-
-def _number(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= _LONG:
-        out.append(value & 0x7F | _LONG)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes([tag]) + encoded_varint(len(content)) + content
 
 
 # ---- from bytes -----------------------------------------------------------------------------------------------------

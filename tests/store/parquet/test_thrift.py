@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamgauge.store.parquet.thrift import array, binary, flag, i8, i16, i32, i64, struct, text, varint, zigzag
+from streamgauge.model.uleb128 import uleb128
+from streamgauge.store.parquet.thrift import array, binary, flag, i8, i16, i32, i64, struct, text, zigzag
 
 
 @pytest.mark.parametrize(
@@ -12,7 +13,7 @@ from streamgauge.store.parquet.thrift import array, binary, flag, i8, i16, i32, 
     [(0, "00"), (127, "7f"), (128, "8001"), (300, "ac02"), (2**64 - 1, "ffffffffffffffffff01")],
 )
 def test_varints(number: int, content: str) -> None:
-    assert varint(number).hex() == content
+    assert uleb128(number).hex() == content
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,8 @@ class GrpcFetcher:
             self._channel = None
 
     async def take(self, begun: float) -> Outcome:
-        self._turns.expected += 1
-        try:
+        with self._turns.expecting():
             return await self._take(begun)
-        finally:
-            self._turns.expected -= 1
 
     async def _take(self, begun: float) -> Outcome:
         limit = self._target.timeout / 1000

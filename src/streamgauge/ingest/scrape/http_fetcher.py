@@ -84,11 +84,8 @@ class HttpFetcher:
         self._client.close()
 
     async def take(self, begun: float) -> Outcome:
-        self._turns.expected += 1
-        try:
+        with self._turns.expecting():
             return await self._take(begun)
-        finally:
-            self._turns.expected -= 1
 
     async def _take(self, begun: float) -> Outcome:
         limit = self._target.timeout / 1000

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamgauge.model.arrays import Bools, UInt8s
-from streamgauge.store.parquet.thrift import varint, zigzag
+from streamgauge.model.uleb128 import uleb128
+from streamgauge.store.parquet.thrift import zigzag
 
 Numbers = npt.NDArray[Any]
 """int32, int64 or float64: Parquet's physical types that we use."""
@@ -55,7 +56,7 @@ def delta_binary_packed(values: Numbers) -> list[Part]:
     rows = len(deltas)
     block = min(max(rows + -rows % _BLOCK_UNIT, _BLOCK_UNIT), _BLOCK)
     first = int(values[0]) if len(values) else 0
-    parts: list[Part] = [varint(block), varint(block // _MINIBLOCK), varint(len(values)), zigzag(first)]
+    parts: list[Part] = [uleb128(block), uleb128(block // _MINIBLOCK), uleb128(len(values)), zigzag(first)]
     if rows == 0:
         return parts
     least = deltas.min()
@@ -92,9 +93,9 @@ def definition_levels(present: Bools) -> bytes:
     """Which rows of an optional column are not null, as a data page begins with it: its size, then one run."""
     rows = len(present)
     if present.all() or not present.any():
-        run = varint(rows << 1) + bytes([int(present.any())])
+        run = uleb128(rows << 1) + bytes([int(present.any())])
     else:
-        run = varint(-(-rows // 8) << 1 | 1) + np.packbits(present, bitorder="little").tobytes()
+        run = uleb128(-(-rows // 8) << 1 | 1) + np.packbits(present, bitorder="little").tobytes()
     return len(run).to_bytes(4, "little") + run
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from streamgauge.model.uleb128 import uleb128
+
 _TRUE, _FALSE, _I8, _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 3, 4, 5, 6, 8, 9, 12
 _SHORT_LIST = 15
 """A list of fewer has its length in its first byte."""
@@ -21,19 +23,9 @@ class Encoded(NamedTuple):
     content: bytes
 
 
-def varint(number: int) -> bytes:
-    """An integer from 0 to 2^64 - 1, as ULEB128."""
-    content = bytearray()
-    while number > 127:
-        content.append(number & 127 | 128)
-        number >>= 7
-    content.append(number)
-    return bytes(content)
-
-
 def zigzag(number: int) -> bytes:
     """An int64."""
-    return varint((number << 1) ^ (number >> 63))
+    return uleb128((number << 1) ^ (number >> 63))
 
 
 def flag(value: bool) -> Encoded:
@@ -58,7 +50,7 @@ def i64(number: int) -> Encoded:
 
 
 def binary(content: bytes) -> Encoded:
-    return Encoded(_BINARY, varint(len(content)) + content)
+    return Encoded(_BINARY, uleb128(len(content)) + content)
 
 
 def text(content: str) -> Encoded:
@@ -68,7 +60,7 @@ def text(content: str) -> Encoded:
 def array(values: Sequence[Encoded]) -> Encoded:
     """A list of values of one kind, at least one."""
     kind, count = values[0].kind, len(values)
-    head = bytes([count << 4 | kind]) if count < _SHORT_LIST else bytes([_SHORT_LIST << 4 | kind]) + varint(count)
+    head = bytes([count << 4 | kind]) if count < _SHORT_LIST else bytes([_SHORT_LIST << 4 | kind]) + uleb128(count)
     return Encoded(_LIST, head + b"".join(value.content for value in values))
 
 
