@@ -26,7 +26,13 @@ from streamgauge.commands.table import printable
 from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput, NotFound
+from streamgauge.heap import keep_free_memory
 from streamgauge.wire.findings import Reason
+
+_HEAP_BYTES = 64 << 20
+_MAPPED_BYTES = 32 << 20
+"""What is kept at the end of the heap, and how large an array has a mapping of its own: each block needs as much as the
+one before it, and to have that mapped anew takes a third of the time of a block of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ def import_files(
     access: Access = NO_ACCESS,
 ) -> int:
     """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
+    keep_free_memory(_HEAP_BYTES, _MAPPED_BYTES)
     now = time.time_ns() // 1_000_000
     options = Options(skip_old, parse_duration(patience) / 1000)
     at = moment(timestamp, now) if timestamp is not None else None

@@ -229,8 +229,10 @@ class Import:
                 tally.refuse(reason.value, count)
             for reason, text in zip(findings.example_reasons, findings.examples, strict=True):
                 tally.example(reason.value, text)
-            self._done = Saved(block.end, copy.deepcopy(tally), block.memory)
-            self.progress.update(block.read, tally.stored)
+        if sent.finished:
+            last = sent.finished[-1]
+            self._done = Saved(last.end, copy.deepcopy(tally), last.memory)
+            self.progress.update(last.read, tally.stored)
         if time.monotonic() - self._saved_at >= _SAVE_SECONDS:
             self._save()
 
