@@ -20,6 +20,7 @@ from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire import openmetrics_lines
+from streamgauge.wire.digits import decimals, whole_numbers
 from streamgauge.wire.exposition_text import (
     FLOAT_LABELS,
     NAME,
@@ -180,7 +181,28 @@ class SampleLines:
 
     def _rows(self, words: Words, codes: Int64s) -> _Rows:
         """The samples of lines whose series have these numbers, -1 for none."""
-        edges = np.empty(4 * len(codes) + 1, np.int64)
+        values, times, plain = self._plain_numbers(words)
+        wrong = codes < 0
+        if not plain.all():
+            values[~plain], times[~plain], unreadable = self._numbers(words.take(~plain))
+            wrong[~plain] |= unreadable
+        rows = _Rows(words.lines.numbers, codes, times, values)
+        return rows.take(~wrong) if wrong.any() else rows
+
+    def _plain_numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
+        """Values, times in ms, and where both have a form that is read at once."""
+        lines = words.lines
+        values, plain = decimals(lines.raw, words.value_at + 1, words.time_at)
+        if self._form is not Form.OPENMETRICS:
+            times, plain_times = whole_numbers(lines.raw, words.time_at + 1, lines.stops)
+        else:
+            seconds, plain_times = decimals(lines.raw, words.time_at + 1, lines.stops)
+            times = np.rint(seconds * 1000).astype(np.int64)
+        return values, times, plain & plain_times
+
+    def _numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
+        """Values and times in ms of any form, and where there is something else."""
+        edges = np.empty(4 * len(words.value_at) + 1, np.int64)
         starts = (words.value_at + 1, words.time_at, words.time_at + 1, words.lines.stops)
         for which, where in enumerate(starts):
             edges[which:-1:4] = where
@@ -188,12 +210,11 @@ class SampleLines:
         value_texts, time_texts = words_of(words.lines.block, edges, 4, 0, 2)
         values, no_values = values_of(value_texts)
         times, no_times = (seconds_of if self._form is Form.OPENMETRICS else milliseconds_of)(time_texts)
-        good = codes >= 0
+        wrong = np.zeros(len(values), np.bool_)
         for missing in (no_values, no_times):
             if missing is not None:
-                good &= ~missing
-        rows = _Rows(words.lines.numbers, codes, times, values)
-        return rows if good.all() else rows.take(good)
+                wrong |= missing
+        return values, times, wrong
 
     def _labels_of(self, spelling: bytes) -> Pairs:
         return self._normal(parse_series(spelling, go_unescape if self._form is Form.DUMP else None))
