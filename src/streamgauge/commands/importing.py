@@ -19,7 +19,7 @@ from streamgauge.commands.importer.reference import ReferenceFile
 from streamgauge.commands.importer.run import Import, Options, Patience, TooOld
 from streamgauge.commands.importer.state import StateFile, Tally, identity_of, state_folder
 from streamgauge.commands.importer.stream import STDIN, open_stream
-from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
+from streamgauge.commands.importer.targets import ServerTarget, Target
 from streamgauge.commands.place import place_of
 from streamgauge.commands.server import NO_ACCESS, Access
 from streamgauge.commands.table import printable
@@ -84,7 +84,7 @@ def import_files(
         job = _Job(target, place, form, at, restart, options, member)
         tallies += [_import_one(job, name) for name in files]
     oldest = min((tally.oldest for tally in tallies if tally.oldest is not None), default=None)
-    if isinstance(target, FolderTarget) and (note := beyond_default(oldest, now)) is not None:
+    if not isinstance(target, ServerTarget) and (note := beyond_default(oldest, now)) is not None:
         click.echo(note, err=True)
     return 1 if any(set(tally.refused) - {Reason.EXEMPLAR} or tally.faults for tally in tallies) else 0
 
@@ -185,6 +185,8 @@ def _target(server: str | None, data: str | None, access: Access) -> Iterator[tu
     place = place_of(server, data, may_be_new=True, access=access)
     target: Target
     if isinstance(place, Path):
+        from streamgauge.commands.importer.folder_target import FolderTarget  # all of a store, which a server has
+
         target, words = FolderTarget(place), f"the folder {place.resolve()}"
     else:
         served = ServerTarget(place)
