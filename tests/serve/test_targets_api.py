@@ -79,6 +79,19 @@ async def test_targets(served, pools, target: HttpTarget):
     assert data["droppedTargetCounts"] == {"one": 1, "two": 0}
 
 
+async def test_a_scrape_that_does_not_end_is_told_of(served, pools, target: HttpTarget, clock):
+    target.reply = lambda request: None
+    (loop,) = pools["one"].loops
+    asked = len(target.requests)
+    await clock.advance((loop.next_due - clock.now_ms()) / 1000)
+    await until(lambda: len(target.requests) > asked)
+    await clock.advance(10)  # its timeout
+    assert (await get(served, "targets"))["activeTargets"][0]["lastError"] == ""
+    await clock.advance(2)
+    said = (await get(served, "targets"))["activeTargets"][0]["lastError"]
+    assert said.startswith("its answer has been read for 12 s, and is not at its end")
+
+
 async def test_some_targets(served, pools):
     active = await get(served, "targets?state=active&scrapePool=two")
     assert [one["scrapePool"] for one in active["activeTargets"]] == ["two"]
