@@ -78,7 +78,7 @@ def _one_of(*words: str) -> Any:
 
 
 TlsVersion = Annotated[str, _one_of(*VERSIONS)]
-Scheme = Annotated[str, _one_of("http", "https")]
+Scheme = Annotated[str, AfterValidator(str.lower), _one_of("http", "https")]
 Protocol = Annotated[str, _one_of(*PROTOCOLS)]
 EscapingScheme = Annotated[str, _one_of("allow-utf-8", "underscores", "dots", "values")]
 
@@ -223,7 +223,7 @@ class RelabelConfig(Section):
 
 
 class StaticConfig(Section):
-    targets: list[str]
+    targets: list[str] = Field(default_factory=list)
     labels: Labels | None = None
 
 
@@ -242,6 +242,8 @@ class FileDiscovery(Section):
 def _http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("expected a URL that begins with http:// or https://")
+    if url.partition("://")[2].startswith(("/", "?", "#")) or url.endswith("://"):
+        raise ValueError("the URL has no host")
     return url
 
 
@@ -332,13 +334,25 @@ class ScrapeLimits(Section):
     extra_scrape_metrics: bool | None = None
 
 
+DEFAULT_INTERVAL_MS = 60_000
+"""Between two scrapes, where neither the job nor the section `global` says it."""
+
+
 class GlobalConfig(ScrapeLimits):
-    scrape_interval: Duration = 60_000
+    scrape_interval: Duration = DEFAULT_INTERVAL_MS
     scrape_timeout: Duration = 10_000
     evaluation_interval: Duration = 60_000
     rule_query_offset: Duration = 0
     external_labels: Labels | None = None
     query_log_file: str | None = None
+
+    @model_validator(mode="after")
+    def _in_time(self) -> GlobalConfig:
+        """The default timeout gives way to a short interval; one that is given does not."""
+        given = "scrape_timeout" in self.model_fields_set
+        if given and self.scrape_timeout > (self.scrape_interval or DEFAULT_INTERVAL_MS):
+            raise ValueError("scrape_timeout is longer than scrape_interval")
+        return self
 
 
 class ScrapeConfig(Discovery, ScrapeLimits):

@@ -36,6 +36,10 @@ _MANY_DIGITS = 19  # of a length
 _REDIRECTS = {"GET": frozenset((301, 302, 303, 307, 308)), "POST": frozenset((307, 308))}
 """By method. The others of a POST ask for a GET, which would lose the body: such an answer is the answer."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TLS_REASONS = dict.fromkeys(
+    ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"), "it does not speak TLS; is its scheme http?"
+)
+"""In other words than OpenSSL's, by its name for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,6 +502,8 @@ def _place(host: str, port: int) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
