@@ -102,6 +102,7 @@ def test_variables_are_left_alone_in_relabel_configs() -> None:
         ("global: 3", 1, "global: expected a mapping"),
         ("global:\n  scrape_interval: 5s\n  scrape_timeout: 6s", 1, "scrape_timeout is longer than scrape_interval"),
         ("scrape_configs: [{job_name: a, http_sd_configs: [{url: 'http:///x'}]}]", 1, "the URL has no host"),
+        ("scrape_configs: [{job_name: a, dns_sd_configs: [{names: [n], refresh_interval: 0}]}]", 1, "cannot be 0"),
         ("global:\n  scrape_interval: 1m\n  scrape_interval: 2m", 3, '"scrape_interval" is given twice'),
         ("a: [", 1, "not valid YAML"),
         ("- a", 1, "must be a mapping"),

@@ -32,6 +32,12 @@ def _duration(value: object) -> int:
     return int(_translated(parse_duration, str(value)))
 
 
+def _interval(value: object) -> int:
+    if not (interval := _duration(value)):
+        raise ValueError("an interval cannot be 0")
+    return interval
+
+
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("expected a size such as 512MB")
@@ -61,6 +67,7 @@ def _label_name(name: str) -> str:
 
 
 Duration = Annotated[int, BeforeValidator(_duration)]
+Interval = Annotated[int, BeforeValidator(_interval)]
 Size = Annotated[int, BeforeValidator(_size)]
 Regex = Annotated[str, AfterValidator(check_regex)]
 LabelName = Annotated[str, AfterValidator(_label_name)]
@@ -236,7 +243,7 @@ def _discovery_file(pattern: str) -> str:
 
 class FileDiscovery(Section):
     files: Annotated[list[Annotated[str, AfterValidator(_discovery_file)]], Field(min_length=1)]
-    refresh_interval: Duration = 300_000
+    refresh_interval: Interval = 300_000
 
 
 def _http_url(url: str) -> str:
@@ -249,14 +256,14 @@ def _http_url(url: str) -> str:
 
 class HttpDiscovery(HttpConfig):
     url: Annotated[str, AfterValidator(_http_url)]
-    refresh_interval: Duration = 60_000
+    refresh_interval: Interval = 60_000
 
 
 class DnsDiscovery(Section):
     names: Annotated[list[str], Field(min_length=1)]
     type: str = "SRV"
     port: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    refresh_interval: Duration = 30_000
+    refresh_interval: Interval = 30_000
 
     @model_validator(mode="after")
     def _sensible(self) -> DnsDiscovery:
