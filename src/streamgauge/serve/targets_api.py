@@ -60,6 +60,9 @@ class TargetsApi:
         answer: dict[str, object] = {"activeTargets": [], "droppedTargets": []}
         if state != "dropped":
             answer["activeTargets"] = [_active(name, loop) for name, pool in pools.items() for loop in pool.loops]
+            invalid = [{"scrapePool": name, "error": error} for name, pool in pools.items() for error in pool.failures]
+            if invalid:
+                answer["invalidTargets"] = invalid
         if state != "active":
             answer["droppedTargets"] = [
                 {"discoveredLabels": dict(labels), "scrapePool": name}
