@@ -600,15 +600,17 @@ def test_check_config_names_what_every_scrape_would_fail_for(tmp_path: Path) -> 
         "scrape_configs:\n- job_name: a\n  basic_auth: {username: u, password_file: none}\n"
         "  tls_config: {ca_file: p.yml}\n"
         "  static_configs: [{targets: ['h:1']}, {targets: ['http://h:1', 'u:secret@h:2']}]\n"
-        "  http_sd_configs: [{url: 'http://h/', authorization: {credentials_file: nor}}]\n",
+        "  http_sd_configs: [{url: 'http://h/', authorization: {credentials_file: nor}}]\n"
+        "  file_sd_configs: [{files: ['*.yml', 'x/*.json']}]\n",
         encoding="utf-8",
     )
     result = run("check-config", "p.yml", cwd=tmp_path)
-    assert (result.stdout, result.returncode) == ("p.yml: good, with 4 warnings\n", 0)
+    assert (result.stdout, result.returncode) == ("p.yml: good, with 5 warnings\n", 0)
     assert result.stderr.splitlines() == [
         'warning: job a: static_configs.1: http://h:1: "http://h:1" is no address; write host:port',
         "warning: job a: static_configs.1: h:2: its address has a user in it; "
         "write host:port, and basic_auth in the job",
+        "warning: job a: there is no file x/*.json yet",
         "warning: job a: none cannot be read: No such file or directory",
         "warning: job a: nor cannot be read: No such file or directory",
     ]

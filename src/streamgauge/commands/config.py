@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 from streamgauge.config import load_config
 from streamgauge.errors import BadInput, ConfigError
 from streamgauge.http.options import HttpOptions
-from streamgauge.ingest.scrape.job import HttpSource, ScrapeJob
+from streamgauge.ingest.scrape.job import FileSource, HttpSource, ScrapeJob
 from streamgauge.ingest.scrape.target import targets_of
 from streamgauge.relabel import Relabelling
 from streamgauge.settings import resolve
@@ -36,6 +37,8 @@ def _doubts(jobs: Iterable[ScrapeJob]) -> Iterator[str]:
             for found in targets_of(group, job, relabelling):
                 if isinstance(found, BadInput):
                     yield f"job {job.name}: {found.message}"
+        patterns = (pattern for source in job.sources if isinstance(source, FileSource) for pattern in source.files)
+        yield from (f"job {job.name}: there is no file {pattern} yet" for pattern in patterns if not glob.glob(pattern))
         for options in (job.http, *(source.http for source in job.sources if isinstance(source, HttpSource))):
             for problem in _unreadable(options):
                 yield f"job {job.name}: {problem}"
