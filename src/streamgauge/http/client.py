@@ -40,6 +40,10 @@ _SCRATCH_BYTES = 65_536
 _ROOM_BYTES = 1 << 20
 """That a body of a known length has from the start."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TLS_REASONS = dict.fromkeys(
+    ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"), "it does not speak TLS; is its scheme http?"
+)
+"""In other words than OpenSSL's, by its name for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +532,8 @@ def _place(host: str, port: int) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
