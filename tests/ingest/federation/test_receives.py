@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -18,6 +18,7 @@ from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_o
 from streamgauge.testing.pushes import body_of, identity
 from streamgauge.testing.requests import Series
 from streamgauge.testing.sink import MemorySink
+from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 NOW = ManualClock().now_ms()
@@ -150,16 +151,56 @@ async def test_a_foreign_content_type_is_415(federation: Federation) -> None:
         await federation.receiver.receive(identity(), {"content-type": "text/plain"}, body_of(b""))
 
 
-async def test_remote_writes_have_a_rate_of_their_own(federate: Federate) -> None:
+async def test_a_remote_write_that_comes_too_soon_waits_and_is_refused_where_too_many_do(federate: Federate) -> None:
+    """Prometheus throws away what is refused with 429, unless it is told not to."""
     federation = federate(replace(EVERYTHING, receive_ratelimit=1000, receive_burst=2))
-    for _ in range(2):
-        await federation.write([up()])
+
+    def stored() -> int:
+        return len(federation.sink.samples(__name__="up", _id="one"))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(federation.write([up(time=NOW + number)]))
+            await asyncio.sleep(0)
+        await until(lambda: stored() == 2)
+        assert federation.clock.sleepers == 10
+        with pytest.raises(RateLimited, match='write limit reached for cluster with id "one"') as caught:
+            await federation.receiver.receive(identity(), requests.headers(), unread())
+        assert caught.value.retry_after == 11
+        await federation.write([up("two")], cluster="two")  # others are unaffected
+        for number in range(10):
+            await federation.clock.advance(1)
+            await until(lambda number=number: stored() == number + 3)  # type: ignore[misc]
+    assert federation.metric('streamgauge_push_delayed_total{source="receive"}') == 10
+    assert federation.metric('streamgauge_push_rate_limited_total{source="receive"}') == 1
+
+
+async def unread() -> AsyncIterator[bytes]:
+    raise AssertionError("the body was read")
+    yield b""
+
+
+@pytest.mark.parametrize("end", ["refused", "gone"])
+async def test_a_turn_that_comes_to_nothing_is_another_remote_writes(federate: Federate, end: str) -> None:
+    federation = federate(replace(EVERYTHING, receive_ratelimit=60_000, receive_burst=1))
+    for _ in range(3):
+        if end == "refused":
+            with pytest.raises(BadInput):
+                await federation.write_body(b"plain")
+        else:
+            sending = asyncio.ensure_future(federation.receiver.receive(identity(), requests.headers(), forever()))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+    await federation.write([up()])
     with pytest.raises(RateLimited) as caught:
         await federation.write([up()])
-    assert caught.value.retry_after == 1
-    await federation.write([up("two")], cluster="two")
-    await federation.clock.advance(1)
-    await federation.write([up()])
+    assert caught.value.retry_after == 60
+
+
+async def forever() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
 
 
 async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ Described = Callable[[str], bool]
 FAULTS_FOR_EACH = 10
 """Refused pushes that a cluster may send for each good one: enough to see what is wrong with them, and a bound on what
 they cost."""
+PATIENCE = 10.0
+"""Seconds for which a remote write waits for its turn. Prometheus sends all that an outage has left behind as fast as
+it can, on up to 200 connections, and by default throws away what is answered with 429. It waits three times as long."""
 _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come again
 
 
@@ -47,15 +50,18 @@ class Admission:
     def __init__(
         self, clock: Clock, settings: PushSettings, liveness: Liveness, stats: PushStats, way: str = UPLOAD
     ) -> None:
-        interval, burst = settings.ratelimit, settings.burst
+        interval, burst, patience = settings.ratelimit, settings.burst, 0.0
         if way != UPLOAD:
-            interval, burst = settings.receive_ratelimit, settings.receive_burst
+            interval, burst, patience = settings.receive_ratelimit, settings.receive_burst, PATIENCE
+        self._clock = clock
+        self._patience = patience
         self._settings = settings
         self._liveness = liveness
         self._way = way
         self._requests = stats.shared.ingest_requests
         self._good_requests = self._requests.labels(way, "200")
         self._limited = stats.limited.labels(way)
+        self._delayed = stats.delayed.labels(way)
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
         self._faults = Rate(clock, max(interval // FAULTS_FOR_EACH, min(interval, 1)), many, settings.max_clusters)
@@ -73,8 +79,8 @@ class Admission:
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
-        if wait := self._good.wait(cluster):
-            raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
+        if self._good.wait(cluster) > self._patience:
+            raise self._too_often(cluster)
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
 
@@ -107,13 +113,31 @@ class Admission:
     def spending(self, cluster: str) -> Iterator[None]:
         """Draw on the bucket of good pushes; it is given back where what is done within fails. Raises RateLimited."""
         if not self._good.spend(cluster):
-            wait = max(1, self._good.wait(cluster))
-            raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
+            raise self._too_often(cluster)
         try:
             yield
         except StreamgaugeError:
             self._good.give_back(cluster)
             raise
+
+    @asynccontextmanager
+    async def turn(self, cluster: str) -> AsyncIterator[None]:
+        """As `spending`, after the wait for a token that will soon be there."""
+        delay = self._good.reserve(cluster, self._patience)
+        if delay is None:
+            raise self._too_often(cluster)
+        try:
+            if delay:
+                self._delayed.inc()
+                await self._clock.sleep(delay)
+            yield
+        except BaseException:  # its client may have gone, too
+            self._good.give_back(cluster)
+            raise
+
+    def _too_often(self, cluster: str) -> RateLimited:
+        wait = max(1, self._good.wait(cluster))
+        return self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
 
     def _refusal(self, message: str, wait: int) -> RateLimited:
         self._limited.inc()

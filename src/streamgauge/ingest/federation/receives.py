@@ -126,15 +126,8 @@ class Receives:
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
     ) -> Mapping[str, str]:
         protocol = negotiate(headers)
-        block = await read_body(headers, body, self._body_limit, held)
-        self._bytes.inc(len(block))
-        started = self._clock.monotonic()
-        length = snappy.decompressed_length(block)
-        if length > self._content_limit:
-            raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
-        held.add(length)
-        request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
-        self._seconds.observe(self._clock.monotonic() - started)
+        async with self._admission.turn(sender.cluster):
+            request = await self._read_and_store(sender, headers, body, held, protocol)
         stored = len(request.batch)
         count(self._stats.shared, RECEIVE, stored, request.findings)
         if request.left_out:
@@ -148,6 +141,20 @@ class Receives:
         written = {"samples": stored, "histograms": 0, "exemplars": 0}
         return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
 
+    async def _read_and_store(
+        self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held, protocol: Protocol
+    ) -> _Request:
+        block = await read_body(headers, body, self._body_limit, held)
+        self._bytes.inc(len(block))
+        started = self._clock.monotonic()
+        length = snappy.decompressed_length(block)
+        if length > self._content_limit:
+            raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
+        held.add(length)
+        request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
+        self._seconds.observe(self._clock.monotonic() - started)
+        return request
+
     async def _store(self, sender: Sender, data: bytes, protocol: Protocol) -> _Request:
         """Read a request and append it, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
@@ -157,13 +164,12 @@ class Receives:
             request = await self._read(sender, data, protocol, generation)
             if request is None:
                 continue
-            with self._admission.spending(sender.cluster):
-                try:
-                    await self._sink.append(request.batch, request.metadata)
-                except Overloaded:
-                    if self._sink.generation == generation:
-                        raise
-                    continue
+            try:
+                await self._sink.append(request.batch, request.metadata)
+            except Overloaded:
+                if self._sink.generation == generation:
+                    raise
+                continue
             batch, now = request.batch, self._clock.monotonic()
             newest = int(batch.times.max()) if len(batch) else 0
             self._liveness.receive(sender.cluster, batch.series, newest, now)
