@@ -31,6 +31,8 @@ def lines(report: Report, config: FederateConfig) -> Iterator[str]:
         f"To {shown_url(config.upload)} would go: {report.pushed} series of {len(report.families)} metrics, "
         f"{report.encoded_bytes} bytes, {report.compressed_bytes} compressed. Nothing was sent."
     )
+    if not report.scraped:
+        yield f"No series matches {' or '.join(config.rules)}: --match names those to take."
     if report.labels:
         yield ""
         yield from table(
