@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from streamgauge.commands.federate_report import lines
+from streamgauge.commands.federate_report import as_json, lines
 from streamgauge.errors import FetchFailed
 from streamgauge.federate.config import FederateConfig
 from streamgauge.federate.report import make_report
 from streamgauge.federate.source import Source
 from streamgauge.http.client import Resolver
-from streamgauge.testing.federation import Peers, status
+from streamgauge.testing.federation import NOW, Peers, status
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,14 @@ async def test_why_a_prometheus_refuses_is_said(peers: Peers) -> None:
 async def test_a_scrape_that_is_too_large_names_the_flags(peers: Peers) -> None:
     message = await failure_of(peers.config(limit_bytes="10"))
     assert message.endswith("/federate gave more than 10 bytes: raise --limit-bytes, or take less with --match")
+
+
+async def test_a_report_says_which_help_texts_leave(peers: Peers) -> None:
+    config = peers.config()
+    families = [replace(family, help="Of the rack in Elm Street.") for family in peers.families]
+    report = make_report(config.transforms.apply(families, NOW), 0, config.transforms, ["up"])
+    assert "Help texts leave as they are, those of up." in list(lines(report, config))
+    assert as_json(report, config)["metrics_with_help_text"] == ["up"]
 
 
 async def test_a_report_of_nothing_names_the_selectors(peers: Peers) -> None:

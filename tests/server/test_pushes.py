@@ -31,9 +31,9 @@ federation:
 """
 
 
-def start(folder: Path) -> ServerProcess:
+def start(folder: Path, more: str = "") -> ServerProcess:
     file = folder / "streamgauge.yml"
-    file.write_text(CONFIG)
+    file.write_text(CONFIG + more)
     return ServerProcess.start(folder / "data", ["--config", str(file), "--no-self-monitoring"])
 
 
@@ -75,6 +75,18 @@ def test_a_push_is_seen_by_the_next_query_and_what_ended_is_not_even_after_a_res
         ]
         assert push(server, "c", now + 20_000, "a").status == 200
         assert federated(server, "c") == ['up{_id="c",instance="",job="a"} 1']
+
+
+def test_a_cluster_that_is_silent_is_gone(tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    with start(tmp_path, "  ttl: 2s\n") as server:
+        assert push(server, "c", now, "a", "b").status == 200
+        assert server.value('count(up{_id="c"})', now / 1000 + 1) == 2
+        eventually(lambda: server.metric('streamgauge_push_stale_markers_total{cause="silent"}') == 2)
+        eventually(lambda: federated(server, "c") == [])  # the markers are on their way to the disk
+        assert server.value('count(up{_id="c"})', now / 1000 + 1) == 2
+        assert server.query('up{_id="c"}', now / 1000 + 2) == []
+        assert server.metric("streamgauge_push_clusters") == 0
 
 
 def test_a_remote_write_is_stored_beside_uploads(server: ServerProcess) -> None:
