@@ -9,6 +9,7 @@ import re
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from streamgauge.testing.programs import find_program
 from streamgauge.testing.pushes import HEADERS, family, labels, upload
 from streamgauge.testing.server import Response, ServerProcess, eventually
 from streamgauge.testing.slow_client import drip
+from streamgauge.wire import metric_family_text
 
 TOKEN = "a token of ours"
 CONFIG = f"""
@@ -44,7 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def cluster_token(server: ServerProcess, cluster: str) -> str:
-    answer = server.request("POST", f"/authorize?id={cluster}", headers={"authorization": f"Bearer {TOKEN}"})
+    answer = server.request(
+        "POST", f"/authorize?id={urllib.parse.quote(cluster)}", headers={"authorization": f"Bearer {TOKEN}"}
+    )
     token: str = json.loads(answer.body)["token"]
     return token
 
@@ -66,7 +70,8 @@ def test_a_push_is_seen_by_the_next_query_and_what_ended_is_not_even_after_a_res
         assert push(server, "c", now, "a", "b", "c").status == 200
         assert server.value('count(up{_id="c"})', now / 1000) == 3
         assert push(server, "c", now + 10_000, "a", "b").status == 200
-        assert federated(server, "c") == [f'up{{_id="c",instance="",job="{job}"}} 1' for job in "ab"]
+        for _ in range(2):  # whoever reads takes it from nobody
+            assert federated(server, "c") == [f'up{{_id="c",instance="",job="{job}"}} 1' for job in "ab"]
         assert server.value('count(up{_id="c"})', now / 1000 + 10) == 2
     with start(tmp_path) as server:
         eventually(lambda: server.metric("streamgauge_push_live_series") == 2)
@@ -75,6 +80,19 @@ def test_a_push_is_seen_by_the_next_query_and_what_ended_is_not_even_after_a_res
         ]
         assert push(server, "c", now + 20_000, "a").status == 200
         assert federated(server, "c") == ['up{_id="c",instance="",job="a"} 1']
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "c\n# x 1\r\nx: y", 'c"} 1', "cafe\u0301", "caf\u00e9", "\x00"])
+def test_an_id_is_no_path_and_no_line_but_a_value(server: ServerProcess, name: str) -> None:
+    now = int(time.time() * 1000)
+    before = sorted(server.data.parent.iterdir())
+    assert push(server, name, now, "a").status == 200
+    found = server.query(f"count by (_id) (up{{_id={json.dumps(name)}}})", now / 1000)
+    assert [(series["metric"], series["value"][1]) for series in found] == [({"_id": name}, "1")]
+    selector = urllib.parse.urlencode({"match[]": f"{{_id={json.dumps(name)}}}"})
+    (family,) = metric_family_text.decode_now(server.get(f"/federate?{selector}").body)
+    assert [dict(metric.labels)["_id"] for metric in family.metrics] == [name]
+    assert sorted(server.data.parent.iterdir()) == before
 
 
 def test_a_cluster_that_is_silent_is_gone(tmp_path: Path) -> None:
