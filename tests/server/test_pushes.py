@@ -174,9 +174,11 @@ def test_the_references_client_pushes_what_it_scrapes(server: ServerProcess) -> 
     url = f"http://127.0.0.1:{server.port}"
     command = [client, f"--from={url}", f"--to={url}", f"--to-token={TOKEN}", "--id=ref", "--listen="]
     command += ['--match={__name__="scraped_total",_id=""}', "--interval=1s", "--rename=scraped_total=pushed_total"]
+    taken = 'streamgauge_ingest_requests_total{code="200",source="upload"}'
+    before = server.metric(taken)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: server.metric_sum("streamgauge_push_layouts_total") >= 2 or process.poll() is not None)
+        eventually(lambda: server.metric(taken) >= before + 2 or process.poll() is not None)
         assert process.poll() is None
     finally:
         process.kill()
