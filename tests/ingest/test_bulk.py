@@ -243,3 +243,19 @@ def test_series_that_were_pruned_are_looked_up_anew(tmp_path: Path) -> None:
             assert (key_of({"__name__": "a"}), NOON + 1) in content(store)
 
     asyncio.run(work())
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+def test_who_goes_away_is_counted_as_no_request() -> None:
+    receiver = Receiver(MemorySink())
+    with pytest.raises(Gone):
+        asyncio.run(receiver.bulk.receive(HEADERS, cut_off()))
+    assert receiver.count('streamgauge_ingest_requests_total{code="200"') == 0

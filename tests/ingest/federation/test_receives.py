@@ -15,7 +15,7 @@ from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
 from streamgauge.testing import requests
 from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_of, rule
-from streamgauge.testing.pushes import body_of, identity
+from streamgauge.testing.pushes import HEADERS, body_of, family, identity, labels
 from streamgauge.testing.requests import Series
 from streamgauge.testing.sink import MemorySink
 from streamgauge.testing.until import until
@@ -233,3 +233,25 @@ async def test_series_may_be_pruned_at_any_turn(clock: ManualClock, passes: int)
         await federation.write([up("two")], cluster="two")
     await federation.write([up(time=NOW + 2)])
     assert (NOW + 2, 1.0) in sink.samples(__name__="up", _id="one")
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+async def test_who_goes_away_is_counted_as_no_push_and_costs_nothing(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, ratelimit=60_000, burst=1, receive_ratelimit=60_000, receive_burst=1))
+    for _ in range(2):
+        with pytest.raises(Gone):
+            await federation.receiver.upload(identity(), HEADERS, cut_off())
+        with pytest.raises(Gone):
+            await federation.receiver.receive(identity(), requests.headers(), cut_off())
+    for source in ("upload", "receive"):
+        assert federation.metric(f'streamgauge_ingest_requests_total{{code="200",source="{source}"}}') == 0
+    await federation.write([up()])
+    await federation.upload(family("up", [(labels(), 1.0, NOW)]))

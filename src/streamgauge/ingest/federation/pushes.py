@@ -86,10 +86,10 @@ class Admission:
 
     @contextmanager
     def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
-        """What a push is received within: who sends it, and the account of what it holds. How it ends is counted.
+        """What a push is received within: who sends it, and the account of what it holds. How it ends is counted,
+        unless its sender goes away.
 
         Raises RateLimited, and what `sender` raises."""
-        status = 200
         try:
             sender = self.sender(identity)
             self.check(sender.cluster)
@@ -100,14 +100,9 @@ class Admission:
                     self._faults.spend(sender.cluster)
                     raise
         except StreamgaugeError as error:
-            status = error.status
+            self._requests.labels(self._way, str(error.status)).inc()
             raise
-        finally:
-            self._count(status)
-
-    def _count(self, status: int) -> None:
-        answered = self._good_requests if status == 200 else self._requests.labels(self._way, str(status))
-        answered.inc()
+        self._good_requests.inc()
 
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
