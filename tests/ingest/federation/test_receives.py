@@ -115,6 +115,15 @@ async def test_metadata_alone_is_stored(federation: Federation) -> None:
     assert federation.sink.metadata["up"].help == "Whether it is up."
 
 
+async def test_metadata_is_held_against_the_whitelist(federate: Federate) -> None:
+    told = dict.fromkeys(["a", "b", "c", *(f"d{number}" for number in range(200))], ("gauge", "Help.", ""))
+    rules = (rule(__name__="a", job="x"), rule(__name__="b_bucket"))
+    for whitelist, kept in ((rules, ["a", "b"]), ((), []), ((rule(job="x"),), sorted(told))):
+        federation = federate(replace(EVERYTHING, whitelist=whitelist))
+        await federation.write_body(requests.snappy(requests.v1([], told)))
+        assert sorted(federation.sink.metadata) == kept
+
+
 async def test_times_that_are_not_taken_are_left_out_and_named(federation: Federation) -> None:
     with pytest.raises(BadInput, match=r"1 samples were stored; 1 items were not: 1 too_new"):
         await federation.write([up(), up(time=NOW + 10 * 60_000 + 1, job="b")])

@@ -31,7 +31,7 @@ from streamgauge.stats import Stats
 from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_of, rule
 from streamgauge.testing.pushes import HEADERS, TEXT_HEADERS, body_of, family, identity, labels, upload
 from streamgauge.testing.sink import MemorySink
-from streamgauge.wire import metric_family_protobuf, snappy_frames
+from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
 from streamgauge.wire.metric_family import Histogram, Metric, MetricFamily, MetricType, Summary
 from streamgauge.wire.protobuf import span
 from streamgauge.wire.varints import varints
@@ -143,6 +143,18 @@ async def test_no_cluster_changes_what_is_known_of_a_metric(federation: Federati
     await federation.upload(gauge, cluster="two")
     known = federation.sink.metadata["m"]
     assert (known.type, known.help) == ("counter", "First.")
+
+
+@pytest.mark.parametrize("text", [False, True])
+async def test_nothing_is_learned_of_metrics_that_the_whitelist_leaves_out(federate: Federate, text: bool) -> None:
+    federation = federate(replace(EVERYTHING, whitelist=(rule(__name__="a", job="y"), rule(__name__="b", job="x"))))
+    sample = (labels(job="y"), 1.0, NOW)
+    families = [replace(family(name, [sample], MetricType.GAUGE), help="Help.") for name in ("a", "b", "c")]
+    if text:
+        await federation.send(b"".join(metric_family_text.encode(families)), TEXT_HEADERS)
+    else:
+        await federation.upload(*families)
+    assert sorted(federation.sink.metadata) == ["a"]
 
 
 @pytest.mark.parametrize("kind", ["gauge", "untyped", "histogram"])
