@@ -218,6 +218,7 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
         await federation.write([up(job="a"), up(job="b")])
         with pytest.raises(PushRefused, match="has 3 series; the limit is 2"):
             await federation.write([up(job="a"), up(job="c")])
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="series",source="receive"}') == 2
 
 
 async def test_series_that_were_pruned_are_found_again(federation: Federation) -> None:

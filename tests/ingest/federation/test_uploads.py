@@ -228,6 +228,7 @@ async def test_a_bomb_is_refused(federation: Federation) -> None:
         await federation.send(snappy_frames.encode(bytes(5 << 20)))
     with pytest.raises(TooLarge):
         await federation.send(bytes(1 << 20))
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="bytes",source="upload"}') == 2
 
 
 async def test_an_empty_whitelist_denies_all(federate: Federate) -> None:
@@ -347,6 +348,7 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
         with pytest.raises(PushRefused, match='cluster with id "one" has 4 series; the limit is 3'):
             await federation.upload(*three, one("m", i=new))
     assert len(federation.sink.keys) == 3  # nothing is left of what was refused
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="series",source="upload"}') == 2
     await federation.upload(*three)
 
 
@@ -388,6 +390,7 @@ async def test_one_cluster_more_than_there_may_be_is_told_to_come_later(federate
     with pytest.raises(Overloaded, match="1 clusters push already"):
         await federation.upload(family("up", [(labels("two"), 1.0, NOW)]), cluster="two")
     await federation.upload(one())
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="clusters",source="upload"}') == 1
 
 
 async def test_series_that_were_pruned_are_found_again(federation: Federation) -> None:

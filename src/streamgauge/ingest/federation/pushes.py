@@ -10,7 +10,15 @@ import numpy as np
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
-from streamgauge.errors import ClientError, Forbidden, Overloaded, PushRefused, RateLimited, StreamgaugeError
+from streamgauge.errors import (
+    ClientError,
+    Forbidden,
+    Overloaded,
+    RateLimited,
+    StreamgaugeError,
+    TooLarge,
+    TooManySeries,
+)
 from streamgauge.ingest.admission import Held, InFlight
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.rates import Rate
@@ -62,6 +70,7 @@ class Admission:
         self._good_requests = self._requests.labels(way, "200")
         self._limited = stats.limited.labels(way)
         self._delayed = stats.delayed.labels(way)
+        self._beyond = stats.beyond
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
         self._faults = Rate(clock, max(interval // FAULTS_FOR_EACH, min(interval, 1)), many, settings.max_clusters)
@@ -73,7 +82,10 @@ class Admission:
         if not cluster:
             raise Forbidden(f"user data must contain a '{label}' label")
         if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
-            raise Overloaded(f"{self._settings.max_clusters} clusters push already, the limit", _TOO_MANY_WAIT)
+            self._beyond.labels(self._way, "clusters").inc()
+            raise Overloaded(
+                f"{self._settings.max_clusters} clusters push already, the limit (max-clusters)", _TOO_MANY_WAIT
+            )
         owner = tuple(sorted(identity.labels.items()))
         return Sender(cluster, dict(identity.labels), owner, adds=identity.adds)
 
@@ -101,6 +113,8 @@ class Admission:
                     raise
         except StreamgaugeError as error:
             self._requests.labels(self._way, str(error.status)).inc()
+            if isinstance(error, TooLarge | TooManySeries):
+                self._beyond.labels(self._way, "bytes" if isinstance(error, TooLarge) else "series").inc()
             raise
         self._good_requests.inc()
 
@@ -139,11 +153,15 @@ class Admission:
         return RateLimited(message, wait)
 
     def check_series(self, cluster: str, series: UInt32s, new: int, known: UInt32s) -> None:
-        """Raises PushRefused where a push has too many series. series: their ids, ascending, each once, as far as they
+        """Raises TooManySeries. series: their ids, ascending, each once, as far as they
         have some; new: how many have none yet; known: those of the cluster that it must be counted with."""
         limit = self._settings.max_series
         if not limit:
             return
         count = new + len(np.union1d(series, known))
         if count > limit:
-            raise PushRefused(f'the cluster with id "{cluster}" has {count} series; the limit is {limit}')
+            raise too_many_series(cluster, count, limit)
+
+
+def too_many_series(cluster: str, count: int, limit: int) -> TooManySeries:
+    return TooManySeries(f'the cluster with id "{cluster}" has {count} series; the limit is {limit} (max-series)')
