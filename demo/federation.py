@@ -104,8 +104,8 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
 
     say(f"A client beside each cluster, which pushes every {INTERVAL} s and hashes the label instance.")
     clients = [stack.enter_context(_client(folder, cluster, url, options.match)) for cluster in clusters]
-    for cluster in clusters:
-        until(partial(_pushed, url, cluster.name), f"the first push of {cluster.name}")
+    for cluster, client in zip(clusters, clients, strict=True):
+        until(partial(_pushed, url, cluster.name), f"the first push of {cluster.name}", client.output)
         print(f"  {cluster.name} has pushed")
     jobs = {
         "everything": {
@@ -128,7 +128,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     stack.enter_context(ServerProcess.start(folder / "data", arguments, fresh=True))
     print("  it is back")
     for client in clients:
-        until(partial(_has_pushed_all, client), "what waited to be pushed")
+        until(partial(_has_pushed_all, client), "what waited to be pushed", client.output)
     lost = [_metric_sum(client, "federate_lost_samples_total") for client in clients]
     for client in clients:
         client.stop()  # so that nothing changes any more while it is compared
