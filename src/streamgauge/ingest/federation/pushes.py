@@ -53,7 +53,8 @@ class Sender:
 
 class Admission:
     """Whether a cluster may push by one way, with two buckets: one for what is stored, a wider one for what is refused.
-    Both are looked at before the body is read; the first is drawn on once the push is known to be good."""
+    Both are looked at before the body is read. Uploads draw on the first once they are known to be good; remote writes
+    before, as they may have to wait for it, and give back what they do not need."""
 
     def __init__(
         self, clock: Clock, settings: PushSettings, liveness: Liveness, stats: PushStats, way: str = UPLOAD
@@ -153,8 +154,8 @@ class Admission:
         return RateLimited(message, wait)
 
     def check_series(self, cluster: str, series: UInt32s, new: int, known: UInt32s) -> None:
-        """Raises TooManySeries. series: their ids, ascending, each once, as far as they
-        have some; new: how many have none yet; known: those of the cluster that it must be counted with."""
+        """Raises TooManySeries. series: their ids, ascending, each once, as far as they have some; new: how many have
+        none yet; known: those of the cluster that they must be counted with."""
         limit = self._settings.max_series
         if not limit:
             return
