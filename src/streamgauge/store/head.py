@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from streamgauge.model.arrays import keep_freed
+from streamgauge.heap import keep_freed
 from streamgauge.model.batch import SampleBatch
 from streamgauge.store.head_view import sorted_run
 from streamgauge.store.leases import Leases

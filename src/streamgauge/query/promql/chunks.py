@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamgauge.model.arrays import Floats, Int64s, keep_freed
+from streamgauge.heap import keep_freed
+from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
 from streamgauge.query.promql.steps import Grid
