@@ -191,6 +191,16 @@ federation: {authorize: 'https://b.example/ask?hunter2=hunter2#x', push-tokens: 
         assert kept in shown
 
 
+def test_parameters_of_a_request_for_a_token_are_hidden() -> None:
+    config = parse("""
+remote_write:
+  - url: https://a.example
+    oauth2: {client_id: a, token_url: 'https://c.example', endpoint_params: {client_assertion: hunter2}}
+""")
+    assert "hunter2" not in config.text
+    assert "client_assertion: <secret>" in config.text
+
+
 def test_empty_file_is_an_empty_configuration() -> None:
     assert parse("") == parse("# nothing\n") == Config()
 

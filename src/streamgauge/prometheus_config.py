@@ -175,7 +175,7 @@ class OAuth2(ProxyConfig):
     claims: dict[str, Any] | None = None
     scopes: list[str] | None = None
     token_url: str
-    endpoint_params: dict[str, str] | None = None
+    endpoint_params: dict[str, SecretStr] | None = None  # a client may show itself by one of them
     tls_config: TlsConfig | None = None
 
 

@@ -97,7 +97,7 @@ class ClientCredentials:
     client_secret: Secret
     token_url: str
     scopes: tuple[str, ...] = ()
-    params: tuple[tuple[str, str], ...] = ()
+    params: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
 
 
