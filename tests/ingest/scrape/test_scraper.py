@@ -399,6 +399,27 @@ async def test_what_is_not_valid_openmetrics_is_asked_for_as_text(
     assert strict.report.health is Health.DOWN
 
 
+async def test_openmetrics_that_is_cut_off_once_is_still_openmetrics(target: HttpTarget, make: MakeScraper) -> None:
+    def reply(request: Request) -> bytes:
+        return answer(body, OPENMETRICS) if "openmetrics" in request.headers["accept"] else answer("a 1\n")
+
+    target.reply = reply
+    body = "a 1\n# EOF\n"
+    scraper = make()
+    await scraper.scrape(T)
+    body = "a 1\n"
+    await scraper.scrape(T + 1000)
+    assert scraper.report.health is Health.DOWN
+    assert "it may be cut off" in scraper.report.error
+    body = "a 1\n# EOF\n"
+    await scraper.scrape(T + 2000)
+    assert (scraper.report.health, scraper.report.error, len(target.requests)) == (Health.UP, "", 3)
+    body = "a 1\n"
+    never = make()
+    await never.scrape(T)
+    assert never.report.health is Health.UP, "it never was whole, so text is asked for"
+
+
 @pytest.mark.parametrize(
     ("job", "words"),
     [

@@ -114,10 +114,14 @@ class HttpFetcher:
             reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
             return Outcome(await _run(reading, self._turns), "", len(answer.body))
         except BadInput as error:
-            broken = not isinstance(error, NotAllowed)
+            broken = not isinstance(error, NotAllowed) and not self._cut_off(answer.body)
             if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
                 return await self._take(begun)
             return self._failed("content", error.message, len(answer.body))
+
+    def _cut_off(self, body: bytes) -> bool:
+        """Whether a target whose answers have been whole leaves out the end of one."""
+        return bool(self._cache.chunks) and b"# EOF" not in body[-8:]
 
     def _settle_for_text(self, error: BadInput) -> bool:
         """Ask for text from now on, where the target may have it: much that calls itself OpenMetrics is none, and
