@@ -106,7 +106,7 @@ class SampleLines:
     def series(self) -> int:
         return self._spellings.series
 
-    def read(self, block: bytes, first: int) -> Imported:
+    def read(self, block: bytes | memoryview, first: int) -> Imported:
         """The samples of some whole lines."""
         if self._spellings.forget_many():
             self._order.forget()
