@@ -48,7 +48,8 @@ def line_blocks(stream: Stream, start: int) -> Iterator[Block]:
     rest = np.empty(0, np.uint8)  # of a line whose end has not been read
     while True:
         kept = len(rest)
-        data = np.empty(kept + max(BLOCK_BYTES, kept), np.uint8)  # room doubles: a long line is not copied often
+        more = max(BLOCK_BYTES, min(kept, MAX_LINE_BYTES - kept))  # doubled: a long line is not copied often
+        data = np.empty(kept + more, np.uint8)
         data[:kept] = rest
         count = stream.readinto(data.data[kept:])
         if not count:
