@@ -276,3 +276,19 @@ def test_what_was_refused_once_is_looked_at_again() -> None:
     receiver.receive(body)
     again = receiver.receive(body)
     assert (again.stored, again.findings.refused, len(again.examples)) == (1, {Reason.LABELS: 2}, 1)
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+def test_who_goes_away_is_counted_as_no_request() -> None:
+    receiver = Receiver(MemorySink())
+    with pytest.raises(Gone):
+        asyncio.run(receiver.bulk.receive(HEADERS, cut_off()))
+    assert receiver.count('streamgauge_ingest_requests_total{code="200"') == 0

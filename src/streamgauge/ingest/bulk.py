@@ -142,7 +142,7 @@ class BulkImport:
         and UnsupportedMedia when nothing is stored, and Overloaded or StorageError when it is not known how much is.
         What `body` raises goes through.
         """
-        status = 200
+        status = 0  # of one whose sender goes away
         way = self._bindings.of(bound) if bound else self._everything
         try:
             with self._inflight.account() as held:
@@ -153,11 +153,13 @@ class BulkImport:
                 held.add(len(data))  # what is decoded takes as much again
                 result = await way.store(data)
                 self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+            status = 200
         except StreamgaugeError as error:
             status = error.status
             raise
         finally:
-            self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
+            if status:
+                self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
             if bound:
                 self._bindings.used(bound)
         count(self._stats, SOURCE, 0, result.findings)

@@ -75,7 +75,7 @@ def build_app(
         for each in allowed(endpoints(services, options), options)
         if not options.internal_listener or each.path not in INTERNAL
     ]
-    application = _Application(services, table, stats, services.authenticator, sessions, _past(services))
+    application = _Application(services, table, stats, services.authenticator, sessions, past_the_router(services))
     guard = Guard(application, options.allow_hosts, options.allow_origins, stats)
     return StatsOrigins(guard, options.relay.cors_allow) if options.relay is not None else guard
 
@@ -91,7 +91,7 @@ def build_internal_app(
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
-def _past(services: Services) -> Mapping[str, ASGIApp]:
+def past_the_router(services: Services) -> Mapping[str, ASGIApp]:
     """Where most samples come in, which is answered past the router."""
     pushes, influx = PushApi(services), InfluxApi(services)
     return {WRITE_PATH: RemoteWrite(services)} | dict.fromkeys(PUSH_PATHS, pushes) | dict.fromkeys(INFLUX, influx)

@@ -263,8 +263,9 @@ class Store:
         known = self.state.metadata
         room = MAX_METADATA_BYTES - self._metadata_bytes
         fresh = []
-        for entry in map(_bounded, metadata):
-            before = known.get(entry.metric)
+        for said in map(_bounded, metadata):
+            before = known.get(said.metric)
+            entry = said.after(before)
             growth = _size(entry) - (_size(before) if before else 0)
             if entry != before and growth <= max(room, 0):
                 fresh.append(entry)
@@ -281,8 +282,9 @@ class Store:
             self._failed(group, StorageError(f"stored, but visible only after a restart: {error!r}"))
             return
         for pending in group:
-            for entry in pending.metadata:
-                before = self.state.metadata.get(entry.metric)
+            for said in pending.metadata:
+                before = self.state.metadata.get(said.metric)
+                entry = said.after(before)  # another may have come since it was queued
                 self._metadata_bytes += _size(entry) - (_size(before) if before else 0)
                 self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
             if not pending.done.done():
