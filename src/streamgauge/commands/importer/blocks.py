@@ -14,7 +14,7 @@ from streamgauge.model.arrays import UInt8s
 from streamgauge.wire.protobuf import encoded_varint
 from streamgauge.wire.write_bodies import MAX_BODY_BYTES, MAX_LENGTH_BYTES, length_at
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 2 << 20
 """Read and parsed at once: as much as stays, with what is made of it, in a processor's caches."""
 REQUESTS_BYTES = 1 << 20
 """The same of remote-write requests, which decompress to ten times as much."""
