@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamgauge.model.arrays import Bools, Int64s, UInt8s
+from streamgauge.wire.byte_search import places_of
 from streamgauge.wire.byte_strings import byte_strings
 
 SPACE, NEWLINE, HASH = 32, 10, 35
@@ -34,7 +35,7 @@ class Lines:
     @staticmethod
     def of(block: bytes | memoryview) -> Lines:
         raw = np.frombuffer(block, np.uint8)
-        stops = np.flatnonzero(raw == NEWLINE)
+        stops = places_of(NEWLINE, raw)
         starts = np.empty_like(stops)
         starts[:1] = 0
         np.add(stops[:-1], 1, out=starts[1:])

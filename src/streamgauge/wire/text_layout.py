@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Bools, Floats, Int32s, Int64s, UInt8s
+from streamgauge.wire.byte_search import places_of
 from streamgauge.wire.exposition_text import read_value
 
 CHUNK_LINES = 8192
@@ -102,7 +103,7 @@ class Cut:
 
 
 def lines_of(text: bytes) -> Lines:
-    return Lines(text, 0, np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE))
+    return Lines(text, 0, places_of(_NEWLINE, np.frombuffer(text, np.uint8)))
 
 
 def chunks_of(body: bytes) -> Iterator[Lines]:
@@ -115,7 +116,7 @@ def chunks_of(body: bytes) -> Iterator[Lines]:
     ends = np.empty(0, np.int64)
     while start < len(body):
         while len(ends) < CHUNK_LINES and seen < len(body):
-            found = np.flatnonzero(raw[seen : seen + _WINDOW_BYTES] == _NEWLINE)
+            found = places_of(_NEWLINE, raw[seen : seen + _WINDOW_BYTES])
             ends = np.concatenate((ends, found + seen)) if seen else found
             seen = min(seen + _WINDOW_BYTES, len(body))
             _check_lengths(start, ends, seen)
