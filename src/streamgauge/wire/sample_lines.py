@@ -178,7 +178,7 @@ class SampleLines:
             times, plain_times = whole_numbers(lines.raw, words.time_at + 1, lines.stops)
         else:
             seconds, plain_times = decimals(lines.raw, words.time_at + 1, lines.stops)
-            times = np.rint(seconds * 1000).astype(np.int64)
+            times = np.rint(np.where(plain_times, seconds, 0.0) * 1000).astype(np.int64)
         return values, times, plain & plain_times
 
     def _numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
