@@ -226,11 +226,11 @@ async def test_metric_relabelling(target: HttpTarget, make: MakeScraper, sink: M
     ("limits", "words"),
     [
         (Limits(samples=1), "sample_limit exceeded: there are more than 1 samples"),
-        (Limits(labels=3), "line 1: label_limit exceeded: a has 4 labels; the limit is 3"),
-        (Limits(label_name=8), "line 1: label_name_length_limit exceeded: a: the name of label long_name has 9 bytes"),
+        (Limits(labels=3), "line 2: label_limit exceeded: a has 4 labels; the limit is 3"),
+        (Limits(label_name=8), "line 2: label_name_length_limit exceeded: a: the name of label long_name has 9 bytes"),
         (
             Limits(label_value=3),
-            "line 1: label_value_length_limit exceeded: a: the value of label long_name has 5 bytes",
+            "line 2: label_value_length_limit exceeded: a: the value of label long_name has 5 bytes",
         ),
         (Limits(body=30), "the body is larger than 30 bytes, which is the limit"),
     ],
@@ -238,12 +238,13 @@ async def test_metric_relabelling(target: HttpTarget, make: MakeScraper, sink: M
 async def test_limits_make_the_whole_scrape_fail(
     target: HttpTarget, make: MakeScraper, sink: MemorySink, limits: Limits, words: str
 ) -> None:
-    target.reply = answer('a{long_name="value"} 1\na{} 2\nb 3\n')
+    target.reply = answer('# TYPE a gauge\na{long_name="value"} 1\n\na{} 2\nb 3\n')
     scraper = make(ScrapeJob("j", limits=limits))
     await scraper.scrape(T)
     assert scraper.report.health is Health.DOWN
     assert scraper.report.error.startswith(words)
     assert reports(sink)["up"] == 0.0
+    assert reports(sink)["scrape_samples_scraped"] == (0.0 if limits.body else 3.0), "by how much to raise a limit"
     assert not [labels for labels in sink.series() if labels["__name__"] in ("a", "b")]
 
 
