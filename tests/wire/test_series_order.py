@@ -156,12 +156,23 @@ SERIES_TEXTS = st.sampled_from(
         "a\t1",
     ]
 )
-SEPARATORS = st.sampled_from([" "] * 7 + ["\t", "  ", ""])
+SEPARATORS = st.sampled_from([" "] * 7 + ["\t", "  ", "", "\x01"])
 VALUES = st.sampled_from(["1", "-2.5", "1e5", "+Inf", "NaN", "nan(1)", "0x10", "", "1 2", "1\t2", "1_0"])
 TIMES = st.sampled_from(["1", "12", "1.5", "1.25", "-3", "12345", "123456789", "1e3", "", "x", "1e300", "NaN"])
 TAILS = st.sampled_from([""] * 7 + [" ", ' # {t="1"} 2 3', "\r"])
 LINES = st.tuples(SERIES_TEXTS, SEPARATORS, VALUES, SEPARATORS, TIMES, TAILS)
 CHANGES = st.lists(st.tuples(st.integers(0, 40), LINES), max_size=4)
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_only_white_space_stands_between_words(form: Form) -> None:
+    series = '{__name__="a"}' if form is Form.DUMP else "a"
+    good = [f"{series}{white}1{white}5" for white in " \t\v\f\r"]
+    bad = [f"{series}{first}1{second}5" for first in " \0\x1c" for second in " \x01\x1f" if first + second != "  "]
+    for lines in ([*good, *bad], [good[0]] * 2 + bad):  # in no known order, and in one
+        samples, refused, _ = read(["".join(f"{line}\n" for line in lines)] * 2, form)
+        assert len(samples) == 2 * (len(lines) - len(bad))
+        assert refused == {Reason.LINE: 2 * len(bad)}
 
 
 @settings(max_examples=100)

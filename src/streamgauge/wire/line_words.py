@@ -1,7 +1,8 @@
 """Lines of samples cut into words, all lines of a block at a time: `series value timestamp`, words between separators.
 
-A separator is any byte up to the space. A value and a timestamp have none in them, so that the last two separators of
-a line say where they stand; in the series before them anything may occur between quotes.
+A separator is any byte up to the space; a line where one of the two is no white space is none of these. A value and a
+timestamp have none in them, so that the last two separators of a line say where they stand; in the series before them
+anything may occur between quotes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from streamgauge.wire.byte_search import places_of
 from streamgauge.wire.byte_strings import byte_strings
 
 SPACE, NEWLINE, HASH = 32, 10, 35
+_IS_WHITE = np.isin(np.arange(256), list(b" \t\r\v\f"))
 _MAX_WIDTHS = 8
 """Lengths of timestamps among some lines: digits of a fraction that are zeros may be left out."""
 
@@ -78,6 +80,7 @@ def last_words(lines: Lines) -> Words:
     ends = np.flatnonzero(raw[marks] == NEWLINE)[lines.numbers - lines.numbers[0]]
     value_at, time_at = (marks[np.maximum(ends - back, 0)] + begin for back in (2, 1))
     usual = (ends >= 2) & (value_at > lines.starts) & (time_at > value_at + 1) & (lines.stops > time_at + 1)
+    usual &= _IS_WHITE[lines.raw[value_at]] & _IS_WHITE[lines.raw[time_at]]
     exemplars = _exemplars(lines, begin, end)
     at = np.searchsorted(lines.stops, exemplars)
     usual[at[exemplars > lines.starts[at]]] = False
@@ -97,7 +100,7 @@ def words_behind(lines: Lines, value_at: Int64s) -> tuple[Words, Bools]:
     is for their reader to see."""
     raw, stops = lines.raw, lines.stops
     time_at = np.full(len(lines), -1)
-    left = np.flatnonzero((raw[value_at] <= SPACE) & (value_at + 1 < stops))
+    left = np.flatnonzero(_IS_WHITE[raw[value_at]] & (value_at + 1 < stops))
     for _ in range(_MAX_WIDTHS):
         if not len(left):
             break
@@ -107,7 +110,7 @@ def words_behind(lines: Lines, value_at: Int64s) -> tuple[Words, Bools]:
             left = left[1:]
             continue
         found = stops[left] - (stops[one] - value_at[one] - 1 - marks[-1])
-        hit = (found > value_at[left] + 1) & (found + 1 < stops[left]) & (raw[found] <= SPACE)
+        hit = (found > value_at[left] + 1) & (found + 1 < stops[left]) & _IS_WHITE[raw[found]]
         time_at[left[hit]] = found[hit]
         left = left[~hit]
     good = time_at >= 0
