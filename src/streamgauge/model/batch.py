@@ -24,7 +24,8 @@ class SampleBatch:
 
     def span(self) -> tuple[int, int]:
         """The first and the last of its times; (0, 0) where it is empty."""
-        return (int(self.times.min()), int(self.times.max())) if len(self.times) else (0, 0)
+        times = self.times
+        return (int(np.minimum.reduce(times)), int(np.maximum.reduce(times))) if len(times) else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
