@@ -25,8 +25,9 @@ from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
 from streamgauge.model.token import StoredToken
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
-from streamgauge.serve.app import build_app
+from streamgauge.serve.app import PROMPT_PATHS, build_app
 from streamgauge.serve.connections import ConnectionLimits
+from streamgauge.serve.prompt import Prompts
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
 from streamgauge.serve.sessions import Sessions
@@ -284,7 +285,8 @@ async def listen(clock: ManualClock) -> AsyncIterator[Listen]:
     servers: list[HttpServer] = []
 
     async def start(app: ASGIApp, limits: ConnectionLimits | None = None, host: str = "127.0.0.1") -> HttpServer:
-        server = HttpServer(app, host, 0, clock=clock, limits=limits)
+        prompts = Prompts(PROMPT_PATHS, app.begin) if hasattr(app, "begin") else None
+        server = HttpServer(app, host, 0, clock=clock, limits=limits, prompts=prompts)
         await server.start()
         servers.append(server)
         return server

@@ -61,6 +61,11 @@ class ClusterAccess:
     def verify(self, authorization: str | None) -> ClusterIdentity:
         return self._tokens.verify(bearer_token(authorization))
 
+    def known(self, authorization: str) -> ClusterIdentity | None:
+        """The same where the token was verified before; None where it is not good, or has to be verified."""
+        scheme, _, token = authorization.partition(" ")
+        return self._tokens.known(token) if scheme.lower() == "bearer" else None
+
     async def verify_receive(
         self, authorization: str | None, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
     ) -> ClusterIdentity:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from streamgauge.errors import Unauthorized
+from streamgauge.errors import StreamgaugeError, Unauthorized
+from streamgauge.serve.errors import failure
 from streamgauge.serve.health import check_ready
+from streamgauge.serve.prompt import Whole
 from streamgauge.serve.write import read_pieces
+from streamgauge.wire.push_part import HEADER as PART_HEADER
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 UPLOAD_PATH = "/upload"
 RECEIVE_PATH = "/metrics/v1/receive"
 PUSH_PATHS = frozenset({UPLOAD_PATH, RECEIVE_PATH})
+
+
+_TELLING = tuple((name.encode(), name) for name in ("content-type", "content-encoding", PART_HEADER))
+_EMPTY = ((b"content-length", b"0"),)
 
 
 class PushApi:
@@ -37,6 +44,25 @@ class PushApi:
         listed = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": [*listed, (b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
+
+    def begin(self, request: Whole) -> bool:
+        """An upload of a cluster whose token was seen before, as `serve.prompt` says."""
+        if request.scope["path"] != UPLOAD_PATH or request.scope["method"] != "POST":
+            return False
+
+        def done(error: StreamgaugeError | None) -> None:
+            if error is None:
+                request.respond(200, _EMPTY, b"")
+            else:
+                answer = failure(UPLOAD_PATH, error)
+                request.respond(answer.status_code, answer.raw_headers, bytes(answer.body))
+
+        try:
+            identity = self._services.cluster_access.known(request.headers.get(b"authorization", b"").decode("latin-1"))
+            pushes = self._services.pushes
+        except StreamgaugeError:  # the application says so
+            return False
+        return identity is not None and pushes.begin_upload(identity, _told(request.headers), request.body, done)
 
     async def _upload(self, scope: Scope, receive: Receive) -> Mapping[str, str]:
         access = self._services.cluster_access
@@ -59,6 +85,11 @@ class PushApi:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _told(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """What says how a body is to be read."""
+    return {name: headers[raw].decode("latin-1") for raw, name in _TELLING if raw in headers}
 
 
 def _authorization(scope: Scope) -> str | None:

@@ -87,6 +87,12 @@ class Layouts:
     def __len__(self) -> int:
         return len(self._layouts)
 
+    def renew(self, generation: int) -> None:
+        """Forget all that is of another generation."""
+        if generation != self.generation:
+            self._layouts.clear()
+            self.generation, self.nbytes = generation, 0
+
     def find(self, owner: Hashable) -> Layout | None:
         layout = self._layouts.get(owner)
         if layout is not None:

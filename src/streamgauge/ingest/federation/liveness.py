@@ -51,6 +51,11 @@ class _Cluster:
     found: UInt32s = field(default_factory=lambda: _NOTHING)
     found_newest: int = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is live beside the last upload that another might end."""
+        return self.begun is None and not len(self.found)
+
     def gather(self) -> None:
         if self.gathered:
             self.received = np.unique(np.concatenate((self.received, *self.gathered)))
@@ -109,6 +114,9 @@ class Liveness:
     def upload(self, cluster: str, series: UInt32s, newest: int, now: float, part: Part = Part.WHOLE) -> Ended | None:
         """An upload was stored. series: ascending, each once. What has ended with it, or with a newer one."""
         known = self._heard(cluster, now)
+        if series is known.uploaded and newest >= known.newest and part is Part.WHOLE and known.settled:
+            known.newest = newest
+            return None
         count = known.count()
         if part is not Part.WHOLE or known.begun is not None:
             ended = _upload_part(known, series, newest, part)

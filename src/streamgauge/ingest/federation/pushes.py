@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Sender:
     that the push is. adds: series without one of these labels get it; else they are refused."""
 
     cluster: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     owner: tuple[tuple[str, str], ...]
     part: Part = Part.WHOLE
     adds: bool = False
@@ -60,7 +60,7 @@ class Admission:
         many = FAULTS_FOR_EACH * burst
         self._faults = Rate(clock, max(interval // FAULTS_FOR_EACH, min(interval, 1)), many, settings.max_clusters)
 
-    def sender(self, identity: ClusterIdentity) -> Sender:
+    def sender(self, identity: ClusterIdentity, part: Part = Part.WHOLE) -> Sender:
         """Raises Forbidden for a token that names no cluster, and Overloaded for one more cluster than there may be."""
         label = self._settings.partition_label
         cluster = identity.labels.get(label, "")
@@ -68,8 +68,7 @@ class Admission:
             raise Forbidden(f"user data must contain a '{label}' label")
         if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
             raise Overloaded(f"{self._settings.max_clusters} clusters push already, the limit", _TOO_MANY_WAIT)
-        owner = tuple(sorted(identity.labels.items()))
-        return Sender(cluster, dict(identity.labels), owner, adds=identity.adds)
+        return Sender(cluster, identity.labels, identity.owner, part, identity.adds)
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
@@ -77,6 +76,10 @@ class Admission:
             raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
+
+    def welcomes(self, cluster: str) -> bool:
+        """Whether `check` would raise nothing."""
+        return not self._good.wait(cluster) and not self._faults.wait(cluster)
 
     @contextmanager
     def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
@@ -97,23 +100,32 @@ class Admission:
             status = error.status
             raise
         finally:
-            self._count(status)
+            self.count(status)
 
-    def _count(self, status: int) -> None:
+    def count(self, status: int) -> None:
+        """A push was answered."""
         answered = self._good_requests if status == 200 else self._requests.labels(self._way, str(status))
         answered.inc()
 
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
         """Draw on the bucket of good pushes; it is given back where what is done within fails. Raises RateLimited."""
-        if not self._good.spend(cluster):
+        if not self.spend(cluster):
             wait = max(1, self._good.wait(cluster))
             raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
         try:
             yield
         except StreamgaugeError:
-            self._good.give_back(cluster)
+            self.give_back(cluster)
             raise
+
+    def spend(self, cluster: str) -> bool:
+        """Draw on the bucket of good pushes. False where it is empty."""
+        return self._good.spend(cluster)
+
+    def give_back(self, cluster: str) -> None:
+        """What was drawn for a push that could not be stored."""
+        self._good.give_back(cluster)
 
     def _refusal(self, message: str, wait: int) -> RateLimited:
         self._limited.inc()

@@ -16,7 +16,7 @@ from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import PushStats
 from streamgauge.ingest.federation.uploads import Uploads
 from streamgauge.ingest.turns import Turns
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 from streamgauge.stats import Reading, Stats
 
 
@@ -63,6 +63,10 @@ class PushReceiver:
     async def upload(self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> None:
         """As `Uploads.receive`."""
         await self._uploads.receive(identity, headers, body)
+
+    def begin_upload(self, identity: ClusterIdentity, headers: Mapping[str, str], body: bytes, done: Done) -> bool:
+        """As `Uploads.begin`."""
+        return self._uploads.begin(identity, headers, body, done)
 
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
