@@ -172,6 +172,9 @@ class InProcessServices:
         finally:
             self.write_ended.set()
 
+    def begin_remote_write(self, headers: Mapping[str, str], body: bytes, done: Callable[[Reply], None]) -> bool:
+        return False
+
     async def influx_write(
         self,
         headers: Mapping[str, str],

@@ -35,6 +35,9 @@ class Away:
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         raise Overloaded("the authority is away", retry_after=7)
 
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        return None
+
 
 @pytest.fixture
 def access(served):

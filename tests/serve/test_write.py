@@ -70,7 +70,7 @@ async def test_nothing_is_taken_before_the_log_is_read(served):
 
 async def test_a_body_that_stops_half_way_is_never_taken_for_whole(served, connect):
     client = await connect(served.server)
-    await client.send(b"POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n" + b"x" * 50)
+    await client.send(b"POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50)
     await asyncio.wait_for(served.services.write_started.wait(), 20)
     await client.close()
     await asyncio.wait_for(served.services.write_ended.wait(), 20)

@@ -55,7 +55,7 @@ class BoundSink:
         if len(batch):
             await self._sink.append(batch)
 
-    def begin(self, batch: SampleBatch, done: Done) -> bool:
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
         return self._sink.begin(batch, done)
 
     async def bulk_room(self) -> None:

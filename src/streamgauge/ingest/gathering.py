@@ -53,8 +53,8 @@ class GatheringSink:
     async def bulk_room(self) -> None:
         await self._sink.bulk_room()
 
-    def begin(self, batch: SampleBatch, done: Done) -> bool:
-        return not self._gathered and not self._turns.expected and self._sink.begin(batch, done)
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        return not self._gathered and not self._turns.expected and self._sink.begin(batch, done, metadata)
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
         if not self._gathered and not self._turns.expected:

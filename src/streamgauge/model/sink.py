@@ -37,7 +37,7 @@ class Sink(Protocol):
         Raises ReadOnly or SyncFailed (nothing of the batch is visible; a retry is harmless) and Overloaded.
         """
 
-    def begin(self, batch: SampleBatch, done: Done) -> bool:
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
         """Begin what `append` does, with ids that are good in the present generation, where it can be begun at once.
         False where it cannot: nothing has happened then, and `append` waits for what there is to wait for, or tells
         what is wrong. `done` is called once, and not before this has returned, with what `append` would raise; it

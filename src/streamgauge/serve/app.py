@@ -43,7 +43,7 @@ from streamgauge.serve.status_api import StatusApi
 from streamgauge.serve.tail_api import TailApi
 from streamgauge.serve.targets_api import TargetsApi
 from streamgauge.serve.tokens_api import TokensApi
-from streamgauge.serve.upload_api import PUSH_PATHS, UPLOAD_PATH, PushApi
+from streamgauge.serve.upload_api import PUSH_PATHS, PushApi
 from streamgauge.serve.websocket import SWITCHING
 from streamgauge.serve.write import PATH as WRITE_PATH
 from streamgauge.serve.write import RemoteWrite
@@ -57,7 +57,7 @@ CLIENT_GONE = 499
 """Counted, never sent: the client went away before its answer began."""
 
 
-PROMPT_PATHS = frozenset({UPLOAD_PATH})
+PROMPT_PATHS = PUSH_PATHS | {WRITE_PATH}
 """Of requests that are taken without a task, where they can be."""
 
 INTERNAL = frozenset({"/-/healthy", "/-/ready", "/metrics", "/federate"})
@@ -100,7 +100,7 @@ def _past(services: Services) -> tuple[Mapping[str, ASGIApp], Mapping[str, Promp
     """Where most samples come in, which is answered past the router; and what of it takes requests promptly."""
     write, pushes, influx = RemoteWrite(services), PushApi(services), InfluxApi(services)
     past = {WRITE_PATH: write} | dict.fromkeys(PUSH_PATHS, pushes) | dict.fromkeys(INFLUX, influx)
-    return past, {UPLOAD_PATH: pushes}
+    return past, {WRITE_PATH: write} | dict.fromkeys(PUSH_PATHS, pushes)
 
 
 def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:

@@ -53,6 +53,11 @@ class Prompts:
     begin: Begin
 
 
+def telling(headers: Mapping[bytes, bytes], names: Sequence[str]) -> dict[str, str]:
+    """Those of the headers, as text."""
+    return {name: headers[raw].decode("latin-1") for name in names if (raw := name.encode()) in headers}
+
+
 def never(request: Whole) -> bool:
     """Takes none."""
     return False

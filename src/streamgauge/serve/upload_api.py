@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from streamgauge.errors import StreamgaugeError, Unauthorized
 from streamgauge.serve.errors import failure
 from streamgauge.serve.health import check_ready
-from streamgauge.serve.prompt import Whole
+from streamgauge.serve.prompt import Whole, telling
 from streamgauge.serve.write import read_pieces
 from streamgauge.wire.push_part import HEADER as PART_HEADER
 
@@ -27,8 +27,8 @@ RECEIVE_PATH = "/metrics/v1/receive"
 PUSH_PATHS = frozenset({UPLOAD_PATH, RECEIVE_PATH})
 
 
-_TELLING = tuple((name.encode(), name) for name in ("content-type", "content-encoding", PART_HEADER))
-_EMPTY = ((b"content-length", b"0"),)
+_TELLING = ("content-type", "content-encoding", PART_HEADER)
+_NOTHING: Mapping[str, str] = {}
 
 
 class PushApi:
@@ -41,28 +41,33 @@ class PushApi:
         check_ready(self._services)
         answer = self._upload if scope["path"] == UPLOAD_PATH else self._receive
         headers = await answer(scope, receive)
-        listed = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": [*listed, (b"content-length", b"0")]})
+        await send({"type": "http.response.start", "status": 200, "headers": _listed(headers)})
         await send({"type": "http.response.body", "body": b""})
 
     def begin(self, request: Whole) -> bool:
-        """An upload of a cluster whose token was seen before, as `serve.prompt` says."""
-        if request.scope["path"] != UPLOAD_PATH or request.scope["method"] != "POST":
+        """A push of a cluster whose token can be judged at once, as `serve.prompt` says."""
+        if request.scope["method"] != "POST":
             return False
+        upload = request.scope["path"] == UPLOAD_PATH
+        authorization = request.headers.get(b"authorization", b"").decode("latin-1")
+        headers = telling(request.headers, _TELLING)
 
-        def done(error: StreamgaugeError | None) -> None:
-            if error is None:
-                request.respond(200, _EMPTY, b"")
-            else:
-                answer = failure(UPLOAD_PATH, error)
-                request.respond(answer.status_code, answer.raw_headers, bytes(answer.body))
+        def done(error: StreamgaugeError | None, named: Mapping[str, str] = _NOTHING) -> None:
+            _answer(request, error, named)
 
         try:
-            identity = self._services.cluster_access.known(request.headers.get(b"authorization", b"").decode("latin-1"))
-            pushes = self._services.pushes
+            access, pushes = self._services.cluster_access, self._services.pushes
+            identity = access.known(authorization) if upload else access.confirmed(authorization)
         except StreamgaugeError:  # the application says so
             return False
-        return identity is not None and pushes.begin_upload(identity, _told(request.headers), request.body, done)
+        if identity is None:
+            return False
+        if upload:
+            return pushes.begin_upload(identity, headers, request.body, done)
+        begun = pushes.begin_receive(identity, headers, request.body, done)
+        if begun:
+            access.granted()
+        return begun
 
     async def _upload(self, scope: Scope, receive: Receive) -> Mapping[str, str]:
         access = self._services.cluster_access
@@ -83,13 +88,20 @@ class PushApi:
         return await self._services.pushes.receive(identity, headers, read_pieces(receive))
 
 
+def _answer(request: Whole, error: StreamgaugeError | None, headers: Mapping[str, str]) -> None:
+    if error is None:
+        request.respond(200, _listed(headers), b"")
+    else:
+        answer = failure(request.scope["path"], error)
+        request.respond(answer.status_code, answer.raw_headers, bytes(answer.body))
+
+
+def _listed(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [*((name.encode(), value.encode()) for name, value in headers.items()), (b"content-length", b"0")]
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _told(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    """What says how a body is to be read."""
-    return {name: headers[raw].decode("latin-1") for raw, name in _TELLING if raw in headers}
 
 
 def _authorization(scope: Scope) -> str | None:

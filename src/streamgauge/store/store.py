@@ -206,7 +206,7 @@ class Store:
             waiting.append(stored)
         await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
 
-    def begin(self, batch: SampleBatch, done: Done) -> bool:
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
         rows = len(batch.series)
         if self.refusal is not None or self._closing or not 0 < rows <= MAX_COMMIT_ROWS or not self._has_room(rows):
             return False
@@ -216,7 +216,7 @@ class Store:
             self.head.reserve(self._queued_rows + rows)
         except Overloaded:
             return False
-        self._queue(Pending(batch, (), done))
+        self._queue(Pending(batch, self._new_metadata(metadata), done))
         return True
 
     def _queue(self, pending: Pending) -> None:

@@ -51,6 +51,21 @@ async def push(receiver: PushReceiver, sender: ClusterIdentity, headers: Mapping
     return True
 
 
+async def write(
+    receiver: PushReceiver, sender: ClusterIdentity, headers: Mapping[str, str], body: bytes
+) -> tuple[Mapping[str, str], bool]:
+    """The same of a remote write: headers of the answer, and whether it was taken at once."""
+    ended: asyncio.Future[tuple[StreamgaugeError | None, Mapping[str, str]]]
+    ended = asyncio.get_running_loop().create_future()
+    if not receiver.begin_receive(sender, headers, body, lambda *answer: ended.set_result(answer)):
+        return await receiver.receive(sender, headers, pushes.body_of(body)), False
+    assert not ended.done(), "answered before it was begun"
+    error, answer = await ended
+    if error is not None:
+        raise error
+    return answer, True
+
+
 @dataclass
 class Federation:
     """A receiver and what it writes to."""
@@ -83,7 +98,8 @@ class Federation:
         self, body: bytes, message: str = requests.V1, cluster: str = "one", **required: str
     ) -> dict[str, str]:
         sender = pushes.identity(cluster, **required)
-        return dict(await self.receiver.receive(sender, requests.headers(message), pushes.body_of(body)))
+        answer, _ = await write(self.receiver, sender, requests.headers(message), body)
+        return dict(answer)
 
     def stale(self, **labels: str) -> list[int]:
         """Times of the stale markers of a series."""

@@ -51,16 +51,22 @@ class MemorySink:
     def admitted(self) -> tuple[int, int]:
         return self.window
 
-    def begin(self, batch: SampleBatch, done: Done) -> bool:
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
         self._check(batch)
-        asyncio.get_running_loop().call_soon(self._end, batch, done, self.failure)
+        asyncio.get_running_loop().call_soon(self._end, batch, done, metadata, self.failure)
         return True
 
-    def _end(self, batch: SampleBatch, done: Done, failure: StreamgaugeError | None) -> None:
+    def _end(
+        self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata], failure: StreamgaugeError | None
+    ) -> None:
         if failure is None:
-            self.appends += 1
-            self.batches.append(batch)
+            self._keep(batch, metadata)
         done(failure)
+
+    def _keep(self, batch: SampleBatch, metadata: Sequence[Metadata]) -> None:
+        self.appends += 1
+        self.batches.append(batch)
+        self.metadata.update((one.metric, one) for one in metadata)
 
     def _check(self, batch: SampleBatch) -> None:
         for series in set(batch.series.tolist()):
@@ -72,9 +78,7 @@ class MemorySink:
         await asyncio.sleep(0)
         if failure is not None:
             raise failure
-        self.appends += 1
-        self.batches.append(batch)
-        self.metadata.update((one.metric, one) for one in metadata)
+        self._keep(batch, metadata)
 
     def is_described(self, metric: str) -> bool:
         return metric in self.metadata

@@ -10,7 +10,7 @@ from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.markers import Markers
 from streamgauge.ingest.federation.pushes import Described
-from streamgauge.ingest.federation.receives import Receives
+from streamgauge.ingest.federation.receives import Received, Receives
 from streamgauge.ingest.federation.recovery import Recovery
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import PushStats
@@ -73,6 +73,10 @@ class PushReceiver:
     ) -> Mapping[str, str]:
         """As `Receives.receive`."""
         return await self._receives.receive(identity, headers, body)
+
+    def begin_receive(self, identity: ClusterIdentity, headers: Mapping[str, str], body: bytes, done: Received) -> bool:
+        """As `Receives.begin`."""
+        return self._receives.begin(identity, headers, body, done)
 
     async def recover(self, text: AsyncIterator[bytes]) -> int:
         """Find again what was live at the last stop; how many series. text: the latest sample of each pushed series."""

@@ -8,14 +8,15 @@ send any of it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, Overloaded, TooLarge
+from streamgauge.errors import BadInput, Overloaded, StreamgaugeError, TooLarge
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
 from streamgauge.ingest.federation.cluster_sink import ClusterSeries
 from streamgauge.ingest.federation.layouts import LEFT_OUT
@@ -24,10 +25,10 @@ from streamgauge.ingest.federation.policy import Policy
 from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import RECEIVE, PushStats
-from streamgauge.ingest.remote_write import DECODERS, Protocol, negotiate
+from streamgauge.ingest.remote_write import AT_ONCE_BYTES, DECODERS, Protocol, negotiate, whole
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 from streamgauge.wire import snappy
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.series_cache import SeriesCache
@@ -38,6 +39,9 @@ _CACHE_OVERHEAD = 6000  # bytes of an empty one
 _CACHE_LIMIT = 64 << 20  # of one cluster
 _ATTEMPTS = 3
 
+Received = Callable[[StreamgaugeError | None, Mapping[str, str]], None]
+"""Called with why a request was not stored, or None and headers for the answer."""
+
 
 class _Caches:
     """A cache for each cluster, so that no spelling of one cluster's series resolves for another, and for each way in
@@ -47,6 +51,9 @@ class _Caches:
         self.generation = generation
         self.nbytes = 0
         self._caches: OrderedDict[tuple[tuple[tuple[str, str], ...], bool], tuple[SeriesCache, int]] = OrderedDict()
+
+    def for_generation(self, generation: int) -> _Caches:
+        return self if generation == self.generation else _Caches(generation)
 
     def of(self, sender: Sender) -> SeriesCache:
         entry = self._caches.get((sender.owner, sender.adds))
@@ -111,6 +118,75 @@ class Receives:
     def cache_bytes(self) -> int:
         return self._caches.nbytes
 
+    def begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
+        """Begin to store a remote write that is there as a whole, if it is small, needs no waiting, and breaks no rule.
+        False: nothing has happened, and it is to be received as others are. done: called once, and not before this has
+        returned."""
+        if not self._turns.free() or len(block) > self._body_limit:
+            return False
+        try:
+            return self._turns.at_once(partial(self._begin, identity, headers, block, done))
+        except StreamgaugeError:  # whoever receives it then says so
+            return False
+
+    def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
+        started = self._clock.monotonic()
+        sender = self._admission.sender(identity)
+        if not self._admission.welcomes(sender.cluster):
+            return False
+        protocol, request = negotiate(headers), _Request()
+        data = snappy.decompress(block, min(AT_ONCE_BYTES, self._content_limit))
+        self._caches = self._caches.for_generation(self._sink.generation)
+        cache = self._caches.of(sender)
+        series, batches = self._decoder(sender, protocol, data, cache, request)
+        begun = False
+        try:
+            batch = whole(batches)
+            if batch is not None and series.fault is None and not request.findings.refused:
+                self._caches.keep(sender, cache)
+                self._take(request, [batch])
+                ended = partial(self._ended, sender, protocol, request, len(block), started, done)
+                begun = self._started(sender, request, ended)
+        finally:
+            if not begun and (request.metadata or request.findings.metadata):
+                cache.forget_metadata()
+        return begun
+
+    def _started(self, sender: Sender, request: _Request, ended: Done) -> bool:
+        if not len(request.batch.series) or not self._admission.spend(sender.cluster):
+            return False
+        if self._sink.begin(request.batch, ended, request.metadata):
+            return True
+        self._admission.give_back(sender.cluster)
+        return False
+
+    def _ended(
+        self,
+        sender: Sender,
+        protocol: Protocol,
+        request: _Request,
+        size: int,
+        started: float,
+        done: Received,
+        error: StreamgaugeError | None,
+    ) -> None:
+        if error is not None:
+            self._admission.give_back(sender.cluster)
+            self._admission.count(error.status)
+            done(error, {})
+            return
+        now = self._clock.monotonic()
+        self._liveness.receive(sender.cluster, request.batch.series, request.batch.span()[1], now)
+        self._stats.receives.add(size, len(request.batch.series), now - started)
+        self._note(request)
+        done(None, _headers(protocol, len(request.batch.series)))
+
+    def _note(self, request: _Request) -> None:
+        if request.left_out:
+            self._stats.left_out.labels(RECEIVE).inc(request.left_out)
+        if request.findings.start_times:
+            self._stats.shared.ignored_start_times.inc(request.findings.start_times)
+
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
     ) -> Mapping[str, str]:
@@ -143,17 +219,13 @@ class Receives:
             raise BadInput(refusal_text(stored, request.findings).rstrip("\n"))
         if request.left_out and not stored:
             raise BadInput("empty remote write request after telemeter processing: the whitelist allows none of it")
-        if protocol is Protocol.V1:
-            return {}
-        written = {"samples": stored, "histograms": 0, "exemplars": 0}
-        return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
+        return _headers(protocol, stored)
 
     async def _store(self, sender: Sender, data: bytes, protocol: Protocol) -> _Request:
         """Read a request and append it, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             generation = self._sink.generation
-            if self._caches.generation != generation:
-                self._caches = _Caches(generation)
+            self._caches = self._caches.for_generation(generation)
             request = await self._read(sender, data, protocol, generation)
             if request is None:
                 continue
@@ -172,13 +244,8 @@ class Receives:
 
     async def _read(self, sender: Sender, data: bytes, protocol: Protocol, generation: int) -> _Request | None:
         """None when the sink pruned series on the way. Raises BadInput and PushRefused."""
-        cache = self._caches.of(sender)
-        known = self._liveness.of(sender.cluster) if self._policy.settings.max_series else None
-        series = ClusterSeries(self._sink, self._policy, sender, known)
-        request = _Request()
-        oldest, newest = self._sink.admitted()
-        window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
-        batches = DECODERS[protocol](data, cache, series.resolve, window, request.findings)
+        cache, request = self._caches.of(sender), _Request()
+        series, batches = self._decoder(sender, protocol, data, cache, request)
         gathered: list[SampleBatch] = []
         while (batch := await self._turns.take(lambda: next(batches, None))) is not None:
             if self._sink.generation != generation:
@@ -197,6 +264,15 @@ class Receives:
         self._take(request, gathered)
         return request
 
+    def _decoder(
+        self, sender: Sender, protocol: Protocol, data: bytes, cache: SeriesCache, request: _Request
+    ) -> tuple[ClusterSeries, Iterator[SampleBatch]]:
+        known = self._liveness.of(sender.cluster) if self._policy.settings.max_series else None
+        series = ClusterSeries(self._sink, self._policy, sender, known)
+        oldest, newest = self._sink.admitted()
+        window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
+        return series, DECODERS[protocol](data, cache, series.resolve, window, request.findings)
+
     def _take(self, request: _Request, gathered: list[SampleBatch]) -> None:
         known = request.findings.metadata.values()
         request.metadata = tuple(one for one in known if not self._described(one.metric))
@@ -209,6 +285,13 @@ class Receives:
             request.left_out = int(np.count_nonzero(~kept))
             batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
         request.batch = batch
+
+
+def _headers(protocol: Protocol, stored: int) -> Mapping[str, str]:
+    if protocol is Protocol.V1:
+        return {}
+    written = {"samples": stored, "histograms": 0, "exemplars": 0}
+    return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
 
 
 def _smaller(limit: int, other: int) -> int:

@@ -31,4 +31,5 @@ class PushStats:
         self.layouts = stats.counter(
             "push_layouts", "Uploads by how far they repeat the one before: same, similar or new.", "outcome"
         )
+        self.receives = Tally(stats, RECEIVE, 200)
         self.repeats = Tally(stats, UPLOAD, 200, (self.layouts.labels("same"),))
