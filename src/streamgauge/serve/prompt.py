@@ -53,9 +53,15 @@ class Prompts:
     begin: Begin
 
 
-def telling(headers: Mapping[bytes, bytes], names: Sequence[str]) -> dict[str, str]:
-    """Those of the headers, as text."""
-    return {name: headers[raw].decode("latin-1") for name in names if (raw := name.encode()) in headers}
+class Telling:
+    """The headers that say how a body is to be read."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = [(name.encode(), name) for name in names]
+
+    def of(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+        """Those that a request has, as text."""
+        return {name: headers[raw].decode("latin-1") for raw, name in self._names if raw in headers}
 
 
 def never(request: Whole) -> bool:

@@ -95,7 +95,8 @@ class Connection(HttpToolsProtocol):
         self._socket: WebSocket | None = None
         self._extensions: dict[str, dict[object, object]] = {}  # of each request's scope
         self._prompts = prompts
-        self._held: tuple[Cycle, int] | None = None  # a request that waits for its body, of so many bytes
+        self._held: Cycle | None = None  # a request that waits for its body
+        self._held_bytes = 0  # of that body
 
     # ---- transport callbacks --------------------------------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class Connection(HttpToolsProtocol):
         elif not cycle.more_body:
             self._begin_or_start(cycle)
         elif (size := _body_size(cycle)) and self._table.hold(size):
-            self._held = cycle, size
+            self._held, self._held_bytes = cycle, size
         else:
             self._start(cycle)
 
@@ -376,17 +377,17 @@ class Connection(HttpToolsProtocol):
 
     def _let_go(self) -> Cycle | None:
         """The request that waits for its body: no longer."""
-        if self._held is None:
-            return None
-        (cycle, size), self._held = self._held, None
-        self._table.let_go(size)
-        return cycle
+        held, self._held = self._held, None
+        if held is not None:
+            self._table.let_go(self._held_bytes)
+        return held
 
     def _begin_or_start(self, cycle: Cycle) -> None:
-        headers = dict(cycle.scope["headers"])
+        listed: list[tuple[bytes, bytes]] = cycle.scope["headers"]  # type: ignore[assignment]
+        headers = dict(listed)
         request = Whole(cycle.scope, headers, bytes(cycle.body), partial(self._respond, cycle))  # type: ignore[arg-type]
         try:
-            begun = len(headers) == len(list(cycle.scope["headers"])) and self._prompts.begin(request)
+            begun = len(headers) == len(listed) and self._prompts.begin(request)
         except Exception:
             logger.exception("%s %s is answered by the application", cycle.scope["method"], cycle.scope["path"])
             begun = False
@@ -439,9 +440,11 @@ def _body_size(cycle: Cycle) -> int:
     """Bytes of a body that its client sends unasked and says the size of, where that is small; else 0."""
     if cycle.waiting_for_100_continue:
         return 0
-    value = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
-    size = int(value) if value.isdigit() else 0
-    return size if size <= HELD_BODY else 0
+    for name, value in cycle.scope["headers"]:
+        if name == b"content-length":
+            size = int(value) if value.isdigit() else 0
+            return size if size <= HELD_BODY else 0
+    return 0
 
 
 def _framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

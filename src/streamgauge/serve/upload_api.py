@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from streamgauge.errors import StreamgaugeError, Unauthorized
 from streamgauge.serve.errors import failure
 from streamgauge.serve.health import check_ready
-from streamgauge.serve.prompt import Whole, telling
+from streamgauge.serve.prompt import Telling, Whole
 from streamgauge.serve.write import read_pieces
 from streamgauge.wire.push_part import HEADER as PART_HEADER
 
@@ -27,7 +27,7 @@ RECEIVE_PATH = "/metrics/v1/receive"
 PUSH_PATHS = frozenset({UPLOAD_PATH, RECEIVE_PATH})
 
 
-_TELLING = ("content-type", "content-encoding", PART_HEADER)
+_TELLING = Telling("content-type", "content-encoding", PART_HEADER)
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -50,7 +50,7 @@ class PushApi:
             return False
         upload = request.scope["path"] == UPLOAD_PATH
         authorization = request.headers.get(b"authorization", b"").decode("latin-1")
-        headers = telling(request.headers, _TELLING)
+        headers = _TELLING.of(request.headers)
 
         def done(error: StreamgaugeError | None, named: Mapping[str, str] = _NOTHING) -> None:
             _answer(request, error, named)

@@ -13,7 +13,7 @@ from streamgauge.errors import StreamgaugeError
 from streamgauge.serve.access import admit, credentials_of
 from streamgauge.serve.endpoint import identity_of, writes
 from streamgauge.serve.health import check_ready
-from streamgauge.serve.prompt import Whole, telling
+from streamgauge.serve.prompt import Telling, Whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streamgauge.serve.services import Services, WriteReply
 
 PATH = "/api/v1/write"
-_TELLING = ("content-type", "content-encoding")
+_TELLING = Telling("content-type", "content-encoding")
 
 
 class RemoteWrite:
@@ -42,7 +42,7 @@ class RemoteWrite:
             request.respond(reply.status, _headers_of(reply), reply.body.encode())
 
         try:
-            return self._services.begin_remote_write(telling(request.headers, _TELLING), request.body, done)
+            return self._services.begin_remote_write(_TELLING.of(request.headers), request.body, done)
         except StreamgaugeError:  # the application says so
             return False
 

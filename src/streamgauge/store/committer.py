@@ -23,6 +23,7 @@ from streamgauge.store.events.head import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS, s
 from streamgauge.store.events.records import encode_events, encode_streams
 from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.id_set import IdSet
+from streamgauge.store.mailbox import Mailbox
 from streamgauge.store.ports import Log, Record, RecordKind
 from streamgauge.store.records import encode_definitions, encode_metadata, encode_samples
 
@@ -63,6 +64,10 @@ class _Task:
 _Work = Pending | _Task | None
 """None is the end."""
 
+_REPEATED = 256
+_REPEATED_BYTES = 64 << 10
+"""Arrays that are remembered as defined, and what each of them has at most: 16 MiB in all."""
+
 Published = Callable[[Sequence[Commit], Sequence[Pending]], None]
 Failed = Callable[[Sequence[Pending], StorageError], None]
 
@@ -91,11 +96,13 @@ class Committer:
         self._heard: SimpleQueue[None] = SimpleQueue()  # the loop knows of the group that failed
         self._defined = IdSet()  # series in the open segment; the thread's own, as is the next
         self._defined_streams: set[int] = set()
+        self._repeated: dict[int, UInt32s] = {}  # arrays that cannot change and are defined wholly, by their id()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self, next_commit: int) -> None:
         """Begin, with this number for the first commit. The log has been replayed to its end."""
         self._next_commit = next_commit
+        self._mailbox = Mailbox(self._loop)
         self._thread.start()
 
     def submit(self, pending: Pending) -> None:
@@ -117,6 +124,7 @@ class Committer:
         self._inbox.put(None)
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
+            self._mailbox.close()
 
     def _run(self) -> None:
         work = self._inbox.get()
@@ -146,9 +154,9 @@ class Committer:
         try:
             task()
         except Exception as error:
-            self._call(settle, done, error)
+            self._mailbox.post(settle, done, error)
         else:
-            self._call(settle, done, None)
+            self._mailbox.post(settle, done, None)
 
     def _commit(self, group: list[Pending]) -> None:
         try:
@@ -161,10 +169,10 @@ class Committer:
             failure.__cause__ = error
             self._fail(group, failure)
         else:
-            self._call(self._published, commits, group)
+            self._mailbox.post(self._published, commits, group)
 
     def _fail(self, group: list[Pending], error: StorageError) -> None:
-        self._call(self._hear_of_failure, group, error)
+        self._mailbox.post(self._hear_of_failure, group, error)
         self._heard.get()
 
     def _hear_of_failure(self, group: list[Pending], error: StorageError) -> None:
@@ -175,13 +183,6 @@ class Committer:
                 self._inbox.put(work)
         self._heard.put(None)
         self._failed([*group, *(work for work in queued if isinstance(work, Pending))], error)
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
 
     def _write(self, group: list[Pending]) -> list[Commit]:
         """Write and sync a group, in commits of at most MAX_COMMIT_ROWS rows."""
@@ -214,6 +215,7 @@ class Committer:
     def _forget_definitions(self) -> None:
         self._defined = IdSet()
         self._defined_streams = set()
+        self._repeated = {}
 
     def _write_nothing(self) -> None:
         """Sync a record without content."""
@@ -241,8 +243,16 @@ class Committer:
 
     def _undefined(self, ids: UInt32s) -> UInt32s:
         """Those of the ids that the open segment does not define."""
+        if id(ids) in self._repeated:
+            return _NO_SAMPLES.series
         defined = self._defined.contains(ids)
-        return _NO_SAMPLES.series if np.count_nonzero(defined) == len(ids) else ids[~defined]
+        if np.count_nonzero(defined) < len(ids):
+            return ids[~defined]
+        if not ids.flags.writeable and ids.nbytes <= _REPEATED_BYTES:
+            if len(self._repeated) >= _REPEATED:
+                self._repeated.clear()
+            self._repeated[id(ids)] = ids
+        return _NO_SAMPLES.series
 
 
 _NO_SAMPLES = SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))

@@ -227,7 +227,8 @@ class Store:
     def _refuse_closed(self, batch: SampleBatch) -> None:
         """Raises Overloaded for samples of days that were closed after they had been admitted. There are none when the
         batch comes again."""
-        if self.closed_through > FIRST_TIME and (batch.times < self.closed_through).any():
+        closed = self.closed_through
+        if closed > FIRST_TIME and (batch.times < closed).any():
             raise Overloaded("a day of this batch has just been closed by downsampling; send it again", retry_after=1)
 
     async def bulk_room(self) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
 from streamgauge.errors import StreamgaugeError
@@ -27,7 +25,6 @@ from streamgauge.model.batch import SampleBatch
 from streamgauge.model.sink import Done, Sink
 from streamgauge.wire import snappy_frames
 from streamgauge.wire.push_part import part_of
-from streamgauge.wire.push_records import Numbers
 
 MAX_BYTES = 512 << 10
 """Of an upload's content that is read at once: a millisecond of work."""
@@ -78,15 +75,16 @@ class Repeats:
         self._encoded_limit = snappy_frames.encoded_limit(limit)
         self._marking: set[asyncio.Task[None]] = set()
 
-    def read(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> Numbers | None:
-        """What an upload says, if it has the series of the layout; None where it has not, or may break a rule. Raises
-        PushRefused where the cluster has too many."""
+    def read(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> SampleBatch | None:
+        """What an upload says, LEFT_OUT among its series, if it has those of the layout; None where it has not, or may
+        break a rule. Raises PushRefused where the cluster has too many."""
         numbers = layout.read(data)
-        if numbers is None or not self._policy.in_time(numbers.times, layout.first, bounds):
+        span = None if numbers is None else self._policy.in_time(numbers.times, layout.first, bounds)
+        if numbers is None or span is None:
             return None
         beside = self._liveness.beside(sender.cluster, sender.part)
         self._admission.check_series(sender.cluster, layout.series, 0, beside)
-        return numbers
+        return SampleBatch(layout.ids, numbers.times, numbers.values, span)
 
     def begin(self, identity: ClusterIdentity, headers: Mapping[str, str], raw: bytes, done: Done) -> bool:
         """Begin to store an upload that is there as a whole, if that needs no waiting and nothing is unusual about it.
@@ -110,15 +108,14 @@ class Repeats:
             return False
         data = snappy_frames.decode(raw, layout.size)
         bounds = self._policy.bounds(self._clock.now_ms(), self._sink.admitted())
-        numbers = self.read(sender, layout, data, bounds)
-        if numbers is None:
+        batch = self.read(sender, layout, data, bounds)
+        if batch is None:
             return False
-        batch = SampleBatch(layout.ids, numbers.times, numbers.values)
-        if layout.stored is not None:
-            batch = SampleBatch(layout.ids[layout.stored], numbers.times[layout.stored], numbers.values[layout.stored])
+        newest = batch.span()[1]
+        if (stored := layout.stored) is not None:
+            batch = SampleBatch(batch.series[stored], batch.times[stored], batch.values[stored])
         if not len(batch.series):
             return False
-        newest = int(np.maximum.reduce(numbers.times))
         begun = _Begun(sender, layout, newest, len(raw), len(batch.series), started, done)
         if not self._admission.spend(sender.cluster):
             return False

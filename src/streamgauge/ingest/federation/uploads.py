@@ -232,16 +232,16 @@ class Uploads:
         return push
 
     def _same(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> _Push | None:
-        numbers = self._repeats.read(sender, layout, data, bounds)
-        if numbers is None:
+        batch = self._repeats.read(sender, layout, data, bounds)
+        if batch is None:
             return None
-        return _Push(layout.ids, numbers.times, numbers.values, layout.series, layout.stored is None)
+        return _Push(layout.ids, batch.times, batch.values, layout.series, layout.stored is None)
 
     def _similar(
         self, sender: Sender, layout: Layout | None, records: Records, data: bytes, bounds: Bounds
     ) -> Generator[None, None, _Push | None]:
         numbers = read_numbers(data, records.ends)
-        if numbers is None or not self._policy.in_time(numbers.times, records.first, bounds):
+        if numbers is None or self._policy.in_time(numbers.times, records.first, bounds) is None:
             return None
         found = np.full(len(records), -1, np.int64) if layout is None else layout.ids_of(records)
         newcomers = Newcomers(self._policy, sender.labels, records, data)
