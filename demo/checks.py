@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PATIENCE = 60
 """Seconds for what should take a few."""
@@ -31,12 +31,12 @@ def say(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Ask again until it holds. Raises SystemExit after a while."""
+def until(condition: Callable[[], object], what: str, said: Sequence[str] = ()) -> None:
+    """Ask again until it holds. Raises SystemExit after a while, with the last that somebody has `said`."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"{what} has not come within {PATIENCE} s")
+            raise SystemExit("\n".join([f"{what} has not come within {PATIENCE} s", *map(str.rstrip, said[-3:])]))
         threading.Event().wait(0.25)
 
 

@@ -104,8 +104,8 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
 
     say(f"A client beside each cluster, which pushes every {INTERVAL} s and hashes the label instance.")
     clients = [stack.enter_context(_client(folder, cluster, url, options.match)) for cluster in clusters]
-    for cluster in clusters:
-        until(partial(_pushed, url, cluster.name), f"the first push of {cluster.name}")
+    for cluster, client in zip(clusters, clients, strict=True):
+        until(partial(_pushed, url, cluster.name), f"the first push of {cluster.name}", client.output)
         print(f"  {cluster.name} has pushed")
     jobs = {
         "everything": {
@@ -128,7 +128,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     stack.enter_context(ServerProcess.start(folder / "data", arguments, fresh=True))
     print("  it is back")
     for client in clients:
-        until(partial(_has_pushed_all, client), "what waited to be pushed")
+        until(partial(_has_pushed_all, client), "what waited to be pushed", client.output)
     lost = [_metric_sum(client, "federate_lost_samples_total") for client in clients]
     for client in clients:
         client.stop()  # so that nothing changes any more while it is compared
@@ -267,6 +267,17 @@ def _compare_with_source(checks: Checks, url: str, cluster: Cluster, match: str,
         not missing,
         f"{cluster.name}: no series of its Prometheus is missing" + (f" but {len(missing)}" if missing else ""),
     )
+    moments: dict[tuple[str, ...], set[int]] = {}
+    for labels, points in ours.items():
+        moments.setdefault(_target(labels), set()).update(points)
+    lost = [
+        (labels, at)
+        for labels, points in theirs.items()
+        for at in moments.get(_target(labels), set())
+        if at in points and at not in ours.get(labels, {})
+    ]
+    what = f"{cluster.name}: of each moment that was pushed every series is there"
+    checks.check(not lost, what + (f"; not {len(lost)}, such as {lost[0]}" if lost else ""))
     times = sorted({at for points in ours.values() for at in points if away * 1000 <= at <= back * 1000})
     expected = int((back - away) / INTERVAL) - 1
     checks.check(
@@ -279,6 +290,11 @@ def _compare_with_source(checks: Checks, url: str, cluster: Cluster, match: str,
         bool(shown) and not leaked,
         f"{cluster.name}: instance is {shown[0] if shown else '-'}, and never {', '.join(sorted(hidden - {''})[:3])}",
     )
+
+
+def _target(labels: Labels) -> tuple[str, ...]:
+    """Whose scrapes a series comes from: what these give has one time."""
+    return tuple(value for name, value in sorted(labels) if name in ("instance", "job"))
 
 
 def _as_pushed(labels: dict[str, str], transforms: Transforms, name: str) -> Labels:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "streamgauge"
 
-LEAVES = {"backoff", "errors", "clock", "stats", "durations", "spawn", "model"}
+LEAVES = {"backoff", "errors", "clock", "stats", "durations", "spawn", "heap", "model"}
 ALLOWED = {
     "backoff": set(),
     "errors": set(),
@@ -18,6 +18,7 @@ ALLOWED = {
     "stats": set(),
     "durations": {"errors"},
     "spawn": set(),
+    "heap": set(),
     "relabel": {"errors"},
     "http": {"errors", "clock"},
     "model": {"errors"},

@@ -14,12 +14,14 @@ import socket
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
 from unittest import mock
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -593,23 +595,58 @@ def test_check_config(tmp_path: Path) -> None:
     says(run("check-config", "bad.yml", cwd=tmp_path), 2, "bad.yml:2:", "event_metrics.0", "value is missing")
 
 
+def test_check_config_names_what_every_scrape_would_fail_for(tmp_path: Path) -> None:
+    (tmp_path / "p.yml").write_text(
+        "scrape_configs:\n- job_name: a\n  basic_auth: {username: u, password_file: none}\n"
+        "  tls_config: {ca_file: p.yml}\n"
+        "  static_configs: [{targets: ['h:1']}, {targets: ['http://h:1', 'u:secret@h:2']}]\n"
+        "  http_sd_configs: [{url: 'http://h/', authorization: {credentials_file: nor}}]\n"
+        "  file_sd_configs: [{files: ['*.yml', 'x/*.json']}]\n",
+        encoding="utf-8",
+    )
+    result = run("check-config", "p.yml", cwd=tmp_path)
+    assert (result.stdout, result.returncode) == ("p.yml: good, with 5 warnings\n", 0)
+    assert result.stderr.splitlines() == [
+        'warning: job a: static_configs.1: http://h:1: "http://h:1" is no address; write host:port',
+        "warning: job a: static_configs.1: h:2: its address has a user in it; "
+        "write host:port, and basic_auth in the job",
+        "warning: job a: there is no file x/*.json yet",
+        "warning: job a: none cannot be read: No such file or directory",
+        "warning: job a: nor cannot be read: No such file or directory",
+    ]
+
+
 # ---- scrape ---------------------------------------------------------------------------------------------------------
 
 
 EXPOSED = b'# HELP a_total Some text.\n# TYPE a_total counter\na_total{x="1"} 1\na_total{x="2"} 2\nb{y="\\\\n"} NaN\n'
 
 
+BY_PATH = {  # content type and body; for any other path, EXPOSED as text
+    "/html": ("text/html", EXPOSED),
+    "/odd": ("text/plain; version=1.0.0", b'{"a.b","c d"="e"} 1 1700000000000\nlate 2 99999999999999\n'),
+}
+CLASH = b"# TYPE a gauge\na 1\n# TYPE a counter\na_total 2\n# EOF\n"
+
+
 @pytest.fixture
 def target() -> Iterator[str]:
-    """The address of a server that exposes three samples; /html is none of metrics."""
+    """The address of a server that exposes three samples; see BY_PATH. /clash has OpenMetrics that breaks its rules for
+    those who want any, /echo a sample for each parameter and one for who asks."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            kind, body = BY_PATH.get(self.path, ("text/plain; version=0.0.4", EXPOSED))
+            if self.path == "/clash" and "openmetrics" in self.headers["accept"]:
+                kind, body = "application/openmetrics-text; version=1.0.0", CLASH
+            if self.path.startswith("/echo"):
+                pairs = [*parse_qsl(self.path.partition("?")[2]), ("who", self.headers["authorization"] or "")]
+                body = "".join(f'{name}{{is="{value}"}} 1\n' for name, value in pairs).encode()
             self.send_response(200)
-            self.send_header("content-type", "text/html" if self.path == "/html" else "text/plain; version=0.0.4")
-            self.send_header("content-length", str(len(EXPOSED)))
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(EXPOSED)
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -656,7 +693,45 @@ def test_scrape_as_a_job_does(target: str, tmp_path: Path) -> None:
     )
 
 
-def test_scrape_says_why_a_scrape_would_fail(target: str) -> None:
+def test_scrape_asks_for_what_the_url_says(target: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yml").write_text(
+        "scrape_configs: [{job_name: a, params: {x: ['0'], y: ['0']}, basic_auth: {username: u}}]", encoding="utf-8"
+    )
+    url = f"http://name:pass@{target}/echo?x=1&x=2&z=3"
+    basic = b64encode(b"name:pass").decode()
+    plain = run("scrape", url, "--samples")
+    assert "pass" not in plain.stdout
+    assert re.findall(r'^(\w+){.*is="([^"]*)"', plain.stdout, re.MULTILINE) == [
+        *[("x", "1"), ("x", "2"), ("z", "3")],
+        ("who", f"Basic {basic}"),
+    ]
+    configured = run("scrape", url, "--samples", "--config", "p.yml", cwd=tmp_path).stdout
+    assert re.findall(r'^(\w+){.*is="([^"]*)"', configured, re.MULTILINE) == [
+        *[("x", "1"), ("x", "2"), ("y", "0"), ("z", "3")],
+        ("who", f"Basic {b64encode(b'u:').decode()}"),
+    ]
+
+
+def test_scrape_shows_times_and_names_as_they_would_be_stored(target: str) -> None:
+    own = f'instance="{target}",job="scrape"'
+    shown = run("scrape", f"{target}/odd", "--samples").stdout
+    assert shown == f'{{"a.b","c d"="e",{own}}} 1 1700000000000\n'
+    assert "2 samples, 1 with a time more than 10 minutes ahead, left out" in run("scrape", f"{target}/odd").stdout
+
+
+def test_scrape_settles_for_text_as_a_server_does(target: str) -> None:
+    settled = run("scrape", f"{target}/clash")
+    assert "3 samples" in settled.stdout
+    assert settled.stderr.startswith("this is not valid OpenMetrics, so text was asked for instead: line 3: ")
+
+
+def test_scrape_says_why_a_scrape_would_fail(target: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yml").write_text(
+        "scrape_configs: [{job_name: a}]\nstreamgauge: {scrape_max_bytes: 10}", encoding="utf-8"
+    )
+    says(run("scrape", target, "--config", "p.yml", cwd=tmp_path), 1, "larger than 10 bytes")
+    says(run("scrape", f"https://{target}"), 1, "it does not speak TLS; is its scheme http?")
+    says(run("scrape", "http://[::1/x"), 2, "http://[::1/x is no URL")
     says(run("scrape", f"{target}/html"), 1, "content type text/html")
     says(run("scrape", "127.0.0.1:1"), 1, "connecting to 127.0.0.1:1: connection refused")
     says(run("scrape", "ftp://x/"), 2, 'scheme "ftp" is neither http nor https')

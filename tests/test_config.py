@@ -100,6 +100,9 @@ def test_variables_are_left_alone_in_relabel_configs() -> None:
         ("scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: kep", 4, 'unknown relabel action "kep"'),
         ("scrape_configs: [{job_name: [3]}]", 1, "scrape_configs.0.job_name: expected text"),
         ("global: 3", 1, "global: expected a mapping"),
+        ("global:\n  scrape_interval: 5s\n  scrape_timeout: 6s", 1, "scrape_timeout is longer than scrape_interval"),
+        ("scrape_configs: [{job_name: a, http_sd_configs: [{url: 'http:///x'}]}]", 1, "the URL has no host"),
+        ("scrape_configs: [{job_name: a, dns_sd_configs: [{names: [n], refresh_interval: 0}]}]", 1, "cannot be 0"),
         ("global:\n  scrape_interval: 1m\n  scrape_interval: 2m", 3, '"scrape_interval" is given twice'),
         ("a: [", 1, "not valid YAML"),
         ("- a", 1, "must be a mapping"),
@@ -130,6 +133,26 @@ def test_text_that_looks_like_something_else_is_taken_as_written() -> None:
     assert config.own == {"allow_host": ("1.10", "007")}
     with pytest.raises(ConfigError, match="expected a whole number"):
         parse("remote_write: [{url: http://x, queue_config: {capacity: '5'}}]")
+
+
+def test_a_key_without_a_value_is_one_that_is_not_there() -> None:
+    """As in Prometheus."""
+    (job,) = jobs(
+        "global: {scrape_interval: , scrape_timeout: }\n"
+        "scrape_configs:\n"
+        "- job_name: a\n"
+        "  scheme:\n"
+        "  relabel_configs: [{source_labels: [x], regex: , replacement: , target_label: y}]\n"
+        "  static_configs: [{targets: }, {targets: ['h:1'], labels: {x: , y: z}}]\n"
+    )
+    assert (job.interval, job.timeout, job.scheme) == (60_000, 10_000, "http")
+    assert job.relabel == (Rule(source_labels=("x",), target_label="y"),)
+    assert [(len(group.targets), group.labels) for group in job.static] == [(0, {}), (1, {"y": "z"})]
+    for text in ("scrape_configs: [{job_name: }]", "scrape_configs: [{job_name: a, relabel_configs: [ , ]}]"):
+        with pytest.raises(ConfigError):
+            parse(text)
+    with pytest.raises(ConfigError, match="expected text"):
+        parse("event_metrics: [{name: , type: count}]")
 
 
 def test_a_mapping_may_override_what_it_merges_in() -> None:
@@ -166,6 +189,16 @@ federation: {authorize: 'https://b.example/ask?hunter2=hunter2#x', push-tokens: 
     assert "=hunter2" not in shown
     for kept in ("a.example/w?key=<secret>&tenant=", "b.example/ask?hunter2=<secret>#x", '{a=~"x?b=c"}'):
         assert kept in shown
+
+
+def test_parameters_of_a_request_for_a_token_are_hidden() -> None:
+    config = parse("""
+remote_write:
+  - url: https://a.example
+    oauth2: {client_id: a, token_url: 'https://c.example', endpoint_params: {client_assertion: hunter2}}
+""")
+    assert "hunter2" not in config.text
+    assert "client_assertion: <secret>" in config.text
 
 
 def test_empty_file_is_an_empty_configuration() -> None:
@@ -256,7 +289,7 @@ def test_a_job_has_what_all_jobs_have_unless_it_says_otherwise() -> None:
     )
     assert (first.interval, first.timeout, first.limits.samples) == (5000, 3000, 7)
     assert first.protocols == ("PrometheusText0.0.4",)
-    assert first.static == (Group("0", ({"__address__": "h:1"}, {"__address__": "h:2"}), {"x": "y"}),)
+    assert first.static == (Group("static_configs.0", ({"__address__": "h:1"}, {"__address__": "h:2"}), {"x": "y"}),)
     assert (second.interval, second.timeout, second.limits) == (60_000, 20_000, JobLimits(body=1 << 20, samples=8))
     assert (second.protocols, second.metrics_path, second.scheme) == (("OpenMetricsText1.0.0",), "/m", "https")
     assert (second.params, second.honor_labels) == ((("m", ("x", "y")),), True)

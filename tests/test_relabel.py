@@ -34,7 +34,11 @@ def test_replace() -> None:
 
 @pytest.mark.parametrize(
     ("replacement", "value"),
-    [("$$1", "$1"), ("$1x", ""), ("${1}x", "foox"), ("$9", ""), ("$-", "$-"), ("$", "$"), ("${", "${"), ("$0", "foo")],
+    [
+        *[("$$1", "$1"), ("$1x", ""), ("${1}x", "foox"), ("$9", ""), ("$-", "$-"), ("$", "$"), ("${", "${")],
+        *[("$0", "foo"), ("$01", ""), ("${00}", ""), ("$1é", ""), ("${1}é", "fooé"), ("$1_", ""), ("$é", "")],
+        ("$9999999999", ""),
+    ],
 )
 def test_references(replacement: str, value: str) -> None:
     result = apply(Rule(source_labels=("a",), target_label="d", replacement=replacement))

@@ -374,7 +374,8 @@ class _Document:
 
     def validated(self, values: dict[str, Any], shape: type[Shape]) -> Shape:
         """The values in the shape of prometheus.yml, or of a part. Where that has text, what looks like a number or a
-        truth value is taken as it was written, as Prometheus takes it: `shard: 01`, `enabled: on`."""
+        truth value is taken as it was written, as Prometheus takes it: `shard: 01`, `enabled: on`. A key of Prometheus
+        without a value counts as one that is not there."""
         try:
             return shape.model_validate(values)
         except ValidationError as error:
@@ -382,6 +383,8 @@ class _Document:
                 path: Path_ = tuple(complaint["loc"])
                 if complaint["type"] == "string_type" and path in self.words:
                     _put(values, path, self.words[path])
+                elif complaint["input"] is None and path[0] in _MAY_BE_EMPTY and isinstance(path[-1], str):
+                    _drop(values, path)
         try:
             return shape.model_validate(values)
         except ValidationError as error:
@@ -424,10 +427,22 @@ class _Document:
 
 
 def _put(values: Any, path: Path_, value: str) -> None:
+    _holder(values, path)[path[-1]] = value
+
+
+def _drop(values: Any, path: Path_) -> None:
+    _holder(values, path).pop(path[-1], None)
+
+
+def _holder(values: Any, path: Path_) -> Any:
+    """The mapping or list in which the value at a path is."""
     for step in path[:-1]:
         values = values[step]
-    values[path[-1]] = value
+    return values
 
+
+_MAY_BE_EMPTY = frozenset({"global", "scrape_configs", "remote_write"})
+"""Sections in which a key may stand without a value, as in Prometheus. In ours such a key is a mistake."""
 
 _EXPECTED = {
     "string_type": "text",

@@ -15,6 +15,7 @@
     │   ├── Disabled           a setting has it switched off (503, as Prometheus answers)
     │   ├── UnsupportedMedia   content type or encoding we do not speak (415)
     │   ├── PushRefused        a push that is well formed and breaks a rule for pushes (422)
+    │   │   └── TooManySeries  its cluster would have more series than it may (422)
     │   ├── QueryFailed        a query that is valid but cannot be evaluated (422)
     │   └── ConfigError        the configuration file or a flag is wrong
     ├── Busy                   we cannot do it now; trying again later can help
@@ -136,6 +137,10 @@ class UnsupportedMedia(ClientError):
 
 class PushRefused(ClientError):
     status = 422
+
+
+class TooManySeries(PushRefused):
+    pass
 
 
 class QueryFailed(ClientError):

@@ -32,6 +32,12 @@ def _duration(value: object) -> int:
     return int(_translated(parse_duration, str(value)))
 
 
+def _interval(value: object) -> int:
+    if not (interval := _duration(value)):
+        raise ValueError("an interval cannot be 0")
+    return interval
+
+
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("expected a size such as 512MB")
@@ -61,6 +67,7 @@ def _label_name(name: str) -> str:
 
 
 Duration = Annotated[int, BeforeValidator(_duration)]
+Interval = Annotated[int, BeforeValidator(_interval)]
 Size = Annotated[int, BeforeValidator(_size)]
 Regex = Annotated[str, AfterValidator(check_regex)]
 LabelName = Annotated[str, AfterValidator(_label_name)]
@@ -78,7 +85,7 @@ def _one_of(*words: str) -> Any:
 
 
 TlsVersion = Annotated[str, _one_of(*VERSIONS)]
-Scheme = Annotated[str, _one_of("http", "https")]
+Scheme = Annotated[str, AfterValidator(str.lower), _one_of("http", "https")]
 Protocol = Annotated[str, _one_of(*PROTOCOLS)]
 EscapingScheme = Annotated[str, _one_of("allow-utf-8", "underscores", "dots", "values")]
 
@@ -168,7 +175,7 @@ class OAuth2(ProxyConfig):
     claims: dict[str, Any] | None = None
     scopes: list[str] | None = None
     token_url: str
-    endpoint_params: dict[str, str] | None = None
+    endpoint_params: dict[str, SecretStr] | None = None  # a client may show itself by one of them
     tls_config: TlsConfig | None = None
 
 
@@ -223,7 +230,7 @@ class RelabelConfig(Section):
 
 
 class StaticConfig(Section):
-    targets: list[str]
+    targets: list[str] = Field(default_factory=list)
     labels: Labels | None = None
 
 
@@ -236,25 +243,27 @@ def _discovery_file(pattern: str) -> str:
 
 class FileDiscovery(Section):
     files: Annotated[list[Annotated[str, AfterValidator(_discovery_file)]], Field(min_length=1)]
-    refresh_interval: Duration = 300_000
+    refresh_interval: Interval = 300_000
 
 
 def _http_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("expected a URL that begins with http:// or https://")
+    if url.partition("://")[2].startswith(("/", "?", "#")) or url.endswith("://"):
+        raise ValueError("the URL has no host")
     return url
 
 
 class HttpDiscovery(HttpConfig):
     url: Annotated[str, AfterValidator(_http_url)]
-    refresh_interval: Duration = 60_000
+    refresh_interval: Interval = 60_000
 
 
 class DnsDiscovery(Section):
     names: Annotated[list[str], Field(min_length=1)]
     type: str = "SRV"
     port: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    refresh_interval: Duration = 30_000
+    refresh_interval: Interval = 30_000
 
     @model_validator(mode="after")
     def _sensible(self) -> DnsDiscovery:
@@ -332,13 +341,25 @@ class ScrapeLimits(Section):
     extra_scrape_metrics: bool | None = None
 
 
+DEFAULT_INTERVAL_MS = 60_000
+"""Between two scrapes, where neither the job nor the section `global` says it."""
+
+
 class GlobalConfig(ScrapeLimits):
-    scrape_interval: Duration = 60_000
+    scrape_interval: Duration = DEFAULT_INTERVAL_MS
     scrape_timeout: Duration = 10_000
     evaluation_interval: Duration = 60_000
     rule_query_offset: Duration = 0
     external_labels: Labels | None = None
     query_log_file: str | None = None
+
+    @model_validator(mode="after")
+    def _in_time(self) -> GlobalConfig:
+        """The default timeout gives way to a short interval; one that is given does not."""
+        given = "scrape_timeout" in self.model_fields_set
+        if given and self.scrape_timeout > (self.scrape_interval or DEFAULT_INTERVAL_MS):
+            raise ValueError("scrape_timeout is longer than scrape_interval")
+        return self
 
 
 class ScrapeConfig(Discovery, ScrapeLimits):

@@ -233,13 +233,15 @@ _STEPS: Mapping[Action, Callable[[Rule], _Step]] = {
     Action.UPPERCASE: lambda rule: _cased(rule, str.upper),
 }
 
-_REFERENCE = re.compile(r"\$(?:\$|([A-Za-z0-9_]+)|\{([A-Za-z0-9_]+)\})", re.ASCII)
+_REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Template:
     """A text with $1, ${1}, $name and ${name} for what groups of a match hold, and $$ for a dollar sign.
 
-    A group that does not exist, or took no part in the match, is empty; `$1x` is the group named 1x, as in Go.
+    A group that does not exist, or took no part in the match, is empty; `$1x` is the group named 1x, `$01` that named
+    01, as in Go (regexp.Expand).
     """
 
     def __init__(self, text: str, pattern: Any) -> None:
@@ -258,7 +260,7 @@ class Template:
         name = found[1] or found[2]
         if name is None:
             return ("$",)
-        number = int(name) if name.isdecimal() else names.get(name, -1)
+        number = int(name) if _NUMBER.fullmatch(name) else names.get(name, -1)
         return (number,) if 0 <= number <= groups else ()
 
     def expand(self, match: Any) -> str:

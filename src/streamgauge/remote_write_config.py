@@ -113,7 +113,7 @@ def _oauth2(section: OAuth2, base: Path) -> ClientCredentials:
         secret(section.client_secret, section.client_secret_file, base),
         section.token_url,
         tuple(section.scopes or ()),
-        tuple((section.endpoint_params or {}).items()),
+        tuple((name, value.get_secret_value()) for name, value in (section.endpoint_params or {}).items()),
         tls(section.tls_config, base),
     )
 

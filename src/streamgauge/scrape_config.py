@@ -21,6 +21,7 @@ from streamgauge.ingest.scrape.job import (
     Source,
 )
 from streamgauge.prometheus_config import (
+    DEFAULT_INTERVAL_MS,
     Discovery,
     GlobalConfig,
     GrpcPollConfig,
@@ -125,7 +126,7 @@ class JobMaker:
 
     def _times(self, config: ScrapeConfig, complain: Complain) -> tuple[int, int]:
         """Interval and timeout. A timeout that is not given is never longer than the interval."""
-        interval = config.scrape_interval or self._defaults.scrape_interval or 60_000
+        interval = config.scrape_interval or self._defaults.scrape_interval or DEFAULT_INTERVAL_MS
         timeout = config.scrape_timeout
         if timeout is not None and timeout > interval:
             raise complain("scrape_timeout", "the timeout is longer than the scrape interval")
@@ -154,7 +155,7 @@ def check_grpc_tls(tls: Tls, complain: Complain) -> None:
 
 def _static(config: Discovery) -> tuple[Group, ...]:
     return tuple(
-        Group(str(number), tuple({ADDRESS: target} for target in group.targets), group.labels or {})
+        Group(f"static_configs.{number}", tuple({ADDRESS: target} for target in group.targets), group.labels or {})
         for number, group in enumerate(config.static_configs or ())
     )
 

@@ -117,7 +117,9 @@ def scraped(peers: Peers) -> None:
 
 async def dry_run(peers: Peers, *more: str) -> Any:
     scraped(peers)
-    words = arguments(peers, Path("0"), "--anonymize-labels", "instance,node", "--anonymize-salt", "salt", *more)
+    url = peers.target.url("")
+    words = ["--from", url, "--to", url, "--to-token-file", "not-there-yet", "--anonymize-labels", "instance,node"]
+    words += ["--anonymize-salt", "salt", *more]
     done = await asyncio.to_thread(run_command, "federate", "--dry-run", *words)
     assert done.returncode == 0, done.stderr
     assert [request.target.partition("?")[0] for request in peers.target.requests] == ["/federate"]

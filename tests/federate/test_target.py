@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import ssl
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from streamgauge.clock import SystemClock
 from streamgauge.errors import FetchFailed
-from streamgauge.federate.target import Verdict, outcome_of, read_grant
-from streamgauge.http.client import Answer
+from streamgauge.federate.config import make_config
+from streamgauge.federate.target import Target, Verdict, outcome_of, read_grant
+from streamgauge.http.client import Answer, Resolver
+from streamgauge.testing.certificates import CertificateAuthority
+from streamgauge.testing.federation import grant
+from streamgauge.testing.target import http_target
 
 
 @pytest.mark.parametrize(
@@ -81,3 +89,28 @@ def test_a_token_without_an_end_and_without_labels() -> None:
 def test_a_grant_that_cannot_be_read_is_refused(body: bytes) -> None:
     with pytest.raises(FetchFailed, match="cannot be read"):
         read_grant(body, 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("shown", [True, False])
+async def test_a_server_may_want_a_certificate(tmp_path: Path, shown: bool) -> None:
+    authority = CertificateAuthority(tmp_path)
+    server, client = authority.issue("CN=server"), authority.issue("CN=cluster")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
+    context.load_cert_chain(server.cert, server.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    flags = {"to-cert-file": [str(client.cert)], "to-key-file": [str(client.key)]} if shown else {}
+    resolver = Resolver()
+    async with http_target(context) as asked:
+        asked.reply = grant("an access token")
+        to = f"https://127.0.0.1:{asked.port}"
+        given = {"from": ["http://p"], "to": [to], "to-token": ["x"], "to-ca-file": [str(authority.file)]}
+        target = Target(make_config({**given, **flags}), SystemClock(), resolver, Counter())
+        if shown:
+            assert (await target.grant()).token == "an access token"
+        else:
+            with pytest.raises(FetchFailed):
+                await target.grant()
+            assert not asked.requests
+        target.close()
+    resolver.close()

@@ -19,6 +19,7 @@ from streamgauge.federate.worker import Worker
 from streamgauge.testing.federation import NOW, PROTOBUF, Peers, grant, samples, status
 from streamgauge.testing.target import answer
 from streamgauge.testing.until import until
+from streamgauge.wire import metric_family_protobuf
 from streamgauge.wire.metric_family import Metric, MetricFamily, MetricType
 
 pytestmark = pytest.mark.anyio
@@ -249,6 +250,18 @@ async def test_a_push_stays_below_the_limit(peers: Peers, folder: Path, clock: M
         sizes = [len(push) for push in peers.times()]
         assert sum(sizes) == 5
         assert max(sizes) <= 3
+
+
+async def test_the_log_warns_once_where_no_two_scrapes_fit_into_a_push(
+    peers: Peers, folder: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = len(metric_family_protobuf.encode(samples(NOW)))
+    for limit, warnings in ((2 * size, 0), (2 * size - 1, 1)):
+        caplog.clear()
+        async with running(peers.config(limit_bytes=str(limit)), LatestBuffer(), clock):
+            for _ in range(2):
+                await next_scrape(peers, clock)
+        assert caplog.text.count("more than half of --limit-bytes") == warnings
 
 
 async def test_what_is_too_old_is_dropped_and_counted(peers: Peers, folder: Path, clock: ManualClock) -> None:

@@ -282,6 +282,8 @@ async def test_tls(certificate: Path, resolver: Resolver) -> None:
     authority = Secret(file=str(certificate / "ca.pem"))
     inline = Secret((certificate / "ca.pem").read_text())
     async with http_target(context) as target:
+        body = b"a 1\n" * 300_000
+        target.reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         url = f"https://localhost:{target.port}/"
         numbered = f"https://127.0.0.1:{target.port}/"
         for tls, place, words in (
@@ -298,7 +300,7 @@ async def test_tls(certificate: Path, resolver: Resolver) -> None:
                 with pytest.raises(FetchFailed, match=words):
                     await fetching.get(place, {}, LIMIT)
             else:
-                assert (await fetching.get(place, {}, LIMIT)).body == b"a 1\n"
+                assert (await fetching.get(place, {}, len(body))).body == body
             fetching.close()
         fetching = client(resolver, HttpOptions(tls=Tls(ca=Secret(file="/nowhere.pem"))))
         with pytest.raises(ConfigError, match=r"/nowhere\.pem"):
@@ -372,6 +374,24 @@ async def test_small_chunks_take_no_more_memory(target: HttpTarget, resolver: Re
     fetching.close()
 
 
+async def test_a_large_body_takes_as_much_memory_as_has_come_of_it(target: HttpTarget, resolver: Resolver) -> None:
+    fetching = client(resolver)
+    body = bytes(range(256)) * 20_000
+    target.reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    for _ in range(2):
+        assert (await fetching.get(target.url(), {}, len(body))).body == body
+    assert target.connections == 1
+    target.reply, target.close = b"HTTP/1.1 200 OK\r\ncontent-length: 200000000\r\n\r\n" + body[:100_000], True
+    tracemalloc.start()
+    try:
+        with pytest.raises(FetchFailed, match="closed in the middle"):
+            await fetching.get(target.url(), {}, 1 << 30)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    fetching.close()
+
+
 class Wire(asyncio.Transport):
     """The end of a connection at which a test writes what is received."""
 
@@ -394,7 +414,13 @@ async def received(data: bytes, cuts: Sequence[int]) -> tuple[Answer | str | Non
     await asyncio.sleep(0)
     for start, stop in itertools.pairwise([0, *sorted(cuts), len(data)]):
         if stop > start and not wire.aborted:
-            connection.data_received(data[start:stop])
+            piece = data[start:stop]
+            while piece and not wire.aborted and not asking.done():
+                room = connection.get_buffer(-1)
+                size = min(len(piece), len(room))
+                room[:size] = piece[:size]
+                connection.buffer_updated(size)
+                piece = piece[size:]
             if asking.done():
                 break
             await asyncio.sleep(0)

@@ -34,7 +34,7 @@ from streamgauge.testing import MemorySink
 from streamgauge.testing.lives import NOON, batch_of, content, opened
 from streamgauge.wire.exposition_text import MAX_READ_LABELS
 from streamgauge.wire.findings import MAX_EXAMPLES, Reason
-from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, encode
+from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, SeriesTexts, encode
 from streamgauge.wire.series_text import MAX_TEXT_BYTES
 
 HEADERS = {"content-type": CONTENT_TYPE}
@@ -243,3 +243,52 @@ def test_series_that_were_pruned_are_looked_up_anew(tmp_path: Path) -> None:
             assert (key_of({"__name__": "a"}), NOON + 1) in content(store)
 
     asyncio.run(work())
+
+
+def test_series_of_the_last_request_are_known_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = Receiver(MemorySink())
+    handed_over = 0
+    some = SeriesTexts.some
+
+    def counted(self: SeriesTexts, at: int, count: int, size: int) -> list[bytes]:
+        nonlocal handed_over
+        handed_over += len(texts := some(self, at, count, size))
+        return texts
+
+    monkeypatch.setattr(SeriesTexts, "some", counted)
+    texts = [f'a{{n="{number}"}}' for number in range(3)]
+    receiver.receive(encode(rows(texts, [0, 1, 2], [1, 1, 1])))
+    receiver.receive(encode(rows(texts, [2, 1, 0, 0], [2, 2, 2, 3])))
+    assert handed_over == 3
+    receiver.sink.prune()
+    receiver.receive(encode(rows(texts, [0, 1, 2], [4, 4, 4])))
+    assert handed_over == 6, "ids of an earlier generation are not used"
+    receiver.receive(encode(rows(["a", *texts[1:]], [0, 1, 2], [5, 5, 5])))
+    assert handed_over == 9
+    assert receiver.sink.samples(__name__="a", n="0") == [(1, 0.0), (2, 2.0), (3, 3.0), (4, 0.0)]
+    assert receiver.sink.samples(__name__="a", n="2") == [(1, 2.0), (2, 0.0), (4, 2.0), (5, 2.0)]
+    assert receiver.sink.samples(__name__="a") == [(5, 0.0)]
+
+
+def test_what_was_refused_once_is_looked_at_again() -> None:
+    receiver = Receiver(MemorySink())
+    body = encode(rows(["a", "no series"], [0, 1, 1]))
+    receiver.receive(body)
+    again = receiver.receive(body)
+    assert (again.stored, again.findings.refused, len(again.examples)) == (1, {Reason.LABELS: 2}, 1)
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+def test_who_goes_away_is_counted_as_no_request() -> None:
+    receiver = Receiver(MemorySink())
+    with pytest.raises(Gone):
+        asyncio.run(receiver.bulk.receive(HEADERS, cut_off()))
+    assert receiver.count('streamgauge_ingest_requests_total{code="200"') == 0

@@ -138,3 +138,19 @@ def test_a_request_begins_anew_when_its_series_were_pruned() -> None:
     assert receiver.receive(b"a v=1 5\nfoo\n").stored == 1
     assert receiver.sink.samples(__name__="a_v") == [(5, 1.0)]
     assert receiver.count('streamgauge_refused_total{reason="invalid_line",source="influx"}') == 1
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+def test_who_goes_away_is_counted_as_no_request() -> None:
+    receiver = Receiver()
+    with pytest.raises(Gone):
+        asyncio.run(receiver.influx.receive({}, cut_off(), Precision.MILLISECONDS))
+    assert 'streamgauge_ingest_requests_total{code="204"' not in receiver.stats.exposition().decode()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamgauge.serve.pins_api import KEY_HEADER, PATH
+from streamgauge.model.token import KEY_HEADER
+from streamgauge.serve.pins_api import PATH
 
 pytestmark = pytest.mark.anyio
 

@@ -32,12 +32,12 @@ async def target() -> AsyncIterator[HttpTarget]:
 
 @pytest.fixture
 async def pools(served, clock, target: HttpTarget) -> AsyncIterator[dict[str, ScrapePool]]:
-    """One target that is up, one that is down, one that is dropped; two jobs."""
+    """One target that is up, one that is down, one that is dropped, one that is none; two jobs."""
     group = Group("g", ({ADDRESS: target.address}, {ADDRESS: "drop:1", "x": "y"}), {"zone": "a"})
     rule = Rule(Action.DROP, (ADDRESS,), regex="drop.*")
     jobs = (
         ScrapeJob("one", interval=15_000, relabel=(rule,), static=(group,)),
-        ScrapeJob("two", static=(Group("g", ({ADDRESS: "127.0.0.1:1"},), {}),)),
+        ScrapeJob("two", static=(Group("g", ({ADDRESS: "127.0.0.1:1"}, {ADDRESS: "http://x"}), {}),)),
     )
     manager = ScrapeManager(
         MemorySink(), Stats(), clock, Turns(), "seed", 1 << 22, lambda job, resolver: [StaticDiscovery(job.static)]
@@ -77,6 +77,22 @@ async def test_targets(served, pools, target: HttpTarget):
     assert dropped["discoveredLabels"]["x"] == "y"
     assert dropped["scrapePool"] == "one"
     assert data["droppedTargetCounts"] == {"one": 1, "two": 0}
+    assert data["invalidTargets"] == [
+        {"scrapePool": "two", "error": 'g: http://x: "http://x" is no address; write host:port'}
+    ]
+
+
+async def test_a_scrape_that_does_not_end_is_told_of(served, pools, target: HttpTarget, clock):
+    target.reply = lambda request: None
+    (loop,) = pools["one"].loops
+    asked = len(target.requests)
+    await clock.advance((loop.next_due - clock.now_ms()) / 1000)
+    await until(lambda: len(target.requests) > asked)
+    await clock.advance(10)  # its timeout
+    assert (await get(served, "targets"))["activeTargets"][0]["lastError"] == ""
+    await clock.advance(2)
+    said = (await get(served, "targets"))["activeTargets"][0]["lastError"]
+    assert said.startswith("its answer has been read for 12 s, and is not at its end")
 
 
 async def test_some_targets(served, pools):
@@ -85,6 +101,7 @@ async def test_some_targets(served, pools):
     assert active["droppedTargets"] == []
     dropped = await get(served, "targets?state=dropped")
     assert (len(dropped["activeTargets"]), len(dropped["droppedTargets"])) == (0, 1)
+    assert "invalidTargets" not in dropped
     assert "is not one of active, dropped, any" in await get(served, "targets?state=up", 400)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from streamgauge.auth.authorities import Authorities
 from streamgauge.auth.tokens import Tokens, new_token
-from streamgauge.serve.endpoint import KEY_HEADER
+from streamgauge.model.token import KEY_HEADER
 
 pytestmark = pytest.mark.anyio
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from streamgauge.testing.programs import find_program
 from streamgauge.testing.pushes import HEADERS, family, labels, upload
 from streamgauge.testing.server import Response, ServerProcess, eventually
 from streamgauge.testing.slow_client import drip
+from streamgauge.wire import metric_family_text
 
 TOKEN = "a token of ours"
 CONFIG = f"""
@@ -31,9 +33,9 @@ federation:
 """
 
 
-def start(folder: Path) -> ServerProcess:
+def start(folder: Path, more: str = "") -> ServerProcess:
     file = folder / "streamgauge.yml"
-    file.write_text(CONFIG)
+    file.write_text(CONFIG + more)
     return ServerProcess.start(folder / "data", ["--config", str(file), "--no-self-monitoring"])
 
 
@@ -44,7 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def cluster_token(server: ServerProcess, cluster: str) -> str:
-    answer = server.request("POST", f"/authorize?id={cluster}", headers={"authorization": f"Bearer {TOKEN}"})
+    answer = server.request(
+        "POST", f"/authorize?id={urllib.parse.quote(cluster)}", headers={"authorization": f"Bearer {TOKEN}"}
+    )
     token: str = json.loads(answer.body)["token"]
     return token
 
@@ -66,7 +70,8 @@ def test_a_push_is_seen_by_the_next_query_and_what_ended_is_not_even_after_a_res
         assert push(server, "c", now, "a", "b", "c").status == 200
         assert server.value('count(up{_id="c"})', now / 1000) == 3
         assert push(server, "c", now + 10_000, "a", "b").status == 200
-        assert federated(server, "c") == [f'up{{_id="c",instance="",job="{job}"}} 1' for job in "ab"]
+        for _ in range(2):  # whoever reads takes it from nobody
+            assert federated(server, "c") == [f'up{{_id="c",instance="",job="{job}"}} 1' for job in "ab"]
         assert server.value('count(up{_id="c"})', now / 1000 + 10) == 2
     with start(tmp_path) as server:
         eventually(lambda: server.metric("streamgauge_push_live_series") == 2)
@@ -75,6 +80,31 @@ def test_a_push_is_seen_by_the_next_query_and_what_ended_is_not_even_after_a_res
         ]
         assert push(server, "c", now + 20_000, "a").status == 200
         assert federated(server, "c") == ['up{_id="c",instance="",job="a"} 1']
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "c\n# x 1\r\nx: y", 'c"} 1', "cafe\u0301", "caf\u00e9", "\x00"])
+def test_an_id_is_no_path_and_no_line_but_a_value(server: ServerProcess, name: str) -> None:
+    now = int(time.time() * 1000)
+    before = sorted(server.data.parent.iterdir())
+    assert push(server, name, now, "a").status == 200
+    found = server.query(f"count by (_id) (up{{_id={json.dumps(name)}}})", now / 1000)
+    assert [(series["metric"], series["value"][1]) for series in found] == [({"_id": name}, "1")]
+    selector = urllib.parse.urlencode({"match[]": f"{{_id={json.dumps(name)}}}"})
+    (family,) = metric_family_text.decode_now(server.get(f"/federate?{selector}").body)
+    assert [dict(metric.labels)["_id"] for metric in family.metrics] == [name]
+    assert sorted(server.data.parent.iterdir()) == before
+
+
+def test_a_cluster_that_is_silent_is_gone(tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    with start(tmp_path, "  ttl: 2s\n") as server:
+        assert push(server, "c", now, "a", "b").status == 200
+        assert server.value('count(up{_id="c"})', now / 1000 + 1) == 2
+        eventually(lambda: server.metric('streamgauge_push_stale_markers_total{cause="silent"}') == 2)
+        eventually(lambda: federated(server, "c") == [])  # the markers are on their way to the disk
+        assert server.value('count(up{_id="c"})', now / 1000 + 1) == 2
+        assert server.query('up{_id="c"}', now / 1000 + 2) == []
+        assert server.metric("streamgauge_push_clusters") == 0
 
 
 def test_a_remote_write_is_stored_beside_uploads(server: ServerProcess) -> None:
@@ -144,9 +174,11 @@ def test_the_references_client_pushes_what_it_scrapes(server: ServerProcess) -> 
     url = f"http://127.0.0.1:{server.port}"
     command = [client, f"--from={url}", f"--to={url}", f"--to-token={TOKEN}", "--id=ref", "--listen="]
     command += ['--match={__name__="scraped_total",_id=""}', "--interval=1s", "--rename=scraped_total=pushed_total"]
+    taken = 'streamgauge_ingest_requests_total{code="200",source="upload"}'
+    before = server.metric(taken)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: server.metric_sum("streamgauge_push_layouts_total") >= 2 or process.poll() is not None)
+        eventually(lambda: server.metric(taken) >= before + 2 or process.poll() is not None)
         assert process.poll() is None
     finally:
         process.kill()

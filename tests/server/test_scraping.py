@@ -155,10 +155,17 @@ def nasty() -> Iterator[Callable[[bytes, bytes], int]]:
 def test_bad_targets_are_named_and_do_no_harm(
     start_server: StartServer, server: ServerProcess, tmp_path: Path, nasty: Callable[[bytes, bytes], int]
 ) -> None:
-    to_us = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:%d/metrics\r\n\r\n" % server.port
-    jobs = [(name, nasty(reply, forever)) for name, (reply, forever, _) in NASTY.items()]
-    jobs += [("good", server.port), ("redirected", nasty(to_us, b""))]
     file = tmp_path / "p.yml"
+    file.touch()
+    scraping = start_server("--config", str(file), "--enable-admin-api")
+
+    def redirect(port: int, path: str) -> int:
+        return nasty(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:%d%s\r\n\r\n" % (port, path.encode()), b"")
+
+    jobs = [(name, nasty(reply, forever)) for name, (reply, forever, _) in NASTY.items()]
+    jobs += [("good", server.port), ("redirected", redirect(server.port, "/metrics"))]
+    jobs += [("itself", redirect(scraping.port, "/metrics"))]
+    jobs += [("deletes", redirect(scraping.port, "/api/v1/admin/tsdb/delete_series?match[]=up"))]
     file.write_text(
         "global: {scrape_interval: 2s, scrape_timeout: 1s}\nscrape_configs:\n"
         + "".join(
@@ -166,17 +173,20 @@ def test_bad_targets_are_named_and_do_no_harm(
             for name, port in jobs
         )
     )
-    scraping = start_server("--config", str(file))
-    eventually(lambda: all(health != "unknown" for health, _ in targets(scraping).values()))
+    assert scraping.post("/-/reload").status == 200
+    eventually(lambda: targets(scraping) and all(health != "unknown" for health, _ in targets(scraping).values()))
     said = targets(scraping)
     for name, (_, _, words) in NASTY.items():
         assert said[name][0] == ("up" if name in UP else "down"), (name, said[name])
         assert words in said[name][1], (name, said[name])
-    assert said["good"] == said["redirected"] == ("up", "")
+    assert said["good"] == said["redirected"] == said["itself"] == ("up", "")
+    assert said["deletes"] == ("down", "the answer was 405 Method Not Allowed"), (
+        "a scrape is a GET, which changes nothing"
+    )
     assert len(scraping.query('b{job=~"twice|future"} == 3')) == 2
     assert scraping.query('a{job="twice"}')[0]["value"][1] == "1"
     assert not scraping.query('a{job!="twice"}')
-    assert {series["metric"]["job"] for series in scraping.query("up == 0")} == set(NASTY) - UP
+    assert {series["metric"]["job"] for series in scraping.query("up == 0")} == {*NASTY, "deletes"} - UP
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from streamgauge.commands.client import ask
 from streamgauge.commands.server import Access, named_server
 from streamgauge.errors import ConfigError, StreamgaugeError
 from streamgauge.listeners import tls_files
-from streamgauge.serve.endpoint import KEY_HEADER
+from streamgauge.model.token import KEY_HEADER
 from streamgauge.settings import Config, resolve
 from streamgauge.start import check_addresses
 from streamgauge.store.lock import holder

@@ -29,9 +29,10 @@ from streamgauge.auth.identity import Permission
 from streamgauge.clock import ManualClock
 from streamgauge.model.labels import key_of
 from streamgauge.model.owned import owned_headers, owned_name
-from streamgauge.serve.app import endpoints
+from streamgauge.serve.app import endpoints, past_the_router
 from streamgauge.serve.endpoint import Endpoint
 from streamgauge.serve.services import HttpOptions
+from streamgauge.serve.upload_api import PUSH_PATHS
 from streamgauge.store.ports import DAY_MS
 from streamgauge.store.resolutions import Tier, thinned
 from streamgauge.testing import requests
@@ -307,6 +308,33 @@ def test_no_answer_has_anything_of_others_in_it(own: Tenant, whole: Tenant) -> N
         if form.shows and not shown.get(form.path):
             shown[form.path] = OTHER.encode() in words(whole.ask(form))
     assert all(shown.values()), f"these forms would not find anything: {shown}"
+
+
+def past_forms() -> Iterator[tuple[Form, int]]:
+    """Ways to ask what is answered past the router, and the status; series are another's, or of a name that is."""
+    text = {"content-type": "text/plain"}
+    lines = b"zebra_total,team=pear value=9\n"
+    written = requests.snappy(requests.v1([requests.Series({"__name__": "zebra_total", "team": "pear"}, [(NOW, 9.0)])]))
+    yield Form("/api/v1/write", {}, "POST", written, requests.headers()), 400
+    yield Form("/write", {"db": "x"}, "POST", lines, text), 400
+    yield Form("/api/v2/write", {"bucket": "x"}, "POST", lines, text), 422
+    for method in ("GET", "POST"):
+        yield Form("/query", {"q": "SHOW DATABASES"}, method), 200
+        yield Form("/query", {"q": "SELECT * FROM up"}, method), 400
+    yield Form("/ping", {"verbose": "true"}), 200
+    for path in PUSH_PATHS:
+        yield Form(path, {}, "POST", b""), 404
+
+
+def test_what_is_answered_past_the_router_is_narrowed_too(own: Tenant, whole: Tenant) -> None:
+    nothing: Any = None
+    assert {form.path for form, _ in past_forms()} == past_the_router(nothing).keys(), "say how it is asked"
+    for form, status in past_forms():
+        answer = own.ask(form)
+        assert (form.path, answer.status) == (form.path, status), answer.text
+        assert OTHER.encode() not in words(answer).replace(b"zebra_total", b"")
+    found = whole.ask(Form("/api/v1/series", {"match[]": '{team="pear"}'})).json()["data"]
+    assert found == []
 
 
 def test_tenants_see_what_is_theirs(own: Tenant) -> None:

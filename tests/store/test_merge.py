@@ -150,3 +150,26 @@ def test_the_meter_is_asked_before_anything_is_allocated(distance: int | None, p
 def test_ranges() -> None:
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
     assert ranges(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+
+
+def test_a_table_larger_than_what_is_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of series in several pieces, one of which no part has a sample of, on one thread and on two."""
+    monkeypatch.setattr("streamgauge.store.merge._TABLE_ROWS", 100)
+    monkeypatch.setattr("streamgauge.store.merge._ROWS_PER_THREAD", 1000)
+    counts = np.repeat([[2, 0, 3, 0], [1, 0, 0, 4]], 150, axis=1)
+    parts = []
+    for place, each in enumerate(counts):
+        rows = np.arange(each.sum())
+        parts.append(Part(each, rows + place * 10_000, rows + 0.5 * place))
+    expected = []
+    for series in range(600):
+        first, second = (slice(int(each[:series].sum()), int(each[: series + 1].sum())) for each in counts)
+        bits = np.concatenate((parts[0].values[first], parts[1].values[second])).view(np.int64)
+        times = np.concatenate((parts[0].times[first], parts[1].times[second]))
+        expected.append(dict(zip(times.tolist(), bits.tolist(), strict=True)))
+    for threads in (1, 2):
+        assert contents(merge(600, parts, NoMeter(), threads=threads)) == expected
+    into = (np.empty(1500, np.int64), np.empty(1500))
+    answer = merge(600, parts, NoMeter(), into=into)
+    assert contents(answer) == expected
+    assert answer.times is into[0]

@@ -96,6 +96,29 @@ def test_metadata_outlives_a_restart_and_the_flush_after_it(tmp_path: Path) -> N
     asyncio.run(third())
 
 
+def test_what_metadata_leaves_open_stays_as_it_was(tmp_path: Path) -> None:
+    """A metric that is scraped from its target, and from a federation, which knows neither types nor help."""
+    full = Metadata("a", "counter", "Some text.", "seconds")
+
+    async def first() -> None:
+        async with opened(tmp_path) as (store, _):
+            await store.append(batch(store, []), [Metadata("a", "unknown", ""), Metadata("b", "unknown", "")])
+            await asyncio.gather(
+                store.append(batch(store, []), [full]),
+                store.append(batch(store, []), [Metadata("a", "unknown", ""), Metadata("b", "gauge", "")]),
+                store.append(batch(store, []), [Metadata("a", "unknown", "Other text.")]),
+            )
+            assert store.metadata() == after
+
+    async def second() -> None:
+        async with opened(tmp_path) as (store, _):
+            assert store.metadata() == after
+
+    after = [Metadata("a", "counter", "Other text.", "seconds"), Metadata("b", "gauge", "")]
+    asyncio.run(first())
+    asyncio.run(second())
+
+
 def test_each_series_is_read_once_however_many_blocks_have_it(tmp_path: Path) -> None:
     """A million series of 200 bytes in a dozen blocks would else be 2.4 GB, more than one Arrow array may hold."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from streamgauge.errors import Overloaded, StorageError
 from streamgauge.main import shortage
-from streamgauge.store.shm import SharedMemory, attach, room
+from streamgauge.store.shm import IDLE_BYTES, SharedMemory, attach, room
 from streamgauge.store.shm_names import remove_leftovers, store_prefix
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory can be listed on Linux alone")
@@ -112,6 +112,58 @@ def test_what_is_not_there_or_too_small_is_a_storage_error(memory: SharedMemory)
 
 
 @linux
+def test_recycled_memory_is_taken_again_under_a_new_name(memory: SharedMemory) -> None:
+    segment = memory.take(1_000_000)
+    assert segment.size >= 1_000_000
+    segment.array(np.int64, 0, 3)[:] = [1, 2, 3]
+    old = segment.name
+    memory.recycle(old)
+    memory.recycle(old)
+    assert memory.used_bytes == 0
+    again = memory.take(990_000)
+    assert (again.size, again.array(np.int64, 0, 3).tolist()) == (segment.size, [1, 2, 3])
+    again.array(np.int64, 0, 1)[0] = 7
+    assert attach(again.name, 990_000).array(np.int64, 0, 1)[0] == 7
+    with pytest.raises(StorageError, match=old):
+        attach(old, 990_000)
+    assert memory.used_bytes == segment.size
+    memory.close()
+    assert there(STORE) == []
+
+
+@linux
+def test_what_is_recycled_is_of_use_and_bounded(memory: SharedMemory) -> None:
+    large = memory.take(IDLE_BYTES // 2)
+    memory.recycle(large.name)
+    assert memory.take(IDLE_BYTES // 4).size < large.size  # of which it would waste half
+    assert memory.take(IDLE_BYTES // 2 + IDLE_BYTES // 8).size > large.size
+    small = [memory.take(IDLE_BYTES // 8) for _ in range(6)]
+    for segment in small:
+        memory.recycle(segment.name)
+    with pytest.raises(StorageError):  # the largest goes first
+        attach(large.name, 1)
+    assert {memory.take(IDLE_BYTES // 8).size for _ in range(6)} == {small[0].size}
+
+
+@linux
+def test_recycled_memory_that_somebody_removed_is_made_anew(memory: SharedMemory) -> None:
+    segment = memory.take(4096)
+    memory.recycle(segment.name)
+    (SHM / segment.name).unlink()
+    again = memory.take(4096)
+    assert attach(again.name, 4096).array(np.uint8, 0, 1)[0] == 0
+    assert memory.used_bytes == again.size
+
+
+@linux
+def test_recycled_memory_is_given_back_where_there_is_no_room_for_more(memory: SharedMemory) -> None:
+    memory.recycle(memory.take(1 << 20).name)
+    with pytest.raises(Overloaded):
+        memory.create(1 << 50)
+    assert [path.name[-6:] for path in there(STORE)] == ["-owner"]
+
+
+@linux
 def test_no_room_is_a_clear_error_and_leaves_nothing(memory: SharedMemory) -> None:
     with pytest.raises(Overloaded, match="--shm-size"):
         memory.create(1 << 50)
@@ -167,7 +219,9 @@ from streamgauge.store.shm import SharedMemory, attach
 
 if __name__ == "__main__":
     memory = SharedMemory(sys.argv[1])
-    names = [memory.create(4096).name for _ in range(3)]
+    names = [memory.take(4096).name for _ in range(3)]
+    memory.recycle(names.pop())
+    names.append(memory.take(4096).name)
     for _ in range(2):
         spawn = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as workers:

@@ -17,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import Overloaded
+from streamgauge.errors import MetricFull, Overloaded
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
+from streamgauge.model.series_limits import CountLimit, SeriesLimits
 from streamgauge.model.source import Matcher, MatchOp, NoMeter
 from streamgauge.store.clock_trust import CLOCK_JUMP_MS, TRUST_SECONDS
+from streamgauge.store.expiry import LOOK_AGAIN_SECONDS
 from streamgauge.store.jobs import series_without_data
 from streamgauge.store.maintenance import IDLE_SECONDS, Maintenance
 from streamgauge.store.offline import compact_folder, open_folder
@@ -379,6 +381,41 @@ def test_churn_costs_what_lives_and_not_what_ever_was(data: Path) -> None:
     asyncio.run(work())
     asyncio.run(look())
     assert check_folder(data) == []
+
+
+def test_series_that_were_never_written_make_room_for_those_that_are_refused(data: Path) -> None:
+    """A scrape that fails has looked its series up by then."""
+
+    def key(number: int) -> bytes:
+        return key_of({"__name__": "m", "n": str(number)})
+
+    async def work() -> None:
+        clock = ManualClock(NOON)
+        async with opened(data, clock) as (store, maintenance):
+            store.limit_series(SeriesLimits(metric=CountLimit(3)))
+            written = store.resolve(key(0))
+            await store.append(SampleBatch(np.array([written], np.uint32), np.array([NOON]), np.ones(1)))
+            for number in (1, 2):
+                store.resolve(key(number))
+            await maintenance.expire()
+            assert len(store.index.known_ids()) == 3, "nobody needs their room"
+            for number in range(3, 6):
+                with pytest.raises(MetricFull):
+                    store.resolve(key(number))
+            await maintenance.expire()
+            assert store.resolve(key(0)) == written
+            for number in (3, 4):
+                store.resolve(key(number))
+            with pytest.raises(MetricFull):
+                store.resolve(key(5))
+            await maintenance.expire()
+            with pytest.raises(MetricFull):
+                store.resolve(key(5))
+            await clock.advance(LOOK_AGAIN_SECONDS)
+            await maintenance.expire()
+            store.resolve(key(5))
+
+    asyncio.run(work())
 
 
 def test_a_series_that_is_written_to_while_others_are_pruned_stays(data: Path) -> None:

@@ -21,6 +21,7 @@ from streamgauge.wire.sample_table import (
     MAX_BATCHES,
     MAX_METADATA_BYTES,
     SeriesRows,
+    SeriesTexts,
     decode,
     encode,
     part_of,
@@ -173,18 +174,41 @@ def test_big_endian_buffers_are_refused() -> None:
         decode(body, Findings())
 
 
-def test_a_text_that_many_batches_share_is_kept_once() -> None:
-    text = "x" * 10_000
-    first, *others = decode(stream(columns(series=pa.array([text] * 3).dictionary_encode()), batches=9), Findings())
-    assert all(part.texts[0] is first.texts[0] for part in others)
+def test_a_dictionary_that_many_batches_share_is_kept_once() -> None:
+    before = pa.total_allocated_bytes()
+    series = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0]), pa.array(["a", "b", "x" * (1 << 20)]))
+    for kind in (pa.utf8(), pa.large_utf8()):
+        texts = series.dictionary.cast(kind)
+        body = stream(columns(series=pa.DictionaryArray.from_arrays(series.indices, texts)), batches=50)
+        decoded = decode(body, Findings())
+        assert series_of(decoded) == [b"a", b"b", b"a"] * 50
+        assert pa.total_allocated_bytes() - before < 4 << 20
 
 
-def test_texts_come_in_the_order_in_which_they_appear() -> None:
+def test_texts_are_those_that_rows_use() -> None:
     series = pa.DictionaryArray.from_arrays(pa.array([3, 1, 3, 0]), pa.array(["a", "b", "c", "d"]))
     table = columns(series=series, time=pa.array([1, 2, 3, 4]), value=pa.array([1.0] * 4))
     (decoded,) = decode(stream(table), Findings())
-    assert list(decoded.texts) == [b"d", b"b", b"a"]
-    assert decoded.codes.tolist() == [0, 1, 0, 2]
+    assert list(decoded.texts) == decoded.texts[:] == [b"a", b"b", b"d"]
+    assert decoded.codes.tolist() == [2, 1, 2, 0]
+
+
+def test_texts_are_handed_over_some_at_a_time() -> None:
+    series = pa.DictionaryArray.from_arrays(pa.array([5, 1, 2, 4]), pa.array(["a", "bb", "ccc", "dddd", "", "e"]))
+    table = columns(series=series, time=pa.array([1, 2, 3, 4]), value=pa.array([1.0] * 4))
+    (decoded,) = decode(stream(table), Findings())
+    texts = decoded.texts
+    assert isinstance(texts, SeriesTexts)
+    assert texts.some(0, 9, 100) == [b"bb", b"ccc", b"", b"e"]
+    assert texts.some(1, 2, 100) == [b"ccc", b""]
+    assert texts.some(0, 9, 5) == [b"bb", b"ccc", b""]
+    assert texts.some(0, 9, 1) == [b"bb"], "one is handed over however long it is"
+    assert not texts.equals(texts), "of a dictionary that is not used as a whole nothing is said"
+    whole = texts.copied()
+    assert whole[:] == texts[:]
+    assert whole.equals(whole.copied())
+    (others,) = decode(encode(rows([0, 1, 2, 3], [b"bb", b"ccc", b"e", b""])), Findings())
+    assert not whole.equals(others.texts)  # type: ignore[arg-type]
 
 
 def test_codes_beyond_their_dictionary_are_refused() -> None:

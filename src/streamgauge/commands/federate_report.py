@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from streamgauge.commands.table import table
 from streamgauge.federate.config import FederateConfig
-from streamgauge.federate.report import Report
+from streamgauge.federate.report import LabelUse, Report
 from streamgauge.http.urls import shown_url
 
 _NAMES_SHOWN = 4  # of metrics in a row of the table
@@ -31,6 +31,8 @@ def lines(report: Report, config: FederateConfig) -> Iterator[str]:
         f"To {shown_url(config.upload)} would go: {report.pushed} series of {len(report.families)} metrics, "
         f"{report.encoded_bytes} bytes, {report.compressed_bytes} compressed. Nothing was sent."
     )
+    if not report.scraped:
+        yield f"No series matches {' or '.join(config.rules)}: --match names those to take."
     if report.labels:
         yield ""
         yield from table(
@@ -43,6 +45,8 @@ def lines(report: Report, config: FederateConfig) -> Iterator[str]:
         )
     yield ""
     yield "The server adds the labels that it gives with its access token, such as one for this cluster."
+    if report.described:
+        yield f"Help texts leave as they are, those of {_listed(report.described)}."
     for name in report.unused:
         yield f"Label {name} is to be anonymised, and no series has it."
     for old, new in report.renamed.items():
@@ -76,6 +80,7 @@ def as_json(report: Report, config: FederateConfig) -> dict[str, Any]:
             for use in report.labels
         ],
         "metrics": report.families,
+        "metrics_with_help_text": report.described,
         "renamed": report.renamed,
         "removed": [
             {"metric": name, "count": count, "reason": reason.value} for (reason, name), count in report.removed.items()
@@ -92,7 +97,10 @@ def _examples(values: list[str]) -> str:
     return ", ".join(value if len(value) <= _VALUE_CHARACTERS else f"{value[:_VALUE_CHARACTERS]}…" for value in values)
 
 
-def _some(use: Any) -> str:
-    names = sorted(use.metrics)
+def _some(use: LabelUse) -> str:
+    return _listed(sorted(use.metrics))
+
+
+def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

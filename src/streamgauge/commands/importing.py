@@ -19,14 +19,20 @@ from streamgauge.commands.importer.reference import ReferenceFile
 from streamgauge.commands.importer.run import Import, Options, Patience, TooOld
 from streamgauge.commands.importer.state import StateFile, Tally, identity_of, state_folder
 from streamgauge.commands.importer.stream import STDIN, open_stream
-from streamgauge.commands.importer.targets import FolderTarget, ServerTarget, Target
+from streamgauge.commands.importer.targets import ServerTarget, Target
 from streamgauge.commands.place import place_of
 from streamgauge.commands.server import NO_ACCESS, Access
 from streamgauge.commands.table import printable
 from streamgauge.commands.times import moment
 from streamgauge.durations import parse_duration
 from streamgauge.errors import BadInput, NotFound
+from streamgauge.heap import keep_free_memory
 from streamgauge.wire.findings import Reason
+
+_HEAP_BYTES = 64 << 20
+_MAPPED_BYTES = 32 << 20
+"""What is kept at the end of the heap, and how large an array has a mapping of its own: each block needs as much as the
+one before it, and to have that mapped anew takes a third of the time of a block of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ def import_files(
     access: Access = NO_ACCESS,
 ) -> int:
     """Exit code: 0 when everything was stored, 1 when not. Raises what makes it end before its end."""
+    keep_free_memory(_HEAP_BYTES, _MAPPED_BYTES)
     now = time.time_ns() // 1_000_000
     options = Options(skip_old, parse_duration(patience) / 1000)
     at = moment(timestamp, now) if timestamp is not None else None
@@ -77,7 +84,7 @@ def import_files(
         job = _Job(target, place, form, at, restart, options, member)
         tallies += [_import_one(job, name) for name in files]
     oldest = min((tally.oldest for tally in tallies if tally.oldest is not None), default=None)
-    if isinstance(target, FolderTarget) and (note := beyond_default(oldest, now)) is not None:
+    if not isinstance(target, ServerTarget) and (note := beyond_default(oldest, now)) is not None:
         click.echo(note, err=True)
     return 1 if any(set(tally.refused) - {Reason.EXEMPLAR} or tally.faults for tally in tallies) else 0
 
@@ -178,6 +185,8 @@ def _target(server: str | None, data: str | None, access: Access) -> Iterator[tu
     place = place_of(server, data, may_be_new=True, access=access)
     target: Target
     if isinstance(place, Path):
+        from streamgauge.commands.importer.folder_target import FolderTarget  # all of a store, which a server has
+
         target, words = FolderTarget(place), f"the folder {place.resolve()}"
     else:
         served = ServerTarget(place)

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import click
 
+from streamgauge.clock import SystemClock
 from streamgauge.commands.table import printable, table
 from streamgauge.errors import BadInput, FetchFailed
 from streamgauge.http.client import Answer, HttpClient, Resolver
-from streamgauge.http.options import TlsContexts
+from streamgauge.http.options import Secret, TlsContexts
+from streamgauge.http.urls import host_of, split_url, user_of
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
+from streamgauge.ingest.scrape.http_fetcher import HttpFetcher
 from streamgauge.ingest.scrape.job import ScrapeJob
-from streamgauge.ingest.scrape.negotiation import Format, format_of, request_headers
+from streamgauge.ingest.scrape.scraper import MAX_AHEAD_MS
 from streamgauge.ingest.scrape.series import TargetSeries
-from streamgauge.ingest.scrape.target import METRICS_PATH, PARAM, SCHEME, Target, targets_of
+from streamgauge.ingest.scrape.target import METRICS_PATH, SCHEME, Target, targets_of
+from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
 from streamgauge.model.labels import labels_of, split_key
 from streamgauge.query.text import value_texts
 from streamgauge.relabel import Relabelling
-from streamgauge.settings import BY_NAME
-from streamgauge.wire import openmetrics, text_scrape
-from streamgauge.wire.scraped import ScrapeCache, Scraped, merged_notes
+from streamgauge.settings import resolve
+from streamgauge.stats import Stats
+from streamgauge.wire.scraped import NO_STAMP, Scraped
 
 _FAMILY_SUFFIXES = ("_total", "_created", "_bucket", "_count", "_sum", "_gcount", "_gsum", "_info")
+_PLAIN_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_PLAIN_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class _Keys:
@@ -46,94 +53,114 @@ class _Keys:
         return self._ids[key]
 
 
+class _Client(HttpClient):
+    """Keeps the last answer."""
+
+    answer: Answer | None = None
+
+    async def get(self, url: str, headers: Mapping[str, str], limit: int) -> Answer:
+        self.answer = await super().get(url, headers, limit)
+        return self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """notice: what a server would say of the target, though it is up."""
+
+    scraped: Scraped
+    metadata: Mapping[str, Metadata]
+    content_type: str
+    size: int
+    notice: str
+
+
 def run_scrape(url: str, config: str | None, job_name: str | None, samples: bool, accept: str | None) -> None:
     """Print what the target at `url` gives. Raises FetchFailed or BadInput when a scrape of it would fail."""
-    job = _job(config, job_name, accept)
-    target = _target(url, job)
-    answer = asyncio.run(_fetch(job, target))
-    kind = format_of(answer.headers.get("content-type", ""), job.fallback_protocol)
-    keys, cache = _Keys(), ScrapeCache()
-    series = TargetSeries(job, target.labels, Relabelling(job.metric_relabel), keys.resolve)
-    decode = openmetrics.decode if kind is Format.OPENMETRICS else text_scrape.decode
-    try:
-        scraped = _read(decode(answer.body, cache, series.of, job.limits.samples))
-    except BadInput as error:
-        raise FetchFailed(error.message) from None
+    job, max_body = _job(config, job_name, accept)
+    job, target = _target(url, job)
+    keys = _Keys()
+    found = asyncio.run(_scrape(job, target, keys, max_body))
+    if found.notice:
+        click.echo(found.notice, err=True)
+    stamps = found.scraped.stamps if job.honor_timestamps else None
+    latest = SystemClock().now_ms() + MAX_AHEAD_MS
     if samples:
-        for line in _sample_lines(scraped, keys.keys):
+        for line in _sample_lines(found.scraped, keys.keys, None if stamps is None else stamps.tolist(), latest):
             click.echo(line)
         return
-    click.echo(f"{target.url}: {answer.headers.get('content-type', 'no content type')}, {len(answer.body)} bytes")
-    click.echo(_summary(scraped))
-    for line in _families(scraped, keys.keys, merged_notes(cache.chunks)):
+    click.echo(f"{target.url}: {found.content_type or 'no content type'}, {found.size} bytes")
+    click.echo(_summary(found.scraped, 0 if stamps is None else int((stamps > latest).sum())))
+    for line in _families(found.scraped, keys.keys, found.metadata):
         click.echo(line)
 
 
-def _read(reading: Generator[None, None, Scraped]) -> Scraped:
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            scraped: Scraped = end.value
-            return scraped
+async def _scrape(job: ScrapeJob, target: Target, keys: _Keys, max_body: int) -> _Found:
+    """As a server would. Raises FetchFailed."""
+    resolver, clock = Resolver(), SystemClock()
+    client = _Client(job.http, TlsContexts(job.http.tls), resolver)
+    series = TargetSeries(job, target.labels, Relabelling(job.metric_relabel), keys.resolve)
+    fetcher = HttpFetcher(job, target, series, client, Stats(), clock, Turns(clock), max_body)
+    try:
+        outcome = await fetcher.take(clock.monotonic())
+    finally:
+        fetcher.close()
+        resolver.close()
+    if outcome.scraped is None or client.answer is None:
+        raise FetchFailed(outcome.error)
+    kind = client.answer.headers.get("content-type", "")
+    return _Found(outcome.scraped, fetcher.metadata(), kind, outcome.size, fetcher.notice)
 
 
-def _job(config: str | None, name: str | None, accept: str | None) -> ScrapeJob:
+def _job(config: str | None, name: str | None, accept: str | None) -> tuple[ScrapeJob, int]:
+    """The job, and the largest body of one answer in bytes."""
     if config is None:
-        job = ScrapeJob(name or "scrape")
+        job, own = ScrapeJob(name or "scrape"), {}
     else:
         from streamgauge.config import load_config
 
-        jobs = {job.name: job for job in load_config(Path(config), os.environ).jobs}
+        loaded = load_config(Path(config), os.environ)
+        jobs, own = {job.name: job for job in loaded.jobs if not job.over_grpc}, dict(loaded.own)
         if not jobs or (name or next(iter(jobs))) not in jobs:
             raise BadInput(f"{config} has no such job; it has {', '.join(jobs) or 'none at all'}")
         job = jobs[name or next(iter(jobs))]
-    if accept is None:
-        return job
-    return replace(job, protocols=(accept,))
+    if accept is not None:
+        job = replace(job, protocols=(accept,))
+    return job, resolve({}, os.environ, own).scrape_max_bytes
 
 
-def _target(url: str, job: ScrapeJob) -> Target:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    own = {ADDRESS: parts.netloc, SCHEME: parts.scheme, METRICS_PATH: parts.path or job.metrics_path}
-    own |= {PARAM + name: values[0] for name, values in parse_qs(parts.query).items()}
+def _target(url: str, job: ScrapeJob) -> tuple[ScrapeJob, Target]:
+    """The target of a URL, and the job with the parameters, user and password that the URL has. Raises BadInput."""
+    try:
+        parts = split_url(url if "://" in url else f"http://{url}")
+    except FetchFailed as error:
+        raise BadInput(error.message) from None
+    params = {**dict(job.params), **parse_qs(parts.query, keep_blank_values=True)}
+    job = replace(job, params=tuple((name, tuple(values)) for name, values in params.items()))
+    if (user := user_of(parts)) is not None and not job.http.authorization():
+        job = replace(job, http=replace(job.http, user=Secret(user[0]), password=Secret(user[1])))
+    own = {ADDRESS: host_of(parts), SCHEME: parts.scheme, METRICS_PATH: unquote(parts.path) or job.metrics_path}
     (found,) = targets_of(Group("URL", (own,), {}), job, Relabelling(job.relabel))
     if isinstance(found, BadInput):
         raise found
     if not isinstance(found, Target):
         raise BadInput(f"relabel_configs of the job {job.name} drop this target")
-    return found
+    return job, found
 
 
-async def _fetch(job: ScrapeJob, target: Target) -> Answer:
-    resolver = Resolver()
-    client = HttpClient(job.http, TlsContexts(job.http.tls), resolver)
-    limit = job.limits.body or BY_NAME["scrape_max_bytes"].default
-    try:
-        async with asyncio.timeout(target.timeout / 1000):
-            answer = await client.get(target.url, request_headers(job, target.timeout), limit)
-    except TimeoutError:
-        raise FetchFailed(f"no whole answer within {target.timeout / 1000:g} s, the scrape timeout") from None
-    finally:
-        client.close()
-        resolver.close()
-    if answer.status != 200:
-        raise FetchFailed(f"the answer was {answer.status} {answer.reason}".rstrip())
-    return answer
-
-
-def _summary(scraped: Scraped) -> str:
+def _summary(scraped: Scraped, ahead: int) -> str:
     parts = [f"{scraped.lines} samples"]
     if scraped.kept < scraped.lines:
         parts.append(f"{scraped.lines - scraped.kept} dropped by relabelling")
     if scraped.duplicates:
         parts.append(f"{scraped.duplicates} of series that came before, left out")
+    if ahead:
+        parts.append(f"{ahead} with a time more than {MAX_AHEAD_MS // 60_000} minutes ahead, left out")
     if scraped.exemplars:
         parts.append(f"{scraped.exemplars} exemplars, left out")
     return ", ".join(parts)
 
 
-def _families(scraped: Scraped, keys: list[bytes], notes: dict[str, Metadata]) -> Iterator[str]:
+def _families(scraped: Scraped, keys: list[bytes], notes: Mapping[str, Metadata]) -> Iterator[str]:
     """A table: a row a metric, with what the target says of it."""
     names = Counter(dict(split_key(keys[series]))[b"__name__"].decode() for series in scraped.series.tolist())
     rows: dict[str, tuple[str, int, str]] = {}
@@ -153,14 +180,29 @@ def _candidates(name: str) -> Iterator[str]:
             yield name.removesuffix(suffix)
 
 
-def _sample_lines(scraped: Scraped, keys: list[bytes]) -> Iterator[str]:
-    for series, value in zip(scraped.series.tolist(), value_texts(scraped.values).to_pylist(), strict=True):
-        labels = labels_of(keys[series])
-        name = labels.pop("__name__", "")
-        inner = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        yield printable(f"{name}{{{inner}}} {value}")
+def _sample_lines(scraped: Scraped, keys: list[bytes], stamps: list[int] | None, latest: int) -> Iterator[str]:
+    """As they would be stored: without those that are later than `latest`, ms. stamps: times that samples have of their
+    own, ms."""
+    values = value_texts(scraped.values).to_pylist()
+    for row, (series, value) in enumerate(zip(scraped.series.tolist(), values, strict=True)):
+        stamp = NO_STAMP if stamps is None else stamps[row]
+        if stamp <= latest:
+            yield printable(f"{_series_text(labels_of(keys[series]))} {value}" + f" {stamp}" * (stamp != NO_STAMP))
 
 
-def _escaped(text: str) -> str:
-    """A label's value as it stands between double quotes."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+def _series_text(labels: dict[str, str]) -> str:
+    """As the text format has it: names that are not plain stand in quotes, that of the metric within the braces."""
+    metric = labels.pop("__name__", "")
+    inner = [f"{_name(name, _PLAIN_LABEL)}={_quoted(text)}" for name, text in labels.items()]
+    if metric and not _PLAIN_METRIC.fullmatch(metric):
+        return f"{{{','.join([_quoted(metric), *inner])}}}"
+    return f"{metric}{{{','.join(inner)}}}"
+
+
+def _name(name: str, plain: re.Pattern[str]) -> str:
+    return name if plain.fullmatch(name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return f'"{escaped}"'

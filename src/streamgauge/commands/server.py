@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streamgauge.errors import BadInput
-from streamgauge.serve.endpoint import KEY_HEADER
+from streamgauge.model.token import KEY_HEADER
 from streamgauge.settings import DEFAULT_LISTEN, ENVIRONMENT_PREFIX
 
 DEFAULT_SERVER = f"http://{DEFAULT_LISTEN}"

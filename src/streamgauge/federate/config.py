@@ -74,9 +74,7 @@ def make_config(values: Values) -> FederateConfig:
         source_http=_source_http(given),
         authorize=authorize,
         upload=upload,
-        target_http=HttpOptions(
-            tls=_loaded(Tls(ca=Secret(file=given.text("to-ca-file")), system_roots=True)), proxies=True
-        ),
+        target_http=HttpOptions(tls=_tls(given, "to-ca-file", "to-cert-file", "to-key-file"), proxies=True),
         token=token,
         transforms=Transforms(given.pairs("label"), given.pairs("rename"), hashed, salt),
         interval=_interval(given.text("interval")),
@@ -132,11 +130,7 @@ def _source_url(text: str) -> str:
 
 
 def _source_http(given: _Given) -> HttpOptions:
-    cert, key = given.text("tls-cert-file"), given.text("tls-private-key-file")
-    if bool(cert) != bool(key):
-        raise ConfigError("--tls-cert-file and --tls-private-key-file belong together")
-    ca = Secret(file=given.text("from-ca-file"))
-    tls = _loaded(Tls(ca=ca, cert=Secret(file=cert), key=Secret(file=key), system_roots=True))
+    tls = _tls(given, "from-ca-file", "tls-cert-file", "tls-private-key-file")
     return HttpOptions(scheme="Bearer", credentials=_checked(given.secret("from-token")), tls=tls)
 
 
@@ -145,8 +139,12 @@ def _checked(secret: Secret) -> Secret:
     return secret if secret.read() else Secret()
 
 
-def _loaded(tls: Tls) -> Tls:
-    """Raises ConfigError for what is no certificate or key."""
+def _tls(given: _Given, ca: str, cert: str, key: str) -> Tls:
+    """Of the files that flags of these names name. Raises ConfigError for what is no certificate or key."""
+    if bool(given.text(cert)) != bool(given.text(key)):
+        raise ConfigError(f"--{cert} and --{key} belong together")
+    first, second, third = (Secret(file=given.text(name)) for name in (ca, cert, key))
+    tls = Tls(first, second, third, system_roots=True)
     if tls.ca or tls.cert:
         TlsContexts(tls).get()
     return tls

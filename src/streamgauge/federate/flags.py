@@ -56,6 +56,8 @@ FLAGS = (
     Flag("to-token", "TOKEN", "", TARGET, "Token that is exchanged for an access token."),
     Flag("to-token-file", "FILE", "", TARGET, "The same, in a file."),
     Flag("to-ca-file", "FILE", "", TARGET, "CA certificates that are trusted for it, beside those of the system."),
+    Flag("to-cert-file", "FILE", "", TARGET, "Client certificate for it."),
+    Flag("to-key-file", "FILE", "", TARGET, "Key of that certificate."),
     Flag("id", "TEXT", "", TARGET, "Identifier of this cluster, which --to is told."),
     Flag("interval", "D", "4m30s", OPERATION, "Time from one scrape to the next."),
     Flag("limit-bytes", "BYTES", "204800", OPERATION, "Most bytes of a scrape, and of what is pushed at once."),

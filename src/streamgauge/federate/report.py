@@ -31,8 +31,9 @@ class LabelUse:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """families: names of metrics with the number of series. removed: by reason and name. renamed: old and new names.
-    unused: labels that are to be anonymised and do not occur. Sizes are in bytes."""
+    """families: names of metrics with the number of series. described: those of them that have a help text. removed:
+    by reason and name. renamed: old and new names. unused: labels that are to be anonymised and do not occur. Sizes are
+    in bytes."""
 
     scraped: int
     scraped_bytes: int
@@ -41,6 +42,7 @@ class Report:
     compressed_bytes: int
     labels: list[LabelUse]
     families: dict[str, int]
+    described: list[str]
     removed: dict[tuple[Reason, str], int]
     renamed: dict[str, str]
     unused: list[str]
@@ -73,6 +75,7 @@ def make_report(done: Transformed, scraped_bytes: int, transforms: Transforms, n
         compressed_bytes=len(snappy_frames.encode(content)),
         labels=[uses[name] for name in sorted(uses)],
         families=dict(sorted(families.items())),
+        described=sorted({family.name for family in done.families if family.help}),
         removed=dict(sorted(done.removed.items(), key=lambda item: (item[0][0].name, item[0][1]))),
         renamed={old: new for old, new in sorted(transforms.renames.items()) if old in scraped_names},
         unused=sorted(transforms.anonymize - uses.keys()),

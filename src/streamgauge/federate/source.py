@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
-from streamgauge.errors import BadInput, FetchFailed
+from streamgauge.errors import BadInput, BodyTooLarge, FetchFailed
+from streamgauge.federate.answers import told
 from streamgauge.federate.config import FederateConfig
 from streamgauge.federate.metrics import Requests
 from streamgauge.http.client import HttpClient, Resolver
@@ -35,11 +36,16 @@ class Source:
                 answer = await self._client.get(url, headers, config.limit_bytes)
         except TimeoutError:
             raise FetchFailed(f"{shown_url(config.source)} gave no whole answer within the interval") from None
+        except BodyTooLarge:
+            raise FetchFailed(
+                f"{shown_url(config.source)} gave more than {config.limit_bytes} bytes: raise --limit-bytes, or take "
+                "less with --match"
+            ) from None
         finally:
             self._client.close()
         self._requests["federate_from", str(answer.status)] += 1
         if answer.status != 200:
-            raise FetchFailed(f"{shown_url(config.source)} answered {answer.status} {answer.reason}".rstrip())
+            raise FetchFailed(told(answer, config.source))
         return decode(answer.headers.get("content-type", ""), answer.body), answer.size
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from streamgauge.clock import Clock
 from streamgauge.errors import FetchFailed
+from streamgauge.federate.answers import told
 from streamgauge.federate.config import FederateConfig
 from streamgauge.federate.metrics import Requests
 from streamgauge.http.client import Answer, HttpClient, Resolver
@@ -23,7 +24,6 @@ from streamgauge.wire.push_part import Part
 AUTHORIZE_SECONDS = 30
 MAX_GRANT_BYTES = 16_384
 _MAX_ANSWER_BYTES = 65_536
-_SHOWN_BYTES = 300  # of an answer in the log
 EARLY_SECONDS = 15
 """An access token is used until so long before it expires: a push takes its time. Of short ones, for a quarter less."""
 MAX_RETRY_AFTER = 3600
@@ -99,7 +99,7 @@ class Target:
         except FetchFailed as error:
             return Outcome(Verdict.FAILED, error.message), False
         self._requests["federate_to", str(answer.status)] += 1
-        return outcome_of(answer, shown_url(url)), answer.status == 401
+        return outcome_of(answer, url), answer.status == 401
 
     def close(self) -> None:
         self._client.close()
@@ -110,7 +110,7 @@ class Target:
         asked = self._clock.monotonic()
         answer = await self._post(url, {"connection": "close"}, b"", bearer, AUTHORIZE_SECONDS)
         if answer.status not in (200, 201):
-            outcome = outcome_of(answer, shown_url(url))
+            outcome = outcome_of(answer, url)
             raise NoGrant(f"no access token: {outcome.message}", outcome.retry_after)
         return read_grant(answer.body, asked)
 
@@ -145,11 +145,10 @@ def read_grant(body: bytes, asked: float) -> Grant:
 
 
 def outcome_of(answer: Answer, url: str) -> Outcome:
-    words = " ".join(answer.body[:_SHOWN_BYTES].decode(errors="replace").split())
-    message = f"{url} answered {answer.status} {answer.reason}".rstrip() + (f": {words}" if words else "")
     status = answer.status
     if status == 200:
         return Outcome(Verdict.TAKEN)
+    message = told(answer, url)
     if status == 413:
         return Outcome(Verdict.TOO_LARGE, message)
     if status in (400, 415, 422):

@@ -101,6 +101,7 @@ class Worker:
 
     def _use(self, config: FederateConfig) -> None:
         self._config = config
+        self._warned = False  # that no two scrapes fit into a push
         self._source = Source(config, self._resolver, self.metrics.http)
         self._target = Target(config, self._clock, self._resolver, self.metrics.http)
         self._fits = config.limit_bytes  # bytes of a push, as far as is known of the server
@@ -164,6 +165,13 @@ class Worker:
         done = config.transforms.apply(families, self._clock.now_ms())
         self.metrics.scraped, self.metrics.removed = done.scraped, done.scraped - done.left
         LOG.debug("scraped %d metrics in %d bytes; %d are left", done.scraped, size, done.left)
+        if 2 * size > config.limit_bytes and not self._warned:
+            self._warned = True
+            LOG.warning(
+                "a scrape has %d bytes, more than half of --limit-bytes: what an outage leaves behind cannot be put "
+                "together, and a server that takes a push an interval takes it as slowly as it came",
+                size,
+            )
         return Batch(done.families)
 
     # ---- pushing ----------------------------------------------------------------------------------------------------

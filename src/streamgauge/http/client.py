@@ -11,6 +11,7 @@ import io
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +36,14 @@ _LOOKUPS_AT_ONCE = 16
 _MANY_DIGITS = 19  # of a length
 _REDIRECTS = {"GET": frozenset((301, 302, 303, 307, 308)), "POST": frozenset((307, 308))}
 """By method. The others of a POST ask for a GET, which would lose the body: such an answer is the answer."""
+_SCRATCH_BYTES = 65_536
+_ROOM_BYTES = 1 << 20
+"""That a body of a known length has from the start."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TLS_REASONS = dict.fromkeys(
+    ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"), "it does not speak TLS; is its scheme http?"
+)
+"""In other words than OpenSSL's, by its name for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +312,21 @@ def _discard(task: asyncio.Task[_Connection]) -> None:
         task.result().close()
 
 
-class _Connection(asyncio.Protocol):
-    """One connection, one request at a time. The callbacks of httptools' parser are methods of it."""
+class _Scratch(threading.local):
+    """Where what comes is put that is no body of a known length, until the protocol has looked at it."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_SCRATCH_BYTES))
+
+
+_SCRATCH = _Scratch()
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, one request at a time. The callbacks of httptools' parser are methods of it.
+
+    The body of an answer that says how long it is goes from the socket to where it stays; all else through the parser.
+    """
 
     def __init__(self) -> None:
         self.closed = False
@@ -320,6 +341,8 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body = io.BytesIO()  # one object, however many chunks the sender makes of it
         self._size = 0
+        self._room = 0  # bytes that the body has room for without growing
+        self._lent: memoryview | None = None  # to the transport, to be filled in
         self._beside = 0  # bytes since the beginning, or since the last of the body: of the head, or of trailers
         self._heard = False
         self._in_body = False
@@ -346,18 +369,40 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         return self._transport
 
-    # ---- asyncio.Protocol -------------------------------------------------------------------------------------------
+    # ---- asyncio.BufferedProtocol -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if not self._left:
+            return _SCRATCH.view
+        if self._size == self._room:  # no more at once than has come already: who announces much has to send it
+            self._room += min(self._left + 1, max(self._size, _ROOM_BYTES))  # one, to hear of more than was announced
+            self._body.seek(self._room - 1)
+            self._body.write(b"\0")
+        self._lent = self._body.getbuffer()[self._size : self._room]
+        return self._lent
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._lent is None:
+            self._heed(bytes(_SCRATCH.view[:nbytes]))
+            return
+        self._lent.release()
+        self._lent = None
+        self._size += nbytes
+        self._left -= nbytes
+        if self._left < 0:
+            self._fail("the answer has more bytes than it announced")
+        elif not self._left:
+            self._body.truncate(self._size)
+            self._keep_alive = self._parser.should_keep_alive()
+            self._end()
+
+    def _heed(self, data: bytes) -> None:
         if self._waiter is None or self._waiter.done():
             self.close()  # nobody has asked
-            return
-        if self._left:
-            self._take(data)
             return
         self._heard = True
         self._beside += len(data)
@@ -377,18 +422,7 @@ class _Connection(asyncio.Protocol):
             self._end()
         elif self._in_body:
             self._left = max(0, self._announced() - self._size)
-
-    def _take(self, data: bytes) -> None:
-        """More of a body of a known length: nothing but that is to be looked for."""
-        self._left -= len(data)
-        if self._left < 0:
-            self._fail("the answer has more bytes than it announced")
-            return
-        self._size += len(data)
-        self._body.write(data)
-        if not self._left:
-            self._keep_alive = self._parser.should_keep_alive()
-            self._end()
+            self._room = self._size
 
     def _announced(self) -> int:
         """Bytes of the body, as the head says; 0 when it does not, or when they are beyond the limit."""
@@ -498,6 +532,8 @@ def _place(host: str, port: int) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):

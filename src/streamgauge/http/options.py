@@ -73,8 +73,12 @@ class HttpOptions:
     @property
     def fixed(self) -> bool:
         """Whether requests are the same each time: nothing that they need is read from a file or the environment."""
-        secrets = (self.user, self.password, self.credentials, *(value for _, value in self.headers))
-        return not self.proxies and not any(secret.file for secret in secrets)
+        return not self.proxies and not any(secret.file for secret in self.secrets)
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What requests are made with; that of TLS is apart."""
+        return (self.user, self.password, self.credentials, *(value for _, value in self.headers))
 
     def authorization(self) -> str:
         """The value of the Authorization header, "" for none. Raises ConfigError."""
@@ -93,7 +97,7 @@ class ClientCredentials:
     client_secret: Secret
     token_url: str
     scopes: tuple[str, ...] = ()
-    params: tuple[tuple[str, str], ...] = ()
+    params: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
 
 

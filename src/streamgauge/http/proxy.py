@@ -18,7 +18,7 @@ from streamgauge.http.urls import host_of, split_url, user_of
 MAX_HEAD_BYTES = 65_536
 """Of a proxy's answer to CONNECT."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_P = TypeVar("_P", bound=asyncio.Protocol)
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 @dataclass(frozen=True, slots=True)

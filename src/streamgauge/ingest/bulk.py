@@ -7,7 +7,7 @@ A request may be repeated: the same samples again change nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -24,7 +24,7 @@ from streamgauge.model.labels import series_key
 from streamgauge.model.sink import Sink
 from streamgauge.stats import Stats
 from streamgauge.wire.findings import MAX_EXAMPLES, Findings, Reason, bad_labels, no_room, shorten
-from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, decode
+from streamgauge.wire.sample_table import CONTENT_TYPE, SeriesRows, SeriesTexts, decode
 from streamgauge.wire.series_text import parse_series
 
 SOURCE = "import"
@@ -35,12 +35,15 @@ _CACHE_BYTES = 64 << 20
 """Of texts of series: 200,000 of nine labels. When there are more, it begins anew; one that is not in it costs as much
 as a hundred that are."""
 _ENTRY_BYTES = 135  # of one in a dictionary, beside its text (measured)
-_LOOKUPS = 4096
-"""Texts of series looked up before other tasks get their turn: about 1 ms."""
+_LOOKUPS, _LOOKUP_BYTES = 2048, 512 << 10
+"""Texts of series looked up before other tasks get their turn, and bytes of these: about 1 ms."""
 _NEW_SERIES = 64
 """New series before other tasks get their turn: 30 µs each, as they are parsed and the index takes them in."""
 _NEW_BYTES = 32 << 10
 """Of their texts, the same: parsing takes time for each byte, and a text may have half a megabyte."""
+_LAST_BYTES = 16 << 20
+"""Of the texts of the last request, all of which are known: 100,000 series. Files in order of time send the same ones
+with each request, so that none is looked up."""
 _REFUSED = -1
 _SHOWN = 150  # characters of a series' text in a message
 _ATTEMPTS = 3
@@ -104,6 +107,19 @@ class _RefusedSeries:
             result.example(first + int(np.argmax(codes == number)), reason, text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """All series of a table, none of them refused."""
+
+    texts: SeriesTexts
+    ids: Int64s
+    generation: int
+
+    @property
+    def size(self) -> int:
+        return self.texts.size + 2 * self.ids.nbytes
+
+
 class BulkImport:
     """Receives requests. One for a server; used on the event loop."""
 
@@ -126,7 +142,7 @@ class BulkImport:
         and UnsupportedMedia when nothing is stored, and Overloaded or StorageError when it is not known how much is.
         What `body` raises goes through.
         """
-        status = 200
+        status = 0  # of one whose sender goes away
         way = self._bindings.of(bound) if bound else self._everything
         try:
             with self._inflight.account() as held:
@@ -137,11 +153,13 @@ class BulkImport:
                 held.add(len(data))  # what is decoded takes as much again
                 result = await way.store(data)
                 self._stats.ingest_seconds.labels(SOURCE).observe(self._clock.monotonic() - started)
+            status = 200
         except StreamgaugeError as error:
             status = error.status
             raise
         finally:
-            self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
+            if status:
+                self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
             if bound:
                 self._bindings.used(bound)
         count(self._stats, SOURCE, 0, result.findings)
@@ -159,6 +177,7 @@ class _Way:
         self._limit = limit
         self._cache: dict[bytes, int] = {}  # ids of series by their texts
         self._generation = sink.generation
+        self._last: _Known | None = None
 
     async def store(self, data: bytes) -> BulkResult:
         """Decode and append a request, from the beginning again when series ids became invalid."""
@@ -217,23 +236,32 @@ class _Way:
         """The sink's generation. What was remembered of another is forgotten."""
         generation = self._sink.generation
         if generation != self._generation or self.size > self._limit:
-            self._cache, self.size, self._generation = {}, 0, generation
+            self._cache, self.size, self._generation, self._last = {}, 0, generation, None
         return generation
 
     async def _identified(self, table: SeriesRows, first: int, generation: int, result: BulkResult) -> Int64s:
         """The id of each series of a table, _REFUSED where it has none; its first row has the number `first` in the
         request. Whatever they are once the sink is of another generation, they are not used."""
-        ids = np.full(len(table.texts), _REFUSED, np.int64)
+        texts = table.texts
+        assert isinstance(texts, SeriesTexts)
+        last = self._last
+        if last is not None and last.generation == generation and await asyncio.to_thread(last.texts.equals, texts):
+            return last.ids
+        ids = np.full(len(texts), _REFUSED, np.int64)
         refused = _RefusedSeries(len(ids))
-        done = 0
-
-        def step() -> int:
-            return self._identify(table.texts, done, ids, refused)
-
-        while done < len(ids) and self._sink.generation == generation:
-            done = await self._turns.take(step)
+        steps = self._identify(texts, ids, refused)
+        while self._sink.generation == generation and await self._turns.take(lambda: next(steps, False)):
+            pass
         refused.enter(table.codes, first, result)
+        if texts.size <= min(_LAST_BYTES, self._limit // 4) and not (ids == _REFUSED).any():
+            self._keep(_Known(await asyncio.to_thread(texts.copied), ids, generation))
         return ids
+
+    def _keep(self, known: _Known) -> None:
+        """Remember them for the next request, if series ids are still what they were."""
+        if known.generation == self._generation:
+            self.size += known.size - (self._last.size if self._last is not None else 0)
+            self._last = known
 
     def _admitted(
         self, table: SeriesRows, part: slice[int, int, None], ids: Int64s, first: int, result: BulkResult
@@ -246,21 +274,25 @@ class _Way:
             return SampleBatch(series.astype(np.uint32), times, values)
         return SampleBatch(series[keep].astype(np.uint32), times[keep], values[keep])
 
-    def _identify(self, texts: Sequence[bytes], at: int, ids: Int64s, refused: _RefusedSeries) -> int:
-        """Find the ids of some series from number `at` on; the number of the next one."""
-        stop = min(at + _LOOKUPS, len(texts))
-        known = cast("list[int]", list(map(self._cache.get, texts[at:stop])))  # with None where one is new
-        new = size = 0
-        for number in range(at, stop) if None in known else ():
-            if known[number - at] is None:
-                if new == _NEW_SERIES or size >= _NEW_BYTES:
-                    stop = number
-                    break
-                new += 1
-                size += len(texts[number])
-                known[number - at] = self._resolve(texts[number], number, refused)
-        ids[at:stop] = known[: stop - at]
-        return stop
+    def _identify(self, texts: SeriesTexts, ids: Int64s, refused: _RefusedSeries) -> Iterator[bool]:
+        """Find the id of each series; True where others may have their turn before it goes on."""
+        at = 0
+        while at < len(ids):
+            some = texts.some(at, _LOOKUPS, _LOOKUP_BYTES)
+            known = cast("list[int]", list(map(self._cache.get, some)))  # with None where one is new
+            new = size = 0
+            for number, text in enumerate(some) if None in known else ():
+                if known[number] is None:
+                    if new == _NEW_SERIES or size >= _NEW_BYTES:
+                        yield True
+                        new = size = 0
+                    new += 1
+                    size += len(text)
+                    known[number] = self._resolve(text, at + number, refused)
+            ids[at : at + len(some)] = known
+            at += len(some)
+            if at < len(ids):
+                yield True
 
     def _resolve(self, text: bytes, number: int, refused: _RefusedSeries) -> int:
         try:

@@ -98,7 +98,7 @@ class InfluxWrite:
         UnsupportedMedia when nothing is stored, and Overloaded or StorageError when it is not known how much is. What
         `body` raises goes through.
         """
-        status = 204
+        status = 0  # of one whose sender goes away
         written = Written()
         way = self._bindings.of(bound) if bound else self._everything
         try:
@@ -113,7 +113,8 @@ class InfluxWrite:
             status = error.status
             raise
         finally:
-            self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
+            if status:
+                self._stats.ingest_requests.labels(SOURCE, str(status)).inc()
             if bound:
                 self._bindings.used(bound)
             count(self._stats, SOURCE, written.stored, written.findings)

@@ -40,6 +40,14 @@ class Metadata:
     help: str
     unit: str = ""
 
+    def after(self, before: Metadata | None) -> Metadata:
+        """What is known once this is said, and `before` was. What this leaves open stays: a type that is "unknown", as
+        those of metrics that come by way of a federation are, and help or a unit that it does not have."""
+        if before is None or (self.type != "unknown" and self.help and self.unit):
+            return self
+        known = before.type if self.type == "unknown" else self.type
+        return Metadata(self.metric, known, self.help or before.help, self.unit or before.unit)
+
 
 def joined(batches: Sequence[SampleBatch]) -> SampleBatch:
     """The rows of one batch or more, one behind the other."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+KEY_HEADER = "x-streamgauge-folder-key"
+"""With this a command shows that it can read the lock of the server's data folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:

@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from streamgauge.errors import QueryFailed, StreamgaugeError
+from streamgauge.heap import keep_free_memory
 from streamgauge.query.frames import CHUNK_BYTES, Kind, WorkerChannel
 from streamgauge.spawn import end_with_the_server, leave_signals_to_the_server
 
@@ -36,12 +37,10 @@ of a query over five million samples."""
 KEPT_BYTES = 768 << 20
 """With more than that it is given back at once."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt."""
 _HEAP_BYTES = 64 << 20
 _MAPPED_BYTES = 8 << 20
-"""What glibc keeps at the end of its heap, and how large an array has a mapping of its own. By itself it gives back
-what a query decodes and takes it anew, row group by row group: half of the time of reading a column."""
+"""What is kept at the end of the heap, and how large an array has a mapping of its own: otherwise what a query decodes
+is given back and taken anew, row group by row group, which is half of the time of reading a column."""
 
 HIDDEN = "internal error; the server's log says more"
 
@@ -63,7 +62,7 @@ def main(sock: socket.socket, settings: WorkerSettings) -> None:
     channel = WorkerChannel(sock)
     inbox = _Inbox()
     threading.Thread(target=_listen, args=(channel, inbox), name="query-control", daemon=True).start()
-    _keep_what_is_free()
+    keep_free_memory(_HEAP_BYTES, _MAPPED_BYTES)
     _import(settings.preload)
     gc.freeze()  # what was imported stays: collecting after each query then takes microseconds, not milliseconds
     _offer_to_the_oom_killer()
@@ -189,18 +188,6 @@ def _free_memory() -> None:
 
     gc.collect()
     pyarrow.default_memory_pool().release_unused()
-
-
-def _keep_what_is_free() -> None:
-    """Elsewhere than in glibc there is nothing to be set."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(AttributeError, OSError):
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(_M_TRIM_THRESHOLD, _HEAP_BYTES)
-        set_option(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def _import(preload: tuple[str, ...]) -> None:

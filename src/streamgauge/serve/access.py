@@ -8,7 +8,8 @@ from starlette.requests import Request
 
 from streamgauge.auth.authenticator import Authenticator, Credentials
 from streamgauge.errors import Forbidden
-from streamgauge.serve.endpoint import IDENTITY, KEY_HEADER, Needs
+from streamgauge.model.token import KEY_HEADER
+from streamgauge.serve.endpoint import IDENTITY, Needs
 
 if TYPE_CHECKING:
     from starlette.types import Scope

@@ -79,7 +79,8 @@ def build_app(
         for each in allowed(endpoints(services, options), options)
         if not options.internal_listener or each.path not in INTERNAL
     ]
-    past, prompt = _past(services)
+    past = past_the_router(services)
+    prompt = {path: app for path, app in past.items() if isinstance(app, RemoteWrite | PushApi)}
     application = _Application(services, table, stats, services.authenticator, sessions, past, prompt)
     guard = Guard(application, options.allow_hosts, options.allow_origins, stats, application.begin)
     return StatsOrigins(guard, options.relay.cors_allow) if options.relay is not None else guard
@@ -96,11 +97,10 @@ def build_internal_app(
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
-def _past(services: Services) -> tuple[Mapping[str, ASGIApp], Mapping[str, Prompt]]:
-    """Where most samples come in, which is answered past the router; and what of it takes requests promptly."""
-    write, pushes, influx = RemoteWrite(services), PushApi(services), InfluxApi(services)
-    past = {WRITE_PATH: write} | dict.fromkeys(PUSH_PATHS, pushes) | dict.fromkeys(INFLUX, influx)
-    return past, {WRITE_PATH: write} | dict.fromkeys(PUSH_PATHS, pushes)
+def past_the_router(services: Services) -> Mapping[str, ASGIApp]:
+    """Where most samples come in, which is answered past the router."""
+    pushes, influx = PushApi(services), InfluxApi(services)
+    return {WRITE_PATH: RemoteWrite(services)} | dict.fromkeys(PUSH_PATHS, pushes) | dict.fromkeys(INFLUX, influx)
 
 
 def endpoints(services: Services, options: HttpOptions) -> list[Endpoint]:

@@ -20,9 +20,6 @@ Handler = Callable[[Request, Params], Awaitable["Response"]]
 Needs = Callable[[Request], Permission | None]
 """What the sender of a request must be permitted; None: anybody may send it."""
 
-KEY_HEADER = "x-streamgauge-folder-key"
-"""With this a command shows that it can read the lock of the server's data folder."""
-
 IDENTITY = "streamgauge.identity"
 """Where the scope of a request has the identity of who sent it."""
 

@@ -10,8 +10,9 @@ import hmac
 from typing import TYPE_CHECKING
 
 from streamgauge.errors import Forbidden
+from streamgauge.model.token import KEY_HEADER
 from streamgauge.serve.answers import json_answer
-from streamgauge.serve.endpoint import KEY_HEADER, Endpoint, administers
+from streamgauge.serve.endpoint import Endpoint, administers
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -60,6 +60,9 @@ class TargetsApi:
         answer: dict[str, object] = {"activeTargets": [], "droppedTargets": []}
         if state != "dropped":
             answer["activeTargets"] = [_active(name, loop) for name, pool in pools.items() for loop in pool.loops]
+            invalid = [{"scrapePool": name, "error": error} for name, pool in pools.items() for error in pool.failures]
+            if invalid:
+                answer["invalidTargets"] = invalid
         if state != "active":
             answer["droppedTargets"] = [
                 {"discoveredLabels": dict(labels), "scrapePool": name}
@@ -113,13 +116,20 @@ def _active(pool: str, loop: ScrapeLoop) -> dict[str, object]:
         "scrapePool": pool,
         "scrapeUrl": target.url,
         "globalUrl": target.url,
-        "lastError": report.error,
+        "lastError": _overdue(loop) or report.error,
         "lastScrape": rfc3339(report.started) if report.started else _NEVER,
         "lastScrapeDuration": report.duration,
         "health": report.health.value,
         "scrapeInterval": format_duration(target.interval),
         "scrapeTimeout": format_duration(target.timeout),
     }
+
+
+def _overdue(loop: ScrapeLoop) -> str:
+    """What is to be said while a scrape takes longer than its timeout, which ends fetching and not reading."""
+    if loop.taking * 1000 <= loop.scraper.target.timeout:
+        return ""
+    return f"its answer has been read for {loop.taking:.0f} s, and is not at its end: it has very many new series"
 
 
 def selector(text: str) -> Callable[[Labels], bool]:

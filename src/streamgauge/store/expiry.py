@@ -27,6 +27,11 @@ from streamgauge.store.upkeep import Upkeep
 LOG = logging.getLogger(__name__)
 
 
+LOOK_AGAIN_SECONDS = 600.0
+"""Between two searches for series without data because new ones are refused: of a million series one takes a second or
+two of a helper, and while the data itself fills the index it finds nothing."""
+
+
 class Expiry:
     """Retention of one store. Used on the event loop.
 
@@ -53,6 +58,8 @@ class Expiry:
         self._kept_from: dict[tuple[RetentionRule, ...], int] = {}  # the first day (ms), by a rule and those before it
         self._pruning = asyncio.Lock()
         self._may_prune = False  # data went since series without any were last looked for
+        self._refused = 0  # new series, until they were last looked for because of that
+        self._look_after = float("-inf")  # monotonic; not because of that before
         self._trust = ClockTrust(upkeep.clock)
         if self._all_expired():
             self._trust.distrust()
@@ -76,12 +83,22 @@ class Expiry:
             await self._by_size()
             raise
         done = await self._by_size() or done
+        self._look_when_full()
         await self.prune()
         return done
 
     def data_went(self) -> None:
         """Have the next `prune` look for series without data."""
         self._may_prune = True
+
+    def _look_when_full(self) -> None:
+        """Have the next `prune` look, too, when new series are refused: series may be in their way that were looked up
+        and never written, as are those of a scrape that fails at a limit or at its last line."""
+        refused = self._store.refusals.totals.total()
+        now = self._upkeep.clock.monotonic()
+        if refused > self._refused and now >= self._look_after:
+            self._refused, self._look_after = refused, now + LOOK_AGAIN_SECONDS
+            self._may_prune = True
 
     # ---- by age, rule and size --------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
+from streamgauge.heap import keep_freed
 from streamgauge.model.batch import SampleBatch
-from streamgauge.store.head_view import merged
+from streamgauge.store.head_view import sorted_run
 from streamgauge.store.leases import Leases
 from streamgauge.store.runs import (
     SEGMENT_ROWS,
@@ -33,6 +34,8 @@ DEFAULT_ROWS = 4 << 20
 """About 80 MB."""
 
 _MERGED_RUNS = 8
+_TEMPORARY_BYTES = 4 << 20
+"""Of arrays that sorting a segment uses for a moment: they are to have the same memory the next time."""
 _USABLE_ROWS = SEGMENT_ROWS - MAX_COMMIT_ROWS + 1
 """Rows that surely fit an empty segment, however they are divided into commits."""
 
@@ -99,6 +102,7 @@ class Head:
     """
 
     def __init__(self, memory: SharedMemory, leases: Leases, pool: Executor, *, max_rows: int = DEFAULT_ROWS) -> None:
+        keep_freed(_TEMPORARY_BYTES)
         self._memory = memory
         self._leases = leases
         self._pool = pool
@@ -147,7 +151,7 @@ class Head:
         surely_free = max(free - MAX_COMMIT_ROWS + 1, 0)
         needed = -(-(rows - surely_free) // _USABLE_ROWS)
         while len(self._spares) < needed:
-            self._spares.append(self._memory.create(UNSORTED_BYTES))
+            self._spares.append(self._memory.take(UNSORTED_BYTES))
 
     def append(self, commit: int, batch: SampleBatch, span: tuple[int, int] | None = None) -> None:
         """Make a commit's samples part of every later snapshot. Commits ascend and have at most MAX_COMMIT_ROWS rows.
@@ -162,7 +166,7 @@ class Head:
             self.settle()
         if rows:
             if self._active is None or SEGMENT_ROWS - self._active.rows < rows:
-                spare = self._spares.pop() if self._spares else self._memory.create(UNSORTED_BYTES)
+                spare = self._spares.pop() if self._spares else self._memory.take(UNSORTED_BYTES)
                 self.seal()
                 self._active = _Active(spare, commit)
             self._active.append(commit, batch, span or batch.span())
@@ -180,7 +184,7 @@ class Head:
     def seal_between(self) -> None:
         """`seal` while rows are on their way to the disk: what `reserve` promised them holds. Raises Overloaded."""
         if self._active is not None:
-            self._spares.append(self._memory.create(UNSORTED_BYTES))
+            self._spares.append(self._memory.take(UNSORTED_BYTES))
             self.seal()
 
     def seal_before(self, time: int) -> None:
@@ -279,23 +283,29 @@ class Head:
 
     def _retire(self, run: Run) -> None:
         self._left_alone.discard(run.name)
-        self._leases.retire(run.name, lambda: self._memory.remove(run.name))
+        self._leases.retire(run.name, lambda: self._memory.recycle(run.name))
 
 
 def _write_sorted(memory: SharedMemory, runs: tuple[Run, ...]) -> Run:
     """One sorted run that holds what `runs` hold. Runs in the pool."""
-    series, samples = merged(runs)
-    rows = len(samples.times)
-    segment = memory.create(sorted_bytes(rows, len(series)))
-    columns = SortedColumns.of(segment, rows, len(series))
-    columns.ids[:] = series
-    columns.starts[:] = samples.offsets
-    columns.times[:] = samples.times
-    columns.values[:] = samples.values
+    made: list[Segment] = []
+
+    def make(rows: int, series: int) -> SortedColumns:
+        made.append(memory.take(sorted_bytes(rows, series)))
+        return SortedColumns.of(made[-1], rows, series)
+
+    try:
+        columns = sorted_run(runs, make)
+    except BaseException:
+        for segment in made:
+            memory.remove(segment.name)
+        raise
+    for segment in made[:-1]:
+        memory.remove(segment.name)
     return Run(
-        segment.name,
-        rows,
-        len(series),
+        made[-1].name,
+        len(columns.times),
+        len(columns.ids),
         runs[0].first_commit,
         runs[-1].last_commit,
         min(run.min_time for run in runs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -67,17 +67,50 @@ def rows_of(runs: Sequence[Run]) -> tuple[UInt32s, Int64s, Floats]:
     return np.repeat(series, np.diff(samples.offsets)), samples.times, samples.values
 
 
+def sorted_run(runs: Sequence[Run], make: Callable[[int, int], SortedColumns]) -> SortedColumns:
+    """Every sample of some runs, of which there is one at least, in the columns that `make` gave last for a number of
+    rows and of series: it is asked again where samples repeat others."""
+    if len(runs) == 1 and isinstance(columns := _open(runs[0]), UnsortedColumns):
+        result = sort(columns, make)
+        if _has_no_repetition(result):
+            return result
+    series, parts = _all_parts([_sorted(_open(run)) for run in runs])
+    result = make(sum(len(part.times) for part in parts), len(series))
+    samples = merge(len(series), parts, NoMeter(), threads=1, into=(result.times, result.values))
+    if samples.times is not result.times:
+        result = make(len(samples.times), len(series))
+        result.times[:], result.values[:] = samples.times, samples.values
+    result.ids[:], result.starts[:] = series, samples.offsets
+    return result
+
+
 def merged(runs: Sequence[Run]) -> tuple[UInt32s, Samples]:
     """Every sample of some runs as (series ids, ascending, and their samples)."""
     if not runs:
         return no_ids(), empty_samples()
-    columns, meter = [_sorted(_open(run)) for run in runs], NoMeter()
+    columns = [_sorted(_open(run)) for run in runs]
     if len(columns) == 1 and _has_no_repetition(columns[0]):
         return columns[0].ids, Samples(columns[0].starts.astype(np.int64), columns[0].times, columns[0].values)
-    series = _union([run.ids for run in columns])
+    series, parts = _all_parts(columns)
+    return series, merge(len(series), parts, NoMeter(), threads=1)
+
+
+def _all_parts(runs: Sequence[SortedColumns]) -> tuple[UInt32s, list[Part]]:
+    """The series of some runs, ascending, and all that each run has of them."""
+    series = runs[0].ids
+    if not all(np.array_equal(run.ids, series) for run in runs[1:]):
+        series = _union([run.ids for run in runs])
     chosen = Chosen(series)
-    parts = [part for run in columns if (part := _read_sorted(run, chosen, None, None, meter)) is not None]
-    return series, merge(len(series), parts, meter, threads=1)
+    return series, [_whole(run, chosen) for run in runs]
+
+
+def _whole(columns: SortedColumns, chosen: Chosen) -> Part:
+    """A run all of whose series are chosen."""
+    counts = np.subtract(columns.starts[1:], columns.starts[:-1], dtype=np.int64)
+    if len(counts) < chosen.count:
+        present, counts = counts, np.zeros(chosen.count, np.int64)
+        counts[chosen.positions(columns.ids)] = present
+    return Part(counts, columns.times, columns.values)
 
 
 def _has_no_repetition(columns: SortedColumns) -> bool:
@@ -189,15 +222,18 @@ def _ranges(columns: SortedColumns, firsts: Int64s, ends: Int64s) -> tuple[Int64
 
 def _union(ids: Sequence[UInt32s]) -> UInt32s:
     """The distinct ids, ascending. Unlike np.unique it does not hold the interpreter's lock."""
-    everything = np.concatenate(ids) if ids else np.empty(0, np.uint32)
-    if not len(everything):
-        return everything
-    low, high = everything.min(), everything.max()
-    if int(high) - int(low) < _TABLE_ITEMS + _TABLE_ITEMS_PER_ID * len(everything):
-        flags = np.zeros(int(high) - int(low) + 1, np.bool_)
-        flags[everything - low] = True
-        distinct: UInt32s = np.flatnonzero(flags).astype(np.uint32) + low
+    ids = [some for some in ids if len(some)]
+    if not ids:
+        return no_ids()
+    low, high = min(int(some.min()) for some in ids), max(int(some.max()) for some in ids)
+    if high - low < _TABLE_ITEMS + _TABLE_ITEMS_PER_ID * sum(map(len, ids)):
+        flags = np.zeros(high - low + 1, np.bool_)
+        for some in ids:
+            flags[some - np.uint32(low)] = True
+        distinct: UInt32s = np.flatnonzero(flags).astype(np.uint32)
+        distinct += np.uint32(low)
         return distinct
+    everything = np.concatenate(ids)
     everything.sort()
     first = np.ones(len(everything), np.bool_)
     first[1:] = everything[1:] != everything[:-1]

@@ -371,5 +371,6 @@ def _definition(record: Record, found: _SeriesFound, metadata: dict[str, Metadat
         found.see(batch.series)
         return len(batch)
     elif record.kind == RecordKind.METADATA:
-        metadata.update((entry.metric, entry) for entry in decode_metadata(record.payload))
+        for entry in decode_metadata(record.payload):
+            metadata[entry.metric] = entry.after(metadata.get(entry.metric))
     return 0

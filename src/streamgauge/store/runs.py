@@ -12,6 +12,7 @@ named once; series i has the rows starts[i] to starts[i + 1]:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -102,14 +103,26 @@ def sorted_bytes(rows: int, series: int) -> int:
     return 16 * rows + 8 * series + 4
 
 
-def sort(columns: UnsortedColumns) -> SortedColumns:
+def sorted_columns(rows: int, series: int) -> SortedColumns:
+    """Columns to be filled in, in memory of the process's own."""
+    return SortedColumns(
+        np.empty(series, np.uint32), np.empty(series + 1, np.uint32), np.empty(rows, np.int64), np.empty(rows)
+    )
+
+
+def sort(columns: UnsortedColumns, make: Callable[[int, int], SortedColumns] = sorted_columns) -> SortedColumns:
     """Rows ordered by (id, time), those of equal id and time in the order in which they came. At least one row.
 
+    make: where they are put, by how many rows and series there are.
     np.lexsort gains from rows that are partly in order, as those of a scrape are: 131,072 rows take 1 ms, or 11 ms
     when shuffled. It does not hold the interpreter's lock.
     """
     order = np.lexsort((columns.times, columns.ids))
     ids = columns.ids[order]
-    firsts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
-    starts = np.concatenate(([0], firsts, [len(ids)])).astype(np.uint32)
-    return SortedColumns(ids[starts[:-1]], starts, columns.times[order], columns.values[order])
+    firsts = np.concatenate(([0], np.flatnonzero(ids[1:] != ids[:-1]) + 1))
+    result = make(len(order), len(firsts))
+    result.starts[:-1], result.starts[-1] = firsts, len(order)
+    np.take(ids, firsts, out=result.ids, mode="clip")  # other modes go through a copy
+    np.take(columns.times, order, out=result.times, mode="clip")
+    np.take(columns.values, order, out=result.values, mode="clip")
+    return result

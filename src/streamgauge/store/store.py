@@ -282,8 +282,9 @@ class Store:
         known = self.state.metadata
         room = MAX_METADATA_BYTES - self._metadata_bytes
         fresh = []
-        for entry in map(_bounded, metadata):
-            before = known.get(entry.metric)
+        for said in map(_bounded, metadata):
+            before = known.get(said.metric)
+            entry = said.after(before)
             growth = _size(entry) - (_size(before) if before else 0)
             if entry != before and growth <= max(room, 0):
                 fresh.append(entry)
@@ -309,8 +310,9 @@ class Store:
             self.work.set()
 
     def _take_metadata(self, metadata: Sequence[Metadata]) -> None:
-        for entry in metadata:
-            before = self.state.metadata.get(entry.metric)
+        for said in metadata:
+            before = self.state.metadata.get(said.metric)
+            entry = said.after(before)  # another may have come since it was queued
             self._metadata_bytes += _size(entry) - (_size(before) if before else 0)
             self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
 

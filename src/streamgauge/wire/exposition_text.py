@@ -28,6 +28,9 @@ _METRIC = re.compile(rb"[ \t]*([a-zA-Z_:][a-zA-Z0-9_:]*)")
 _LABEL = re.compile(
     rb'[ \t]*(?:([a-zA-Z_][a-zA-Z0-9_]*)|"((?:[^\\"]|\\.)*)")[ \t]*(?:=[ \t]*"((?:[^\\"]|\\.)*)"[ \t]*)?'
 )
+_SIMPLE_LABEL = rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)",?'
+_SIMPLE_LABELS = re.compile(rb"(?:%b)*\}" % _SIMPLE_LABEL)
+_SIMPLE_PAIR = re.compile(_SIMPLE_LABEL)
 _TAIL = re.compile(rb"[ \t]*([^{ \t]+)[ \t]*(?:([0-9]+)[ \t]*)?")
 _META = re.compile(rb'[ \t]*#[ \t]+(HELP|TYPE)[ \t]+(?:([a-zA-Z_:][a-zA-Z0-9_:]*)|"((?:[^\\"]|\\.)*)")(.*)', re.DOTALL)
 _META_START = re.compile(rb"[ \t]*#[ \t]+(HELP|TYPE)[ \t]")
@@ -101,6 +104,10 @@ def _skip(line: bytes, at: int) -> int:
 
 def _labels(line: bytes, at: int, pairs: Pairs, text_of: Unescape) -> int:
     """Add what stands between braces to `pairs`; where it ends, after the closing brace."""
+    simple = _SIMPLE_LABELS.match(line, at)
+    if simple is not None and line.count(b'"', at, simple.end()) <= 2 * MAX_READ_LABELS:
+        pairs += _SIMPLE_PAIR.findall(line, at, simple.end())
+        return simple.end()
     while True:
         at = _skip(line, at)
         if line.startswith(b"}", at):

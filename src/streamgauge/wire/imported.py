@@ -21,8 +21,6 @@ from streamgauge.wire.series_text import series_text
 
 CACHE_BYTES = 256 << 20
 """Of spellings of series that a reader remembers; when they are more, it begins anew."""
-_MIN_ROUND = 256
-"""Series from which on a file in order of time is compared with its last round; of fewer, looking up is quick."""
 _ENTRY_BYTES = 300  # of one in a dictionary, beside the texts (measured)
 
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
@@ -98,8 +96,6 @@ class Spellings:
         self._numbers: dict[bytes, int] = {}  # by spelling
         self._by_text: dict[bytes, int] = {}
         self._size = 0
-        self._round: tuple[Any, Int64s] | None = None  # spellings, and their numbers
-        self._round_at = 0  # which of them comes next
 
     def number(self, spelling: bytes) -> int:
         """Raises BadInput."""
@@ -115,41 +111,15 @@ class Spellings:
             self._size += len(spelling) + len(text) + _ENTRY_BYTES
         return known
 
+    def known(self, spelling: bytes) -> int | None:
+        return self._numbers.get(spelling)
+
     def codes(self, series: Any) -> Int64s:
-        """The number of each spelling in an Arrow array of text; -1 for what is no series."""
-        codes = self._as_before(series)
-        if codes is None:
-            distinct = series.dictionary_encode()
-            numbers = self.numbers(distinct.dictionary.cast(pa.binary()).to_pylist())
-            codes = numbers[distinct.indices.to_numpy(zero_copy_only=False)]
-            self._remember(series, codes)
+        """The number of each spelling in an Arrow array of bytes; -1 for what is no series."""
+        distinct = series.dictionary_encode()
+        numbers = self.numbers(distinct.dictionary.to_pylist())
+        codes: Int64s = numbers[distinct.indices.to_numpy(zero_copy_only=False)]
         return codes
-
-    def _as_before(self, series: Any) -> Int64s | None:
-        """The numbers, if the spellings go on in the round that they have gone before: whole stretches are compared."""
-        if self._round is None:
-            return None
-        spellings, numbers = self._round
-        at, start = 0, self._round_at
-        found = []
-        while at < len(series):
-            count = min(len(numbers) - start, len(series) - at)
-            if not series.slice(at, count).equals(spellings.slice(start, count)):
-                self._round = None
-                return None
-            found.append(numbers[start : start + count])
-            at, start = at + count, (start + count) % len(numbers)
-        self._round_at = start
-        return np.concatenate(found) if found else np.empty(0, np.int64)
-
-    def _remember(self, series: Any, codes: Int64s) -> None:
-        """Note the last round of a file that is ordered by time: from one line of a series to the next one."""
-        before = np.flatnonzero(codes[:-1] == codes[-1]) if len(codes) else codes
-        length = len(codes) - 1 - int(before[-1]) if len(before) else 0
-        if length < _MIN_ROUND or (codes[-length:] < 0).any():
-            self._round = None
-            return
-        self._round, self._round_at = (series.slice(len(codes) - length), codes[-length:]), 0
 
     def numbers(self, spellings: Sequence[bytes]) -> Int64s:
         """The number of each; -1 for what is no series."""
@@ -163,10 +133,12 @@ class Spellings:
                         numbers[at] = -1
         return np.array(numbers, np.int64)
 
-    def forget_many(self) -> None:
-        """Keep to the limit. Called between blocks; numbers are given anew after it."""
-        if self._size > CACHE_BYTES:
-            self._forget()
+    def forget_many(self) -> bool:
+        """Keep to the limit. Called between blocks; True when numbers are given anew from now on."""
+        if self._size <= CACHE_BYTES:
+            return False
+        self._forget()
+        return True
 
 
 def words(block: bytes, edges: Int64s, width: int, *which: int) -> list[Any]:

@@ -67,7 +67,7 @@ def _as_before(body: bytes, cache: ScrapeCache, known: _Known) -> Generator[None
     if not cache.distinct:
         return None
     plain, exemplars = body, 0
-    if _EXEMPLAR in body:
+    if known.exemplars and _EXEMPLAR in body:  # where there were none, one is no part of a value
         cut = yield from _without_exemplars(body, known.exemplars)
         if cut is None:
             return None

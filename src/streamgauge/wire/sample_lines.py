@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from streamgauge.errors import BadInput
-from streamgauge.model.arrays import Bools, Floats, Int64s, UInt8s
+from streamgauge.model.arrays import Bools, Floats, Int64s
 from streamgauge.model.batch import Metadata
 from streamgauge.wire import openmetrics_lines
+from streamgauge.wire.digits import decimals, whole_numbers
 from streamgauge.wire.exposition_text import (
     FLOAT_LABELS,
     NAME,
@@ -40,14 +42,14 @@ from streamgauge.wire.imported import (
     milliseconds_of,
     seconds_of,
     values_of,
-    words,
 )
+from streamgauge.wire.imported import words as words_of
+from streamgauge.wire.line_words import HASH, SPACE, Lines, Words, are_equal, last_words, pieces, words_behind
 from streamgauge.wire.sample_table import SeriesRows
+from streamgauge.wire.series_order import SeriesOrder
 from streamgauge.wire.series_text import go_unescape, parse_series
 
-_SPACE, _NEWLINE, _HASH = 32, 10, 35
 _EXEMPLAR = b" # "
-_PIECES = 6  # of a line: series, space, value, space, timestamp, newline
 _MAX_STAMP_DIGITS = 18
 _MAX_REMEMBERED = 5000  # metrics
 _FAMILY_ENDINGS = (b"_bucket", b"_count", b"_sum")
@@ -62,60 +64,6 @@ class Form(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lines:
-    """Whole lines. marks: where separators stand, which are all bytes up to the space. ends: which of these are line
-    feeds. starts, stops: where each line begins, and its line feed. heads: its first byte."""
-
-    block: bytes
-    raw: UInt8s
-    marks: Int64s
-    ends: Int64s
-    starts: Int64s
-    stops: Int64s
-    heads: UInt8s
-
-    @staticmethod
-    def of(block: bytes) -> _Lines:
-        raw = np.frombuffer(block, np.uint8)
-        marks = np.flatnonzero(raw <= _SPACE)
-        ends = np.flatnonzero(raw[marks] == _NEWLINE)
-        stops = marks[ends]
-        starts = np.concatenate(([0], stops[:-1] + 1))
-        return _Lines(block, raw, marks, ends, starts, stops, raw[starts])
-
-    def text(self, number: int) -> bytes:
-        return self.block[self.starts[number] : self.stops[number]]
-
-    def usual(self) -> Bools:
-        """Which have at least two separators, and words before, between and after the last two."""
-        ends = self.ends
-        usual: Bools = (self.heads > _SPACE) & (self.heads != _HASH) & (ends >= 2)
-        value_at, time_at = self.marks[np.maximum(ends - 2, 0)], self.marks[np.maximum(ends - 1, 0)]
-        usual &= (value_at > self.starts) & (time_at > value_at + 1) & (self.stops > time_at + 1)
-        usual[np.searchsorted(self.stops, self._exemplars())] = False
-        return usual
-
-    def _exemplars(self) -> Int64s:
-        """Where what may be one begins."""
-        if b"#" not in self.block:  # looking for one byte is many times quicker than for three
-            return self.stops[:0]
-        hashes = np.flatnonzero(self.raw[1:-1] == _HASH) + 1
-        exemplars: Int64s = hashes[(self.raw[hashes - 1] == _SPACE) & (self.raw[hashes + 1] == _SPACE)]
-        return exemplars
-
-    def pieces(self, numbers: Int64s) -> Int64s:
-        """Where the pieces of some lines of the usual form begin, six a line, and where the block ends."""
-        ends = self.ends[numbers]
-        edges = np.empty(_PIECES * len(numbers) + 1, np.int64)
-        value_at, time_at = self.marks[ends - 2], self.marks[ends - 1]
-        starts = (self.starts[numbers], value_at, value_at + 1, time_at, time_at + 1, self.stops[numbers])
-        for which, where in enumerate(starts):
-            edges[which:-1:_PIECES] = where
-        edges[-1] = len(self.block)
-        return edges
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
     """Samples. lines: their lines, from 0, ascending. codes: numbers of their series."""
 
@@ -127,15 +75,14 @@ class _Rows:
     def take(self, which: Bools | Int64s) -> _Rows:
         return _Rows(self.lines[which], self.codes[which], self.times[which], self.values[which])
 
-    def together(self, other: _Rows) -> _Rows:
-        """These and others, in the order of lines."""
-        rows = _Rows(
-            np.concatenate((self.lines, other.lines)),
-            np.concatenate((self.codes, other.codes)),
-            np.concatenate((self.times, other.times)),
-            np.concatenate((self.values, other.values)),
-        )
-        return rows.take(np.argsort(rows.lines, kind="stable"))
+
+def _joined(parts: list[_Rows]) -> _Rows:
+    """All of them, in the order of lines."""
+    lines = np.concatenate([rows.lines for rows in parts])
+    codes = np.concatenate([rows.codes for rows in parts])
+    times = np.concatenate([rows.times for rows in parts])
+    rows = _Rows(lines, codes, times, np.concatenate([rows.values for rows in parts]))
+    return rows if (lines[1:] > lines[:-1]).all() else rows.take(np.argsort(lines))
 
 
 class SampleLines:
@@ -150,8 +97,10 @@ class SampleLines:
         self._form = form
         self._time = time
         self._spellings = Spellings(self._labels_of)
+        self._order = SeriesOrder(self._spellings.known)
         self._notes: dict[bytes, dict[bytes, bytes]] = {}  # by metric, what is known of it
         self._ended = False
+        self._memory: Mapping[str, Any] | None = None  # as it is; None where it has changed
 
     @property
     def series(self) -> int:
@@ -159,32 +108,38 @@ class SampleLines:
 
     def read(self, block: bytes, first: int) -> Imported:
         """The samples of some whole lines."""
-        self._spellings.forget_many()
+        if self._spellings.forget_many():
+            self._order.forget()
         findings = Findings()
-        lines = _Lines.of(block)
-        notes = lines.heads == _HASH
+        lines = Lines.of(block)
+        heads = lines.heads()
+        notes = heads == HASH
         for number in np.flatnonzero(notes).tolist():
             self._read_note(lines.text(number), first + number, findings)
-        rows = self._usual(lines)
+        usual = (heads > SPACE) & ~notes
+        rows = self._usual(lines if usual.all() else lines.take(usual))
         others = ~notes & (lines.stops > lines.starts)
         others[rows.lines] = False
         singles = self._singles(lines, np.flatnonzero(others), first, findings)
         if singles is not None:
-            rows = rows.together(singles)
+            rows = _joined([rows, singles])
         table = SeriesRows(self._spellings.texts, rows.codes, rows.times, rows.values)
-        return Imported(table, rows.lines + first, len(lines.stops), findings)
+        return Imported(table, rows.lines + first, len(lines), findings)
 
     @property
     def memory(self) -> Mapping[str, Any]:
-        notes = {
-            metric.decode(errors="replace"): {
-                what.decode(): text.decode(errors="replace") for what, text in texts.items()
+        if self._memory is None:
+            notes = {
+                metric.decode(errors="replace"): {
+                    what.decode(): text.decode(errors="replace") for what, text in texts.items()
+                }
+                for metric, texts in list(self._notes.items())[-_MAX_REMEMBERED:]
             }
-            for metric, texts in list(self._notes.items())[-_MAX_REMEMBERED:]
-        }
-        return {"notes": notes, "ended": self._ended}
+            self._memory = {"notes": notes, "ended": self._ended}
+        return self._memory
 
     def remember(self, memory: Mapping[str, Any]) -> None:
+        self._memory = None
         self._ended = bool(memory["ended"])
         for metric, texts in memory["notes"].items():
             self._notes[metric.encode()] = {what.encode(): text.encode() for what, text in texts.items()}
@@ -196,20 +151,70 @@ class SampleLines:
 
     # ---- in columns -------------------------------------------------------------------------------------------------
 
-    def _usual(self, lines: _Lines) -> _Rows:
-        """The samples of the lines that have the usual form, and hold what it promises."""
-        numbers = np.flatnonzero(lines.usual())
-        pieces = lines.pieces(numbers)
-        series, value_texts, time_texts = words(lines.block, pieces, _PIECES, 0, 2, 4)
+    def _usual(self, lines: Lines) -> _Rows:
+        """The samples of those lines that have the usual form, and hold what it promises."""
+        known, ends = self._order.follow(lines)
+        followed, others = lines.take(slice(len(known))), lines.take(slice(len(known), None))
+        parts = []
+        if len(followed):
+            words, good = words_behind(followed, ends)
+            parts.append(self._rows(words, known[good]))
+        if len(others) or not parts:
+            words = last_words(others)
+            parts.append(self._rows(words, self._codes(words)))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _codes(self, words: Words) -> Int64s:
+        """The numbers of the series of lines that are in no known order; -1 for what is no series."""
+        series: Any = pieces(words.lines, words.value_at)
+        first = np.ones(len(words.lines), np.bool_)
+        first[1:] = ~are_equal(series.slice(2), series.slice(0, max(len(series) - 2, 0)))
+        if np.count_nonzero(first) > len(first) // 2:
+            first[:] = True
+        series = series.take(pa.array(2 * np.flatnonzero(first)))
         codes = self._spellings.codes(series)
+        if first.all():
+            good = codes >= 0
+            self._order.learn(series if good.all() else series.filter(pa.array(good)), codes[good])
+        spread: Int64s = codes[np.cumsum(first) - 1]
+        return spread
+
+    def _rows(self, words: Words, codes: Int64s) -> _Rows:
+        """The samples of lines whose series have these numbers, -1 for none."""
+        values, times, plain = self._plain_numbers(words)
+        wrong = codes < 0
+        if not plain.all():
+            values[~plain], times[~plain], unreadable = self._numbers(words.take(~plain))
+            wrong[~plain] |= unreadable
+        rows = _Rows(words.lines.numbers, codes, times, values)
+        return rows.take(~wrong) if wrong.any() else rows
+
+    def _plain_numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
+        """Values, times in ms, and where both have a form that is read at once."""
+        lines = words.lines
+        values, plain = decimals(lines.raw, words.value_at + 1, words.time_at)
+        if self._form is not Form.OPENMETRICS:
+            times, plain_times = whole_numbers(lines.raw, words.time_at + 1, lines.stops)
+        else:
+            seconds, plain_times = decimals(lines.raw, words.time_at + 1, lines.stops)
+            times = np.rint(seconds * 1000).astype(np.int64)
+        return values, times, plain & plain_times
+
+    def _numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
+        """Values and times in ms of any form, and where there is something else."""
+        edges = np.empty(4 * len(words.value_at) + 1, np.int64)
+        starts = (words.value_at + 1, words.time_at, words.time_at + 1, words.lines.stops)
+        for which, where in enumerate(starts):
+            edges[which:-1:4] = where
+        edges[-1] = len(words.lines.block)
+        value_texts, time_texts = words_of(words.lines.block, edges, 4, 0, 2)
         values, no_values = values_of(value_texts)
         times, no_times = (seconds_of if self._form is Form.OPENMETRICS else milliseconds_of)(time_texts)
-        good = codes >= 0
+        wrong = np.zeros(len(values), np.bool_)
         for missing in (no_values, no_times):
             if missing is not None:
-                good &= ~missing
-        rows = _Rows(numbers, codes, times, values)
-        return rows if good.all() else rows.take(good)
+                wrong |= missing
+        return values, times, wrong
 
     def _labels_of(self, spelling: bytes) -> Pairs:
         return self._normal(parse_series(spelling, go_unescape if self._form is Form.DUMP else None))
@@ -225,7 +230,7 @@ class SampleLines:
 
     # ---- line by line -----------------------------------------------------------------------------------------------
 
-    def _singles(self, lines: _Lines, which: Int64s, first: int, findings: Findings) -> _Rows | None:
+    def _singles(self, lines: Lines, which: Int64s, first: int, findings: Findings) -> _Rows | None:
         """The samples of lines that are looked at one by one."""
         found: list[tuple[int, int, int, float]] = []
         for number in which.tolist():
@@ -297,7 +302,7 @@ class SampleLines:
 
     def _read_note(self, line: bytes, number: int, findings: Findings) -> None:
         if line.rstrip() == b"# EOF":
-            self._ended = True
+            self._ended, self._memory = True, None
             return
         try:
             note = self._note(line)
@@ -306,7 +311,8 @@ class SampleLines:
             return
         if note is not None and len(note.metric) + len(note.text) <= MAX_METADATA_BYTES:
             texts = self._notes.setdefault(note.metric, {})
-            texts[note.what] = note.text
+            if texts.get(note.what) != note.text:
+                texts[note.what], self._memory = note.text, None
             metric = note.metric.decode(errors="replace")
             findings.metadata[metric] = _metadata(metric, texts)
 

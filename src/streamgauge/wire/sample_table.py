@@ -34,8 +34,6 @@ MAX_BATCHES = 64
 MAX_ROWS = 1 << 20
 """Of one stream. Buffers of a stream may overlap, so that its bytes alone are no bound."""
 
-_AT_ONCE = 8192
-"""Texts made into Python objects in one go: about 1 ms."""
 MAX_METADATA_BYTES = 1 << 20
 """Of the JSON of metadata: 5,000 metrics and more. It is read in one go that lets no other thread work: 3 to 17 ms."""
 
@@ -47,7 +45,7 @@ _HEADER, _CUSTOM, _ENDIANNESS, _COMPRESSION, _DICTIONARY_DATA = 2, 4, 0, 3, 1  #
 @dataclass(frozen=True, slots=True, eq=False)
 class SeriesRows:
     """Some samples. texts: the series among them, as `wire.series_text` spells them. codes: which of these each sample
-    belongs to. times: ms. What was decoded has its texts in the order in which they first appear."""
+    belongs to. times: ms."""
 
     texts: Sequence[bytes]
     codes: Int64s
@@ -56,6 +54,54 @@ class SeriesRows:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+
+class SeriesTexts(Sequence[bytes]):
+    """The texts of a decoded table, in the order of their dictionary: bytes are made of them when they are asked for.
+
+    dictionary: shared with other batches of the stream, or the stream itself. used: which of its texts, without
+    repetition, ascending; None for all.
+    """
+
+    def __init__(self, dictionary: Any, used: Int64s | None) -> None:
+        large = pa.types.is_large_string(dictionary.type)
+        self._texts = dictionary.cast(pa.large_binary() if large else pa.binary())  # without copying
+        self._used = used
+        places = self._texts.buffers()[1]
+        offsets: Any = np.frombuffer(places or b"\0" * 8, np.int64 if large else np.int32)
+        self._offsets = offsets[self._texts.offset :][: len(dictionary) + 1]
+
+    def __len__(self) -> int:
+        return len(self._texts) if self._used is None else len(self._used)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        return self._texts[int(number if self._used is None else self._used[number])].as_py()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of the dictionary."""
+        return int(self._offsets[-1] - self._offsets[0])
+
+    def some(self, at: int, count: int, size: int) -> list[bytes]:
+        """Up to `count` texts of `size` bytes together from number `at` on, but at least one."""
+        used = np.arange(at, min(at + count, len(self))) if self._used is None else self._used[at : at + count]
+        ends = np.cumsum(self._offsets[used + 1] - self._offsets[used], dtype=np.int64)
+        fit = max(int(np.searchsorted(ends, size, "right")), 1)
+        chosen: Any = pa.array(used[:fit])
+        texts: list[bytes] = self._texts.take(chosen).to_pylist()
+        return texts
+
+    def equals(self, other: SeriesTexts) -> bool:
+        """Whether these are the same, if they are all that is in both dictionaries."""
+        whole = self._used is None and other._used is None
+        return whole and self.size == other.size and bool(self._texts.equals(other._texts))
+
+    def copied(self) -> SeriesTexts:
+        """The same, and nothing of the stream is held by it."""
+        everything: Any = pa.array(np.arange(len(self)) if self._used is None else self._used)
+        return SeriesTexts(self._texts.take(everything), None)
 
 
 def part_of(rows: SeriesRows, start: int, stop: int) -> SeriesRows:
@@ -115,7 +161,6 @@ def decode(body: bytes, findings: Findings) -> list[SeriesRows]:
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[SeriesRows]:
     rows = 0
-    known: dict[bytes, bytes] = {}  # texts: of a dictionary that many batches share each is kept once
     for batch in reader:
         rows += len(batch)
         if rows > MAX_ROWS:
@@ -124,38 +169,24 @@ def _batches(reader: pa.RecordBatchReader) -> Iterator[SeriesRows]:
         for name in _COLUMNS:
             if batch.column(name).null_count:
                 raise BadInput(f"the column {name} has nulls")
-        yield _rows(batch, known)
+        yield _rows(batch)
 
 
-def _rows(batch: pa.RecordBatch, known: dict[bytes, bytes]) -> SeriesRows:
+def _rows(batch: pa.RecordBatch) -> SeriesRows:
     series: Any = batch.column("series")
     if not pa.types.is_dictionary(series.type):
         series = series.dictionary_encode()
     dictionary = series.dictionary
     codes = series.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    first = np.full(len(dictionary), len(codes))  # row of each text
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal codes the last assignment stays
-    chosen = np.flatnonzero(first < len(codes))
-    chosen = chosen[np.argsort(first[chosen])]
-    texts: Any = dictionary.take(pa.array(chosen))
-    if texts.null_count:
+    is_used = np.zeros(len(dictionary), np.bool_)
+    is_used[codes] = True
+    used = None if is_used.all() else np.flatnonzero(is_used)
+    if dictionary.null_count and dictionary.is_null().to_numpy(zero_copy_only=False)[is_used].any():
         raise BadInput("the column series has nulls")
-    numbers = np.empty(len(dictionary), np.int64)
-    numbers[chosen] = np.arange(len(chosen))
-    return SeriesRows(
-        [known.setdefault(text, text) for text in _bytes_of(texts.cast(pa.large_binary()))],
-        numbers[codes],
-        _times(batch.column("time")),
-        batch.column("value").to_numpy(zero_copy_only=False),
-    )
-
-
-def _bytes_of(texts: Any) -> list[bytes]:
-    """Some at a time: the conversion lets no other thread run before its end."""
-    found: list[bytes] = []
-    for start in range(0, len(texts), _AT_ONCE):
-        found += texts.slice(start, _AT_ONCE).to_pylist()
-    return found
+    if used is not None:
+        codes = (np.cumsum(is_used) - 1)[codes]
+    values = batch.column("value").to_numpy(zero_copy_only=False)
+    return SeriesRows(SeriesTexts(dictionary, used), codes, _times(batch.column("time")), values)
 
 
 def _times(column: Any) -> Int64s:

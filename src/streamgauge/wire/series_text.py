@@ -7,6 +7,7 @@ selectors and scrapes spell it, with the metric name before the braces.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from streamgauge.model.labels import MAX_SERIES_BYTES
 from streamgauge.wire.exposition_text import Pairs, Unescape, read_series, shown
 
 _WORD = re.compile(rb"[a-zA-Z_][a-zA-Z0-9_]*")
+_MAX_NAMES = 1024  # of labels whose spelling is remembered: there are few, and each has a kilobyte at most
 _ESCAPED = {b"\\": b"\\\\", b'"': b'\\"', b"\n": b"\\n"}
 _SPECIAL = re.compile(rb'[\\"\n]')
 _GO_ESCAPE = re.compile(rb'\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([abfnrtv\\"\']))')
@@ -35,7 +37,9 @@ MAX_TEXT_BYTES = 4 * MAX_SERIES_BYTES
 
 def series_text(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The text of a series, in the order of its pairs."""
-    return b"{" + b",".join([_name(name) + b"=" + _quoted(value) for name, value in pairs]) + b"}"
+    if _SPECIAL.search(b"".join([value for _, value in pairs])) is not None:
+        return b"{" + b",".join([_name(name) + b"=" + _quoted(value) for name, value in pairs]) + b"}"
+    return b"{" + b",".join([b'%b="%b"' % (_name(name), value) for name, value in pairs]) + b"}"
 
 
 def parse_series(text: bytes, text_of: Unescape | None = None) -> Pairs:
@@ -67,6 +71,7 @@ def _of_go(match: re.Match[bytes]) -> bytes:
         raise BadInput(f"{shown(match[0])} is no character") from None
 
 
+@functools.lru_cache(_MAX_NAMES)
 def _name(name: bytes) -> bytes:
     return name if _WORD.fullmatch(name) else _quoted(name)
 

@@ -131,6 +131,14 @@ async def test_a_server_that_fails_leaves_the_targets(
     await clock.advance(30)
     await until(lambda: len(found) == 2)
     assert found[1] == [Group("n.example", (), {})], "a name that does not exist has no targets"
+    server.records["n.example.", "A"] = ["192.0.2.3"]
+    await clock.advance(30)
+    await until(lambda: len(found) == 3)
+    del server.records["n.example.", "A"]
+    await clock.advance(30)
+    await until(lambda: len(found) == 4)
+    said = "dns discovery, n.example: it has no A records, and so no targets"
+    assert caplog.text.count(said) == 2, "once each time that it begins"
 
 
 async def test_a_name_that_fails_does_not_hold_up_the_others(

@@ -52,6 +52,22 @@ async def test_json_and_yaml_and_what_changes_in_them(
     assert failures(stats) == 0
 
 
+async def test_what_looks_like_a_number_is_taken_as_it_is_written(
+    tmp_path: Path, follow: Follow, clock: ManualClock, stats: Stats
+) -> None:
+    """As in Prometheus, where YAML is concerned: in JSON a number is no text."""
+    labels = "{shard: 01, on: yes, since: 2024-01-01, ratio: 1.50, none: }"
+    (tmp_path / "a.yml").write_text(f"- targets: [80]\n  labels: {labels}\n")
+    (tmp_path / "b.json").write_text('[{"targets": ["b:1"], "labels": {"shard": 1}}]')
+    found = follow(FileDiscovery(FileSource((str(tmp_path / "*"),), 60_000), clock, stats))
+    await until(lambda: found)
+    (group,) = found[0]
+    assert group.targets == ({"__address__": "80"},)
+    expected = {"shard": "01", "on": "yes", "since": "2024-01-01", "ratio": "1.50", "none": ""}
+    assert group.labels == {**expected, "__meta_filepath": str(tmp_path / "a.yml")}
+    assert failures(stats) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

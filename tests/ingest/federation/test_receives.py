@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -15,9 +15,10 @@ from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
 from streamgauge.testing import requests
 from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_of, rule
-from streamgauge.testing.pushes import body_of, identity
+from streamgauge.testing.pushes import HEADERS, body_of, family, identity, labels
 from streamgauge.testing.requests import Series
 from streamgauge.testing.sink import MemorySink
+from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 NOW = ManualClock().now_ms()
@@ -114,6 +115,15 @@ async def test_metadata_alone_is_stored(federation: Federation) -> None:
     assert federation.sink.metadata["up"].help == "Whether it is up."
 
 
+async def test_metadata_is_held_against_the_whitelist(federate: Federate) -> None:
+    told = dict.fromkeys(["a", "b", "c", *(f"d{number}" for number in range(200))], ("gauge", "Help.", ""))
+    rules = (rule(__name__="a", job="x"), rule(__name__="b_bucket"))
+    for whitelist, kept in ((rules, ["a", "b"]), ((), []), ((rule(job="x"),), sorted(told))):
+        federation = federate(replace(EVERYTHING, whitelist=whitelist))
+        await federation.write_body(requests.snappy(requests.v1([], told)))
+        assert sorted(federation.sink.metadata) == kept
+
+
 async def test_times_that_are_not_taken_are_left_out_and_named(federation: Federation) -> None:
     with pytest.raises(BadInput, match=r"1 samples were stored; 1 items were not: 1 too_new"):
         await federation.write([up(), up(time=NOW + 10 * 60_000 + 1, job="b")])
@@ -150,16 +160,56 @@ async def test_a_foreign_content_type_is_415(federation: Federation) -> None:
         await federation.receiver.receive(identity(), {"content-type": "text/plain"}, body_of(b""))
 
 
-async def test_remote_writes_have_a_rate_of_their_own(federate: Federate) -> None:
+async def test_a_remote_write_that_comes_too_soon_waits_and_is_refused_where_too_many_do(federate: Federate) -> None:
+    """Prometheus throws away what is refused with 429, unless it is told not to."""
     federation = federate(replace(EVERYTHING, receive_ratelimit=1000, receive_burst=2))
-    for _ in range(2):
-        await federation.write([up()])
+
+    def stored() -> int:
+        return len(federation.sink.samples(__name__="up", _id="one"))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(federation.write([up(time=NOW + number)]))
+            await asyncio.sleep(0)
+        await until(lambda: stored() == 2)
+        assert federation.clock.sleepers == 10
+        with pytest.raises(RateLimited, match='write limit reached for cluster with id "one"') as caught:
+            await federation.receiver.receive(identity(), requests.headers(), unread())
+        assert caught.value.retry_after == 11
+        await federation.write([up("two")], cluster="two")  # others are unaffected
+        for number in range(10):
+            await federation.clock.advance(1)
+            await until(lambda number=number: stored() == number + 3)  # type: ignore[misc]
+    assert federation.metric('streamgauge_push_delayed_total{source="receive"}') == 10
+    assert federation.metric('streamgauge_push_rate_limited_total{source="receive"}') == 1
+
+
+async def unread() -> AsyncIterator[bytes]:
+    raise AssertionError("the body was read")
+    yield b""
+
+
+@pytest.mark.parametrize("end", ["refused", "gone"])
+async def test_a_turn_that_comes_to_nothing_is_another_remote_writes(federate: Federate, end: str) -> None:
+    federation = federate(replace(EVERYTHING, receive_ratelimit=60_000, receive_burst=1))
+    for _ in range(3):
+        if end == "refused":
+            with pytest.raises(BadInput):
+                await federation.write_body(b"plain")
+        else:
+            sending = asyncio.ensure_future(federation.receiver.receive(identity(), requests.headers(), forever()))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+    await federation.write([up()])
     with pytest.raises(RateLimited) as caught:
         await federation.write([up()])
-    assert caught.value.retry_after == 1
-    await federation.write([up("two")], cluster="two")
-    await federation.clock.advance(1)
-    await federation.write([up()])
+    assert caught.value.retry_after == 60
+
+
+async def forever() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
 
 
 async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
@@ -168,6 +218,7 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
         await federation.write([up(job="a"), up(job="b")])
         with pytest.raises(PushRefused, match="has 3 series; the limit is 2"):
             await federation.write([up(job="a"), up(job="c")])
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="series",source="receive"}') == 2
 
 
 async def test_series_that_were_pruned_are_found_again(federation: Federation) -> None:
@@ -192,3 +243,25 @@ async def test_series_may_be_pruned_at_any_turn(clock: ManualClock, passes: int)
         await federation.write([up("two")], cluster="two")
     await federation.write([up(time=NOW + 2)])
     assert (NOW + 2, 1.0) in sink.samples(__name__="up", _id="one")
+
+
+class Gone(Exception):
+    """As a listener raises it when a client goes away before the end of its request."""
+
+
+async def cut_off() -> AsyncIterator[bytes]:
+    yield b"\x0a"
+    raise Gone
+
+
+async def test_who_goes_away_is_counted_as_no_push_and_costs_nothing(federate: Federate) -> None:
+    federation = federate(replace(EVERYTHING, ratelimit=60_000, burst=1, receive_ratelimit=60_000, receive_burst=1))
+    for _ in range(2):
+        with pytest.raises(Gone):
+            await federation.receiver.upload(identity(), HEADERS, cut_off())
+        with pytest.raises(Gone):
+            await federation.receiver.receive(identity(), requests.headers(), cut_off())
+    for source in ("upload", "receive"):
+        assert federation.metric(f'streamgauge_ingest_requests_total{{code="200",source="{source}"}}') == 0
+    await federation.write([up()])
+    await federation.upload(family("up", [(labels(), 1.0, NOW)]))

@@ -31,7 +31,7 @@ from streamgauge.stats import Stats
 from streamgauge.testing.push_receiver import EVERYTHING, Federation, receiver_of, rule
 from streamgauge.testing.pushes import HEADERS, TEXT_HEADERS, body_of, family, identity, labels, upload
 from streamgauge.testing.sink import MemorySink
-from streamgauge.wire import metric_family_protobuf, snappy_frames
+from streamgauge.wire import metric_family_protobuf, metric_family_text, snappy_frames
 from streamgauge.wire.metric_family import Histogram, Metric, MetricFamily, MetricType, Summary
 from streamgauge.wire.protobuf import span
 from streamgauge.wire.varints import varints
@@ -145,6 +145,18 @@ async def test_no_cluster_changes_what_is_known_of_a_metric(federation: Federati
     assert (known.type, known.help) == ("counter", "First.")
 
 
+@pytest.mark.parametrize("text", [False, True])
+async def test_nothing_is_learned_of_metrics_that_the_whitelist_leaves_out(federate: Federate, text: bool) -> None:
+    federation = federate(replace(EVERYTHING, whitelist=(rule(__name__="a", job="y"), rule(__name__="b", job="x"))))
+    sample = (labels(job="y"), 1.0, NOW)
+    families = [replace(family(name, [sample], MetricType.GAUGE), help="Help.") for name in ("a", "b", "c")]
+    if text:
+        await federation.send(b"".join(metric_family_text.encode(families)), TEXT_HEADERS)
+    else:
+        await federation.upload(*families)
+    assert sorted(federation.sink.metadata) == ["a"]
+
+
 @pytest.mark.parametrize("kind", ["gauge", "untyped", "histogram"])
 async def test_a_second_name_in_text_is_refused_like_one_in_protobuf(federation: Federation, kind: str) -> None:
     sample = f'a_bucket{{_id="one",le="+Inf",__name__="b"}} 1 {NOW}' if kind == "histogram" else ""
@@ -216,6 +228,7 @@ async def test_a_bomb_is_refused(federation: Federation) -> None:
         await federation.send(snappy_frames.encode(bytes(5 << 20)))
     with pytest.raises(TooLarge):
         await federation.send(bytes(1 << 20))
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="bytes",source="upload"}') == 2
 
 
 async def test_an_empty_whitelist_denies_all(federate: Federate) -> None:
@@ -335,6 +348,7 @@ async def test_the_series_of_a_cluster_are_limited(federate: Federate) -> None:
         with pytest.raises(PushRefused, match='cluster with id "one" has 4 series; the limit is 3'):
             await federation.upload(*three, one("m", i=new))
     assert len(federation.sink.keys) == 3  # nothing is left of what was refused
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="series",source="upload"}') == 2
     await federation.upload(*three)
 
 
@@ -376,6 +390,7 @@ async def test_one_cluster_more_than_there_may_be_is_told_to_come_later(federate
     with pytest.raises(Overloaded, match="1 clusters push already"):
         await federation.upload(family("up", [(labels("two"), 1.0, NOW)]), cluster="two")
     await federation.upload(one())
+    assert federation.metric('streamgauge_push_beyond_limit_total{limit="clusters",source="upload"}') == 1
 
 
 async def test_series_that_were_pruned_are_found_again(federation: Federation) -> None:

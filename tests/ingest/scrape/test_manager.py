@@ -14,7 +14,7 @@ from streamgauge.ingest.discovery.groups import ADDRESS, Discovery, Found, Group
 from streamgauge.ingest.scrape.job import ScrapeJob
 from streamgauge.ingest.scrape.loop import ScrapeLoop, Waking
 from streamgauge.ingest.scrape.manager import ScrapeManager
-from streamgauge.ingest.scrape.target import Health
+from streamgauge.ingest.scrape.target import SLOT_MS, Health
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.arrays import STALE_BITS
 from streamgauge.relabel import Action, Rule
@@ -86,6 +86,12 @@ class Running:
 
     def _idle(self, loop: ScrapeLoop, hanging: str) -> bool:
         return loop.next_due > self.clock.now_ms() or loop.scraper.target.labels["instance"] == hanging
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Between two slots, so that no target is due at once, whichever port it has."""
+    return ManualClock(1_700_000_000_000 + SLOT_MS // 2)
 
 
 @pytest.fixture

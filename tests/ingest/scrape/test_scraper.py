@@ -23,13 +23,15 @@ from streamgauge.model.labels import labels_of
 from streamgauge.relabel import Action, Relabelling, Rule
 from streamgauge.stats import Stats
 from streamgauge.testing import MemorySink
-from streamgauge.testing.target import HttpTarget, Request, answer
+from streamgauge.testing.target import TEXT, HttpTarget, Request, answer
 
 pytestmark = pytest.mark.anyio
 
 MakeScraper = Callable[..., Scraper]
 OWN = {"job": "j", "instance": "i"}
 T = 1_700_000_000_000
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 def value(sink: MemorySink, metric: str, time: int = T, **labels: str) -> float | None:
@@ -60,6 +62,37 @@ async def test_samples_and_what_is_said_of_the_scrape(target: HttpTarget, make: 
     assert reports(sink, T + 1000)["scrape_series_added"] == 0.0
     assert target.connections == 1
     assert sink.appends == 2, "a scrape is one append"
+
+
+@pytest.mark.parametrize(
+    ("bodies", "media"),
+    [
+        (("# TYPE a gauge\na 1\n", "# TYPE a counter\na 2\n", '# TYPE a histogram\na_bucket{le="1"} 3\n'), TEXT),
+        (
+            (
+                "# TYPE a gauge\na 1\n# EOF\n",
+                "# TYPE a counter\na_total 2\n# EOF\n",
+                '# TYPE a histogram\na_bucket{le="1"} 3\na_bucket{le="+Inf"} 3\na_count 3\na_sum 3\n# EOF\n',
+            ),
+            OPENMETRICS,
+        ),
+    ],
+)
+async def test_a_metric_may_change_its_type_between_scrapes(
+    target: HttpTarget, make: MakeScraper, sink: MemorySink, bodies: tuple[str, ...], media: str
+) -> None:
+    """What is there is stored, what is not any more gets its marker, and what is known of the metric follows."""
+    scraper = make()
+    for number, (body, kind) in enumerate(zip(bodies, ("gauge", "counter", "histogram"), strict=True)):
+        target.reply = answer(body, media)
+        await scraper.scrape(T + number * 1000)
+        assert (scraper.report.health, scraper.report.error) == (Health.UP, "")
+        assert sink.metadata["a"].type == kind
+    counter = "a" if media == TEXT else "a_total"
+    assert value(sink, "a") == 1.0
+    assert value(sink, counter, T + 1000) == 2.0
+    assert is_stale(sink, counter, T + 2000)
+    assert value(sink, "a_bucket", T + 2000, le="1.0") == 3.0
 
 
 async def test_what_the_request_says(target: HttpTarget, make: MakeScraper) -> None:
@@ -317,9 +350,6 @@ async def test_pruned_series_are_resolved_again(target: HttpTarget, make: MakeSc
     await scraper.scrape(T + 1000)
     assert value(sink, "a", T + 1000) == 1.0
     assert reports(sink, T + 1000)["up"] == 1.0
-
-
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 async def test_openmetrics(target: HttpTarget, make: MakeScraper, sink: MemorySink, stats: Stats) -> None:

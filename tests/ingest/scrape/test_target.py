@@ -44,8 +44,8 @@ def test_relabelling_may_change_everything() -> None:
 
     rules = (
         to("__address__", "other:2"),
-        to("__scheme__", "https"),
-        to("__metrics_path__", "m/x y"),
+        to("__scheme__", "HTTPS"),
+        to("__metrics_path__", "m/x y%20"),
         to("__param_m", "z&"),
         to("__param_n", "1"),
         to("__scrape_interval__", "30s"),
@@ -56,7 +56,7 @@ def test_relabelling_may_change_everything() -> None:
     )
     found = one(ScrapeJob("j", params=(("m", ("x", "y")),), relabel=rules), __meta_x="meta")
     assert isinstance(found, Target)
-    assert found.url == "https://other:2/m/x%20y?m=z%26&m=y&n=1"
+    assert found.url == "https://other:2/m/x%20y%2520?m=z%26&m=y&n=1"
     assert found.labels == {"job": "other", "instance": "other:2", "x": "meta"}
     assert (found.interval, found.timeout) == (30_000, 20_000)
 
@@ -72,6 +72,12 @@ def test_dropped() -> None:
     [
         ({"__address__": ""}, "it has no address"),
         ({"__address__": "http://h:1"}, '"http://h:1" is no address; write host:port'),
+        ({"__address__": "h:1?x=1"}, '"h:1?x=1" is no address; write host:port'),
+        ({"__address__": "h:1#x"}, "is no address"),
+        (
+            {"__address__": "u:secret@h:1"},
+            "h:1: its address has a user in it; write host:port, and basic_auth in the job",
+        ),
         ({"__scheme__": "ftp"}, 'scheme "ftp" is neither http nor https'),
         ({"__scrape_interval__": "soon"}, 'scrape interval: "soon" is not a duration'),
         ({"__scrape_timeout__": "0s"}, "the scrape timeout cannot be 0"),
@@ -84,6 +90,7 @@ def test_what_cannot_be_scraped(labels: dict[str, str], words: str) -> None:
     assert isinstance(found, BadInput)
     assert words in found.message
     assert found.message.startswith("test: ")
+    assert "secret" not in found.message
 
 
 def test_offsets_are_spread_and_stay() -> None:

@@ -10,8 +10,6 @@ from typing import TextIO
 from streamgauge.commands.importer.state import Tally
 from streamgauge.commands.table import printable
 from streamgauge.durations import format_duration
-from streamgauge.store.ports import DAY_MS
-from streamgauge.store.store import StoreSettings
 
 UPDATE_SECONDS = 0.2
 _CLEAR = "\r\x1b[K"
@@ -101,6 +99,8 @@ def summary(name: str, tally: Tally, series: int, before: int, seconds: float) -
 
 def too_old(text: str, oldest: int | None, now: int) -> str:
     """What to do about samples that the server does not keep; `text` is about one of them."""
+    from streamgauge.store.ports import DAY_MS
+
     days = "" if oldest is None else f" {-(-(now - oldest) // DAY_MS)}d"
     return (
         f"{text}. The import ends here, before it refuses more: start the server with --retention{days} or longer and "
@@ -111,6 +111,9 @@ def too_old(text: str, oldest: int | None, now: int) -> str:
 
 def beyond_default(oldest: int | None, now: int) -> str | None:
     """What to say of a folder whose samples a server with the default retention would remove."""
+    from streamgauge.store.ports import DAY_MS
+    from streamgauge.store.store import StoreSettings
+
     if oldest is None or oldest >= now - StoreSettings().retention:
         return None
     day = datetime.datetime.fromtimestamp(max(oldest, 0) / 1000, datetime.UTC).date()

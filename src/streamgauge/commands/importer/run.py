@@ -34,7 +34,7 @@ REQUEST_ROWS = 262_144
 better."""
 _REQUESTS_AHEAD = 2
 """Encoded and not yet acknowledged: one on its way while the next is being made."""
-_MAX_HELD = 64
+_MAX_HELD = 256
 """Blocks of one request: where there is hardly a sample in them, it is still noted how far they are read."""
 _SAVE_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
@@ -150,13 +150,10 @@ class Import:
             if block is None:
                 break
             parsed = self._parse(block, read())
-            if held and held[0].imported.rows.texts is not parsed.imported.rows.texts:
-                self._submit(sender, held)  # the reader has begun to number series anew
-                held = []
-            held.append(parsed)
-            if len(held) == _MAX_HELD or sum(len(one.imported.rows) for one in held) >= REQUEST_ROWS:
+            if held and not _fits(parsed, held):
                 self._submit(sender, held)
                 held = []
+            held.append(parsed)
         if held:
             self._submit(sender, held)
         while self._waiting:
@@ -229,8 +226,10 @@ class Import:
                 tally.refuse(reason.value, count)
             for reason, text in zip(findings.example_reasons, findings.examples, strict=True):
                 tally.example(reason.value, text)
-            self._done = Saved(block.end, copy.deepcopy(tally), block.memory)
-            self.progress.update(block.read, tally.stored)
+        if sent.finished:
+            last = sent.finished[-1]
+            self._done = Saved(last.end, copy.deepcopy(tally), last.memory)
+            self.progress.update(last.read, tally.stored)
         if time.monotonic() - self._saved_at >= _SAVE_SECONDS:
             self._save()
 
@@ -246,6 +245,13 @@ class Import:
             )
             self.state = None
         self._done, self._saved_at = None, time.monotonic()
+
+
+def _fits(block: _Parsed, held: Sequence[_Parsed]) -> bool:
+    """Whether a block may go with these in one request: it numbers series as they do, and there is room."""
+    alike = block.imported.rows.texts is held[0].imported.rows.texts
+    rows = sum(len(one.imported.rows) for one in held) + len(block.imported.rows)
+    return alike and rows <= REQUEST_ROWS and len(held) < _MAX_HELD
 
 
 def _joined(blocks: Sequence[Imported]) -> tuple[SeriesRows, Int64s]:

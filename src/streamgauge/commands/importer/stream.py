@@ -78,7 +78,7 @@ def open_stream(name: str) -> Stream:
         return Stream(cast("BinaryIO", sys.stdin.buffer), "standard input", None)
     try:
         size = Path(name).stat().st_size
-        raw = open(name, "rb", buffering=1 << 20)  # noqa: SIM115
+        raw = open(name, "rb", buffering=1 << 16)  # noqa: SIM115
     except OSError as error:
         raise NotFound(f"cannot open {name}: {(error.strerror or str(error)).lower()}") from None
     return Stream(raw, name, size)

@@ -1,4 +1,4 @@
-"""Where an import goes: a server, or a data folder that no server holds."""
+"""Where an import goes, and a server as such a place. `folder_target.py` has the other one."""
 
 from __future__ import annotations
 
@@ -6,23 +6,13 @@ import contextlib
 import http.client
 import json
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from streamgauge.clock import SystemClock
 from streamgauge.commands.client import ServerUnreachable, ask, error_of
 from streamgauge.commands.server import Server
 from streamgauge.errors import Busy, Forbidden, StreamgaugeError
-from streamgauge.ingest.admission import InFlight, Limits
-from streamgauge.ingest.bulk import BulkImport
-from streamgauge.ingest.events import HTTP, EventLimits, Events, Opening
-from streamgauge.ingest.request_headers import headers_json
-from streamgauge.ingest.turns import Turns
-from streamgauge.stats import Stats
-from streamgauge.store.store import StoreSettings
-from streamgauge.store.threaded import ThreadedStore
 from streamgauge.wire.sample_table import CONTENT_TYPE
 
 PATH, EVENTS_PATH = "/api/v1/import", "/api/v1/events"
@@ -30,7 +20,6 @@ HEADER = "x-imported-from"
 """In which the headers of a stream say what it was."""
 ANSWER_SECONDS = 300.0
 """Within which a server answers one request, waiting for its disk and for a flush included."""
-UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,42 +122,6 @@ class ServerTarget:
 
     def close(self) -> None:
         self._connection.close()
-
-
-class FolderTarget:
-    """A data folder, whose store is open for as long as this is: its event loop runs on a thread."""
-
-    def __init__(self, data: Path) -> None:
-        """Raises FolderInUse and StorageError."""
-        settings = StoreSettings(retention=0, event_retention=0, index_bytes=UNBOUNDED)
-        self._opened = ThreadedStore(data, settings, helpers=True)
-        clock, stats, limits = SystemClock(), Stats(), Limits(body=UNBOUNDED, inflight=UNBOUNDED)
-        store, inflight, turns = self._opened.store, InFlight(limits.inflight, stats), Turns()
-        self._bulk = BulkImport(store, stats, clock, inflight, turns, limits)
-        self._events = Events(store.events, stats, clock, inflight, turns, EventLimits(event=UNBOUNDED))
-
-    def send(self, body: bytes) -> Answer:
-        async def pieces() -> AsyncIterator[bytes]:
-            yield body
-
-        with self._opened.in_use():
-            answer = self._opened.run(lambda: self._bulk.receive({"content-type": CONTENT_TYPE}, pieces()))
-        return answer_of(answer.as_json())
-
-    def send_events(self, events: SentEvents) -> None:
-        async def pieces() -> AsyncIterator[bytes]:
-            yield events.body
-
-        headers = headers_json([(HEADER.encode(), events.source.encode())])
-        opening = Opening(HTTP, headers, events.name, events.first)
-        with self._opened.in_use():
-            answer = self._opened.run(lambda: self._events.receive(opening, {}, pieces()))
-        if answer.error is not None:
-            raise answer.error
-
-    def close(self) -> None:
-        """Write everything into blocks. Raises StorageError when that fails; the log then keeps what is in none."""
-        self._opened.close()
 
 
 def answer_of(data: Any) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from streamgauge.ingest.discovery.groups import ADDRESS, Found, Group
 from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.scrape.job import DnsSource
 from streamgauge.stats import Stats
+
+LOG = logging.getLogger(__name__)
 
 META = "__meta_dns_"
 
@@ -35,6 +38,7 @@ class DnsDiscovery:
     ) -> None:
         self._source = source
         self._make_resolver = make_resolver
+        self._empty: set[str] = set()  # names without records, which the log knows of
         self._refresh = Refresh(self._ask, source.interval, "dns", ", ".join(source.names), clock, stats)
 
     async def run(self, found: Found) -> None:
@@ -55,9 +59,14 @@ class DnsDiscovery:
             records: Any = await resolver.resolve(name, kind, search=True)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             records = ()
+            if name not in self._empty:
+                LOG.warning("dns discovery, %s: it has no %s records, and so no targets", name, kind)
+                self._empty.add(name)
         except dns.exception.DNSException as error:
             parts.failures[name] = f"looking up {kind} of {name}: {error}"
             return
+        if records:
+            self._empty.discard(name)
         targets = sorted(self._targets(records), key=lambda labels: labels[ADDRESS])
         parts.groups[name] = [Group(name, tuple({**target, f"{META}name": name} for target in targets), {})]
 

@@ -98,4 +98,13 @@ def _document(raw: bytes, is_json: bool) -> Any:
         raise BadInput(f"cannot be understood: {error}") from None
 
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """What looks like a number, a truth value or a date stays as it is written, as in Prometheus: `shard: 01`."""
+
+    yaml_constructors = _Base.yaml_constructors | dict.fromkeys(
+        (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "timestamp")),
+        yaml.SafeLoader.construct_yaml_str,
+    )

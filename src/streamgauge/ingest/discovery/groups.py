@@ -58,6 +58,7 @@ def _group(entry: Any, source: str, room: int) -> Group:
         raise BadInput(f"more than {MAX_TARGETS} targets")
     if not isinstance(labels, dict) or not all(isinstance(name, str) and name for name in labels):
         raise BadInput(f"group {number}: labels must be a mapping of names to values")
+    labels = {name: "" if value is None else value for name, value in labels.items()}
     texts = {name: value for name, value in labels.items() if isinstance(value, str)}
     if len(texts) < len(labels):
         raise BadInput(f"group {number}: the values of labels must be texts; write numbers in quotes")

@@ -11,7 +11,7 @@ import numpy as np
 from streamgauge.errors import BadInput, ClientError, PushRefused
 from streamgauge.ingest.federation.layouts import LEFT_OUT
 from streamgauge.ingest.federation.policy import Policy
-from streamgauge.ingest.federation.pushes import Sender
+from streamgauge.ingest.federation.pushes import Sender, too_many_series
 from streamgauge.ingest.federation.whitelist import METRIC_NAME
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.labels import key_of, labels_of
@@ -64,8 +64,7 @@ class ClusterSeries:
             self._new.add(series)
             count, limit = len(self._known) + len(self._new), self._policy.settings.max_series
             if count > limit:
-                name = self._sender.cluster
-                self._refuse(PushRefused(f'the cluster with id "{name}" has {count} series; the limit is {limit}'))
+                self._refuse(too_many_series(self._sender.cluster, count, limit))
 
     def _refuse(self, error: ClientError) -> None:
         self.fault = self.fault or error

@@ -7,7 +7,7 @@ says which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from streamgauge.errors import BadInput
@@ -56,6 +56,7 @@ class Newcomers:
         self._data = data
         self._kinds: list[int] = kinds_of(data, records.ends).tolist()
         self._families: dict[int, _Family | None] = {}  # by where they begin
+        self._allowed: dict[int, MetricFamily] = {}  # those of which something is stored
         self._pairs: dict[bytes, tuple[str, str] | None] = {}  # labels by their spelling
         self._labels: dict[bytes, _Labels | None] = {}  # all of a metric by their spelling
 
@@ -70,11 +71,12 @@ class Newcomers:
             return None
         if not self._all and not self._policy.whitelist.allows(family.described.name, labels.sent):
             return LEFT_OUT_KEY
+        self._allowed[self._records.heads[row]] = family.described
         return family.name + labels.key
 
-    def families(self) -> Iterator[MetricFamily]:
-        """Those of the metrics that were asked about; without metrics."""
-        return (family.described for family in self._families.values() if family is not None)
+    def families(self) -> Iterable[MetricFamily]:
+        """Those of the metrics that were asked about and are not left out; without metrics."""
+        return self._allowed.values()
 
     def _family(self, head: int) -> _Family | None:
         if head not in self._families:

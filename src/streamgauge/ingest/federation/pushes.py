@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
-from streamgauge.errors import ClientError, Forbidden, Overloaded, PushRefused, RateLimited, StreamgaugeError
+from streamgauge.errors import (
+    ClientError,
+    Forbidden,
+    Overloaded,
+    RateLimited,
+    StreamgaugeError,
+    TooLarge,
+    TooManySeries,
+)
 from streamgauge.ingest.admission import Held, InFlight
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.rates import Rate
@@ -25,6 +33,9 @@ Described = Callable[[str], bool]
 FAULTS_FOR_EACH = 10
 """Refused pushes that a cluster may send for each good one: enough to see what is wrong with them, and a bound on what
 they cost."""
+PATIENCE = 10.0
+"""Seconds for which a remote write waits for its turn. Prometheus sends all that an outage has left behind as fast as
+it can, on up to 200 connections, and by default throws away what is answered with 429. It waits three times as long."""
 _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come again
 
 
@@ -42,20 +53,25 @@ class Sender:
 
 class Admission:
     """Whether a cluster may push by one way, with two buckets: one for what is stored, a wider one for what is refused.
-    Both are looked at before the body is read; the first is drawn on once the push is known to be good."""
+    Both are looked at before the body is read. Uploads draw on the first once they are known to be good; remote writes
+    before, as they may have to wait for it, and give back what they do not need."""
 
     def __init__(
         self, clock: Clock, settings: PushSettings, liveness: Liveness, stats: PushStats, way: str = UPLOAD
     ) -> None:
-        interval, burst = settings.ratelimit, settings.burst
+        interval, burst, patience = settings.ratelimit, settings.burst, 0.0
         if way != UPLOAD:
-            interval, burst = settings.receive_ratelimit, settings.receive_burst
+            interval, burst, patience = settings.receive_ratelimit, settings.receive_burst, PATIENCE
+        self._clock = clock
+        self._patience = patience
         self._settings = settings
         self._liveness = liveness
         self._way = way
         self._requests = stats.shared.ingest_requests
         self._good_requests = self._requests.labels(way, "200")
         self._limited = stats.limited.labels(way)
+        self._delayed = stats.delayed.labels(way)
+        self._beyond = stats.beyond
         self._good = Rate(clock, interval, burst, settings.max_clusters)
         many = FAULTS_FOR_EACH * burst
         self._faults = Rate(clock, max(interval // FAULTS_FOR_EACH, min(interval, 1)), many, settings.max_clusters)
@@ -67,13 +83,16 @@ class Admission:
         if not cluster:
             raise Forbidden(f"user data must contain a '{label}' label")
         if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
-            raise Overloaded(f"{self._settings.max_clusters} clusters push already, the limit", _TOO_MANY_WAIT)
+            self._beyond.labels(self._way, "clusters").inc()
+            raise Overloaded(
+                f"{self._settings.max_clusters} clusters push already, the limit (max-clusters)", _TOO_MANY_WAIT
+            )
         return Sender(cluster, identity.labels, identity.owner, part, identity.adds)
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
-        if wait := self._good.wait(cluster):
-            raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
+        if self._good.wait(cluster) > self._patience:
+            raise self._too_often(cluster)
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
 
@@ -83,10 +102,10 @@ class Admission:
 
     @contextmanager
     def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
-        """What a push is received within: who sends it, and the account of what it holds. How it ends is counted.
+        """What a push is received within: who sends it, and the account of what it holds. How it ends is counted,
+        unless its sender goes away.
 
         Raises RateLimited, and what `sender` raises."""
-        status = 200
         try:
             sender = self.sender(identity)
             self.check(sender.cluster)
@@ -97,22 +116,21 @@ class Admission:
                     self._faults.spend(sender.cluster)
                     raise
         except StreamgaugeError as error:
-            status = error.status
+            self._requests.labels(self._way, str(error.status)).inc()
+            if isinstance(error, TooLarge | TooManySeries):
+                self._beyond.labels(self._way, "bytes" if isinstance(error, TooLarge) else "series").inc()
             raise
-        finally:
-            self.count(status)
+        self._good_requests.inc()
 
     def count(self, status: int) -> None:
-        """A push was answered."""
-        answered = self._good_requests if status == 200 else self._requests.labels(self._way, str(status))
-        answered.inc()
+        """A push that `receiving` has no part in was answered."""
+        self._requests.labels(self._way, str(status)).inc()
 
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
         """Draw on the bucket of good pushes; it is given back where what is done within fails. Raises RateLimited."""
         if not self.spend(cluster):
-            wait = max(1, self._good.wait(cluster))
-            raise self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
+            raise self._too_often(cluster)
         try:
             yield
         except StreamgaugeError:
@@ -127,16 +145,39 @@ class Admission:
         """What was drawn for a push that could not be stored."""
         self._good.give_back(cluster)
 
+    @asynccontextmanager
+    async def turn(self, cluster: str) -> AsyncIterator[None]:
+        """As `spending`, after the wait for a token that will soon be there."""
+        delay = self._good.reserve(cluster, self._patience)
+        if delay is None:
+            raise self._too_often(cluster)
+        try:
+            if delay:
+                self._delayed.inc()
+                await self._clock.sleep(delay)
+            yield
+        except BaseException:  # its client may have gone, too
+            self._good.give_back(cluster)
+            raise
+
+    def _too_often(self, cluster: str) -> RateLimited:
+        wait = max(1, self._good.wait(cluster))
+        return self._refusal(f'write limit reached for cluster with id "{cluster}"', wait)
+
     def _refusal(self, message: str, wait: int) -> RateLimited:
         self._limited.inc()
         return RateLimited(message, wait)
 
     def check_series(self, cluster: str, series: UInt32s, new: int, known: UInt32s) -> None:
-        """Raises PushRefused where a push has too many series. series: their ids, ascending, each once, as far as they
-        have some; new: how many have none yet; known: those of the cluster that it must be counted with."""
+        """Raises TooManySeries. series: their ids, ascending, each once, as far as they have some; new: how many have
+        none yet; known: those of the cluster that they must be counted with."""
         limit = self._settings.max_series
         if not limit:
             return
         count = new + len(np.union1d(series, known))
         if count > limit:
-            raise PushRefused(f'the cluster with id "{cluster}" has {count} series; the limit is {limit}')
+            raise too_many_series(cluster, count, limit)
+
+
+def too_many_series(cluster: str, count: int, limit: int) -> TooManySeries:
+    return TooManySeries(f'the cluster with id "{cluster}" has {count} series; the limit is {limit} (max-series)')

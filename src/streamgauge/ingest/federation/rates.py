@@ -42,16 +42,22 @@ class Rate:
 
     def spend(self, cluster: str) -> bool:
         """Take a token. False where there is none, and then nothing changes."""
+        return self.reserve(cluster, 0.0) is not None
+
+    def reserve(self, cluster: str, patience: float) -> float | None:
+        """Take the next token, and how many seconds it is until there is one. None where that is longer than
+        `patience`, and then nothing changes."""
         if not self._interval:
-            return True
+            return 0.0
         now = self._clock.monotonic()
         full_at = max(now, self._full_at.get(cluster, now))
-        if full_at - self._slack > now:
-            return False
+        delay = full_at - self._slack - now
+        if delay > patience:
+            return None
         self._full_at[cluster] = full_at + self._interval
         self._full_at.move_to_end(cluster)
         self._drop(now)
-        return True
+        return max(0.0, delay)
 
     def give_back(self, cluster: str) -> None:
         """The token was taken for a push that was not stored, and not for a fault of its sender's."""

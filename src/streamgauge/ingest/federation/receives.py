@@ -8,7 +8,7 @@ send any of it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,10 +21,11 @@ from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_bod
 from streamgauge.ingest.federation.cluster_sink import ClusterSeries
 from streamgauge.ingest.federation.layouts import LEFT_OUT
 from streamgauge.ingest.federation.liveness import Liveness
-from streamgauge.ingest.federation.policy import Policy
+from streamgauge.ingest.federation.policy import PAUSE_METRICS, Policy
 from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import RECEIVE, PushStats
+from streamgauge.ingest.federation.uploads import in_turns
 from streamgauge.ingest.remote_write import AT_ONCE_BYTES, DECODERS, Protocol, negotiate, whole
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
@@ -142,20 +143,25 @@ class Receives:
         begun = False
         try:
             batch = whole(batches)
-            if batch is not None and series.fault is None and not request.findings.refused:
+            if (
+                batch is not None
+                and series.fault is None
+                and not (request.findings.refused or request.findings.metadata)
+            ):
                 self._caches.keep(sender, cache)
-                self._take(request, [batch])
-                ended = partial(self._ended, sender, protocol, request, len(block), started, done)
-                begun = self._started(sender, request, ended)
+                _take(request, [batch])
+                begun = self._started(
+                    sender, request, partial(self._ended, sender, protocol, request, len(block), started, done)
+                )
         finally:
-            if not begun and (request.metadata or request.findings.metadata):
+            if not begun and request.findings.metadata:
                 cache.forget_metadata()
         return begun
 
     def _started(self, sender: Sender, request: _Request, ended: Done) -> bool:
         if not len(request.batch.series) or not self._admission.spend(sender.cluster):
             return False
-        if self._sink.begin(request.batch, ended, request.metadata):
+        if self._sink.begin(request.batch, ended):
             return True
         self._admission.give_back(sender.cluster)
         return False
@@ -202,15 +208,8 @@ class Receives:
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held
     ) -> Mapping[str, str]:
         protocol = negotiate(headers)
-        block = await read_body(headers, body, self._body_limit, held)
-        self._bytes.inc(len(block))
-        started = self._clock.monotonic()
-        length = snappy.decompressed_length(block)
-        if length > self._content_limit:
-            raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
-        held.add(length)
-        request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
-        self._seconds.observe(self._clock.monotonic() - started)
+        async with self._admission.turn(sender.cluster):
+            request = await self._read_and_store(sender, headers, body, held, protocol)
         stored = len(request.batch)
         count(self._stats.shared, RECEIVE, stored, request.findings)
         if request.left_out:
@@ -221,6 +220,20 @@ class Receives:
             raise BadInput("empty remote write request after telemeter processing: the whitelist allows none of it")
         return _headers(protocol, stored)
 
+    async def _read_and_store(
+        self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held, protocol: Protocol
+    ) -> _Request:
+        block = await read_body(headers, body, self._body_limit, held)
+        self._bytes.inc(len(block))
+        started = self._clock.monotonic()
+        length = snappy.decompressed_length(block)
+        if length > self._content_limit:
+            raise TooLarge(f"the body decompresses to {length} bytes; the limit is {self._content_limit}")
+        held.add(length)
+        request = await self._store(sender, snappy.decompress(block, self._content_limit), protocol)
+        self._seconds.observe(self._clock.monotonic() - started)
+        return request
+
     async def _store(self, sender: Sender, data: bytes, protocol: Protocol) -> _Request:
         """Read a request and append it, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
@@ -229,13 +242,12 @@ class Receives:
             request = await self._read(sender, data, protocol, generation)
             if request is None:
                 continue
-            with self._admission.spending(sender.cluster):
-                try:
-                    await self._sink.append(request.batch, request.metadata)
-                except Overloaded:
-                    if self._sink.generation == generation:
-                        raise
-                    continue
+            try:
+                await self._sink.append(request.batch, request.metadata)
+            except Overloaded:
+                if self._sink.generation == generation:
+                    raise
+                continue
             batch, now = request.batch, self._clock.monotonic()
             newest = int(batch.times.max()) if len(batch) else 0
             self._liveness.receive(sender.cluster, batch.series, newest, now)
@@ -254,6 +266,9 @@ class Receives:
                 gathered.append(batch)
             if series.fault is not None:
                 raise series.fault
+        if request.findings.metadata:
+            request.metadata = await in_turns(self._turns, self._news(request.findings.metadata.values()))
+            request.findings.metadata.clear()
         if self._sink.generation != generation:  # while it waited for its last turn
             return None
         if series.fault is not None:
@@ -261,7 +276,7 @@ class Receives:
         if request.findings.refused[Reason.LABELS]:
             raise BadInput(refusal_text(0, request.findings).rstrip("\n"))
         self._caches.keep(sender, cache)
-        self._take(request, gathered)
+        _take(request, gathered)
         return request
 
     def _decoder(
@@ -273,18 +288,28 @@ class Receives:
         window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
         return series, DECODERS[protocol](data, cache, series.resolve, window, request.findings)
 
-    def _take(self, request: _Request, gathered: list[SampleBatch]) -> None:
-        known = request.findings.metadata.values()
-        request.metadata = tuple(one for one in known if not self._described(one.metric))
-        request.findings.metadata.clear()
-        if not gathered:
-            return
-        batch = joined(gathered)
-        kept = batch.series != LEFT_OUT
-        if not kept.all():
-            request.left_out = int(np.count_nonzero(~kept))
-            batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
-        request.batch = batch
+    def _news(self, told: Collection[Metadata]) -> Generator[None, None, tuple[Metadata, ...]]:
+        """What is said of metrics of which nothing is known, and of which the whitelist allows something."""
+        news: list[Metadata] = []
+        describes = self._policy.whitelist.describes
+        for number, one in enumerate(told, 1):
+            if not self._described(one.metric) and describes(one.metric):
+                news.append(one)
+            if number % PAUSE_METRICS == 0:
+                yield
+        return tuple(news)
+
+
+def _take(request: _Request, gathered: list[SampleBatch]) -> None:
+    """What was gathered, without what the whitelist leaves out."""
+    if not gathered:
+        return
+    batch = joined(gathered)
+    kept = batch.series != LEFT_OUT
+    if not kept.all():
+        request.left_out = int(np.count_nonzero(~kept))
+        batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
+    request.batch = batch
 
 
 def _headers(protocol: Protocol, stored: int) -> Mapping[str, str]:

@@ -22,6 +22,15 @@ class PushStats:
             "Pushes refused because their cluster pushes too often, by what was too much.",
             "source",
         )
+        self.beyond = stats.counter(
+            "push_beyond_limit",
+            "Pushes refused because of a limit: bytes, series of a cluster, or clusters.",
+            "source",
+            "limit",
+        )
+        self.delayed = stats.counter(
+            "push_delayed", "Pushes that waited for their turn, as their cluster pushes often.", "source"
+        )
         self.overwritten = stats.counter(
             "push_overwritten_timestamps", "Timestamps overwritten: more than 5 min old, ahead, or present.", "tense"
         )

@@ -302,14 +302,18 @@ class Uploads:
         """Raises BadInput and PushRefused where a rule is broken."""
         families = yield from (metric_family_text if text else metric_family_protobuf).decode(data)
         rows: list[Row] = []
+        allowed: list[MetricFamily] = []
         for family in families:
             if not family.metrics:
                 continue
+            before = len(rows)
             for row in self._policy.rows(family, sender.labels, bounds):
                 if row is not None:
                     rows.append(row)
                 if row is None or len(rows) % _NEW_SERIES == 0:
                     yield
+            if any(row.key is not None for row in rows[before:]):
+                allowed.append(family)
         distinct = {row.key for row in rows if row.key is not None}
         self._check_series(sender, np.empty(0, np.uint32), len(distinct))
         findings = Findings()
@@ -319,7 +323,7 @@ class Uploads:
             np.array([row.time for row in rows], np.int64),
             np.array([row.value for row in rows], np.float64),
             np.unique(ids[ids < _REFUSED]),
-            metadata=self._news(family for family in families if family.metrics),
+            metadata=self._news(allowed),
             findings=findings,
         )
 

@@ -8,6 +8,8 @@ from streamgauge.model.source import Matcher, MatchOp
 from streamgauge.relabel import whole_match
 
 METRIC_NAME = "__name__"
+_ENDINGS = ("", "_total", "_bucket", "_count", "_sum")
+"""Of the names of series behind that of their metric."""
 
 _Check = tuple[str, Callable[[str], bool]]
 """The name of a label, and what its value must fulfil."""
@@ -29,6 +31,14 @@ class Whitelist:
     def allows(self, metric: str, labels: Mapping[str, str]) -> bool:
         """labels: without the metric's name."""
         return self.allows_all or any(all(_holds(check, metric, labels) for check in rule) for rule in self._rules)
+
+    def describes(self, metric: str) -> bool:
+        """Whether a series of the metric, whatever labels it has, may be allowed: only then its help is kept."""
+        return self.allows_all or any(
+            all(fulfils(metric + ending) for name, fulfils in rule if name == METRIC_NAME)
+            for rule in self._rules
+            for ending in _ENDINGS
+        )
 
 
 def _check(matcher: Matcher) -> Callable[[str], bool]:

@@ -56,6 +56,7 @@ class ScrapeLoop:
         self.scraper = scraper
         self.interval = scraper.target.interval  # ms
         self.next_due = 0  # ms
+        self._since: float | None = None  # when the scrape that goes on began, monotonic
         self._clock = clock
         self._waking = waking
         self._refusal = refusal
@@ -91,12 +92,20 @@ class ScrapeLoop:
             due += interval * (missed + 1)
             at += interval * (missed + 1) / 1000
 
+    @property
+    def taking(self) -> float:
+        """For how many seconds a scrape has been going on; 0.0 when none is."""
+        return 0.0 if self._since is None else self._clock.monotonic() - self._since
+
     async def _scrape(self, time: int) -> None:
+        self._since = self._clock.monotonic()
         try:
             await self.scraper.scrape(time, self._refusal())
         except Exception as error:  # a mistake of ours with what one target gave must not end the scrapes of the others
             LOG.exception("a scrape of %s failed through a mistake in streamgauge", shown_url(self.scraper.target.url))
             await self._give_up(time, f"a mistake in streamgauge: {error!r}")
+        finally:
+            self._since = None
 
     async def _give_up(self, time: int, reason: str) -> None:
         """Store that the target is down, as for any other scrape that fails, if that can be done."""

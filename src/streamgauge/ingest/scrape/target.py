@@ -24,7 +24,8 @@ RESERVED = "__"
 SLOT_MS = 200
 """Targets are scraped at the beginnings of slots of at least so long. Work is cheaper where the processor has just done
 the same (reading 500 series takes 0.4 ms, otherwise 0.9), and what ends together is stored by one append."""
-_SAFE = "/%:@!$&'()*+,;=~-._"  # in a path, not escaped
+_SAFE = "/:@!$&'()*+,;=~-._"  # in a path, not escaped
+_NO_ADDRESS = frozenset("/?#\\")
 
 Labels = Mapping[str, str]
 
@@ -90,16 +91,19 @@ def targets_of(group: Group, job: ScrapeJob, relabelling: Relabelling) -> Iterat
         try:
             yield _target(labels, discovered, job)
         except BadInput as error:
-            yield BadInput(f"{group.source}: {own.get(ADDRESS, 'a target')}: {error.message}")
+            name = own.get(ADDRESS, "a target").rpartition("@")[2]
+            yield BadInput(f"{group.source}: {name}: {error.message}")
 
 
 def _target(labels: Labels, discovered: Labels, job: ScrapeJob) -> Target:
     address = labels.get(ADDRESS, "")
     if not address:
         raise BadInput("it has no address")
-    if "/" in address or any(letter.isspace() for letter in address):
+    if "@" in address:  # and before it perhaps a password
+        raise BadInput("its address has a user in it; write host:port, and basic_auth in the job")
+    if not _NO_ADDRESS.isdisjoint(address) or any(letter.isspace() for letter in address):
         raise BadInput(f'"{address[:100]}" is no address; write host:port')
-    scheme = labels.get(SCHEME, "")
+    scheme = labels.get(SCHEME, "").lower()
     schemes = GRPC_SCHEMES if job.over_grpc else SCHEMES
     if scheme not in schemes:
         raise BadInput(f'scheme "{scheme[:100]}" is neither {" nor ".join(schemes)}')

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamgauge.heap import keep_freed
 from streamgauge.model.arrays import Floats, Int64s
 from streamgauge.model.source import Samples
 from streamgauge.query.budget import Budget
@@ -34,6 +35,9 @@ SMALLEST_GROUP = 20_000
 
 PARALLEL = 300_000
 """Samples plus windows from which on a second thread pays."""
+
+_LARGEST_KEPT = (32 << 20) - (64 << 10)
+"""Bytes of a temporary array whose memory the next one is to have: the most that can be asked for."""
 
 _TEMPORARIES = 64
 """Bytes of temporary arrays for each sample and window of a chunk, a generous estimate."""
@@ -78,7 +82,7 @@ def over_windows(
                     output[rows] = result
         check()
 
-    _keep_freed_memory()
+    keep_freed(_LARGEST_KEPT)
     _run(evaluate, deque(_Chunks(samples, grid, range_ms, check, chunk_samples).all()), parallel)
     if budget is not None:
         budget.release(0, temporary)
@@ -86,16 +90,6 @@ def over_windows(
 
 def _no_limit() -> None:
     """In place of a budget's check."""
-
-
-def _keep_freed_memory() -> None:
-    """Have malloc reuse what temporary arrays give back.
-
-    glibc returns large blocks to the kernel at once and takes fresh pages for the next array, which made evaluation up
-    to four times slower. It stops doing so for blocks up to the size of the largest that it has seen freed, at most
-    32 MiB. This one is never touched, so it costs no memory.
-    """
-    np.empty((32 << 20) - (64 << 10), np.uint8)
 
 
 def _run(evaluate: Callable[[_Chunk], None], chunks: deque[_Chunk], parallel: bool) -> None:

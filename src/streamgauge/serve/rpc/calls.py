@@ -18,8 +18,9 @@ from grpc import StatusCode
 from streamgauge.auth.identity import EVERYBODY, Identity
 from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, Overloaded, StreamgaugeError
+from streamgauge.model.token import KEY_HEADER
 from streamgauge.serve.access import admit
-from streamgauge.serve.endpoint import IDENTITY, KEY_HEADER, Needs
+from streamgauge.serve.endpoint import IDENTITY, Needs
 from streamgauge.serve.errors import HIDDEN
 from streamgauge.serve.health import check_ready
 from streamgauge.serve.rpc.codes import code_of, told

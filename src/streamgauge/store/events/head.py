@@ -130,7 +130,7 @@ class EventHead:
         logged, since what is logged must become visible. Raises Overloaded when no shared memory is left."""
         needed = ceil(2 * rows / _USABLE_ROWS + size / _USABLE_BYTES)
         while len(self._spares) < needed:
-            self._spares.append(self._memory.create(segment_bytes(ROOM_ROWS, ROOM_BYTES)))
+            self._spares.append(self._memory.take(segment_bytes(ROOM_ROWS, ROOM_BYTES)))
 
     def reserve_own(self, batch: EventBatch) -> None:
         """`reserve` for a batch that has more text than a commit may have. Raises Overloaded."""
@@ -155,7 +155,7 @@ class EventHead:
             self.seal()
             self._active = _Active(segment, *room, commit)
         elif self._active is None or not self._active.fits(rows, size):
-            segment = self._spares.pop() if self._spares else self._memory.create(segment_bytes(ROOM_ROWS, ROOM_BYTES))
+            segment = self._spares.pop() if self._spares else self._memory.take(segment_bytes(ROOM_ROWS, ROOM_BYTES))
             self.seal()
             self._active = _Active(segment, ROOM_ROWS, ROOM_BYTES, commit)
         for batch in batches:
@@ -186,7 +186,7 @@ class EventHead:
             self._retire(run)
 
     def _retire(self, run: EventRun) -> None:
-        self._leases.retire(run.name, lambda: self._memory.remove(run.name))
+        self._leases.retire(run.name, lambda: self._memory.recycle(run.name))
 
     def _all(self) -> Sequence[EventRun]:
         return [*self._runs, self._active.run] if self._active else self._runs
