@@ -76,18 +76,21 @@ class Admission:
         many = FAULTS_FOR_EACH * burst
         self._faults = Rate(clock, max(interval // FAULTS_FOR_EACH, min(interval, 1)), many, settings.max_clusters)
 
-    def sender(self, identity: ClusterIdentity, part: Part = Part.WHOLE) -> Sender:
+    def sender(self, identity: ClusterIdentity) -> Sender:
         """Raises Forbidden for a token that names no cluster, and Overloaded for one more cluster than there may be."""
         label = self._settings.partition_label
         cluster = identity.labels.get(label, "")
         if not cluster:
             raise Forbidden(f"user data must contain a '{label}' label")
-        if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
+        if self._has_no_room(cluster):
             self._beyond.labels(self._way, "clusters").inc()
             raise Overloaded(
                 f"{self._settings.max_clusters} clusters push already, the limit (max-clusters)", _TOO_MANY_WAIT
             )
-        return Sender(cluster, identity.labels, identity.owner, part, identity.adds)
+        return Sender(cluster, identity.labels, identity.owner, adds=identity.adds)
+
+    def _has_no_room(self, cluster: str) -> bool:
+        return cluster not in self._liveness and len(self._liveness) >= self._settings.max_clusters
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
@@ -96,9 +99,13 @@ class Admission:
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
 
-    def welcomes(self, cluster: str) -> bool:
-        """Whether `check` would raise nothing."""
-        return not self._good.wait(cluster) and not self._faults.wait(cluster)
+    def welcome(self, identity: ClusterIdentity, part: Part = Part.WHOLE) -> Sender | None:
+        """Who sends a push that may be stored at once; None where it would have to wait, or `sender` or `check` raise
+        something, which these count."""
+        cluster = identity.labels.get(self._settings.partition_label, "")
+        if not cluster or self._has_no_room(cluster) or self._good.wait(cluster) or self._faults.wait(cluster):
+            return None
+        return Sender(cluster, identity.labels, identity.owner, part, identity.adds)
 
     @contextmanager
     def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
@@ -113,7 +120,7 @@ class Admission:
                 try:
                     yield sender, held
                 except ClientError:
-                    self._faults.spend(sender.cluster)
+                    self.fault(sender.cluster)
                     raise
         except StreamgaugeError as error:
             self._requests.labels(self._way, str(error.status)).inc()
@@ -121,6 +128,10 @@ class Admission:
                 self._beyond.labels(self._way, "bytes" if isinstance(error, TooLarge) else "series").inc()
             raise
         self._good_requests.inc()
+
+    def fault(self, cluster: str) -> None:
+        """A push was refused."""
+        self._faults.spend(cluster)
 
     def count(self, status: int) -> None:
         """A push that `receiving` has no part in was answered."""

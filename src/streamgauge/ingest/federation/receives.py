@@ -132,8 +132,8 @@ class Receives:
 
     def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
         started = self._clock.monotonic()
-        sender = self._admission.sender(identity)
-        if not self._admission.welcomes(sender.cluster):
+        sender = self._admission.welcome(identity)
+        if sender is None:
             return False
         protocol, request = negotiate(headers), _Request()
         data = snappy.decompress(block, min(AT_ONCE_BYTES, self._content_limit))
@@ -143,11 +143,8 @@ class Receives:
         begun = False
         try:
             batch = whole(batches)
-            if (
-                batch is not None
-                and series.fault is None
-                and not (request.findings.refused or request.findings.metadata)
-            ):
+            broken = series.fault is not None or request.findings.refused[Reason.LABELS]
+            if batch is not None and not broken and not request.findings.metadata:
                 self._caches.keep(sender, cache)
                 _take(request, [batch])
                 begun = self._started(
@@ -183,15 +180,21 @@ class Receives:
             return
         now = self._clock.monotonic()
         self._liveness.receive(sender.cluster, request.batch.series, request.batch.span()[1], now)
-        self._stats.receives.add(size, len(request.batch.series), now - started)
-        self._note(request)
-        done(None, _headers(protocol, len(request.batch.series)))
-
-    def _note(self, request: _Request) -> None:
-        if request.left_out:
-            self._stats.left_out.labels(RECEIVE).inc(request.left_out)
-        if request.findings.start_times:
-            self._stats.shared.ignored_start_times.inc(request.findings.start_times)
+        if not (request.findings.refused or request.findings.start_times or request.left_out):
+            self._stats.receives.add(size, len(request.batch.series), now - started)
+            done(None, _headers(protocol, len(request.batch.series)))
+            return
+        self._bytes.inc(size)
+        self._seconds.observe(now - started)
+        try:
+            headers = self._answer(protocol, request)
+        except BadInput as broken:
+            self._admission.fault(sender.cluster)
+            self._admission.count(broken.status)
+            done(broken, {})
+        else:
+            self._admission.count(200)
+            done(None, headers)
 
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
@@ -210,6 +213,10 @@ class Receives:
         protocol = negotiate(headers)
         async with self._admission.turn(sender.cluster):
             request = await self._read_and_store(sender, headers, body, held, protocol)
+        return self._answer(protocol, request)
+
+    def _answer(self, protocol: Protocol, request: _Request) -> Mapping[str, str]:
+        """To a request of which what could be is stored. Raises BadInput."""
         stored = len(request.batch)
         count(self._stats.shared, RECEIVE, stored, request.findings)
         if request.left_out:

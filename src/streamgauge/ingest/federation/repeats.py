@@ -98,13 +98,16 @@ class Repeats:
 
     def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], raw: bytes, done: Done) -> bool:
         started = self._clock.monotonic()
-        sender = self._admission.sender(identity, part_of(headers))
-        layout = self._layouts.find((sender.owner, sender.part))
-        if layout is None or layout.size > MAX_BYTES or self._layouts.generation != self._sink.generation:
+        sender = self._admission.welcome(identity, part_of(headers))
+        layout = None if sender is None else self._layouts.find((sender.owner, sender.part))
+        if (
+            sender is None
+            or layout is None
+            or layout.size > MAX_BYTES
+            or self._layouts.generation != self._sink.generation
+        ):
             return False
         if self._negotiate(headers) or headers.get("content-encoding", "").strip().lower() != "snappy":
-            return False
-        if not self._admission.welcomes(sender.cluster):
             return False
         data = snappy_frames.decode(raw, layout.size)
         bounds = self._policy.bounds(self._clock.now_ms(), self._sink.admitted())
