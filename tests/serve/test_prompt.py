@@ -147,6 +147,22 @@ async def test_a_connection_ends_with_the_answer_where_its_client_wants_that(lis
     assert text.endswith(b"\r\n\r\ntaken")
 
 
+async def test_nothing_is_taken_of_a_client_that_does_not_read(listen, connect) -> None:
+    app, large = App(), bytes(16 << 20)
+    client = await connect(await listen(app))
+    await client.send(post(b"1"))
+    app.answer(body=large)
+    await client.send(post(b"2"))
+    assert app.taken == []
+    assert await status_of(client) == 200
+    assert await client.read(len(large)) == large
+    assert await status_of(client) == 202
+    assert await client.read(1) == b"2"
+    await client.send(post(b"3"))
+    app.answer()
+    assert await status_of(client) == 200
+
+
 async def test_a_client_that_goes_away_is_forgotten(listen, connect) -> None:
     app = App()
     server = await listen(app)

@@ -383,6 +383,9 @@ class Connection(HttpToolsProtocol):
         return held
 
     def _begin_or_start(self, cycle: Cycle) -> None:
+        if self.flow.write_paused:  # the application waits until its client reads
+            self._start(cycle)
+            return
         listed: list[tuple[bytes, bytes]] = cycle.scope["headers"]  # type: ignore[assignment]
         headers = dict(listed)
         request = Whole(cycle.scope, headers, bytes(cycle.body), partial(self._respond, cycle))  # type: ignore[arg-type]

@@ -248,7 +248,7 @@ class Committer:
         defined = self._defined.contains(ids)
         if np.count_nonzero(defined) < len(ids):
             return ids[~defined]
-        if not ids.flags.writeable and ids.nbytes <= _REPEATED_BYTES:
+        if ids.base is None and not ids.flags.writeable and ids.nbytes <= _REPEATED_BYTES:
             if len(self._repeated) >= _REPEATED:
                 self._repeated.clear()
             self._repeated[id(ids)] = ids
