@@ -44,6 +44,7 @@ class ClusterAccess:
         self._clock = clock
         self._authorizer = authorizer
         self._stats = stats
+        self._granted = stats.authorized.labels("receive", "granted")
 
     async def authorize(self, authorization: str | None, cluster: str) -> Grant:
         """What a client gets that may push for a cluster. Raises what PushAuthorizer does."""
@@ -93,7 +94,7 @@ class ClusterAccess:
 
     def granted(self) -> None:
         """Somebody who was `confirmed` was let in."""
-        self._stats.authorized.labels("receive", "granted").inc()
+        self._granted.inc()
 
     def _named(self, account: str, credentials: ReceiveCredentials) -> ClusterIdentity:
         return ClusterIdentity(account, {self._settings.partition_label: credentials.cluster})

@@ -179,7 +179,8 @@ class Receives:
             done(error, {})
             return
         now = self._clock.monotonic()
-        self._liveness.receive(sender.cluster, request.batch.series, request.batch.span()[1], now)
+        newest = int(np.maximum.reduce(request.batch.times))
+        self._liveness.receive(sender.cluster, request.batch.series, newest, now)
         if not (request.findings.refused or request.findings.start_times or request.left_out):
             self._stats.receives.add(size, len(request.batch.series), now - started)
             done(None, _headers(protocol, len(request.batch.series)))
