@@ -65,8 +65,8 @@ class PushReceiver:
         await self._uploads.receive(identity, headers, body)
 
     def begin_upload(self, identity: ClusterIdentity, headers: Mapping[str, str], body: bytes, done: Done) -> bool:
-        """As `Uploads.begin`."""
-        return self._uploads.begin(identity, headers, body, done)
+        """As `Repeats.begin`."""
+        return self._uploads.repeats.begin(identity, headers, body, done)
 
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]

@@ -123,10 +123,9 @@ class Uploads:
         self._limit = min(settings.limit_bytes, content) if settings.limit_bytes > 0 else content
         self._layouts = Layouts(sink.generation)
         shared = (self._policy, self._admission, self._layouts)
-        self._repeats = Repeats(
+        self.repeats = Repeats(
             sink, stats, clock, turns, liveness, markers, *shared, negotiate=negotiate, limit=self._limit
         )
-        self.begin = self._repeats.begin
 
     @property
     def cache_bytes(self) -> int:
@@ -232,7 +231,7 @@ class Uploads:
         return push
 
     def _same(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> _Push | None:
-        batch = self._repeats.read(sender, layout, data, bounds)
+        batch = self.repeats.read(sender, layout, data, bounds)
         if batch is None:
             return None
         return _Push(layout.ids, batch.times, batch.values, layout.series, layout.stored is None)
