@@ -98,7 +98,7 @@ def _run(folder: Path, clusters: Sequence[Cluster], options: argparse.Namespace,
     say("One streamgauge, which takes pushes of whoever has a token.")
     port, config = free_port(), _server_config(folder, clusters)
     arguments = ["--listen", f"127.0.0.1:{port}", "--config", str(config)]
-    server = ServerProcess.start(folder / "data", arguments, fresh=True)
+    server = stack.enter_context(ServerProcess.start(folder / "data", arguments, fresh=True))
     url = f"http://127.0.0.1:{port}"
     print(f"  {url}")
 

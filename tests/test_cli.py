@@ -732,6 +732,8 @@ def test_scrape_says_why_a_scrape_would_fail(target: str, tmp_path: Path) -> Non
     says(run("scrape", target, "--config", "p.yml", cwd=tmp_path), 1, "larger than 10 bytes")
     says(run("scrape", f"https://{target}"), 1, "it does not speak TLS; is its scheme http?")
     says(run("scrape", "http://[::1/x"), 2, "http://[::1/x is no URL")
+    says(run("scrape", target, "--protocol", "OpenMetrics"), 2, '"OpenMetrics" is no protocol', "OpenMetricsText1.0.0")
+    says(run("scrape", f"{target}/clash", "--protocol", "OpenMetricsText1.0.0"), 1, 'line 3: metadata of "a"')
     says(run("scrape", f"{target}/html"), 1, "content type text/html")
     says(run("scrape", "127.0.0.1:1"), 1, "connecting to 127.0.0.1:1: connection refused")
     says(run("scrape", "ftp://x/"), 2, 'scheme "ftp" is neither http nor https')

@@ -92,7 +92,7 @@ async def test_a_scrape_that_does_not_end_is_told_of(served, pools, target: Http
     assert (await get(served, "targets"))["activeTargets"][0]["lastError"] == ""
     await clock.advance(2)
     said = (await get(served, "targets"))["activeTargets"][0]["lastError"]
-    assert said.startswith("its answer has been read for 12 s, and is not at its end")
+    assert said.startswith("being scraped for 12 s, and not done: ")
 
 
 async def test_some_targets(served, pools):

@@ -205,10 +205,11 @@ def test_texts_are_handed_over_some_at_a_time() -> None:
     assert texts.some(0, 9, 1) == [b"bb"], "one is handed over however long it is"
     assert not texts.equals(texts), "of a dictionary that is not used as a whole nothing is said"
     whole = texts.copied()
-    assert whole[:] == texts[:]
+    assert whole[:] == [b"a", b"bb", b"ccc", b"dddd", b"", b"e"]
     assert whole.equals(whole.copied())
-    (others,) = decode(encode(rows([0, 1, 2, 3], [b"bb", b"ccc", b"e", b""])), Findings())
-    assert not whole.equals(others.texts)  # type: ignore[arg-type]
+    (others,) = decode(encode(rows([0, 1, 2, 3, 4, 5], [b"a", b"bb", b"ccc", b"dddd", b"e", b""])), Findings())
+    assert isinstance(others.texts, SeriesTexts)
+    assert not whole.equals(others.texts)
 
 
 def test_codes_beyond_their_dictionary_are_refused() -> None:

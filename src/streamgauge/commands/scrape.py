@@ -22,6 +22,7 @@ from streamgauge.http.urls import host_of, split_url, user_of
 from streamgauge.ingest.discovery.groups import ADDRESS, Group
 from streamgauge.ingest.scrape.http_fetcher import HttpFetcher
 from streamgauge.ingest.scrape.job import ScrapeJob
+from streamgauge.ingest.scrape.negotiation import PROTOCOLS
 from streamgauge.ingest.scrape.scraper import MAX_AHEAD_MS
 from streamgauge.ingest.scrape.series import TargetSeries
 from streamgauge.ingest.scrape.target import METRICS_PATH, SCHEME, Target, targets_of
@@ -124,6 +125,8 @@ def _job(config: str | None, name: str | None, accept: str | None) -> tuple[Scra
             raise BadInput(f"{config} has no such job; it has {', '.join(jobs) or 'none at all'}")
         job = jobs[name or next(iter(jobs))]
     if accept is not None:
+        if accept not in PROTOCOLS:
+            raise BadInput(f'"{accept}" is no protocol; there are {", ".join(PROTOCOLS)}')
         job = replace(job, protocols=(accept,))
     return job, resolve({}, os.environ, own).scrape_max_bytes
 

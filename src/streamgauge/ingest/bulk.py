@@ -253,7 +253,8 @@ class _Way:
         while self._sink.generation == generation and await self._turns.take(lambda: next(steps, False)):
             pass
         refused.enter(table.codes, first, result)
-        if texts.size <= min(_LAST_BYTES, self._limit // 4) and not (ids == _REFUSED).any():
+        small = texts.size <= min(_LAST_BYTES, self._limit // 4)
+        if small and texts.are_all and not (ids == _REFUSED).any():
             self._keep(_Known(await asyncio.to_thread(texts.copied), ids, generation))
         return ids
 

@@ -126,10 +126,10 @@ def _active(pool: str, loop: ScrapeLoop) -> dict[str, object]:
 
 
 def _overdue(loop: ScrapeLoop) -> str:
-    """What is to be said while a scrape takes longer than its timeout, which ends fetching and not reading."""
+    """What is to be said while a scrape takes longer than its timeout, which ends fetching, not reading and storing."""
     if loop.taking * 1000 <= loop.scraper.target.timeout:
         return ""
-    return f"its answer has been read for {loop.taking:.0f} s, and is not at its end: it has very many new series"
+    return f"being scraped for {loop.taking:.0f} s, and not done: it has very many new series, or the disk is slow"
 
 
 def selector(text: str) -> Callable[[Labels], bool]:

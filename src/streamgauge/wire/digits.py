@@ -27,7 +27,8 @@ _POWERS = 10.0 ** np.arange(MAX_DIGITS + 1)
 
 
 def whole_numbers(raw: UInt8s, starts: Int64s, stops: Int64s) -> tuple[Int64s, Bools]:
-    """The numbers that raw[start:stop] spell, and where that is one: with one digit at least and MAX_DIGITS at most."""
+    """The numbers that raw[start:stop] spell, and where that is one: with one digit at least and MAX_DIGITS at most.
+    Where it is none, anything may stand in its place."""
     sizes = stops - starts
     good = (sizes > 0) & (sizes <= MAX_DIGITS) & (stops >= 2 * _WORD)
     if len(raw) < 2 * _WORD or not len(sizes):
@@ -68,7 +69,7 @@ def _eight_digits(words: UInt64s, sizes: Int64s) -> tuple[Int64s, Bools]:
 
 
 def decimals(raw: UInt8s, starts: Int64s, stops: Int64s) -> tuple[Floats, Bools]:
-    """The same with as many decimals as the first one has."""
+    """The same with as many decimals as the first one has. Where no number is, anything may stand in its place."""
     text = raw[starts[0] : stops[0]] if len(starts) else raw[:0]
     points = np.flatnonzero(text == _POINT)
     if not len(points):

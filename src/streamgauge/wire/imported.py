@@ -60,7 +60,7 @@ class Reader(Protocol):
     """Reads a file a block at a time: whole lines, or whole requests. What it remembers is worth keeping for a later
     run that begins in the middle of the file; it is JSON."""
 
-    def read(self, block: bytes, first: int) -> Imported:
+    def read(self, block: bytes | memoryview, first: int) -> Imported:
         """first: number of the block's first line, or request."""
 
     @property
@@ -141,7 +141,7 @@ class Spellings:
         return True
 
 
-def words(block: bytes, edges: Int64s, width: int, *which: int) -> list[Any]:
+def words(block: bytes | memoryview, edges: Int64s, width: int, *which: int) -> list[Any]:
     """Every `width`-th piece of a block, from each number of `which` on, as Arrow arrays of text that nobody checked.
 
     edges: where pieces begin, one behind the other, ascending, and where the last one ends.

@@ -48,12 +48,12 @@ class JsonLines:
     def __init__(self) -> None:
         self._spellings = Spellings(_labels_of)
 
-    def read(self, block: bytes, first: int) -> Imported:
+    def read(self, block: bytes | memoryview, first: int) -> Imported:
         """The samples of some whole lines."""
         self._spellings.forget_many()
         lines = _Lines(self._spellings, first)
         number = 0
-        for number, line in enumerate(block.split(b"\n")):
+        for number, line in enumerate(bytes(block).split(b"\n")):
             if line:
                 lines.add(number, line)
         return lines.imported(number)

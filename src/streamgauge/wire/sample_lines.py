@@ -18,22 +18,17 @@ import pyarrow as pa
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Bools, Floats, Int64s
-from streamgauge.model.batch import Metadata
-from streamgauge.wire import openmetrics_lines
 from streamgauge.wire.digits import decimals, whole_numbers
 from streamgauge.wire.exposition_text import (
-    FLOAT_LABELS,
     NAME,
-    Note,
     Pairs,
     is_number,
     normal_pairs,
-    read_note,
     read_series,
     read_value,
     shown,
 )
-from streamgauge.wire.findings import MAX_METADATA_BYTES, Findings, Reason
+from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.imported import (
     MAX_SECONDS,
     Imported,
@@ -45,14 +40,13 @@ from streamgauge.wire.imported import (
 )
 from streamgauge.wire.imported import words as words_of
 from streamgauge.wire.line_words import HASH, SPACE, Lines, Words, are_equal, last_words, pieces, words_behind
+from streamgauge.wire.notes import Notes
 from streamgauge.wire.sample_table import SeriesRows
 from streamgauge.wire.series_order import SeriesOrder
 from streamgauge.wire.series_text import go_unescape, parse_series
 
 _EXEMPLAR = b" # "
 _MAX_STAMP_DIGITS = 18
-_MAX_REMEMBERED = 5000  # metrics
-_FAMILY_ENDINGS = (b"_bucket", b"_count", b"_sum")
 
 
 class Form(enum.Enum):
@@ -98,15 +92,13 @@ class SampleLines:
         self._time = time
         self._spellings = Spellings(self._labels_of)
         self._order = SeriesOrder(self._spellings.known)
-        self._notes: dict[bytes, dict[bytes, bytes]] = {}  # by metric, what is known of it
-        self._ended = False
-        self._memory: Mapping[str, Any] | None = None  # as it is; None where it has changed
+        self._notes = Notes(form is Form.OPENMETRICS)
 
     @property
     def series(self) -> int:
         return self._spellings.series
 
-    def read(self, block: bytes, first: int) -> Imported:
+    def read(self, block: bytes | memoryview, first: int) -> Imported:
         """The samples of some whole lines."""
         if self._spellings.forget_many():
             self._order.forget()
@@ -115,7 +107,7 @@ class SampleLines:
         heads = lines.heads()
         notes = heads == HASH
         for number in np.flatnonzero(notes).tolist():
-            self._read_note(lines.text(number), first + number, findings)
+            self._notes.read(lines.text(number), first + number, findings)
         usual = (heads > SPACE) & ~notes
         rows = self._usual(lines if usual.all() else lines.take(usual))
         others = ~notes & (lines.stops > lines.starts)
@@ -128,24 +120,13 @@ class SampleLines:
 
     @property
     def memory(self) -> Mapping[str, Any]:
-        if self._memory is None:
-            notes = {
-                metric.decode(errors="replace"): {
-                    what.decode(): text.decode(errors="replace") for what, text in texts.items()
-                }
-                for metric, texts in list(self._notes.items())[-_MAX_REMEMBERED:]
-            }
-            self._memory = {"notes": notes, "ended": self._ended}
-        return self._memory
+        return self._notes.memory
 
     def remember(self, memory: Mapping[str, Any]) -> None:
-        self._memory = None
-        self._ended = bool(memory["ended"])
-        for metric, texts in memory["notes"].items():
-            self._notes[metric.encode()] = {what.encode(): text.encode() for what, text in texts.items()}
+        self._notes.remember(memory)
 
     def end(self) -> str | None:
-        if self._form is Form.OPENMETRICS and not self._ended:
+        if self._form is Form.OPENMETRICS and not self._notes.ended:
             return "the file does not end with the line # EOF, so it may be cut off"
         return None
 
@@ -197,7 +178,7 @@ class SampleLines:
             times, plain_times = whole_numbers(lines.raw, words.time_at + 1, lines.stops)
         else:
             seconds, plain_times = decimals(lines.raw, words.time_at + 1, lines.stops)
-            times = np.rint(seconds * 1000).astype(np.int64)
+            times = np.rint(np.where(plain_times, seconds, 0.0) * 1000).astype(np.int64)
         return values, times, plain & plain_times
 
     def _numbers(self, words: Words) -> tuple[Floats, Int64s, Bools]:
@@ -222,11 +203,7 @@ class SampleLines:
     def _normal(self, pairs: Pairs) -> Pairs:
         """With `le` and `quantile` spelled as every scrape has them, where the metric's type is known."""
         metric = next((value for name, value in pairs if name == NAME), b"")
-        for name in (metric, *(metric.removesuffix(ending) for ending in _FAMILY_ENDINGS if metric.endswith(ending))):
-            number = FLOAT_LABELS.get(self._notes.get(name, {}).get(b"TYPE", b""))
-            if number is not None:
-                return normal_pairs(pairs, number)
-        return pairs
+        return normal_pairs(pairs, self._notes.float_label(metric))
 
     # ---- line by line -----------------------------------------------------------------------------------------------
 
@@ -297,36 +274,3 @@ class SampleLines:
         if digits.isdigit() and len(digits) <= _MAX_STAMP_DIGITS:
             return int(text)
         raise Refused(Reason.LINE, f"{shown(text)} is no timestamp in ms: {shown(line)}")
-
-    # ---- metadata ---------------------------------------------------------------------------------------------------
-
-    def _read_note(self, line: bytes, number: int, findings: Findings) -> None:
-        if line.rstrip() == b"# EOF":
-            self._ended, self._memory = True, None
-            return
-        try:
-            note = self._note(line)
-        except BadInput as error:
-            findings.refuse(Reason.METADATA, f"line {number}: {error.message}")
-            return
-        if note is not None and len(note.metric) + len(note.text) <= MAX_METADATA_BYTES:
-            texts = self._notes.setdefault(note.metric, {})
-            if texts.get(note.what) != note.text:
-                texts[note.what], self._memory = note.text, None
-            metric = note.metric.decode(errors="replace")
-            findings.metadata[metric] = _metadata(metric, texts)
-
-    def _note(self, line: bytes) -> Note | None:
-        if self._form is Form.OPENMETRICS and line.startswith((b"# TYPE ", b"# HELP ", b"# UNIT ")):
-            return openmetrics_lines.read_note(line)
-        return read_note(line)
-
-
-def _metadata(metric: str, texts: Mapping[bytes, bytes]) -> Metadata:
-    kind = texts.get(b"TYPE", b"unknown").decode()
-    return Metadata(
-        metric,
-        "unknown" if kind == "untyped" else kind,
-        texts.get(b"HELP", b"").decode(errors="replace"),
-        texts.get(b"UNIT", b"").decode(errors="replace"),
-    )

@@ -80,6 +80,11 @@ class SeriesTexts(Sequence[bytes]):
         return self._texts[int(number if self._used is None else self._used[number])].as_py()
 
     @property
+    def are_all(self) -> bool:
+        """Whether these are all that is in the dictionary."""
+        return self._used is None
+
+    @property
     def size(self) -> int:
         """Bytes of all of the dictionary."""
         return int(self._offsets[-1] - self._offsets[0])
@@ -94,13 +99,13 @@ class SeriesTexts(Sequence[bytes]):
         return texts
 
     def equals(self, other: SeriesTexts) -> bool:
-        """Whether these are the same, if they are all that is in both dictionaries."""
-        whole = self._used is None and other._used is None
-        return whole and self.size == other.size and bool(self._texts.equals(other._texts))
+        """Whether these are the same; False where they are not all that is in both dictionaries."""
+        comparable = self.are_all and other.are_all and self.size == other.size
+        return comparable and bool(self._texts.equals(other._texts))
 
     def copied(self) -> SeriesTexts:
-        """The same, and nothing of the stream is held by it."""
-        everything: Any = pa.array(np.arange(len(self)) if self._used is None else self._used)
+        """All of the dictionary, and nothing of the stream is held by it."""
+        everything: Any = pa.array(np.arange(len(self._texts)))
         return SeriesTexts(self._texts.take(everything), None)
 
 

@@ -18,10 +18,10 @@ from streamgauge.wire.line_words import Lines, are_equal, pieces
 
 MAX_BYTES = 64 << 20
 """Of what is remembered: 300,000 series of nine labels. When it is more, it begins anew."""
-_ENTRY_BYTES = 24  # of one, beside its text
-MIN_LINES = 256
-"""Lines that a comparison has to find alike, or the rest of a block is looked up: it costs as much as some dozen of
-those."""
+_ENTRY_BYTES, _STRETCH_BYTES = 24, 1000  # of a series, and of a stretch, beside the texts
+MIN_LINES, _MAX_SHORT = 256, 4
+"""Comparisons that find fewer lines alike cost more than to look these up: after some of them the rest of a block is
+looked up, and is a stretch of its own then."""
 _OFFSET_BITS = 32
 
 
@@ -55,7 +55,7 @@ class SeriesOrder:
         data, offsets = parts(series)
         if self.size > MAX_BYTES:
             self.forget()
-        self.size += len(data) + _ENTRY_BYTES * len(codes)
+        self.size += len(data) + _ENTRY_BYTES * len(codes) + _STRETCH_BYTES
         highest = int(codes.max())
         if highest >= len(self._places):
             more = np.full(max(highest + 1, 2 * len(self._places)) - len(self._places), -1)
@@ -69,8 +69,8 @@ class SeriesOrder:
         """The numbers of the series of the first of the lines, and where their texts end: of as many as go on in the
         order that is known."""
         codes, ends = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        at = 0
-        while at < len(lines):
+        at = short = 0
+        while at < len(lines) and short <= _MAX_SHORT:
             place = self._place_of(lines.text(at))
             if place is None:
                 break
@@ -82,7 +82,8 @@ class SeriesOrder:
             codes.append(stretch.codes[offset : offset + count])
             ends.append(stops[:count])
             at += count
-            if count < min(MIN_LINES, len(some)):
+            short += count < MIN_LINES
+            if not count:
                 break
         return np.concatenate(codes), np.concatenate(ends)
 

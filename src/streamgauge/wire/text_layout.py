@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from streamgauge.errors import BadInput
 from streamgauge.model.arrays import Bools, Floats, Int32s, Int64s, UInt8s
+from streamgauge.wire.byte_search import places_of
 from streamgauge.wire.exposition_text import read_value
 
 CHUNK_LINES = 8192
@@ -26,7 +27,7 @@ CHUNK_LINES = 8192
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no exposition; the labels of a series have 128 KiB at most."""
 
-_NEWLINE, _SPACE = 10, 32
+_NEWLINE, _SPACE, _HASH = 10, 32, 35
 _WINDOW_BYTES = 1 << 20
 _TO_FLOAT = pc.CastOptions.safe(pa.float64())
 
@@ -102,7 +103,15 @@ class Cut:
 
 
 def lines_of(text: bytes) -> Lines:
-    return Lines(text, 0, np.flatnonzero(np.frombuffer(text, np.uint8) == _NEWLINE))
+    return Lines(text, 0, places_of(_NEWLINE, np.frombuffer(text, np.uint8)))
+
+
+def samples_in(body: bytes) -> int:
+    """How many lines of a text are neither empty nor comments: its samples, where it is valid."""
+    raw = np.frombuffer(body, np.uint8)
+    starts = np.concatenate(([0], lines_of(body).ends + 1))
+    heads = raw[starts[starts < len(raw)]]
+    return int(np.count_nonzero((heads != _NEWLINE) & (heads != _HASH)))
 
 
 def chunks_of(body: bytes) -> Iterator[Lines]:
@@ -115,7 +124,7 @@ def chunks_of(body: bytes) -> Iterator[Lines]:
     ends = np.empty(0, np.int64)
     while start < len(body):
         while len(ends) < CHUNK_LINES and seen < len(body):
-            found = np.flatnonzero(raw[seen : seen + _WINDOW_BYTES] == _NEWLINE)
+            found = places_of(_NEWLINE, raw[seen : seen + _WINDOW_BYTES])
             ends = np.concatenate((ends, found + seen)) if seen else found
             seen = min(seen + _WINDOW_BYTES, len(body))
             _check_lengths(start, ends, seen)

@@ -68,8 +68,9 @@ class WriteBodies:
             self.series += 1
         return number
 
-    def read(self, block: bytes, first: int) -> Imported:
+    def read(self, block: bytes | memoryview, first: int) -> Imported:
         """The samples of some whole requests."""
+        block = bytes(block)
         if len(self._texts) > _MAX_SERIES:
             self._forget()
         findings = Findings()

@@ -88,3 +88,13 @@ async def test_the_log_has_neither_password_nor_parameters(
         assert f"http discovery, {server.url('/sd')}?token=…: " in caplog.text
         assert "sesame" not in caplog.text
         assert server.requests[0].headers["authorization"] == "Basic dTpzZXNhbWU="
+
+
+async def test_no_label_has_the_password(follow: Follow, clock: ManualClock, stats: Stats) -> None:
+    async with http_target() as server:
+        server.reply = answer('[{"targets": ["a:1"]}]', JSON)
+        found = follow(
+            HttpDiscovery(HttpSource(f"http://u:sesame@{server.address}/sd?x=y", 1), Resolver(), clock, stats)
+        )
+        await until(lambda: found)
+        assert found[0][0].labels == {"__meta_url": f"http://{server.address}/sd?x=y"}

@@ -226,11 +226,11 @@ async def test_metric_relabelling(target: HttpTarget, make: MakeScraper, sink: M
     ("limits", "words"),
     [
         (Limits(samples=1), "sample_limit exceeded: there are more than 1 samples"),
-        (Limits(labels=3), "line 1: label_limit exceeded: a has 4 labels; the limit is 3"),
-        (Limits(label_name=8), "line 1: label_name_length_limit exceeded: a: the name of label long_name has 9 bytes"),
+        (Limits(labels=3), "line 2: label_limit exceeded: a has 4 labels; the limit is 3"),
+        (Limits(label_name=8), "line 2: label_name_length_limit exceeded: a: the name of label long_name has 9 bytes"),
         (
             Limits(label_value=3),
-            "line 1: label_value_length_limit exceeded: a: the value of label long_name has 5 bytes",
+            "line 2: label_value_length_limit exceeded: a: the value of label long_name has 5 bytes",
         ),
         (Limits(body=30), "the body is larger than 30 bytes, which is the limit"),
     ],
@@ -238,12 +238,13 @@ async def test_metric_relabelling(target: HttpTarget, make: MakeScraper, sink: M
 async def test_limits_make_the_whole_scrape_fail(
     target: HttpTarget, make: MakeScraper, sink: MemorySink, limits: Limits, words: str
 ) -> None:
-    target.reply = answer('a{long_name="value"} 1\na{} 2\nb 3\n')
+    target.reply = answer('# TYPE a gauge\na{long_name="value"} 1\n\na{} 2\nb 3\n')
     scraper = make(ScrapeJob("j", limits=limits))
     await scraper.scrape(T)
     assert scraper.report.health is Health.DOWN
     assert scraper.report.error.startswith(words)
     assert reports(sink)["up"] == 0.0
+    assert reports(sink)["scrape_samples_scraped"] == (0.0 if limits.body else 3.0), "by how much to raise a limit"
     assert not [labels for labels in sink.series() if labels["__name__"] in ("a", "b")]
 
 
@@ -397,6 +398,27 @@ async def test_what_is_not_valid_openmetrics_is_asked_for_as_text(
     strict = make(ScrapeJob("j", protocols=("OpenMetricsText1.0.0",)))
     await strict.scrape(T + 3000)
     assert strict.report.health is Health.DOWN
+
+
+async def test_openmetrics_that_is_cut_off_once_is_still_openmetrics(target: HttpTarget, make: MakeScraper) -> None:
+    def reply(request: Request) -> bytes:
+        return answer(body, OPENMETRICS) if "openmetrics" in request.headers["accept"] else answer("a 1\n")
+
+    target.reply = reply
+    body = "a 1\n# EOF\n"
+    scraper = make()
+    await scraper.scrape(T)
+    body = "a 1\n"
+    await scraper.scrape(T + 1000)
+    assert scraper.report.health is Health.DOWN
+    assert "it may be cut off" in scraper.report.error
+    body = "a 1\n# EOF\n"
+    await scraper.scrape(T + 2000)
+    assert (scraper.report.health, scraper.report.error, len(target.requests)) == (Health.UP, "", 3)
+    body = "a 1\n"
+    never = make()
+    await never.scrape(T)
+    assert never.report.health is Health.UP, "it never was whole, so text is asked for"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, cast
@@ -49,6 +51,15 @@ class Stream:
             return data
         return self._take(size)
 
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what fits; how many bytes that were, none at the end. Raises BadInput as `read` does."""
+        if self._ahead:
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        with self._reading():
+            return int(self._source.readinto(buffer))
+
     def skip(self, size: int) -> None:
         """Go on so many bytes later."""
         if self._seekable and not self._ahead:
@@ -58,8 +69,13 @@ class Stream:
             size -= len(data)
 
     def _take(self, size: int) -> bytes:
-        try:
+        with self._reading():
             return bytes(self._source.read(size))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except (pa.ArrowException, OSError) as error:
             raise BadInput(f"{self.name}: cannot be read any further: {str(error).splitlines()[0]}") from None
 
@@ -101,6 +117,11 @@ class _Counted:
         data = self._raw.read(size)
         self.count += len(data)
         return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        count: int = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        self.count += count
+        return count
 
     def seek(self, size: int) -> None:
         self._raw.seek(size, 1)

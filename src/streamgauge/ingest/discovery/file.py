@@ -90,7 +90,7 @@ def _document(raw: bytes, is_json: bool) -> Any:
     except UnicodeDecodeError as error:
         raise BadInput(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise BadInput(f"line {error.lineno}: not valid JSON: {error.msg}") from None
+        raise BadInput(f"line {error.lineno}: not valid JSON: {error.msg.removesuffix(' at')}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadInput(f"line {line}: not valid YAML: {error.problem or error.context}") from None

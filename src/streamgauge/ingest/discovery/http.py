@@ -14,7 +14,7 @@ from streamgauge.clock import Clock
 from streamgauge.errors import BadInput, FetchFailed
 from streamgauge.http.client import HttpClient, Resolver
 from streamgauge.http.options import USER_AGENT, TlsContexts
-from streamgauge.http.urls import shown_url
+from streamgauge.http.urls import host_of, shown_url, split_url
 from streamgauge.ingest.discovery.groups import Found, Group, parse_groups
 from streamgauge.ingest.discovery.refresh import Parts, Refresh
 from streamgauge.ingest.scrape.job import HttpSource
@@ -54,7 +54,9 @@ class HttpDiscovery:
         if media != "application/json":
             raise FetchFailed(f'the answer has content type "{media[:100]}" and not application/json')
         groups = await asyncio.to_thread(_parsed, answer.body, shown_url(self._url))
-        return Parts({"": [replace(group, labels={**group.labels, "__meta_url": self._url}) for group in groups]})
+        parts = split_url(self._url)
+        url = parts._replace(netloc=host_of(parts)).geturl()  # labels are shown to whoever may see targets
+        return Parts({"": [replace(group, labels={**group.labels, "__meta_url": url}) for group in groups]})
 
 
 def _parsed(body: bytes, source: str) -> list[Group]:

@@ -28,6 +28,7 @@ from streamgauge.relabel import Relabelling
 from streamgauge.stats import Stats
 from streamgauge.wire import openmetrics, text_scrape
 from streamgauge.wire.scraped import ScrapeCache, Scraped, merged_notes
+from streamgauge.wire.text_layout import samples_in
 
 
 def http_scraper(
@@ -114,10 +115,17 @@ class HttpFetcher:
             reading = decode(answer.body, self._cache, self._series.of, self._job.limits.samples)
             return Outcome(await _run(reading, self._turns), "", len(answer.body))
         except BadInput as error:
-            broken = not isinstance(error, NotAllowed)
+            if isinstance(error, NotAllowed):
+                lines = await asyncio.to_thread(samples_in, answer.body)
+                return self._failed("content", error.message, len(answer.body), lines)
+            broken = not self._cut_off(answer.body)
             if broken and kind is Format.OPENMETRICS and self._settle_for_text(error):
                 return await self._take(begun)
             return self._failed("content", error.message, len(answer.body))
+
+    def _cut_off(self, body: bytes) -> bool:
+        """Whether a target whose answers have been whole leaves out the end of one."""
+        return bool(self._cache.chunks) and b"# EOF" not in body[-8:]
 
     def _settle_for_text(self, error: BadInput) -> bool:
         """Ask for text from now on, where the target may have it: much that calls itself OpenMetrics is none, and
@@ -129,9 +137,9 @@ class HttpFetcher:
         self._headers = request_headers(replace(self._job, protocols=protocols), self._target.timeout)
         return True
 
-    def _failed(self, reason: str, message: str, size: int = 0) -> Outcome:
+    def _failed(self, reason: str, message: str, size: int = 0, lines: int = 0) -> Outcome:
         self._stats.scrape_failures.labels(reason).inc()
-        return Outcome(None, message, size)
+        return Outcome(None, message, size, lines)
 
 
 async def _run(reading: Generator[None, None, Scraped], turns: Turns) -> Scraped:

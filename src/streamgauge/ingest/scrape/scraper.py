@@ -48,11 +48,13 @@ _NO_SAMPLES = empty_batch()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """Of fetching and reading. error: why there is nothing; "" when there is. size: bytes of the body, inflated."""
+    """Of fetching and reading. error: why there is nothing; "" when there is. size: bytes of the body, inflated.
+    beyond: samples in a text that is refused because of a limit."""
 
     scraped: Scraped | None
     error: str
     size: int = 0
+    beyond: int = 0
 
 
 class Fetcher(Protocol):
@@ -179,7 +181,7 @@ class Scraper:
     def _reports(self, outcome: Outcome, duration: float) -> tuple[UInt32s, Floats]:
         """What is to be said of the scrape: series, the same array as long as they are the same, and values."""
         scraped = outcome.scraped
-        values = [0.0, duration, 0.0, 0.0, 0.0]
+        values = [0.0, duration, outcome.beyond, 0.0, 0.0]
         if scraped is not None:
             values = [1.0, duration, scraped.lines, scraped.kept, scraped.added]
         if self._job.extra_metrics:
