@@ -219,6 +219,8 @@ def test_who_does_not_wait_is_told_what_became_of_a_batch(folder: Path) -> None:
             batch = SampleBatch(np.zeros(many, np.uint32), np.full(many, NOON), np.zeros(many))
             for each in (batch, SampleBatch(*(column[:0] for column in (batch.series, batch.times, batch.values)))):
                 assert not store.begin(each, lambda _: None), "it makes no commit"
+            store.close_before(NOON + 100)
+            assert not begin(3), "its day takes no more samples"
             await store.close()
             assert not begin(3)
 
