@@ -432,6 +432,25 @@ async def received(data: bytes, cuts: Sequence[int]) -> tuple[Answer | str | Non
         return error.message, not wire.aborted
 
 
+async def test_what_comes_behind_a_broken_answer_finds_room() -> None:
+    """Windows' loop hands over all that it has read, whatever becomes of the connection, and needs room for it."""
+    connection = _Connection()
+    connection.connection_made(Wire())
+    asking = asyncio.ensure_future(connection.ask(b"", b"", LIMIT))
+    await asyncio.sleep(0)
+    for piece in (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345", b"x" * 100_000):
+        while piece:
+            room = connection.get_buffer(len(piece))
+            size = min(len(piece), len(room))
+            assert size
+            room[:size] = piece[:size]
+            connection.buffer_updated(size)
+            piece = piece[size:]
+    with pytest.raises(FetchFailed, match="the answer has more bytes than it announced"):
+        await asking
+    assert connection.closed
+
+
 HEADS = (
     b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nconnection: close\r\nContent-Length:  %d \r\n\r\n",

@@ -157,9 +157,13 @@ def test_recycled_memory_that_somebody_removed_is_made_anew(memory: SharedMemory
 
 @linux
 def test_recycled_memory_is_given_back_where_there_is_no_room_for_more(memory: SharedMemory) -> None:
-    memory.recycle(memory.take(1 << 20).name)
+    names = [memory.take(IDLE_BYTES // 4).name for _ in range(3)]
+    for name in names:
+        memory.recycle(name)
+    assert all(map(mapped, names))
     with pytest.raises(Overloaded):
         memory.create(1 << 50)
+    assert not any(map(mapped, names)), "until then its memory is taken"
     assert [path.name[-6:] for path in there(STORE)] == ["-owner"]
 
 

@@ -376,7 +376,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if not self._left:
+        if self._left <= 0:  # below it where more came than was announced, and Windows' loop still has some of that
             return _SCRATCH.view
         if self._size == self._room:  # no more at once than has come already: who announces much has to send it
             self._room += min(self._left + 1, max(self._size, _ROOM_BYTES))  # one, to hear of more than was announced

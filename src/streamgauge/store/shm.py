@@ -20,7 +20,7 @@ import mmap
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing import resource_tracker
 
 import numpy as np
@@ -173,16 +173,16 @@ class SharedMemory:
         self._claim.release()
 
     def _drop_idle(self) -> bool:
-        """Give back what was recycled; False when there was nothing."""
+        """Give back what was recycled, and wait for that: only with its mapping its memory goes. False when there was
+        nothing."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for segment in idle:
-            self._drop(segment)
+        wait([self._drop(segment) for segment in idle])
         return bool(idle)
 
-    def _drop(self, segment: Segment) -> None:
+    def _drop(self, segment: Segment) -> Future[None]:
         _unlink(segment.name)
-        self._unmapping.submit(segment.unmap)
+        return self._unmapping.submit(segment.unmap)
 
 
 def attach(name: str, size: int) -> Segment:

@@ -11,6 +11,7 @@ import pytest
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import ManualClock
 from streamgauge.errors import BadInput, PushRefused, RateLimited, TooLarge, UnsupportedMedia
+from streamgauge.ingest.federation import pushes
 from streamgauge.ingest.turns import Turns
 from streamgauge.stats import Stats
 from streamgauge.testing import requests
@@ -182,6 +183,28 @@ async def test_a_remote_write_that_comes_too_soon_waits_and_is_refused_where_too
             await until(lambda number=number: stored() == number + 3)  # type: ignore[misc]
     assert federation.metric('streamgauge_push_delayed_total{source="receive"}') == 10
     assert federation.metric('streamgauge_push_rate_limited_total{source="receive"}') == 1
+
+
+async def test_no_more_than_so_many_wait_whoever_they_are(federate: Federate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushes, "MAX_WAITING", 3)
+    federation = federate(replace(EVERYTHING, receive_ratelimit=1000, receive_burst=1))
+    async with asyncio.TaskGroup() as group:
+        for cluster in ("one", "two"):
+            for number in range(2):
+                group.create_task(federation.write([up(cluster, time=NOW + number)], cluster=cluster))
+                await asyncio.sleep(0)
+        gone = group.create_task(federation.write([up(time=NOW + 2)]))
+        await until(lambda: federation.clock.sleepers == 3)
+        with pytest.raises(RateLimited, match='write limit reached for cluster with id "two"'):
+            await federation.receiver.receive(identity("two"), requests.headers(), unread())
+        await federation.write([up("three")], cluster="three")  # who need not wait are unaffected
+        gone.cancel()
+        await until(lambda: federation.clock.sleepers == 2)
+        group.create_task(federation.write([up("two", time=NOW + 2)], cluster="two"))
+        await until(lambda: federation.clock.sleepers == 3)
+        for _ in range(2):
+            await federation.clock.advance(1)
+    assert [len(federation.sink.samples(__name__="up", _id=one)) for one in ("one", "two", "three")] == [2, 3, 1]
 
 
 async def unread() -> AsyncIterator[bytes]:

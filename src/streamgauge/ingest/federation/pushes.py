@@ -36,6 +36,9 @@ they cost."""
 PATIENCE = 10.0
 """Seconds for which a remote write waits for its turn. Prometheus sends all that an outage has left behind as fast as
 it can, on up to 200 connections, and by default throws away what is answered with 429. It waits three times as long."""
+MAX_WAITING = 1000
+"""Remote writes of all clusters that wait at a time: each has a connection, of which there are so many, and perhaps
+64 KiB that came with it and that nobody accounts for. Beyond them a cluster is told at once to come again."""
 _TOO_MANY_WAIT = 60  # seconds until a cluster that finds no room is to come again
 
 
@@ -64,6 +67,7 @@ class Admission:
             interval, burst, patience = settings.receive_ratelimit, settings.receive_burst, PATIENCE
         self._clock = clock
         self._patience = patience
+        self._waiting = 0  # for their turn
         self._settings = settings
         self._liveness = liveness
         self._way = way
@@ -159,17 +163,24 @@ class Admission:
     @asynccontextmanager
     async def turn(self, cluster: str) -> AsyncIterator[None]:
         """As `spending`, after the wait for a token that will soon be there."""
-        delay = self._good.reserve(cluster, self._patience)
+        delay = self._good.reserve(cluster, self._patience if self._waiting < MAX_WAITING else 0.0)
         if delay is None:
             raise self._too_often(cluster)
         try:
             if delay:
-                self._delayed.inc()
-                await self._clock.sleep(delay)
+                await self._wait(delay)
             yield
         except BaseException:  # its client may have gone, too
             self._good.give_back(cluster)
             raise
+
+    async def _wait(self, seconds: float) -> None:
+        self._delayed.inc()
+        self._waiting += 1
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            self._waiting -= 1
 
     def _too_often(self, cluster: str) -> RateLimited:
         wait = max(1, self._good.wait(cluster))
