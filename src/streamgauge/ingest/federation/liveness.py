@@ -128,13 +128,13 @@ class Liveness:
     def receive(self, cluster: str, series: UInt32s, newest: int, now: float) -> None:
         """A remote write was stored. series: in any order, and more than once."""
         known = self._heard(cluster, now)
-        count = known.count()
         known.received_newest = max(known.received_newest, newest)
         known.gathered.append(series)
         known.waiting += len(series)
         if known.waiting > max(_GATHERED, 2 * len(known.received)):
+            count = known.count()
             known.gather()
-        self.series += known.count() - count
+            self.series += known.count() - count
 
     def found(self, cluster: str, series: UInt32s, newest: int, now: float) -> None:
         """The store has these as live at the start. series: ascending, each once."""
