@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamgauge.stats import Stats
+from streamgauge.stats import Stats, Tally
 
 
 def test_two_servers_in_one_process_count_apart() -> None:
@@ -52,3 +52,21 @@ def test_other_parts_add_their_own() -> None:
     assert b"streamgauge_sync_seconds_count 1.0" in stats.exposition()
     with pytest.raises(ValueError, match="head_samples"):
         stats.gauge("head_samples", "Again.", lambda: 0.0)
+
+
+def test_a_tally_is_entered_when_it_is_asked_for() -> None:
+    stats = Stats()
+    also = stats.counter("repeats", "Requests that repeat another.")
+    tally = Tally(stats, "upload", 200, (also,))
+    for number in range(1500):
+        tally.add(10, 2, 0.3 if number else 7.0)
+    for _ in range(2):
+        text = stats.exposition().decode()
+        assert 'streamgauge_ingest_requests_total{code="200",source="upload"} 1500.0' in text
+        assert 'streamgauge_ingest_request_bytes_total{source="upload"} 15000.0' in text
+        assert 'streamgauge_ingested_samples_total{source="upload"} 3000.0' in text
+        assert 'streamgauge_ingest_request_duration_seconds_bucket{le="5.0",source="upload"} 1499.0' in text
+        assert "streamgauge_repeats_total 1500.0" in text
+    tally.add(10, 2, 0.3)
+    repeats = next(family for family in stats.families() if family.name == "streamgauge_repeats_total")
+    assert repeats.samples[0][2] == 1501

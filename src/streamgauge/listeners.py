@@ -17,7 +17,8 @@ from streamgauge.clock import Clock
 from streamgauge.errors import ConfigError
 from streamgauge.grpc_listener import GrpcListener
 from streamgauge.http.addresses import host_and_port, is_loopback
-from streamgauge.serve.app import build_app, build_internal_app
+from streamgauge.serve.app import PROMPT_PATHS, build_app, build_internal_app
+from streamgauge.serve.prompt import PromptApp, Prompts, Whole
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import HttpOptions
 from streamgauge.serve.sessions import Sessions
@@ -40,8 +41,11 @@ Start = Callable[[Coroutine[Any, Any, None]], None]
 class _CurrentApp:
     """The ASGI application in force: a reload puts another in its place, and requests that run keep theirs."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: PromptApp) -> None:
         self.app = app
+
+    def begin(self, request: Whole) -> bool:
+        return self.app.begin(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -82,12 +86,15 @@ class Listeners:
 
     def _server(self, app: _CurrentApp, address: str) -> HttpServer:
         host, port = host_and_port(address)
-        return HttpServer(cast("Any", app), host, port, clock=self._clock, tls=self._tls, reserved=self._reserved)
+        prompts = Prompts(PROMPT_PATHS, app.begin)
+        return HttpServer(
+            cast("Any", app), host, port, clock=self._clock, tls=self._tls, reserved=self._reserved, prompts=prompts
+        )
 
-    def _build(self, settings: Settings, config: Config) -> ASGIApp:
+    def _build(self, settings: Settings, config: Config) -> PromptApp:
         return build_app(self._services, self._options(settings, config), self._stats, self._sessions)
 
-    def _build_internal(self, settings: Settings, config: Config) -> ASGIApp:
+    def _build_internal(self, settings: Settings, config: Config) -> PromptApp:
         host, _ = host_and_port(self._settings.internal_listen)
         options = self._options(settings, config)
         asks = not is_loopback(host)

@@ -195,6 +195,9 @@ class ServerServices:
     ) -> WriteReply:
         return await self._open().receiver.receive(headers, body, bound)
 
+    def begin_remote_write(self, headers: Mapping[str, str], body: bytes, done: Callable[[WriteReply], None]) -> bool:
+        return self._open().receiver.begin(headers, body, done)
+
     async def influx_write(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], precision: Precision, bound: Bound = ()
     ) -> Written:

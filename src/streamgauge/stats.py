@@ -17,6 +17,8 @@ from streamgauge import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_ENTERED_AT = 1000
+"""Requests whose durations a tally keeps at most: 8 KiB."""
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -65,6 +67,7 @@ class Stats:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._before: list[Callable[[], None]] = []
         ProcessCollector(registry=registry)
         build = Gauge(
             "streamgauge_build_info",
@@ -208,6 +211,11 @@ class Stats:
         """Metrics whose values other parts own: `read` is called whenever the metrics are asked for."""
         self._registry.register(_Watched(read))
 
+    def before(self, enter: Callable[[], None]) -> None:
+        """`enter` is called whenever the metrics are asked for, before they are read: by who counts for itself what
+        happens so often that to update a metric each time would tell."""
+        self._before.append(enter)
+
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value another part owns: `read` is called whenever the metrics are asked for.
 
@@ -225,10 +233,12 @@ class Stats:
 
     def exposition(self) -> bytes:
         """Everything in the Prometheus text format (`CONTENT_TYPE`), for /metrics."""
+        self._prepare()
         return generate_latest(self._registry)
 
     def families(self) -> Iterator[Family]:
         """Everything as values, for storing in our own store. A counter goes by the name that its samples have."""
+        self._prepare()
         for metric in self._registry.collect():
             name = metric.name + "_total" if metric.type == "counter" else metric.name
             samples = tuple(
@@ -237,3 +247,41 @@ class Stats:
                 if not sample.name.endswith("_created")
             )
             yield Family(name, metric.type, metric.documentation, samples)
+
+    def _prepare(self) -> None:
+        for enter in self._before:
+            enter()
+
+
+class Tally:
+    """Requests of one way in that were stored and answered alike, and come so often that to update metrics for each of
+    them would tell: they are entered when the metrics are asked for. Used on the event loop. One for a server; also:
+    counts each of them, too."""
+
+    def __init__(self, stats: Stats, source: str, status: int, also: Sequence[Counter] = ()) -> None:
+        self._requests = (stats.ingest_requests.labels(source, str(status)), *also)
+        self._request_bytes = stats.ingest_request_bytes.labels(source)
+        self._stored = stats.ingested_samples.labels(source)
+        self._duration = stats.ingest_seconds.labels(source)
+        self._seconds: list[float] = []  # of each request
+        self._bytes = self._samples = 0
+        stats.before(self.enter)
+
+    def add(self, size: int, samples: int, seconds: float) -> None:
+        """A request. size: bytes of its body as it came."""
+        self._bytes += size
+        self._samples += samples
+        self._seconds.append(seconds)
+        if len(self._seconds) >= _ENTERED_AT:
+            self.enter()
+
+    def enter(self) -> None:
+        """Bring the metrics up to date."""
+        for counter in self._requests:
+            counter.inc(len(self._seconds))
+        self._request_bytes.inc(self._bytes)
+        self._stored.inc(self._samples)
+        for seconds in self._seconds:
+            self._duration.observe(seconds)
+        self._seconds.clear()
+        self._bytes = self._samples = 0

@@ -28,9 +28,14 @@ class Kit:
         self.authorities.configure(Configured({digest_of("a fixed token"): FIXED, digest_of("fixed"): FIXED}))
 
     async def name(self, *authorization: str, key: str = "") -> str:
-        return (await self.authorities.identify(Credentials(authorization, folder_key=key))).name
+        credentials = Credentials(authorization, folder_key=key)
+        known = self.authorities.known(credentials)
+        identity = await self.authorities.identify(credentials)
+        assert known in (None, identity)
+        return identity.name
 
     async def why(self, *authorization: str, key: str = "") -> str:
+        assert self.authorities.known(Credentials(authorization, folder_key=key)) is None
         with pytest.raises(Refused) as raised:
             await self.name(*authorization, key=key)
         assert raised.value.challenges == CHALLENGES
@@ -53,6 +58,18 @@ async def test_the_scheme_is_written_in_any_case_and_spaced_as_one_likes(kit: Ki
     for scheme in ("Bearer ", "bearer ", "BEARER   ", " Bearer "):
         assert await kit.name(f"{scheme}{kit.text}") == "token:made"
     assert await kit.name("Bearer fixed ") == "token:fixed"
+
+
+async def test_a_token_that_is_kept_here_is_known_at_once(kit: Kit, clock: ManualClock) -> None:
+    made = Credentials([f"bearer {kit.text}"])
+    assert kit.authorities.known(Credentials(["Bearer fixed"])) == FIXED
+    assert kit.authorities.known(made) == await kit.authorities.identify(made)
+    clock.jump(10_000)
+    assert kit.authorities.known(made) is None
+    kit.authorities.asks = False
+    kit.authorities.configure(None)
+    assert kit.authorities.known(Credentials()) == EVERYBODY
+    assert not kit.refused
 
 
 async def test_a_token_may_stand_in_the_place_of_a_password(kit: Kit) -> None:

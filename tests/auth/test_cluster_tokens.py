@@ -196,3 +196,20 @@ def test_tokens_that_are_known_take_bounded_memory(tokens: ClusterTokens, monkey
     assert [tokens.verify(token).account for token in several * 2] == list("01234") * 2
     assert len(tokens._known) == 3
     assert MAX_CACHED > 1000
+
+
+def test_only_a_token_that_was_verified_and_whose_time_it_is_is_known(
+    tokens: ClusterTokens, clock: ManualClock
+) -> None:
+    token = tokens.sign("me", {"_id": "a"}, 60)
+    assert tokens.known(token) is None
+    identity = tokens.verify(token)
+    assert tokens.known(token) is identity
+    assert tokens.known(token[:-1]) is None
+    assert tokens.known("x" * 20_000) is None
+    clock.jump(120_000)
+    assert tokens.known(token) is identity
+    clock.jump(1)
+    assert tokens.known(token) is None
+    clock.jump(-180_002)
+    assert tokens.known(token) is None

@@ -30,6 +30,7 @@ async def test_the_reference_calls_accounts_by_these_names(text: str, digest: st
     assert short_hash(text) == digest
     assert await Anybody().account(text, "any") == digest
     assert await Anybody().confirm(shown(text, "any")) == digest
+    assert Anybody().confirmed(shown(text, "any")) == digest
 
 
 async def test_nobody_is_let_in_where_nothing_says_who_may() -> None:
@@ -37,6 +38,7 @@ async def test_nobody_is_let_in_where_nothing_says_who_may() -> None:
         await Nobody().account("a", "b")
     with pytest.raises(Forbidden):
         await Nobody().confirm(shown("a", "b"))
+    assert Nobody().confirmed(shown("a", "b")) is None
 
 
 @pytest.mark.parametrize("others", [None, Nobody(), Anybody()])
@@ -45,6 +47,7 @@ async def test_a_token_of_the_configuration_is_good_for_its_clusters(others: Pus
     assert await tokens.account("one", "anything") == "all"
     assert await tokens.account("two", "b") == "some"
     assert await tokens.confirm(shown("two", "a")) == "some"
+    assert [tokens.confirmed(shown("two", cluster)) for cluster in "abA"] == ["some", "some", None]
     for attempt in (tokens.account("two", "c"), tokens.confirm(shown("two", "A")), tokens.account("two", "а")):
         with pytest.raises(Forbidden, match='"some" may not push for this cluster'):
             await attempt
@@ -54,6 +57,8 @@ async def test_other_tokens_go_to_who_is_asked_or_are_refused() -> None:
     tokens = [known("all", "one")]
     assert await LocalTokens(tokens, Anybody()).account("tok", "x") == "5dudn3526b7tt"
     assert await LocalTokens(tokens, Anybody()).confirm(shown("tok", "x")) == "5dudn3526b7tt"
+    assert LocalTokens(tokens, Anybody()).confirmed(shown("tok", "x")) == "5dudn3526b7tt"
+    assert LocalTokens(tokens).confirmed(shown("tok", "x")) is None
     for token in ("", "on", "one ", "ONE", tokens[0].sha256):
         with pytest.raises(Unauthorized, match="unauthorized"):
             await LocalTokens(tokens).account(token, "x")

@@ -167,6 +167,8 @@ async def test_credentials_are_passed_on_as_they_came_and_asked_about_once(autho
     assert set(await asyncio.gather(*waiting)) == {"me"}
     assert authority.asked == [shown().raw]
     assert await setup.upstream.confirm(shown()) == "me"
+    assert setup.upstream.confirmed(shown()) == "me"
+    assert setup.upstream.confirmed(shown("another")) is None
     assert len(authority.asked) == 1
     await setup.upstream.confirm(shown("another"))
     assert len(authority.asked) == 2
@@ -177,6 +179,8 @@ async def test_an_assent_for_another_cluster_is_none(authority: Answering, setup
     assert await setup.upstream.confirm(shown("mine")) == "me"
     with pytest.raises(Forbidden):
         await setup.upstream.confirm(shown("victim"))
+    assert setup.upstream.confirmed(shown("victim")) is None
+    assert setup.upstream.confirmed(shown("mine")) == "me"
 
 
 async def test_an_assent_without_json_is_one_for_credentials(authority: Answering, setup: Setup) -> None:

@@ -120,3 +120,15 @@ async def test_what_is_large_by_itself_is_appended_all_the_same() -> None:
     await asyncio.gather(*several.start([1, 2, 3], MAX_ROWS + 1))
     assert several.sink.appends == 3
     assert len(several.stored) == 3 * (MAX_ROWS + 1)
+
+
+async def test_a_batch_is_begun_at_once_only_where_nothing_is_to_be_gathered() -> None:
+    several = Several()
+    batch = SampleBatch(np.full(1, several.series, np.uint32), np.full(1, 1), np.full(1, 2.0))
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    with several.turns.expecting():
+        assert not several.gathering.begin(batch, told.set_result)
+    assert several.gathering.begin(batch, told.set_result, (Metadata("a", "gauge", ""),))
+    assert await told is None
+    assert several.sink.samples(__name__="a") == [(1, 2.0)]
+    assert list(several.sink.metadata) == ["a"]

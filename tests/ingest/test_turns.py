@@ -93,6 +93,25 @@ def test_a_step_gives_what_it_returns_and_raises_and_the_turn_goes_on() -> None:
     asyncio.run(run())
 
 
+def test_what_runs_at_once_counts_like_what_waits() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        turns = Turns(clock, 0.002)
+        assert turns.free()
+        assert turns.at_once(lambda: 7) == 7
+        turns.at_once(lambda: clock.spend(0.003))
+        assert not turns.free()
+        waiting = asyncio.create_task(turns.take(lambda: 8))
+        assert not turns.free()
+        assert await waiting == 8
+        assert turns.free()
+        turns.at_once(lambda: clock.spend(0.003))
+        await asyncio.sleep(0)
+        assert turns.free(), "this is another pass"
+
+    asyncio.run(run())
+
+
 def test_whoever_is_cancelled_while_waiting_takes_no_turn() -> None:
     async def run() -> list[str]:
         turns = Turns(seconds=0.0)

@@ -25,8 +25,9 @@ from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
 from streamgauge.model.token import StoredToken
 from streamgauge.query.requests import Answer, FederateQuery, Job, RunningQuery
-from streamgauge.serve.app import build_app
+from streamgauge.serve.app import PROMPT_PATHS, build_app
 from streamgauge.serve.connections import ConnectionLimits
+from streamgauge.serve.prompt import Prompts
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.services import ConfigNumbers, HttpOptions, Replay, StoreNumbers
 from streamgauge.serve.sessions import Sessions
@@ -130,6 +131,8 @@ class InProcessServices:
             Metadata("http_requests_total", "counter", "Requests, otherwise described."),
         ]
         self.reply = Reply()
+        self.takes_writes = False  # at once
+        self.begun: list[tuple[Mapping[str, str], bytes]] = []
         self.written: list[tuple[Mapping[str, str], bytes]] = []
         self.imported: list[tuple[Mapping[str, str], bytes]] = []
         self.bindings: list[tuple[tuple[str, str], ...]] = []  # of those who wrote
@@ -170,6 +173,12 @@ class InProcessServices:
             return self.reply
         finally:
             self.write_ended.set()
+
+    def begin_remote_write(self, headers: Mapping[str, str], body: bytes, done: Callable[[Reply], None]) -> bool:
+        if self.takes_writes:
+            self.begun.append((headers, body))
+            asyncio.get_running_loop().call_soon(done, self.reply)
+        return self.takes_writes
 
     async def influx_write(
         self,
@@ -284,7 +293,8 @@ async def listen(clock: ManualClock) -> AsyncIterator[Listen]:
     servers: list[HttpServer] = []
 
     async def start(app: ASGIApp, limits: ConnectionLimits | None = None, host: str = "127.0.0.1") -> HttpServer:
-        server = HttpServer(app, host, 0, clock=clock, limits=limits)
+        prompts = Prompts(PROMPT_PATHS, app.begin) if hasattr(app, "begin") else None
+        server = HttpServer(app, host, 0, clock=clock, limits=limits, prompts=prompts)
         await server.start()
         servers.append(server)
         return server

@@ -38,6 +38,9 @@ class Refusing:
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         raise self.error
 
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        return None
+
 
 def access(served, authorizer=None, **settings) -> ClusterAccess:
     authorizer = authorizer or LocalTokens([TOKEN])

@@ -15,7 +15,7 @@ from streamgauge.auth.cluster_settings import AuthoritySettings, PushToken
 from streamgauge.auth.push_authorizer import LocalTokens, PushAuthorizer
 from streamgauge.auth.receive_credentials import ReceiveCredentials
 from streamgauge.auth.signing_keys import generate_key, read_key
-from streamgauge.errors import Overloaded
+from streamgauge.errors import Overloaded, ReadOnly
 from streamgauge.serve.services import Replay
 from streamgauge.stats import Stats
 from streamgauge.testing import requests
@@ -34,6 +34,9 @@ class Away:
 
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         raise Overloaded("the authority is away", retry_after=7)
+
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        return None
 
 
 @pytest.fixture
@@ -153,3 +156,38 @@ async def test_pushes_wait_for_the_replay(served, access) -> None:
     served.services.state = Replay(1, 3, False)
     for path in PATHS:
         assert (await served.http.post(path, headers=credentials())).status_code == 503
+
+
+async def test_what_repeats_is_taken_at_once_and_held_against_the_same_rules(served, access) -> None:
+    services, sink = served.services, served.services.push_sink
+    now = services.pushes._clock.now_ms()
+    headers = {**HEADERS, "authorization": f"Bearer {(await access().authorize(f'Bearer {TOKEN}', 'one')).token}"}
+
+    async def status(**changes: str) -> int:
+        response = await served.http.post("/upload", content=push(now), headers={**headers, **changes})
+        return int(response.status_code)
+
+    assert [await status() for _ in range(3)] == [200] * 3
+    assert repeats(services) == 2
+    assert await status(origin="http://foreign.example") == 403
+    assert await status(host="foreign.example") == 403
+    assert await status(authorization=headers["authorization"] + "x") == 401
+    sink.failure = ReadOnly("the disk is full")
+    response = await served.http.post("/upload", content=push(now), headers=headers)
+    assert (response.status_code, response.text) == (ReadOnly.status, "the disk is full\n")
+    sink.failure = None
+    assert repeats(services) == 2
+    assert (await served.http.put("/upload", content=push(now), headers=headers)).status_code == 404
+    services.access._tokens._clock.jump(365 * 86_400_000)
+    assert await status() == 401
+    services.access = None
+    assert await status() == 404
+    assert sink.appends == 3
+    assert served.stats.requests["/upload", 200] == 3
+    assert served.stats.requests["/upload", ReadOnly.status] == 1
+
+
+def repeats(services) -> float:
+    services.pushes._stats.repeats.enter()
+    (metric,) = services.pushes._stats.layouts.labels("same").collect()
+    return float(metric.samples[0].value)

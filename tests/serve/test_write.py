@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from streamgauge.auth.tokens import new_token
 from streamgauge.errors import BadInput, ReadOnly
 from streamgauge.serve.services import Replay
 
@@ -55,6 +56,31 @@ async def test_what_the_receiver_raises_is_text_too(served, error: Exception, st
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
 
+async def test_only_who_may_write_anything_is_let_past_the_application(served):
+    services, kinds = served.services, {"content-type": "application/x-protobuf", "content-encoding": "snappy"}
+    services.takes_writes = True
+    answers = [await served.http.post(WRITE, content=b"x", headers=kinds) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [204, 204]
+    assert answers[1].headers["x-prometheus-remote-write-samples-written"] == "2"
+    assert services.begun == [(kinds, b"x")], "the first shows its Host"
+    texts, tokens = zip(
+        new_token("any", ["write"], [], 0, None),
+        new_token("bound", ["write"], [("team", "a")], 0, None),
+        new_token("reader", ["read"], [], 0, None),
+        new_token("late", ["write"], [], 0, 1),
+        strict=True,
+    )
+    services.authenticator.tokens.replace(tokens)
+    services.authenticator.asks = True
+    statuses = []
+    for text in (*texts, "none"):
+        headers = {**kinds, "authorization": f"Bearer {text}"}
+        statuses.append((await served.http.post(WRITE, content=b"y", headers=headers)).status_code)
+    assert statuses == [204, 204, 403, 401, 401]
+    assert [body for _, body in services.begun] == [b"x", b"y"]
+    assert services.bindings == [(), (("team", "a"),)]
+
+
 async def test_only_post(served):
     response = await served.http.get(WRITE)
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -70,7 +96,7 @@ async def test_nothing_is_taken_before_the_log_is_read(served):
 
 async def test_a_body_that_stops_half_way_is_never_taken_for_whole(served, connect):
     client = await connect(served.server)
-    await client.send(b"POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n" + b"x" * 50)
+    await client.send(b"POST /api/v1/write HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50)
     await asyncio.wait_for(served.services.write_started.wait(), 20)
     await client.close()
     await asyncio.wait_for(served.services.write_ended.wait(), 20)

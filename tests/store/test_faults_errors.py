@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from streamgauge.clock import ManualClock
-from streamgauge.errors import ReadOnly, StorageError, SyncFailed
+from streamgauge.errors import ReadOnly, StorageError, StreamgaugeError, SyncFailed
 from streamgauge.model.batch import SampleBatch
 from streamgauge.store import failpoints
 from streamgauge.store.failpoints import FAILPOINTS
+from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.helper import HelperProcess, InThread
 from streamgauge.store.lock import acquire
 from streamgauge.store.maintenance import Maintenance
@@ -186,6 +187,67 @@ def test_a_writer_that_is_refused_hears_why_and_readers_go_on(folder: Path) -> N
 
     asyncio.run(refused())
     asyncio.run(look(folder))
+
+
+def test_who_does_not_wait_is_told_what_became_of_a_batch(folder: Path) -> None:
+    rows: list[list[Row]] = [[(KEYS[0], NOON + number, number)] for number in range(4)]
+
+    async def told() -> None:
+        async with opened(folder / "data", ManualClock(NOON)) as (store, maintenance):
+            answers: asyncio.Queue[tuple[StreamgaugeError | None, int]] = asyncio.Queue()
+
+            def begin(number: int) -> bool:
+                def done(error: StreamgaugeError | None) -> None:
+                    answers.put_nowait((error, len(content(store))))
+                    raise RuntimeError("a bug of who is told")
+
+                return store.begin(batch_of(store, rows[number]), done)
+
+            assert begin(0)
+            assert begin(1)
+            assert answers.empty()
+            assert [await answers.get() for _ in range(2)] == [(None, 2), (None, 2)]
+            with failpoints.armed("fs.sync", "eio"):
+                assert begin(2)
+                error, stored = await answers.get()
+                assert (type(error), stored) == (SyncFailed, 2)
+                assert not begin(3), "the store is read-only"
+            await maintenance.check_disk()
+            assert begin(2)
+            assert await answers.get() == (None, 3)
+            many = MAX_COMMIT_ROWS + 1
+            batch = SampleBatch(np.zeros(many, np.uint32), np.full(many, NOON), np.zeros(many))
+            for each in (batch, SampleBatch(*(column[:0] for column in (batch.series, batch.times, batch.values)))):
+                assert not store.begin(each, lambda _: None), "it makes no commit"
+            store.close_before(NOON + 100)
+            assert not begin(3), "its day takes no more samples"
+            await store.close()
+            assert not begin(3)
+
+    asyncio.run(told())
+
+
+def test_what_is_queued_behind_a_failure_fails_with_it_and_tasks_are_kept(folder: Path) -> None:
+    async def behind() -> None:
+        async with opened(folder / "data", ManualClock(NOON)) as (store, maintenance):
+            held = folder / "held"
+            held.touch()
+            with failpoints.armed("fs.sync", f"hang:{held}", 1, 1), failpoints.armed("log.append.after_sync", "eio"):
+                appends = [store.append(batch_of(store, [(KEYS[0], NOON + number, 1)])) for number in range(3)]
+                first = asyncio.ensure_future(appends[0])
+                await asyncio.sleep(0)
+                task = store.committer.run(lambda: None)
+                others = [asyncio.ensure_future(append) for append in appends[1:]]
+                await asyncio.sleep(0)
+                held.unlink()
+                outcomes = await asyncio.gather(first, *others, return_exceptions=True)
+                assert all(isinstance(outcome, StorageError) for outcome in outcomes), outcomes
+                await task
+            assert content(store) == {}
+            await maintenance.check_disk()
+            await store.append(batch_of(store, [(KEYS[0], NOON, 1)]))
+
+    asyncio.run(behind())
 
 
 def test_a_commit_that_could_not_be_shown_is_not_followed_by_others(folder: Path) -> None:

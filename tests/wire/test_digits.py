@@ -48,6 +48,7 @@ def test_whole_numbers_are_those_that_are_written(words: list[str], before: str)
 @example(["0.1", "0.3", "123456789012.345", "1.25", "999999999999999"])
 @example(["1.", "2.", ".5", ".", "1.2.3"])
 @example(["7.123456789012345", "0.00000000000001"])
+@example(["0.000", ""])
 def test_decimals_are_the_floats_that_python_reads(words: list[str]) -> None:
     raw, starts, stops = laid_out(words, "x" * 16)
     numbers, good = decimals(raw, starts, stops)

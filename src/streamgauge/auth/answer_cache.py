@@ -57,9 +57,8 @@ class AnswerCache(Generic[Understood]):
     async def answer(self, key: str, ask: Callable[[], Awaitable[bytes]]) -> Understood:
         """The answer for a key. However many want it at once, `ask` is called once; what it raises, they all get, and
         is not remembered. Raises NotReady when the cache is closed meanwhile."""
-        known = self._answers.get(key)
-        if known is not None and known[0] > self._clock.monotonic():
-            return known[1]
+        if (known := self.known(key)) is not None:
+            return known
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._find(key, ask))
@@ -70,6 +69,11 @@ class AnswerCache(Generic[Understood]):
             if asking.cancelled():
                 raise NotReady("the configuration is being reloaded; try again", 1) from None
             raise
+
+    def known(self, key: str) -> Understood | None:
+        """The answer that is remembered, if there is one."""
+        known = self._answers.get(key)
+        return known[1] if known is not None and known[0] > self._clock.monotonic() else None
 
     def close(self) -> None:
         for asking in list(self._asking.values()):

@@ -24,9 +24,15 @@ class Authenticator(Protocol):
     async def identify(self, credentials: Credentials) -> Identity:
         """Raises Unauthorized, with the challenges to answer with, and Overloaded or NotReady where it cannot tell."""
 
+    def known(self, credentials: Credentials) -> Identity | None:
+        """The same where it can be told at once, and None else: `identify` then tells, and counts, what is wrong."""
+
 
 class Open:
     """Implements Authenticator for a server without authentication: everybody may do everything."""
 
     async def identify(self, credentials: Credentials) -> Identity:
+        return EVERYBODY
+
+    def known(self, credentials: Credentials) -> Identity | None:
         return EVERYBODY

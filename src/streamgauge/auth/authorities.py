@@ -87,6 +87,19 @@ class Authorities:
             self._refused("busy")
             raise
 
+    def known(self, credentials: Credentials) -> Identity | None:
+        """Everybody, where everybody is let in, and who shows one of the tokens whose digests are kept."""
+        if self.open:
+            return EVERYBODY
+        if credentials.folder_key or len(credentials.authorization) != 1:
+            return None
+        scheme, _, token = credentials.authorization[0].partition(" ")
+        if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
+            return None
+        identity = self._known(token)
+        alive = identity is not None and (identity.expires is None or identity.expires > self._clock.now_ms())
+        return identity if alive else None
+
     def _alive(self, identity: Identity) -> Identity:
         if identity.expires is not None and identity.expires <= self._clock.now_ms():
             raise Refused("expired", "the token has expired")

@@ -13,7 +13,7 @@ from streamgauge.auth.cluster_authority import MAX_ID_BYTES, ClusterIdentity
 from streamgauge.auth.cluster_settings import AuthoritySettings
 from streamgauge.auth.cluster_tokens import ClusterTokens
 from streamgauge.auth.push_authorizer import PushAuthorizer
-from streamgauge.auth.receive_credentials import read_credentials
+from streamgauge.auth.receive_credentials import ReceiveCredentials, read_credentials
 from streamgauge.auth.signing_keys import SigningKey
 from streamgauge.clock import Clock
 from streamgauge.errors import Busy, Forbidden, NotFound, StreamgaugeError, UpstreamRefused
@@ -44,6 +44,7 @@ class ClusterAccess:
         self._clock = clock
         self._authorizer = authorizer
         self._stats = stats
+        self._granted = stats.authorized.labels("receive", "granted")
 
     async def authorize(self, authorization: str | None, cluster: str) -> Grant:
         """What a client gets that may push for a cluster. Raises what PushAuthorizer does."""
@@ -61,6 +62,11 @@ class ClusterAccess:
     def verify(self, authorization: str | None) -> ClusterIdentity:
         return self._tokens.verify(bearer_token(authorization))
 
+    def known(self, authorization: str) -> ClusterIdentity | None:
+        """The same where the token was verified before; None where it is not good, or has to be verified."""
+        scheme, _, token = authorization.partition(" ")
+        return self._tokens.known(token) if scheme.lower() == "bearer" else None
+
     async def verify_receive(
         self, authorization: str | None, headers: Sequence[tuple[bytes, bytes]], certificate: Mapping[str, Any] | None
     ) -> ClusterIdentity:
@@ -73,7 +79,24 @@ class ClusterAccess:
             raise self._counted("receive", Forbidden(error.message)) from None
         except StreamgaugeError as error:
             raise self._counted("receive", error) from None
-        self._stats.authorized.labels("receive", "granted").inc()
+        self.granted()
+        return self._named(account, credentials)
+
+    def confirmed(self, authorization: str) -> ClusterIdentity | None:
+        """As `verify_receive` by credentials, where they can be confirmed at once; None where these are not good, or
+        somebody has to be asked. `granted` counts it."""
+        try:
+            credentials = read_credentials(authorization)
+            account = self._authorizer.confirmed(credentials)
+        except StreamgaugeError:
+            return None
+        return None if account is None else self._named(account, credentials)
+
+    def granted(self) -> None:
+        """Somebody who was `confirmed` was let in."""
+        self._granted.inc()
+
+    def _named(self, account: str, credentials: ReceiveCredentials) -> ClusterIdentity:
         return ClusterIdentity(account, {self._settings.partition_label: credentials.cluster})
 
     def _told(
@@ -90,7 +113,7 @@ class ClusterAccess:
                 return None
         except Forbidden as error:
             raise self._counted("receive", error) from None
-        self._stats.authorized.labels("receive", "granted").inc()
+        self.granted()
         return ClusterIdentity(cluster, {settings.partition_label: cluster}, adds=True)
 
     def _counted(self, path: str, error: StreamgaugeError) -> StreamgaugeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 MAX_ID_BYTES = 255
@@ -14,11 +14,16 @@ remembered of each cluster."""
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:
     """account: whose the cluster is, "" where nobody says. labels: what every series of its pushes has, the label that
-    names the cluster among them. adds: series without one of them get it; else they are refused."""
+    names the cluster among them. adds: series without one of them get it; else they are refused. owner: the labels in
+    order of their names."""
 
     account: str
     labels: Mapping[str, str]
     adds: bool = False
+    owner: tuple[tuple[str, str], ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owner", tuple(sorted(self.labels.items())))
 
 
 class ClusterAuthority(Protocol):

@@ -26,6 +26,9 @@ class PushAuthorizer(Protocol):
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         """For a client that shows its credentials with each push."""
 
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        """The same, where it can be told without asking anybody; None else, and for a client that may not."""
+
 
 class Nobody:
     """Refuses everybody: it is not configured who may push."""
@@ -39,6 +42,9 @@ class Nobody:
     async def confirm(self, credentials: ReceiveCredentials) -> str:
         return await self.account(credentials.token, credentials.cluster)
 
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        return None
+
 
 class Anybody:
     """Takes every token, as the reference does that has nobody to ask. For servers that are insecure on purpose."""
@@ -47,6 +53,9 @@ class Anybody:
         return short_hash(token)
 
     async def confirm(self, credentials: ReceiveCredentials) -> str:
+        return short_hash(credentials.token)
+
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
         return short_hash(credentials.token)
 
 
@@ -72,6 +81,12 @@ class LocalTokens:
         if self._others is None:
             raise Unauthorized("unauthorized", CHALLENGES)
         return await self._others.confirm(credentials)
+
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        known = self._known(credentials.token)
+        if known is None:
+            return None if self._others is None else self._others.confirmed(credentials)
+        return known.name if not known.clusters or credentials.cluster in known.clusters else None
 
     def _known(self, token: str) -> PushToken | None:
         """Compared with every one of them, and by digest, so that the time it takes says nothing."""

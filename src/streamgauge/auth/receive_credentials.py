@@ -6,12 +6,16 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from streamgauge.auth.cluster_authority import MAX_ID_BYTES
 from streamgauge.errors import BadInput
 
 MAX_BYTES = 16_384
+_REMEMBERED = 1_000
+"""Credentials that need not be read again, one for each cluster: 2 MB. Who confirms them is asked all the same."""
+_REMEMBERED_CHARACTERS = 1_000
 
 _HINT = 'authorize by a bearer token that is the base64 of {"authorization_token": …, "cluster_id": …}'
 
@@ -31,7 +35,12 @@ def read_credentials(authorization: str | None) -> ReceiveCredentials:
     Whoever confirms them reads the JSON with another parser. So what parsers read differently is refused: names that
     occur twice, or that differ in case alone, which Go takes for the same.
     """
-    words = (authorization or "").split(" ")
+    text = authorization or ""
+    return _remembered(text) if len(text) <= _REMEMBERED_CHARACTERS else _read(text)
+
+
+def _read(authorization: str) -> ReceiveCredentials:
+    words = authorization.split(" ")
     if len(words) != 2 or words[0].lower() != "bearer":
         raise BadInput(_HINT)
     if len(words[1]) > MAX_BYTES:
@@ -50,6 +59,11 @@ def read_credentials(authorization: str | None) -> ReceiveCredentials:
     if len(cluster.encode()) > MAX_ID_BYTES:
         raise BadInput(f"the id of a cluster has at most {MAX_ID_BYTES} bytes")
     return ReceiveCredentials(raw, token, cluster)
+
+
+@lru_cache(_REMEMBERED)
+def _remembered(authorization: str) -> ReceiveCredentials:
+    return _read(authorization)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

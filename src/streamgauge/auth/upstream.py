@@ -118,11 +118,14 @@ class Upstream:
         return account
 
     async def confirm(self, credentials: ReceiveCredentials) -> str:
-        key = hashlib.sha256(credentials.raw).hexdigest()
-        assent = await self._cache.answer(key, lambda: self._confirmation(credentials.raw))
+        assent = await self._cache.answer(_key(credentials), lambda: self._confirmation(credentials.raw))
         if assent.cluster and assent.cluster != credentials.cluster:
             raise Forbidden("forbidden")  # it has read other credentials than we have
         return assent.account
+
+    def confirmed(self, credentials: ReceiveCredentials) -> str | None:
+        assent = self._cache.known(_key(credentials))
+        return assent.account if assent is not None and assent.cluster in ("", credentials.cluster) else None
 
     def close(self) -> None:
         self._closed = True
@@ -227,6 +230,10 @@ def _members(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return members if isinstance(members, dict) else {}
+
+
+def _key(credentials: ReceiveCredentials) -> str:
+    return hashlib.sha256(credentials.raw).hexdigest()
 
 
 def _dumped(answer: Answer) -> bytes:

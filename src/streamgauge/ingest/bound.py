@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from streamgauge.errors import ForeignLabel
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import series_key, split_key
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 
 Bound = tuple[tuple[str, str], ...]
 """Names and values of labels, as `auth.identity.Identity` has them; none for whoever may write everything."""
@@ -54,6 +54,9 @@ class BoundSink:
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
         if len(batch):
             await self._sink.append(batch)
+
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        return self._sink.begin(batch, done)
 
     async def bulk_room(self) -> None:
         await self._sink.bulk_room()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from streamgauge.errors import StreamgaugeError
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, joined
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 
 MAX_ROWS = 16_384
 """Rows put together at most: the store divides a larger append."""
@@ -52,6 +52,9 @@ class GatheringSink:
 
     async def bulk_room(self) -> None:
         await self._sink.bulk_room()
+
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        return not self._gathered and not self._turns.expected and self._sink.begin(batch, done, metadata)
 
     async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
         if not self._gathered and not self._turns.expected:

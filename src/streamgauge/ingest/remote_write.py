@@ -10,6 +10,7 @@ import asyncio
 import enum
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from streamgauge.clock import Clock
 from streamgauge.errors import (
@@ -23,9 +24,9 @@ from streamgauge.errors import (
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
 from streamgauge.ingest.bound import Bindings, Bound
 from streamgauge.ingest.turns import Turns
-from streamgauge.model.batch import Metadata, SampleBatch, empty_batch
+from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
 from streamgauge.model.sink import Sink
-from streamgauge.stats import Stats
+from streamgauge.stats import Stats, Tally
 from streamgauge.wire import remote_write_v1, remote_write_v2, snappy
 from streamgauge.wire.findings import Findings
 from streamgauge.wire.samples import Window
@@ -35,6 +36,8 @@ SOURCE = "remote_write"
 
 _TEXT = "text/plain; charset=utf-8"
 _OFF_LOOP_BYTES = 1 << 20  # bodies that decompress to more than this, 1 ms of work, do so on a thread
+AT_ONCE_BYTES = 128 << 10
+"""Of a request's content that is read where it arrives: about a millisecond of work."""
 _APPENDS_AT_ONCE = 64  # of one request: 128,000 samples on their way to the disk
 _BOUND_CACHE_BYTES = 64 << 20
 """Of the series cache of one binding; all of them have together as much as everybody else."""
@@ -102,6 +105,60 @@ class RemoteWrite:
         self._inflight = inflight
         self._limits = limits or Limits()
         self._turns = turns
+        self._tally = Tally(stats, SOURCE, 204)
+        stats.before(lambda: stats.series_cache_bytes.set(self._everything.size + self._bindings.size))
+
+    def begin(self, headers: Mapping[str, str], block: bytes, done: Callable[[Reply], None]) -> bool:
+        """Begin to answer a POST of somebody who is not bound, and whose body is there, if it is small and needs no
+        waiting. False: nothing has happened, and it is to be received as others are. done: called once, and not before
+        this has returned."""
+        if not self._turns.free() or len(block) > self._limits.body:
+            return False
+        try:
+            return self._turns.at_once(partial(self._begin, headers, block, done))
+        except StreamgaugeError:  # whoever receives it then says so
+            return False
+
+    def _begin(self, headers: Mapping[str, str], block: bytes, done: Callable[[Reply], None]) -> bool:
+        started = self._clock.monotonic()
+        decode, way, outcome = DECODERS[negotiate(headers)], self._everything, _Outcome()
+        data = snappy.decompress(block, min(AT_ONCE_BYTES, self._limits.content))
+        cache = way.cache = way.cache.for_generation(way.sink.generation)
+        batch, begun = None, False
+        try:
+            batch = whole(decode(data, cache, way.sink.resolve, way.sink.admitted(), outcome.findings))
+            if batch is not None:
+                metadata = tuple(outcome.findings.metadata.values())
+                ended = partial(self._ended, outcome, len(batch.series), len(block), started, done)
+                begun = way.sink.begin(batch, ended, metadata)
+        finally:
+            if not begun and outcome.findings.metadata:
+                cache.forget_metadata()
+        return begun
+
+    def _ended(
+        self,
+        outcome: _Outcome,
+        samples: int,
+        size: int,
+        started: float,
+        done: Callable[[Reply], None],
+        error: StreamgaugeError | None,
+    ) -> None:
+        if error is None:
+            outcome.stored = samples
+            reply = _reply(outcome)
+        else:
+            self._everything.cache.forget_metadata()
+            reply = _error_reply(error, outcome)
+        if reply.status == 204 and not outcome.findings.start_times:
+            self._tally.add(size, samples, self._clock.monotonic() - started)
+        else:
+            self._bytes.inc(size)
+            self._seconds.observe(self._clock.monotonic() - started)
+            count(self._stats, SOURCE, outcome.stored, outcome.findings)
+            self._stats.ingest_requests.labels(SOURCE, str(reply.status)).inc()
+        done(reply)
 
     async def receive(self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()) -> Reply:
         """Answer one POST, after everything that is valid in it is on disk.
@@ -128,7 +185,6 @@ class RemoteWrite:
                 self._bindings.used(bound)
         count(self._stats, SOURCE, outcome.stored, outcome.findings)
         self._stats.ingest_requests.labels(SOURCE, str(reply.status)).inc()
-        self._stats.series_cache_bytes.set(self._everything.size + self._bindings.size)
         return reply
 
     async def _decompress(self, block: bytes, held: Held) -> bytes:
@@ -207,6 +263,17 @@ class RemoteWrite:
                 await room.acquire()
                 await append(*last)
         return valid
+
+
+def whole(batches: Iterator[SampleBatch]) -> SampleBatch | None:
+    """What a decoder hands over, as one batch; None where there is nothing, or it wants others to have their turn.
+    Raises what the decoder does."""
+    found: list[SampleBatch] = []
+    for batch in batches:
+        if not len(batch.series):
+            return None
+        found.append(batch)
+    return joined(found) if found else None
 
 
 def negotiate(headers: Mapping[str, str]) -> Protocol:

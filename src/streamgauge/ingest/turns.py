@@ -40,9 +40,17 @@ class Turns:
         finally:
             self.expected -= 1
 
+    def free(self) -> bool:
+        """Whether a step would have its turn at once."""
+        return not self._waiting and self._spent < self._seconds
+
+    def at_once(self, step: Callable[[], T]) -> T:
+        """What `step` returns or raises, run now: for who has asked whether turns are `free`."""
+        return self._run(step)
+
     async def take(self, step: Callable[[], T]) -> T:
         """What `step` returns or raises, when it was this caller's turn; first come, first served."""
-        if not self._waiting and self._spent < self._seconds:
+        if self.free():
             return self._run(step)
         self._waiting += 1
         try:
@@ -60,3 +68,8 @@ class Turns:
             return step()
         finally:
             self._spent += self._clock.monotonic() - began
+            if self._spent >= self._seconds:
+                asyncio.get_running_loop().call_soon(self._begin_pass)
+
+    def _begin_pass(self) -> None:
+        self._spent = 0.0

@@ -180,7 +180,7 @@ class Hub:
 
     def stored_samples(self, commit: int, batch: SampleBatch) -> None:
         self._commit = commit
-        if not self._listened(SampleFilter) or not len(batch):
+        if not self._channels or not self._listened(SampleFilter) or not len(batch):
             return
         size = len(batch) * SAMPLE_BYTES
         last = self._queue[-1] if self._queue and not self._apart else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,18 +13,22 @@ from streamgauge.model.arrays import Floats, Int64s, UInt32s
 @dataclass(frozen=True, slots=True)
 class SampleBatch:
     """Samples in order of arrival; three columns of one length. A later row wins over an earlier one of the same
-    series and time."""
+    series and time. known_span: what `span` would find, from who has seen it."""
 
     series: UInt32s  # series id, as the sink's `resolve` gave it
     times: Int64s  # milliseconds since the Unix epoch
     values: Floats
+    known_span: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.series)
 
     def span(self) -> tuple[int, int]:
         """The first and the last of its times; (0, 0) where it is empty."""
-        return (int(self.times.min()), int(self.times.max())) if len(self.times) else (0, 0)
+        if self.known_span is not None:
+            return self.known_span
+        times = self.times
+        return (int(np.minimum.reduce(times)), int(np.maximum.reduce(times))) if len(times) else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from streamgauge.errors import StreamgaugeError
 from streamgauge.model.batch import Metadata, SampleBatch
+
+Done = Callable[[StreamgaugeError | None], None]
+"""Called on the event loop when a batch is stored, or with why it is not."""
 
 
 class Sink(Protocol):
@@ -32,6 +36,12 @@ class Sink(Protocol):
 
         Raises ReadOnly or SyncFailed (nothing of the batch is visible; a retry is harmless) and Overloaded.
         """
+
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        """Begin what `append` does, with ids that are good in the present generation, where it can be begun at once.
+        False where it cannot: nothing has happened then, and `append` waits for what there is to wait for, or tells
+        what is wrong. `done` is called once, and not before this has returned, with what `append` would raise; it
+        raises nothing."""
 
     async def bulk_room(self) -> None:
         """Return when somebody who is in no hurry may append some ten thousand samples and leave room to those who are.

@@ -30,6 +30,7 @@ from streamgauge.serve.live_tags_api import LiveTagsApi
 from streamgauge.serve.params import Params
 from streamgauge.serve.pins_api import PinsApi
 from streamgauge.serve.prometheus_api import PrometheusApi
+from streamgauge.serve.prompt import Prompt, PromptApp, Whole
 from streamgauge.serve.remote_read import RemoteRead
 from streamgauge.serve.services import HttpOptions, Services
 from streamgauge.serve.sessions import Sessions
@@ -56,6 +57,9 @@ CLIENT_GONE = 499
 """Counted, never sent: the client went away before its answer began."""
 
 
+PROMPT_PATHS = PUSH_PATHS | {WRITE_PATH}
+"""Of requests that are taken without a task, where they can be."""
+
 INTERNAL = frozenset({"/-/healthy", "/-/ready", "/metrics", "/federate"})
 """What a listener of its own has where there is one."""
 
@@ -65,7 +69,7 @@ def build_app(
     options: HttpOptions | None = None,
     stats: HttpStats | None = None,
     sessions: Sessions | None = None,
-) -> ASGIApp:
+) -> PromptApp:
     """Everything that the server answers over HTTP. `stats`, if given, is kept up to date; `sessions` ends requests of
     those who may not be there any more."""
     options = options or HttpOptions()
@@ -75,19 +79,21 @@ def build_app(
         for each in allowed(endpoints(services, options), options)
         if not options.internal_listener or each.path not in INTERNAL
     ]
-    application = _Application(services, table, stats, services.authenticator, sessions, past_the_router(services))
-    guard = Guard(application, options.allow_hosts, options.allow_origins, stats)
+    past = past_the_router(services)
+    prompt = {path: app for path, app in past.items() if isinstance(app, RemoteWrite | PushApi)}
+    application = _Application(services, table, stats, services.authenticator, sessions, past, prompt)
+    guard = Guard(application, options.allow_hosts, options.allow_origins, stats, application.begin)
     return StatsOrigins(guard, options.relay.cors_allow) if options.relay is not None else guard
 
 
 def build_internal_app(
     services: Services, options: HttpOptions, stats: HttpStats, sessions: Sessions | None, *, asks: bool
-) -> ASGIApp:
+) -> PromptApp:
     """What the internal listener answers. asks: whether whoever reaches it is asked who they are; where nobody is,
     nobody's time is up either."""
     table = [each for each in endpoints(services, options) if each.path in INTERNAL]
     authenticator = services.authenticator if asks else Open()
-    application = _Application(services, table, stats, authenticator, sessions if asks else None, {})
+    application = _Application(services, table, stats, authenticator, sessions if asks else None, {}, {})
     return Guard(application, options.allow_hosts, options.allow_origins, stats)
 
 
@@ -133,7 +139,8 @@ async def _disabled(request: Request, params: Params) -> Response:
 
 
 class _Application:
-    """Routes a request, answers it if it fails, and counts it. past: what is answered past the router, by path."""
+    """Routes a request, answers it if it fails, and counts it. past: what is answered past the router, prompt: what
+    takes requests promptly; by path."""
 
     def __init__(
         self,
@@ -143,13 +150,27 @@ class _Application:
         authenticator: Authenticator,
         sessions: Sessions | None,
         past: Mapping[str, ASGIApp],
+        prompt: Mapping[str, Prompt],
     ) -> None:
         self._clock = services.clock
         self._stats = stats
         self._watching = _unwatched if sessions is None else sessions.watching
         self._past = past
+        self._prompt = prompt
         routes = [Route(each.path, _Ready(services, each, authenticator), methods=list(each.methods)) for each in table]
         self._router = Router(routes, redirect_slashes=False)
+
+    def begin(self, request: Whole) -> bool:
+        path, respond, started = request.scope["path"], request.respond, self._clock.monotonic()
+        if (taker := self._prompt.get(path)) is None:
+            return False
+
+        def counted(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+            self._stats.observe(path, status, self._clock.monotonic() - started)
+            respond(status, headers, body)
+
+        request.respond = counted
+        return taker.begin(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = self._clock.monotonic()

@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from streamgauge.serve.websocket import WebSocket
 
+HELD_BODY = 65_536
+"""Bytes of a body that is waited for before anybody is called who would take them: what a connection buffers anyway."""
+HELD_BODIES = 16 << 20
+"""Bytes of all bodies of a listener that are waited for so."""
 PATIENT = "streamgauge.patient"
 """Set in the state of a request's scope by who expects a body that is sent as slowly as its sender likes."""
 UPGRADE = "streamgauge.upgrade"
@@ -84,6 +88,7 @@ class ConnectionTable:
         self.limits = limits
         self.now = 0.0  # monotonic seconds at the last sweep
         self.closed: Counter[str] = Counter()  # connections closed by a limit, by reason
+        self._held = 0  # bytes of bodies that are waited for
         self._stages: dict[Stage, dict[Member, None]] = {stage: {} for stage in Stage}
         self._accepting = True
         self._empty = asyncio.Event()
@@ -112,6 +117,16 @@ class ConnectionTable:
         self._stages[member.stage].pop(member, None)
         if not len(self):
             self._empty.set()
+
+    def hold(self, size: int) -> bool:
+        """Whether a body of so many bytes may be waited for; then `let_go` of it."""
+        if self._held + size > HELD_BODIES:
+            return False
+        self._held += size
+        return True
+
+    def let_go(self, size: int) -> None:
+        self._held -= size
 
     def stop_accepting(self) -> None:
         """From now on every newcomer is turned away."""

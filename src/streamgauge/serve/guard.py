@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from streamgauge.errors import BadInput, Forbidden, StreamgaugeError
 from streamgauge.serve.errors import failure
+from streamgauge.serve.prompt import Begin, Whole, never
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED_HOSTS = 1_024
 _LONGEST_HOST = 262  # bytes: a DNS name of 255, a colon and a port
+_OF_PAGES = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode"})
 _CORS = {
     "access-control-allow-methods": "GET, POST, PUT, DELETE, OPTIONS",
     "access-control-allow-headers": "Accept, Authorization, Content-Encoding, Content-Type, Origin, X-Stream-Id, "
@@ -41,9 +43,15 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, allow_hosts: Collection[str], allow_origins: Collection[str], stats: HttpStats
+        self,
+        app: ASGIApp,
+        allow_hosts: Collection[str],
+        allow_origins: Collection[str],
+        stats: HttpStats,
+        begin: Begin = never,
     ) -> None:
         self._app = app
+        self._begin = begin
         self._stats = stats
         self._names = {_plain(name) for name in (*allow_hosts, *own_names())}
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
@@ -75,6 +83,12 @@ class Guard:
             await self._app(scope, receive, send)
         else:
             await self._cross_origin(scope, receive, send, _text(origin or b"another site"))
+
+    def begin(self, request: Whole) -> bool:
+        """Where nothing of a request is of a page, and its Host was seen before."""
+        headers = request.headers
+        known = headers.get(b"host") in self._known_hosts and _OF_PAGES.isdisjoint(headers)
+        return known and self._begin(request)
 
     async def _cross_origin(self, scope: Scope, receive: Receive, send: Send, origin: str) -> None:
         if origin.lower() not in self._origins:

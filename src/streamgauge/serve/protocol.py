@@ -3,7 +3,8 @@
 What is added: a bound on the header section in bytes and seconds, on the request target, on pipelined requests, a floor
 under the rates of a request's body and of an answer's reader, an answer (not a reset) for what is refused, and an abort
 (not an orderly end, which would look whole) when an answer fails in the middle. An application that answers 101 to a
-request to upgrade has a WebSocket from then on, for which the connection keeps reading and writing.
+request to upgrade has a WebSocket from then on, for which the connection keeps reading and writing. A small request of
+what is taken promptly (`serve.prompt`) waits for its body before anything is called.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from streamgauge.serve.connections import PATIENT, UPGRADE, ConnectionTable, Stage, Upgrade
+from streamgauge.serve.connections import HELD_BODY, PATIENT, UPGRADE, ConnectionTable, Stage, Upgrade
+from streamgauge.serve.prompt import Prompts, Whole
 from streamgauge.serve.websocket import SWITCHING, WebSocket
 
 if TYPE_CHECKING:
@@ -62,7 +65,12 @@ class Connection(HttpToolsProtocol):
     since: float
 
     def __init__(
-        self, config: Config, state: ServerState, table: ConnectionTable, loop: asyncio.AbstractEventLoop
+        self,
+        config: Config,
+        state: ServerState,
+        table: ConnectionTable,
+        loop: asyncio.AbstractEventLoop,
+        prompts: Prompts,
     ) -> None:
         super().__init__(config, state, {}, loop)
         self._application: ASGI3Application = self.app
@@ -86,6 +94,9 @@ class Connection(HttpToolsProtocol):
         self._beyond: bytes | None = None  # what came after that request, which is no HTTP
         self._socket: WebSocket | None = None
         self._extensions: dict[str, dict[object, object]] = {}  # of each request's scope
+        self._prompts = prompts
+        self._held: Cycle | None = None  # a request that waits for its body
+        self._held_bytes = 0  # of that body
 
     # ---- transport callbacks --------------------------------------------------------------------------------------
 
@@ -102,6 +113,7 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.pipeline.clear()
+        self._let_go()
         if self._socket is not None:
             self._socket.lost()
         super().connection_lost(exc)
@@ -193,6 +205,8 @@ class Connection(HttpToolsProtocol):
         if self._framing:
             return  # its body is to come
         super().on_message_complete()
+        if (held := self._let_go()) is not None:
+            self._begin_or_start(held)
         self._in_header = True
         self._advance()
         if self.stage is Stage.ENDING and not self.transport.is_closing():
@@ -346,6 +360,56 @@ class Connection(HttpToolsProtocol):
     def give_up(self, reason: str) -> None:
         self._abort(reason)
 
+    # ---- prompt requests ------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:
+        if cycle.scope["path"] not in self._prompts.paths:
+            self._start(cycle)
+        elif not cycle.more_body:
+            self._begin_or_start(cycle)
+        elif (size := _body_size(cycle)) and self._table.hold(size):
+            self._held, self._held_bytes = cycle, size
+        else:
+            self._start(cycle)
+
+    def _start(self, cycle: Cycle) -> None:
+        super()._start_asgi_task(cycle, self.app)
+
+    def _let_go(self) -> Cycle | None:
+        """The request that waits for its body: no longer."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._table.let_go(self._held_bytes)
+        return held
+
+    def _begin_or_start(self, cycle: Cycle) -> None:
+        if self.flow.write_paused:  # the application waits until its client reads
+            self._start(cycle)
+            return
+        listed: list[tuple[bytes, bytes]] = cycle.scope["headers"]  # type: ignore[assignment]
+        headers = dict(listed)
+        request = Whole(cycle.scope, headers, bytes(cycle.body), partial(self._respond, cycle))  # type: ignore[arg-type]
+        try:
+            begun = len(headers) == len(listed) and self._prompts.begin(request)
+        except Exception:
+            logger.exception("%s %s is answered by the application", cycle.scope["method"], cycle.scope["path"])
+            begun = False
+        if not begun:
+            self._start(cycle)
+
+    def _respond(self, cycle: Cycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        lines += (b"\r\n", body) if cycle.keep_alive else (b"connection: close\r\n\r\n", body)
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
     # ---- the application ------------------------------------------------------------------------------------------
 
     async def _run(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -373,6 +437,17 @@ class Connection(HttpToolsProtocol):
             else:
                 logger.exception("no answer to %s %s", scope["method"], scope["path"])
                 await cycle.send_500_response()
+
+
+def _body_size(cycle: Cycle) -> int:
+    """Bytes of a body that its client sends unasked and says the size of, where that is small; else 0."""
+    if cycle.waiting_for_100_continue:
+        return 0
+    for name, value in cycle.scope["headers"]:
+        if name == b"content-length":
+            size = int(value) if value.isdigit() else 0
+            return size if size <= HELD_BODY else 0
+    return 0
 
 
 def _framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -19,6 +19,7 @@ from streamgauge.clock import Clock, SystemClock
 from streamgauge.errors import ListenFailed
 from streamgauge.serve.connections import ConnectionLimits, ConnectionTable
 from streamgauge.serve.handshake import Handshake
+from streamgauge.serve.prompt import Prompts, never
 from streamgauge.serve.protocol import Connection
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ OTHER_DESCRIPTORS = 512
 class HttpServer:
     """Serves an ASGI application on every address that `host` means; port 0 takes a free one.
 
-    With `tls` it speaks that alone. reserved: descriptors that other listeners may take.
+    With `tls` it speaks that alone. reserved: descriptors that other listeners may take. prompts: take some requests
+    before `app` does.
     Installs no signal handlers. `start` and `stop` belong to one event loop.
     """
 
@@ -58,8 +60,10 @@ class HttpServer:
         limits: ConnectionLimits | None = None,
         tls: Tls | None = None,
         reserved: int = 0,
+        prompts: Prompts | None = None,
     ) -> None:
         self._tls = tls
+        self._prompts = prompts or Prompts(frozenset(), never)
         self._reserved = reserved
         self._config = Config(
             app,
@@ -95,7 +99,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
 
         def plain() -> Connection:
-            return Connection(self._config, self._state, self._table, loop)
+            return Connection(self._config, self._state, self._table, loop, self._prompts)
 
         def encrypted() -> Handshake:
             assert self._tls is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -127,6 +127,10 @@ class Services(Protocol):
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], bound: Bound = ()
     ) -> WriteReply:
         """Store one remote-write request of somebody who is bound to these labels. Header names are in lower case."""
+
+    def begin_remote_write(self, headers: Mapping[str, str], body: bytes, done: Callable[[WriteReply], None]) -> bool:
+        """Begin to store a request of somebody who is not bound, where that can be begun at once. False: nothing has
+        happened. `done` is called later, with the answer."""
 
     async def influx_write(
         self, headers: Mapping[str, str], body: AsyncIterator[bytes], precision: Precision, bound: Bound = ()

@@ -12,6 +12,8 @@ from streamgauge.serve.stats_api import PREFIX
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from streamgauge.serve.prompt import PromptApp, Whole
+
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, PUT, DELETE, OPTIONS",
     "access-control-allow-headers": "Accept, Authorization, Content-Type, X-AUTH-TOKEN",
@@ -24,9 +26,12 @@ class StatsOrigins:
     """ASGI middleware that lets pages of one origin, or with * all, call the stats API, whatever the guard behind it
     says of pages. Who calls must still show what the API asks for."""
 
-    def __init__(self, app: ASGIApp, origin: str) -> None:
+    def __init__(self, app: PromptApp, origin: str) -> None:
         self._app = app
         self._origin = origin
+
+    def begin(self, request: Whole) -> bool:
+        return not _is_stats_api(request.scope["path"]) and self._app.begin(request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._origin or not _is_stats_api(scope["path"]):

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from streamgauge.errors import Unauthorized
+from streamgauge.errors import StreamgaugeError, Unauthorized
+from streamgauge.serve.errors import failure
 from streamgauge.serve.health import check_ready
+from streamgauge.serve.prompt import Telling, Whole
 from streamgauge.serve.write import read_pieces
+from streamgauge.wire.push_part import HEADER as PART_HEADER
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 UPLOAD_PATH = "/upload"
 RECEIVE_PATH = "/metrics/v1/receive"
 PUSH_PATHS = frozenset({UPLOAD_PATH, RECEIVE_PATH})
+
+
+_TELLING = Telling("content-type", "content-encoding", PART_HEADER)
+_NOTHING: Mapping[str, str] = {}
 
 
 class PushApi:
@@ -34,9 +41,33 @@ class PushApi:
         check_ready(self._services)
         answer = self._upload if scope["path"] == UPLOAD_PATH else self._receive
         headers = await answer(scope, receive)
-        listed = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": [*listed, (b"content-length", b"0")]})
+        await send({"type": "http.response.start", "status": 200, "headers": _listed(headers)})
         await send({"type": "http.response.body", "body": b""})
+
+    def begin(self, request: Whole) -> bool:
+        """A push of a cluster whose token can be judged at once, as `serve.prompt` says."""
+        if request.scope["method"] != "POST":
+            return False
+        upload = request.scope["path"] == UPLOAD_PATH
+        authorization = request.headers.get(b"authorization", b"").decode("latin-1")
+        headers = _TELLING.of(request.headers)
+
+        def done(error: StreamgaugeError | None, named: Mapping[str, str] = _NOTHING) -> None:
+            _answer(request, error, named)
+
+        try:
+            access, pushes = self._services.cluster_access, self._services.pushes
+            identity = access.known(authorization) if upload else access.confirmed(authorization)
+        except StreamgaugeError:  # the application says so
+            return False
+        if identity is None:
+            return False
+        if upload:
+            return pushes.begin_upload(identity, headers, request.body, done)
+        begun = pushes.begin_receive(identity, headers, request.body, done)
+        if begun:
+            access.granted()
+        return begun
 
     async def _upload(self, scope: Scope, receive: Receive) -> Mapping[str, str]:
         access = self._services.cluster_access
@@ -55,6 +86,18 @@ class PushApi:
         certificate = scope.get("extensions", {}).get("tls", {}).get("client_cert")
         identity = await access.verify_receive(_authorization(scope), scope["headers"], certificate)
         return await self._services.pushes.receive(identity, headers, read_pieces(receive))
+
+
+def _answer(request: Whole, error: StreamgaugeError | None, headers: Mapping[str, str]) -> None:
+    if error is None:
+        request.respond(200, _listed(headers), b"")
+    else:
+        answer = failure(request.scope["path"], error)
+        request.respond(answer.status_code, answer.raw_headers, bytes(answer.body))
+
+
+def _listed(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [*((name.encode(), value.encode()) for name, value in headers.items()), (b"content-length", b"0")]
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -17,10 +18,12 @@ from streamgauge.errors import StorageError
 from streamgauge.model.arrays import UInt32s
 from streamgauge.model.batch import Metadata, SampleBatch, joined
 from streamgauge.model.events import EventBatch
+from streamgauge.model.sink import Done
 from streamgauge.store.events.head import MAX_COMMIT_BYTES, MAX_COMMIT_EVENTS, size_of
 from streamgauge.store.events.records import encode_events, encode_streams
 from streamgauge.store.head import MAX_COMMIT_ROWS
 from streamgauge.store.id_set import IdSet
+from streamgauge.store.mailbox import Mailbox
 from streamgauge.store.ports import Log, Record, RecordKind
 from streamgauge.store.records import encode_definitions, encode_metadata, encode_samples
 
@@ -32,11 +35,11 @@ MAX_GROUP_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """One append on its way to disk. `done` belongs to the event loop."""
+    """One append on its way to disk. `done` is the event loop's to call, and raises nothing."""
 
     batch: SampleBatch  # at most MAX_COMMIT_ROWS rows
     metadata: tuple[Metadata, ...]
-    done: asyncio.Future[None]
+    done: Done
     events: tuple[EventBatch, ...] = ()  # at most one, which fits a commit or is one event
 
 
@@ -49,6 +52,21 @@ class Commit:
     span: tuple[int, int] = (0, 0)  # the first and the last of its samples' times
     events: tuple[EventBatch, ...] = ()
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """Something else to be done on the log's thread."""
+
+    task: Callable[[], None]
+    done: asyncio.Future[None]
+
+
+_Work = Pending | _Task | None
+"""None is the end."""
+
+_REPEATED = 256
+_REPEATED_BYTES = 64 << 10
+"""Arrays that are remembered as defined, and what each of them has at most: 16 MiB in all."""
 
 Published = Callable[[Sequence[Commit], Sequence[Pending]], None]
 Failed = Callable[[Sequence[Pending], StorageError], None]
@@ -74,32 +92,27 @@ class Committer:
         self._published = published
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._wake = threading.Condition()
-        self._queue: list[Pending] = []  # protected by _wake
-        self._tasks: list[tuple[Callable[[], None], asyncio.Future[None]]] = []  # protected by _wake
-        self._failing = False  # a group failed and the loop has not heard of it yet; protected by _wake
-        self._closing = False  # protected by _wake
+        self._inbox: SimpleQueue[_Work] = SimpleQueue()
+        self._heard: SimpleQueue[None] = SimpleQueue()  # the loop knows of the group that failed
         self._defined = IdSet()  # series in the open segment; the thread's own, as is the next
         self._defined_streams: set[int] = set()
+        self._repeated: dict[int, UInt32s] = {}  # arrays that cannot change and are defined wholly, by their id()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self, next_commit: int) -> None:
         """Begin, with this number for the first commit. The log has been replayed to its end."""
         self._next_commit = next_commit
+        self._mailbox = Mailbox(self._loop)
         self._thread.start()
 
     def submit(self, pending: Pending) -> None:
         """Queue an append. Loop thread."""
-        with self._wake:
-            self._queue.append(pending)
-            self._wake.notify()
+        self._inbox.put(pending)
 
     def run(self, task: Callable[[], None]) -> asyncio.Future[None]:
         """Run something on the log's thread, between two groups. Loop thread."""
         done: asyncio.Future[None] = self._loop.create_future()
-        with self._wake:
-            self._tasks.append((task, done))
-            self._wake.notify()
+        self._inbox.put(_Task(task, done))
         return done
 
     def probe(self) -> asyncio.Future[None]:
@@ -108,45 +121,42 @@ class Committer:
 
     async def close(self) -> None:
         """Write what is queued, then end the thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._inbox.put(None)
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
+            self._mailbox.close()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._has_work():
-                    self._wake.wait()
-                if not (self._queue or self._tasks):
-                    return
-                group = [] if self._failing else self._take_group()
-                tasks, self._tasks = self._tasks, []
-            if group:
-                self._commit(group)
-            for task, done in tasks:
-                self._perform(task, done)
+        work = self._inbox.get()
+        while work is not None:
+            if isinstance(work, _Task):
+                self._perform(work.task, work.done)
+                work = self._inbox.get()
+            else:
+                work = self._commit_with(work)
 
-    def _has_work(self) -> bool:
-        return bool(self._tasks) or (not self._failing and (bool(self._queue) or self._closing))
-
-    def _take_group(self) -> list[Pending]:
-        rows = size = count = 0
-        while count < len(self._queue) and rows < MAX_GROUP_ROWS and size < MAX_GROUP_BYTES:
-            rows += len(self._queue[count].batch)
-            size += sum(map(size_of, self._queue[count].events))
-            count += 1
-        group, self._queue = self._queue[:count], self._queue[count:]
-        return group
+    def _commit_with(self, first: Pending) -> _Work:
+        """Write an append together with those that are behind it, up to a bound; what is to be done next."""
+        group = [first]
+        rows, size = len(first.batch.series), sum(map(size_of, first.events))
+        work: _Work = first
+        while rows < MAX_GROUP_ROWS and size < MAX_GROUP_BYTES and not self._inbox.empty():
+            work = self._inbox.get()
+            if not isinstance(work, Pending):
+                break
+            group.append(work)
+            rows += len(work.batch.series)
+            size += sum(map(size_of, work.events))
+        self._commit(group)
+        return self._inbox.get() if isinstance(work, Pending) else work
 
     def _perform(self, task: Callable[[], None], done: asyncio.Future[None]) -> None:
         try:
             task()
         except Exception as error:
-            self._call(_settle, done, error)
+            self._mailbox.post(settle, done, error)
         else:
-            self._call(_settle, done, None)
+            self._mailbox.post(settle, done, None)
 
     def _commit(self, group: list[Pending]) -> None:
         try:
@@ -159,35 +169,27 @@ class Committer:
             failure.__cause__ = error
             self._fail(group, failure)
         else:
-            self._call(self._published, commits, group)
+            self._mailbox.post(self._published, commits, group)
 
     def _fail(self, group: list[Pending], error: StorageError) -> None:
-        with self._wake:
-            self._failing = True
-        self._call(self._hear_of_failure, group, error)
+        self._mailbox.post(self._hear_of_failure, group, error)
+        self._heard.get()
 
     def _hear_of_failure(self, group: list[Pending], error: StorageError) -> None:
-        """Loop thread."""
-        with self._wake:
-            behind, self._queue = self._queue, []
-            self._failing = False
-            self._wake.notify()
-        self._failed([*group, *behind], error)
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
+        """Loop thread, while the committer's waits."""
+        queued = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        for work in queued:
+            if not isinstance(work, Pending):
+                self._inbox.put(work)
+        self._heard.put(None)
+        self._failed([*group, *(work for work in queued if isinstance(work, Pending))], error)
 
     def _write(self, group: list[Pending]) -> list[Commit]:
         """Write and sync a group, in commits of at most MAX_COMMIT_ROWS rows."""
         metadata = [entry for pending in group for entry in pending.metadata]
-        commits = [
-            *(Commit(self._number(), batch, batch.span()) for batch in _in_commits(group)),
-            *(Commit(self._number(), _NO_SAMPLES, events=events) for events in _events_in_commits(group)),
-        ]
+        commits = [Commit(self._number(), batch, batch.span()) for batch in _in_commits(group)]
+        if has_events := any(pending.events for pending in group):
+            commits += [Commit(self._number(), _NO_SAMPLES, events=events) for events in _events_in_commits(group)]
         if not commits and not metadata:
             return []
         first = commits[0].number if commits else self._number()
@@ -199,10 +201,11 @@ class Committer:
             self._forget_definitions()
             records = self._definitions(commits, first) + body
         self._log.append(records)
-        for commit in commits:
-            if records[0].kind is RecordKind.SERIES:
+        if records[0].kind is RecordKind.SERIES:
+            for commit in commits:
                 self._defined.add(commit.batch.series)
-            self._defined_streams.update(batch.stream.id for batch in commit.events)
+        if has_events:
+            self._defined_streams.update(batch.stream.id for commit in commits for batch in commit.events)
         return commits
 
     def _number(self) -> int:
@@ -212,6 +215,7 @@ class Committer:
     def _forget_definitions(self) -> None:
         self._defined = IdSet()
         self._defined_streams = set()
+        self._repeated = {}
 
     def _write_nothing(self) -> None:
         """Sync a record without content."""
@@ -229,6 +233,8 @@ class Committer:
             missing = np.unique(missing)
             payloads = encode_definitions(missing, self._keys_of(missing))
             records += [Record(number, RecordKind.SERIES, payload) for payload in payloads]
+        if not commits or not commits[-1].events:  # those with events come last
+            return records
         streams = {batch.stream.id: batch.stream for commit in commits for batch in commit.events}
         begun = [stream for key, stream in streams.items() if key not in self._defined_streams]
         if begun:
@@ -237,14 +243,22 @@ class Committer:
 
     def _undefined(self, ids: UInt32s) -> UInt32s:
         """Those of the ids that the open segment does not define."""
+        if id(ids) in self._repeated:
+            return _NO_SAMPLES.series
         defined = self._defined.contains(ids)
-        return _NO_SAMPLES.series if np.count_nonzero(defined) == len(ids) else ids[~defined]
+        if np.count_nonzero(defined) < len(ids):
+            return ids[~defined]
+        if ids.base is None and not ids.flags.writeable and ids.nbytes <= _REPEATED_BYTES:
+            if len(self._repeated) >= _REPEATED:
+                self._repeated.clear()
+            self._repeated[id(ids)] = ids
+        return _NO_SAMPLES.series
 
 
 _NO_SAMPLES = SampleBatch(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-def pending_events(batch: EventBatch, done: asyncio.Future[None]) -> Pending:
+def pending_events(batch: EventBatch, done: Done) -> Pending:
     """An append of events alone."""
     return Pending(_NO_SAMPLES, (), done, (batch,))
 
@@ -273,6 +287,8 @@ def _events_in_commits(group: Sequence[Pending]) -> Iterator[tuple[EventBatch, .
 
 def _in_commits(group: Sequence[Pending]) -> list[SampleBatch]:
     """The batches of a group in order, small ones put together up to MAX_COMMIT_ROWS rows."""
+    if len(group) == 1:
+        return [group[0].batch] if len(group[0].batch.series) else []
     result: list[SampleBatch] = []
     gathered: list[SampleBatch] = []
     rows = 0
@@ -290,7 +306,8 @@ def _in_commits(group: Sequence[Pending]) -> list[SampleBatch]:
     return result
 
 
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+def settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    """Whoever waits for it may have been cancelled."""
     if done.done():
         return
     if error is None:

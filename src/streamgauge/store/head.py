@@ -71,22 +71,27 @@ class _Active:
     """The segment that is written to."""
 
     def __init__(self, segment: Segment, first_commit: int) -> None:
-        self.columns = UnsortedColumns.of(segment)
-        self.run = Run(segment.name, 0, 0, first_commit, first_commit, (1 << 63) - 1, -(1 << 63))
+        self._columns = UnsortedColumns.of(segment)
+        self._name = segment.name
+        self.rows = 0
+        self.first_commit = self._last_commit = first_commit
+        self.min_time, self._max_time = (1 << 63) - 1, -(1 << 63)
 
     @property
-    def free(self) -> int:
-        """Rows that still fit."""
-        return SEGMENT_ROWS - self.run.rows
+    def run(self) -> Run:
+        return Run(self._name, self.rows, 0, self.first_commit, self._last_commit, self.min_time, self._max_time)
 
     def append(self, commit: int, batch: SampleBatch, span: tuple[int, int]) -> None:
-        run, columns = self.run, self.columns
-        rows = slice(run.rows, run.rows + len(batch))
+        columns, end = self._columns, self.rows + len(batch.series)
+        rows = slice(self.rows, end)
         columns.ids[rows] = batch.series
         columns.times[rows] = batch.times
         columns.values[rows] = batch.values
-        oldest, newest = min(run.min_time, span[0]), max(run.max_time, span[1])
-        self.run = Run(run.name, rows.stop, 0, run.first_commit, commit, oldest, newest)
+        self.rows, self._last_commit = end, commit
+        if span[0] < self.min_time:
+            self.min_time = span[0]
+        if span[1] > self._max_time:
+            self._max_time = span[1]
 
 
 class Head:
@@ -113,7 +118,7 @@ class Head:
 
     @property
     def rows(self) -> int:
-        return self._sealed_rows + (self._active.run.rows if self._active else 0)
+        return self._sealed_rows + (self._active.rows if self._active else 0)
 
     @property
     def full(self) -> bool:
@@ -132,7 +137,7 @@ class Head:
 
     def sealed_through(self) -> int:
         """The last commit such that it and all before it are in sealed segments, or have no samples."""
-        return self._active.run.first_commit - 1 if self._active else self._last_commit
+        return self._active.first_commit - 1 if self._active else self._last_commit
 
     def reserve(self, rows: int) -> None:
         """Make sure that commits of `rows` rows in all, from the next on, can be appended, unless `seal` comes between.
@@ -140,7 +145,7 @@ class Head:
         Called before they are logged, since what is logged must become visible. Raises Overloaded when there is no
         shared memory left.
         """
-        free = self._active.free if self._active else 0
+        free = SEGMENT_ROWS - self._active.rows if self._active else 0
         if rows <= free:
             return
         surely_free = max(free - MAX_COMMIT_ROWS + 1, 0)
@@ -154,11 +159,13 @@ class Head:
         span: the first and the last of the batch's times, where they are known.
         Raises Overloaded when there is no shared memory left and none was reserved; nothing has changed then.
         """
+        rows = len(batch.series)
         assert commit > self._last_commit, "commits ascend"
-        assert len(batch) <= MAX_COMMIT_ROWS
-        self.settle()
-        if len(batch):
-            if self._active is None or self._active.free < len(batch):
+        assert rows <= MAX_COMMIT_ROWS
+        if self._jobs:
+            self.settle()
+        if rows:
+            if self._active is None or SEGMENT_ROWS - self._active.rows < rows:
                 spare = self._spares.pop() if self._spares else self._memory.take(UNSORTED_BYTES)
                 self.seal()
                 self._active = _Active(spare, commit)
@@ -168,9 +175,10 @@ class Head:
     def seal(self) -> None:
         """Close the segment that is written to, so that a flush can take it."""
         if self._active is not None:
-            self._runs.append(self._active.run)
-            self._sealed_rows += self._active.run.rows
-            self._submit((self._active.run,))
+            run = self._active.run
+            self._runs.append(run)
+            self._sealed_rows += run.rows
+            self._submit((run,))
             self._active = None
 
     def seal_between(self) -> None:
@@ -181,7 +189,7 @@ class Head:
 
     def seal_before(self, time: int) -> None:
         """`seal_between` if the segment that is written to has a sample older than `time` (ms)."""
-        if self._active is not None and self._active.run.min_time < time:
+        if self._active is not None and self._active.min_time < time:
             self.seal_between()
 
     def snapshot(self) -> HeadSnapshot:

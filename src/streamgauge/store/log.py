@@ -93,8 +93,9 @@ class SegmentLog:
         """See `ports.Log`. Raises ReadOnly when the disk is full, else SyncFailed; both mean the same for the log."""
         assert self._fd is not None, "reserve comes before append"
         fd, segment = self._fd, self._segments[-1]
-        frames = (encode_frame(record, segment.mark, begins=not place) for place, record in enumerate(records))
-        buffers = [piece for frame in frames for piece in frame]
+        buffers: list[bytes | memoryview] = []
+        for record in records:
+            buffers += encode_frame(record, segment.mark, begins=not buffers)
         size = sum(map(len, buffers))
         if segment.end + size > MAX_SEGMENT_BYTES:
             raise ValueError(f"an append of {size} bytes does not fit a log segment, which has at most 1 GiB")

@@ -29,6 +29,10 @@ class Pruner:
         """Note that a batch is on its way to the disk. Raises Overloaded when it has a series that was pruned."""
         if np.count_nonzero(self._index.living(ids)) < len(ids):
             raise Overloaded("a series of this batch was just dropped by retention; send it again", retry_after=1)
+        self.note(ids)
+
+    def note(self, ids: UInt32s) -> None:
+        """The same of a batch whose series were looked up in the present generation of the index."""
         if self._written is not None:
             self._written.add(ids)
 

@@ -99,7 +99,7 @@ def encode_frame(record: Record, mark: int, *, begins: bool = True) -> list[byte
         raise ValueError(f"a record of {size} bytes; the limit is {MAX_PAYLOAD_BYTES}")
     head = _FRAME.pack(0, size, record.commit, record.kind, _FIRST if begins else _FOLLOWING, mark)
     crc = zlib.crc32(record.payload, zlib.crc32(head[_CRC.size :]))
-    return [_CRC.pack(crc), head[_CRC.size :], record.payload, bytes(-size % _ALIGNMENT)]
+    return [_CRC.pack(crc) + head[_CRC.size :], record.payload, bytes(-size % _ALIGNMENT)]
 
 
 @dataclass(frozen=True, slots=True)

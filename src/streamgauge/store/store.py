@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from streamgauge.clock import Clock
@@ -15,8 +16,9 @@ from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.events import EventBatch
 from streamgauge.model.listener import Listener
 from streamgauge.model.series_limits import SeriesLimits
+from streamgauge.model.sink import Done
 from streamgauge.store.commit_times import CommitTimes
-from streamgauge.store.committer import Commit, Committer, Pending, pending_events
+from streamgauge.store.committer import Commit, Committer, Pending, pending_events, settle
 from streamgauge.store.damage import Damage
 from streamgauge.store.events.head import EventHead
 from streamgauge.store.events.ports import EventRule
@@ -199,17 +201,34 @@ class Store:
         waiting = []
         for start in range(0, max(len(batch), 1), MAX_COMMIT_ROWS):
             part = _slice(batch, start, start + MAX_COMMIT_ROWS)
-            pending = Pending(part, fresh if start == 0 else (), loop.create_future())
-            self._queued.add(pending)
-            self._queued_rows += len(part)
-            self.committer.submit(pending)
-            waiting.append(pending.done)
+            stored: asyncio.Future[None] = loop.create_future()
+            self._queue(Pending(part, fresh if start == 0 else (), partial(settle, stored)))
+            waiting.append(stored)
         await (waiting[0] if len(waiting) == 1 else asyncio.gather(*waiting))
+
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        rows = len(batch.series)
+        if self.refusal is not None or self._closing or not 0 < rows <= MAX_COMMIT_ROWS or not self._has_room(rows):
+            return False
+        try:
+            self._refuse_closed(batch)
+            self.pruner.note(batch.series)
+            self.head.reserve(self._queued_rows + rows)
+        except Overloaded:
+            return False
+        self._queue(Pending(batch, self._new_metadata(metadata), done))
+        return True
+
+    def _queue(self, pending: Pending) -> None:
+        self._queued.add(pending)
+        self._queued_rows += len(pending.batch.series)
+        self.committer.submit(pending)
 
     def _refuse_closed(self, batch: SampleBatch) -> None:
         """Raises Overloaded for samples of days that were closed after they had been admitted. There are none when the
         batch comes again."""
-        if self.closed_through > FIRST_TIME and (batch.times < self.closed_through).any():
+        closed = self.closed_through
+        if closed > FIRST_TIME and (batch.times < closed).any():
             raise Overloaded("a day of this batch has just been closed by downsampling; send it again", retry_after=1)
 
     async def bulk_room(self) -> None:
@@ -240,9 +259,9 @@ class Store:
         self._refuse_if_must()
 
     def _submit_events(self, batch: EventBatch) -> asyncio.Future[None]:
-        pending = pending_events(batch, asyncio.get_running_loop().create_future())
-        self.committer.submit(pending)
-        return pending.done
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.committer.submit(pending_events(batch, partial(settle, stored)))
+        return stored
 
     def _refuse_if_must(self) -> None:
         if self.refusal is not None:
@@ -282,17 +301,20 @@ class Store:
             self._failed(group, StorageError(f"stored, but visible only after a restart: {error!r}"))
             return
         for pending in group:
-            for said in pending.metadata:
-                before = self.state.metadata.get(said.metric)
-                entry = said.after(before)  # another may have come since it was queued
-                self._metadata_bytes += _size(entry) - (_size(before) if before else 0)
-                self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
-            if not pending.done.done():
-                pending.done.set_result(None)
-        self._left_queue(group)
+            if pending.metadata:
+                self._take_metadata(pending.metadata)
+        has_events = self._left_queue(group)
         self._tell(commits)
-        if self.head.rows >= self.settings.head_samples or self.events.flush_is_due:
+        self._end(group, None)
+        if self.head.rows >= self.settings.head_samples or (has_events and self.events.flush_is_due):
             self.work.set()
+
+    def _take_metadata(self, metadata: Sequence[Metadata]) -> None:
+        for said in metadata:
+            before = self.state.metadata.get(said.metric)
+            entry = said.after(before)  # another may have come since it was queued
+            self._metadata_bytes += _size(entry) - (_size(before) if before else 0)
+            self.state.metadata[entry.metric] = self._unsaved_metadata[entry.metric] = entry
 
     def _make_visible(self, commits: Sequence[Commit]) -> None:
         for commit in commits:
@@ -301,12 +323,12 @@ class Store:
             else:
                 self.take_in(commit.number, commit.batch, commit.span)
             self.state.commit = commit.number
-            self.samples_appended += len(commit.batch)
+            self.samples_appended += len(commit.batch.series)
 
     def take_in(self, commit: int, batch: SampleBatch, span: tuple[int, int]) -> None:
         """Add a commit's samples, which are on disk, to those in memory. span: of their times."""
         self.head.append(commit, batch, span)
-        if len(batch):
+        if len(batch.series):
             self.commit_times.note(commit, span[0])
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -329,17 +351,28 @@ class Store:
         self.refuse(error)
         for pending in group:
             self.events.failed(pending.events)
-            if not pending.done.done():
-                pending.done.set_exception(error)
         self._left_queue(group)
+        self._end(group, error)
 
-    def _left_queue(self, group: Sequence[Pending]) -> None:
+    def _end(self, group: Sequence[Pending], error: StorageError | None) -> None:
+        for pending in group:
+            try:
+                pending.done(error)
+            except Exception:  # the others are to hear of it all the same
+                LOG.exception("whoever appended could not be told what became of it")
+
+    def _left_queue(self, group: Sequence[Pending]) -> bool:
+        """Whether there were events among it."""
         before = self._queued_rows
         self._queued.difference_update(group)
-        self._queued_rows -= sum(len(pending.batch) for pending in group)
-        crowded = self.events.left_queue([batch for pending in group for batch in pending.events])
+        events: list[EventBatch] = []
+        for pending in group:
+            self._queued_rows -= len(pending.batch.series)
+            events += pending.events
+        crowded = bool(events) and self.events.left_queue(events)
         if before > MAX_QUEUED_ROWS // 2 or crowded or self._bulk_waiting:
             self._wake_soon()
+        return bool(events)
 
     def _wake_soon(self) -> None:
         task = asyncio.ensure_future(self.wake_writers())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import ManualClock
+from streamgauge.errors import StreamgaugeError
 from streamgauge.ingest.admission import InFlight
 from streamgauge.ingest.federation.receiver import PushReceiver
 from streamgauge.ingest.federation.settings import PushSettings
@@ -33,7 +36,34 @@ def receiver_of(
     turns: Turns | None = None,
 ) -> PushReceiver:
     inflight = InFlight(1 << 28, stats)
-    return PushReceiver(sink, stats, clock, inflight, turns or Turns(), settings, described=sink.is_described)
+    return PushReceiver(sink, stats, clock, inflight, turns or Turns(clock), settings, described=sink.is_described)
+
+
+async def push(receiver: PushReceiver, sender: ClusterIdentity, headers: Mapping[str, str], body: bytes) -> bool:
+    """Upload a body as a connection does that has all of it. Whether it was taken at once."""
+    ended: asyncio.Future[StreamgaugeError | None] = asyncio.get_running_loop().create_future()
+    if not receiver.begin_upload(sender, headers, body, ended.set_result):
+        await receiver.upload(sender, headers, pushes.body_of(body, 100_000))
+        return False
+    assert not ended.done(), "answered before it was begun"
+    if (error := await ended) is not None:
+        raise error
+    return True
+
+
+async def write(
+    receiver: PushReceiver, sender: ClusterIdentity, headers: Mapping[str, str], body: bytes
+) -> tuple[Mapping[str, str], bool]:
+    """The same of a remote write: headers of the answer, and whether it was taken at once."""
+    ended: asyncio.Future[tuple[StreamgaugeError | None, Mapping[str, str]]]
+    ended = asyncio.get_running_loop().create_future()
+    if not receiver.begin_receive(sender, headers, body, lambda *answer: ended.set_result(answer)):
+        return await receiver.receive(sender, headers, pushes.body_of(body)), False
+    assert not ended.done(), "answered before it was begun"
+    error, answer = await ended
+    if error is not None:
+        raise error
+    return answer, True
 
 
 @dataclass
@@ -49,13 +79,14 @@ class Federation:
     def now(self) -> int:
         return self.clock.now_ms()
 
-    async def upload(self, *families: MetricFamily, cluster: str = "one", **required: str) -> None:
-        await self.send(pushes.upload(families), pushes.HEADERS, cluster, **required)
+    async def upload(self, *families: MetricFamily, cluster: str = "one", **required: str) -> bool:
+        return await self.send(pushes.upload(families), pushes.HEADERS, cluster, **required)
 
     async def send(
         self, body: bytes, headers: Mapping[str, str] = pushes.HEADERS, cluster: str = "one", **required: str
-    ) -> None:
-        await self.receiver.upload(pushes.identity(cluster, **required), headers, pushes.body_of(body, 100_000))
+    ) -> bool:
+        """Whether it was taken at once."""
+        return await push(self.receiver, pushes.identity(cluster, **required), headers, body)
 
     async def write(
         self, series: Iterable[requests.Series], message: str = requests.V1, cluster: str = "one", **required: str
@@ -67,7 +98,8 @@ class Federation:
         self, body: bytes, message: str = requests.V1, cluster: str = "one", **required: str
     ) -> dict[str, str]:
         sender = pushes.identity(cluster, **required)
-        return dict(await self.receiver.receive(sender, requests.headers(message), pushes.body_of(body)))
+        answer, _ = await write(self.receiver, sender, requests.headers(message), body)
+        return dict(answer)
 
     def stale(self, **labels: str) -> list[int]:
         """Times of the stale markers of a series."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from streamgauge.errors import StreamgaugeError
 from streamgauge.model.batch import Metadata, SampleBatch
 from streamgauge.model.labels import key_of, labels_of
+from streamgauge.model.sink import Done
 
 
 class MemorySink:
@@ -50,16 +51,34 @@ class MemorySink:
     def admitted(self) -> tuple[int, int]:
         return self.window
 
-    async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
-        failure = self.failure
-        for series in set(batch.series.tolist()):
-            assert self._ids.get(self.keys[series]) == series, "an id of an earlier generation"
-        await asyncio.sleep(0)
-        if failure is not None:
-            raise failure
+    def begin(self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata] = ()) -> bool:
+        self._check(batch)
+        asyncio.get_running_loop().call_soon(self._end, batch, done, metadata, self.failure)
+        return True
+
+    def _end(
+        self, batch: SampleBatch, done: Done, metadata: Sequence[Metadata], failure: StreamgaugeError | None
+    ) -> None:
+        if failure is None:
+            self._keep(batch, metadata)
+        done(failure)
+
+    def _keep(self, batch: SampleBatch, metadata: Sequence[Metadata]) -> None:
         self.appends += 1
         self.batches.append(batch)
         self.metadata.update((one.metric, one) for one in metadata)
+
+    def _check(self, batch: SampleBatch) -> None:
+        for series in set(batch.series.tolist()):
+            assert self._ids.get(self.keys[series]) == series, "an id of an earlier generation"
+
+    async def append(self, batch: SampleBatch, metadata: Sequence[Metadata] = ()) -> None:
+        failure = self.failure
+        self._check(batch)
+        await asyncio.sleep(0)
+        if failure is not None:
+            raise failure
+        self._keep(batch, metadata)
 
     def is_described(self, metric: str) -> bool:
         return metric in self.metadata

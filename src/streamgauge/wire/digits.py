@@ -76,7 +76,7 @@ def decimals(raw: UInt8s, starts: Int64s, stops: Int64s) -> tuple[Floats, Bools]
         numbers, good = whole_numbers(raw, starts, stops)
         return numbers.astype(np.float64), good
     places = len(text) - 1 - int(points[0])
-    points_at = np.maximum(stops - 1 - places, starts)
+    points_at = np.maximum(stops - 1 - places, 0)
     whole, good = whole_numbers(raw, starts, points_at)
     fraction, good_fraction = whole_numbers(raw, points_at + 1, stops)
     good &= good_fraction & (raw[points_at] == _POINT) & (stops - starts <= MAX_DIGITS + 1)

@@ -20,6 +20,10 @@ NAME = b"__name__"
 Pairs = list[tuple[bytes, bytes]]
 Unescape = Callable[[bytes], bytes]
 
+MAX_READ_LABELS = 2048
+"""Of one series, as it is spelled: relabelling may drop most of them, and no more than 256 are stored. Reading as many
+takes some milliseconds."""
+
 TYPES = frozenset((b"counter", b"gauge", b"histogram", b"summary", b"untyped"))
 FLOAT_LABELS = {b"histogram": b"le", b"summary": b"quantile"}
 """Labels whose value is a number, by the metric's type: `1` and `1.0` are the same bucket."""
@@ -29,7 +33,7 @@ _LABEL = re.compile(
     rb'[ \t]*(?:([a-zA-Z_][a-zA-Z0-9_]*)|"((?:[^\\"]|\\.)*)")[ \t]*(?:=[ \t]*"((?:[^\\"]|\\.)*)"[ \t]*)?'
 )
 _SIMPLE_LABEL = rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)",?'
-_SIMPLE_LABELS = re.compile(rb"(?:%b)*\}" % _SIMPLE_LABEL)
+_SIMPLE_LABELS = re.compile(rb"(?:%b){0,%d}\}" % (_SIMPLE_LABEL, MAX_READ_LABELS))
 _SIMPLE_PAIR = re.compile(_SIMPLE_LABEL)
 _TAIL = re.compile(rb"[ \t]*([^{ \t]+)[ \t]*(?:([0-9]+)[ \t]*)?")
 _META = re.compile(rb'[ \t]*#[ \t]+(HELP|TYPE)[ \t]+(?:([a-zA-Z_:][a-zA-Z0-9_:]*)|"((?:[^\\"]|\\.)*)")(.*)', re.DOTALL)
@@ -42,10 +46,6 @@ _INFINITY = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 _MAX_STAMP = (1 << 63) - 1
 _STAMP_DIGITS = 19  # of the largest; int() takes its time with many, and raises beyond 4300
 _SHOWN = 80  # bytes of a line in a message
-
-MAX_READ_LABELS = 2048
-"""Of one series, as it is spelled: relabelling may drop most of them, and no more than 256 are stored. Reading as many
-takes some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _skip(line: bytes, at: int) -> int:
 def _labels(line: bytes, at: int, pairs: Pairs, text_of: Unescape) -> int:
     """Add what stands between braces to `pairs`; where it ends, after the closing brace."""
     simple = _SIMPLE_LABELS.match(line, at)
-    if simple is not None and line.count(b'"', at, simple.end()) <= 2 * MAX_READ_LABELS:
+    if simple is not None:
         pairs += _SIMPLE_PAIR.findall(line, at, simple.end())
         return simple.end()
     while True:

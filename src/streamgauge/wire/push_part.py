@@ -18,6 +18,8 @@ class Part(Enum):
     MIDDLE = "middle"
     LAST = "last"
 
+    __hash__ = object.__hash__  # Enum's own is a call of Python's each time
+
     @property
     def follows(self) -> bool:
         """There was a part before."""

@@ -35,12 +35,15 @@ _LABEL_TAG = 0x0A
 _TIME_TAG = 0x30
 _TAIL = np.dtype(
     {
-        "names": ["kind", "size", "value_tag", "value", "time_tag", "time_low", "time_high"],
-        "formats": ["u1", "u1", "u1", "<f8", "u1", "<u4", "<u2"],
-        "offsets": [0, 1, 2, 3, 11, 12, 16],
+        "names": ["kind", "size", "value_tag", "value", "time"],
+        "formats": ["u1", "u1", "u1", "<f8", "<u8"],
+        "offsets": [0, 1, 2, 3, 10],
         "itemsize": TAIL_BYTES,
     }
 )
+_BEFORE_TIME = np.uint64(16)  # bits: the last byte of the value, and the tag
+_TIME_MASK = (CONTINUED << _BEFORE_TIME) | np.uint64(0xFF00)
+_USUAL_TIME = (SIX_BYTES << _BEFORE_TIME) | np.uint64(_TIME_TAG << 8)
 _WINDOW = np.dtype((np.void, TAIL_BYTES))
 _ZEROS = np.zeros(1, np.dtype((np.void, _VARIABLE_BYTES)))
 
@@ -139,12 +142,11 @@ def read_again(body: bytes, ends: Int64s) -> Numbers | None:
 
 def _numbers(tails: Tails) -> Numbers | None:
     """Of metrics of which all that is in their digest has the usual form."""
-    time = tails["time_high"].astype(np.uint64) << np.uint64(32)
-    time |= tails["time_low"]
-    usual = (tails["time_tag"] == _TIME_TAG) & (time & CONTINUED == SIX_BYTES)
-    if np.count_nonzero(usual) < len(tails):
+    times = tails["time"].astype(np.uint64)
+    if np.count_nonzero(times & _TIME_MASK == _USUAL_TIME) < len(tails):
         return None
-    return Numbers(six_byte_varints(time), tails["value"].astype(np.float64))
+    times >>= _BEFORE_TIME
+    return Numbers(six_byte_varints(times), tails["value"].astype(np.float64))
 
 
 def labels_of(body: bytes, start: int, end: int) -> list[bytes] | None:

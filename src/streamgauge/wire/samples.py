@@ -60,6 +60,9 @@ _ROW = np.dtype(
 )
 CONTINUED = np.uint64(0x8080_8080_8080)
 SIX_BYTES = np.uint64(0x0080_8080_8080)
+_ODD_BYTES, _EVEN_BYTES = np.uint64(0x7F00_7F00_7F00), np.uint64(0x007F_007F_007F)
+_LOW_PAIR, _MIDDLE_PAIR, _HIGH_PAIR = (np.uint64(0x3FFF << 14 * place) for place in range(3))
+_ONE, _TWO = np.uint64(1), np.uint64(2)
 
 
 def read_rows(
@@ -92,11 +95,14 @@ def read_rows(
 
 def six_byte_varints(raw: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Numbers from their six varint bytes, little-endian in one integer."""
-    pairs = (raw & np.uint64(0x7F007F007F00)) >> np.uint64(1)  # 14 bits in each 16
-    pairs |= raw & np.uint64(0x007F007F007F)
-    time = pairs & np.uint64(0x3FFF)
-    time |= (pairs >> np.uint64(2)) & np.uint64(0x3FFF << 14)
-    time |= (pairs >> np.uint64(4)) & np.uint64(0x3FFF << 28)
+    pairs = raw & _ODD_BYTES
+    pairs >>= _ONE
+    pairs |= raw & _EVEN_BYTES  # 14 bits in each 16
+    time = pairs & _LOW_PAIR
+    pairs >>= _TWO
+    time |= pairs & _MIDDLE_PAIR
+    pairs >>= _TWO
+    time |= pairs & _HIGH_PAIR
     return time.view(np.int64)
 
 

@@ -62,8 +62,8 @@ class SeriesOrder:
             self._places = np.concatenate((self._places, more))
         first = len(self._stretches) << _OFFSET_BITS
         self._places[codes[::-1]] = np.arange(first, first + len(codes))[::-1]  # of equal ones the first is kept
-        pieces = byte_strings(data, np.repeat(offsets, 2)[1:])
-        self._stretches.append(_Stretch(pieces, np.diff(offsets), codes.astype(np.int32)))
+        texts = byte_strings(data, np.repeat(offsets, 2)[1:])
+        self._stretches.append(_Stretch(texts, np.diff(offsets), codes.astype(np.int32)))
 
     def follow(self, lines: Lines) -> tuple[Int64s, Int64s]:
         """The numbers of the series of the first of the lines, and where their texts end: of as many as go on in the

@@ -34,6 +34,11 @@ def decompress(block: bytes, limit: int) -> bytes:
     length = decompressed_length(block)
     if length > limit:
         raise TooLarge(f"snappy: the body decompresses to {length} bytes; the limit is {limit}")
+    return inflate(block, length)
+
+
+def inflate(block: bytes, length: int) -> bytes:
+    """The content of a block that says it has so many bytes, which are allocated. Raises BadInput as `decompress`."""
     try:
         content: bytes = _CODEC.decompress(block, decompressed_size=length, asbytes=True)
     except (OSError, ValueError) as error:

@@ -52,7 +52,8 @@ def encoded_limit(size: int) -> int:
 
 def decode(stream: bytes, limit: int) -> bytes:
     """The content of a stream, of `limit` bytes at most; as `pieces`."""
-    return b"".join(pieces(stream, limit))
+    content = list(pieces(stream, limit))
+    return content[0] if len(content) == 1 else b"".join(content)
 
 
 def pieces(stream: bytes, limit: int) -> Iterator[bytes]:
@@ -68,11 +69,19 @@ def pieces(stream: bytes, limit: int) -> Iterator[bytes]:
     while at < len(stream):
         kind, start, stop = _chunk(stream, at)
         if kind in (_COMPRESSED, _PLAIN):
-            length = _content_length(stream, at, kind, start, stop)
+            if stop - start < _SUM_BYTES:
+                raise BadInput(f"snappy: the chunk at byte {at} has no checksum")
+            stored = stream[start + _SUM_BYTES : stop]
+            length = snappy.decompressed_length(stored) if kind == _COMPRESSED else len(stored)
+            if length > CHUNK_BYTES:
+                raise BadInput(f"snappy: the chunk at byte {at} holds {length} bytes; the format allows {CHUNK_BYTES}")
             size += length
             if size > limit:
                 raise TooLarge(f"snappy: the body decompresses to more than {limit} bytes, which is the limit")
-            yield _content(stream, at, kind, start, stop)
+            content = snappy.inflate(stored, length) if kind == _COMPRESSED else stored
+            if _checksum(content) != int.from_bytes(stream[start : start + _SUM_BYTES], "little"):
+                raise BadInput(f"snappy: the checksum of the chunk at byte {at} does not match its content")
+            yield content
         elif kind == _STREAM:
             if stream[at:stop] != IDENTIFIER:
                 raise BadInput(f"snappy: the chunk at byte {at} is no stream identifier")
@@ -90,24 +99,6 @@ def _chunk(stream: bytes, at: int) -> tuple[int, int, int]:
     if stop > len(stream):
         raise BadInput(f"snappy: the stream is cut off in the chunk at byte {at}")
     return stream[at], start, stop
-
-
-def _content_length(stream: bytes, at: int, kind: int, start: int, stop: int) -> int:
-    if stop - start < _SUM_BYTES:
-        raise BadInput(f"snappy: the chunk at byte {at} has no checksum")
-    content = start + _SUM_BYTES
-    length = snappy.decompressed_length(stream[content:stop]) if kind == _COMPRESSED else stop - content
-    if length > CHUNK_BYTES:
-        raise BadInput(f"snappy: the chunk at byte {at} holds {length} bytes; the format allows {CHUNK_BYTES}")
-    return length
-
-
-def _content(stream: bytes, at: int, kind: int, start: int, stop: int) -> bytes:
-    stored = stream[start + _SUM_BYTES : stop]
-    content = snappy.decompress(stored, CHUNK_BYTES) if kind == _COMPRESSED else stored
-    if _checksum(content) != int.from_bytes(stream[start : start + _SUM_BYTES], "little"):
-        raise BadInput(f"snappy: the checksum of the chunk at byte {at} does not match its content")
-    return content
 
 
 def _checksum(content: bytes) -> int:

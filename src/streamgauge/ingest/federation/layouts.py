@@ -57,6 +57,7 @@ class Layout:
 
 def layout_of(body: bytes, records: Records, ids: UInt32s) -> Layout:
     """The layout of a push that keeps to all rules."""
+    ids.setflags(write=False)  # it comes again with each push, so others may remember it
     stored = ids != LEFT_OUT
     order = np.argsort(records.hashes)
     return Layout(
@@ -86,6 +87,12 @@ class Layouts:
 
     def __len__(self) -> int:
         return len(self._layouts)
+
+    def renew(self, generation: int) -> None:
+        """Forget all that is of another generation."""
+        if generation != self.generation:
+            self._layouts.clear()
+            self.generation, self.nbytes = generation, 0
 
     def find(self, owner: Hashable) -> Layout | None:
         layout = self._layouts.get(owner)

@@ -51,6 +51,11 @@ class _Cluster:
     found: UInt32s = field(default_factory=lambda: _NOTHING)
     found_newest: int = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is live beside the last upload that another might end."""
+        return self.begun is None and not len(self.found)
+
     def gather(self) -> None:
         if self.gathered:
             self.received = np.unique(np.concatenate((self.received, *self.gathered)))
@@ -109,6 +114,9 @@ class Liveness:
     def upload(self, cluster: str, series: UInt32s, newest: int, now: float, part: Part = Part.WHOLE) -> Ended | None:
         """An upload was stored. series: ascending, each once. What has ended with it, or with a newer one."""
         known = self._heard(cluster, now)
+        if series is known.uploaded and newest >= known.newest and part is Part.WHOLE and known.settled:
+            known.newest = newest
+            return None
         count = known.count()
         if part is not Part.WHOLE or known.begun is not None:
             ended = _upload_part(known, series, newest, part)
@@ -120,13 +128,13 @@ class Liveness:
     def receive(self, cluster: str, series: UInt32s, newest: int, now: float) -> None:
         """A remote write was stored. series: in any order, and more than once."""
         known = self._heard(cluster, now)
-        count = known.count()
         known.received_newest = max(known.received_newest, newest)
         known.gathered.append(series)
         known.waiting += len(series)
         if known.waiting > max(_GATHERED, 2 * len(known.received)):
+            count = known.count()
             known.gather()
-        self.series += known.count() - count
+            self.series += known.count() - count
 
     def found(self, cluster: str, series: UInt32s, newest: int, now: float) -> None:
         """The store has these as live at the start. series: ascending, each once."""

@@ -47,7 +47,7 @@ class _Labels:
 class Newcomers:
     """Of one push. required: labels that its series must have."""
 
-    def __init__(self, policy: Policy, required: dict[str, str], records: Records, data: bytes) -> None:
+    def __init__(self, policy: Policy, required: Mapping[str, str], records: Records, data: bytes) -> None:
         self._policy = policy
         self._all = policy.whitelist.allows_all
         self._required = required.items()

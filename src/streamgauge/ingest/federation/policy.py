@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from streamgauge.errors import BadInput, ConfigError, PushRefused
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.whitelist import METRIC_NAME, Whitelist
@@ -103,14 +105,16 @@ class Policy:
         """Labels of a series that the whitelist allows, without the metric's name, as they are stored."""
         return {name: value for name, value in {**labels, **self._labels}.items() if name not in self._elided}
 
-    def in_time(self, times: Int64s, first: Bools, bounds: Bounds) -> bool:
-        """Whether `check_order` and `check_content` find no fault with the times of metrics. first: of a family."""
+    def in_time(self, times: Int64s, first: Bools, bounds: Bounds) -> tuple[int, int] | None:
+        """The first and the last of the times of metrics, where `check_order` and `check_content` find no fault with
+        them; (0, 0) where there are none. first: of a family."""
         if not len(times):
-            return True
-        oldest, newest = int(times.min()), int(times.max())
+            return 0, 0
+        oldest, newest = int(np.minimum.reduce(times)), int(np.maximum.reduce(times))
         if oldest < max(bounds.oldest, 0) or newest > bounds.newest:
-            return False
-        return oldest == newest or not ((times[1:] < times[:-1]) & ~first[1:]).any()
+            return None
+        in_order = oldest == newest or not ((times[1:] < times[:-1]) & ~first[1:]).any()
+        return (oldest, newest) if in_order else None
 
 
 def check_order(family: MetricFamily) -> None:

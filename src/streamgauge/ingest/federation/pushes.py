@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Sender:
     that the push is. adds: series without one of these labels get it; else they are refused."""
 
     cluster: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     owner: tuple[tuple[str, str], ...]
     part: Part = Part.WHOLE
     adds: bool = False
@@ -86,13 +86,15 @@ class Admission:
         cluster = identity.labels.get(label, "")
         if not cluster:
             raise Forbidden(f"user data must contain a '{label}' label")
-        if len(self._liveness) >= self._settings.max_clusters and cluster not in self._liveness:
+        if self._has_no_room(cluster):
             self._beyond.labels(self._way, "clusters").inc()
             raise Overloaded(
                 f"{self._settings.max_clusters} clusters push already, the limit (max-clusters)", _TOO_MANY_WAIT
             )
-        owner = tuple(sorted(identity.labels.items()))
-        return Sender(cluster, dict(identity.labels), owner, adds=identity.adds)
+        return Sender(cluster, identity.labels, identity.owner, adds=identity.adds)
+
+    def _has_no_room(self, cluster: str) -> bool:
+        return cluster not in self._liveness and len(self._liveness) >= self._settings.max_clusters
 
     def check(self, cluster: str) -> None:
         """Raises RateLimited."""
@@ -100,6 +102,14 @@ class Admission:
             raise self._too_often(cluster)
         if wait := self._faults.wait(cluster):
             raise self._refusal(f'too many refused pushes of the cluster with id "{cluster}"', wait)
+
+    def welcome(self, identity: ClusterIdentity, part: Part = Part.WHOLE) -> Sender | None:
+        """Who sends a push that may be stored at once; None where it would have to wait, or `sender` or `check` raise
+        something, which these count."""
+        cluster = identity.labels.get(self._settings.partition_label, "")
+        if not cluster or self._has_no_room(cluster) or self._good.wait(cluster) or self._faults.wait(cluster):
+            return None
+        return Sender(cluster, identity.labels, identity.owner, part, identity.adds)
 
     @contextmanager
     def receiving(self, identity: ClusterIdentity, inflight: InFlight) -> Iterator[tuple[Sender, Held]]:
@@ -114,7 +124,7 @@ class Admission:
                 try:
                     yield sender, held
                 except ClientError:
-                    self._faults.spend(sender.cluster)
+                    self.fault(sender.cluster)
                     raise
         except StreamgaugeError as error:
             self._requests.labels(self._way, str(error.status)).inc()
@@ -123,16 +133,32 @@ class Admission:
             raise
         self._good_requests.inc()
 
+    def fault(self, cluster: str) -> None:
+        """A push was refused."""
+        self._faults.spend(cluster)
+
+    def count(self, status: int) -> None:
+        """A push that `receiving` has no part in was answered."""
+        self._requests.labels(self._way, str(status)).inc()
+
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
         """Draw on the bucket of good pushes; it is given back where what is done within fails. Raises RateLimited."""
-        if not self._good.spend(cluster):
+        if not self.spend(cluster):
             raise self._too_often(cluster)
         try:
             yield
         except StreamgaugeError:
-            self._good.give_back(cluster)
+            self.give_back(cluster)
             raise
+
+    def spend(self, cluster: str) -> bool:
+        """Draw on the bucket of good pushes. False where it is empty."""
+        return self._good.spend(cluster)
+
+    def give_back(self, cluster: str) -> None:
+        """What was drawn for a push that could not be stored."""
+        self._good.give_back(cluster)
 
     @asynccontextmanager
     async def turn(self, cluster: str) -> AsyncIterator[None]:

@@ -10,13 +10,13 @@ from streamgauge.ingest.admission import InFlight, Limits
 from streamgauge.ingest.federation.liveness import Liveness
 from streamgauge.ingest.federation.markers import Markers
 from streamgauge.ingest.federation.pushes import Described
-from streamgauge.ingest.federation.receives import Receives
+from streamgauge.ingest.federation.receives import Received, Receives
 from streamgauge.ingest.federation.recovery import Recovery
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import PushStats
 from streamgauge.ingest.federation.uploads import Uploads
 from streamgauge.ingest.turns import Turns
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 from streamgauge.stats import Reading, Stats
 
 
@@ -64,11 +64,19 @@ class PushReceiver:
         """As `Uploads.receive`."""
         await self._uploads.receive(identity, headers, body)
 
+    def begin_upload(self, identity: ClusterIdentity, headers: Mapping[str, str], body: bytes, done: Done) -> bool:
+        """As `Repeats.begin`."""
+        return self._uploads.repeats.begin(identity, headers, body, done)
+
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
     ) -> Mapping[str, str]:
         """As `Receives.receive`."""
         return await self._receives.receive(identity, headers, body)
+
+    def begin_receive(self, identity: ClusterIdentity, headers: Mapping[str, str], body: bytes, done: Received) -> bool:
+        """As `Receives.begin`."""
+        return self._receives.begin(identity, headers, body, done)
 
     async def recover(self, text: AsyncIterator[bytes]) -> int:
         """Find again what was live at the last stop; how many series. text: the latest sample of each pushed series."""

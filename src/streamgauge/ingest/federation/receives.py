@@ -8,14 +8,15 @@ send any of it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from streamgauge.auth.cluster_authority import ClusterIdentity
 from streamgauge.clock import Clock
-from streamgauge.errors import BadInput, Overloaded, TooLarge
+from streamgauge.errors import BadInput, Overloaded, StreamgaugeError, TooLarge
 from streamgauge.ingest.admission import Held, InFlight, Limits, count, read_body, refusal_text
 from streamgauge.ingest.federation.cluster_sink import ClusterSeries
 from streamgauge.ingest.federation.layouts import LEFT_OUT
@@ -25,10 +26,10 @@ from streamgauge.ingest.federation.pushes import Admission, Described, Sender
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import RECEIVE, PushStats
 from streamgauge.ingest.federation.uploads import in_turns
-from streamgauge.ingest.remote_write import DECODERS, Protocol, negotiate
+from streamgauge.ingest.remote_write import AT_ONCE_BYTES, DECODERS, Protocol, negotiate, whole
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
-from streamgauge.model.sink import Sink
+from streamgauge.model.sink import Done, Sink
 from streamgauge.wire import snappy
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.series_cache import SeriesCache
@@ -39,6 +40,9 @@ _CACHE_OVERHEAD = 6000  # bytes of an empty one
 _CACHE_LIMIT = 64 << 20  # of one cluster
 _ATTEMPTS = 3
 
+Received = Callable[[StreamgaugeError | None, Mapping[str, str]], None]
+"""Called with why a request was not stored, or None and headers for the answer."""
+
 
 class _Caches:
     """A cache for each cluster, so that no spelling of one cluster's series resolves for another, and for each way in
@@ -48,6 +52,9 @@ class _Caches:
         self.generation = generation
         self.nbytes = 0
         self._caches: OrderedDict[tuple[tuple[tuple[str, str], ...], bool], tuple[SeriesCache, int]] = OrderedDict()
+
+    def for_generation(self, generation: int) -> _Caches:
+        return self if generation == self.generation else _Caches(generation)
 
     def of(self, sender: Sender) -> SeriesCache:
         entry = self._caches.get((sender.owner, sender.adds))
@@ -112,6 +119,84 @@ class Receives:
     def cache_bytes(self) -> int:
         return self._caches.nbytes
 
+    def begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
+        """Begin to store a remote write that is there as a whole, if it is small, needs no waiting, and breaks no rule.
+        False: nothing has happened, and it is to be received as others are. done: called once, and not before this has
+        returned."""
+        if not self._turns.free() or len(block) > self._body_limit:
+            return False
+        try:
+            return self._turns.at_once(partial(self._begin, identity, headers, block, done))
+        except StreamgaugeError:  # whoever receives it then says so
+            return False
+
+    def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
+        started = self._clock.monotonic()
+        sender = self._admission.welcome(identity)
+        if sender is None:
+            return False
+        protocol, request = negotiate(headers), _Request()
+        data = snappy.decompress(block, min(AT_ONCE_BYTES, self._content_limit))
+        self._caches = self._caches.for_generation(self._sink.generation)
+        cache = self._caches.of(sender)
+        series, batches = self._decoder(sender, protocol, data, cache, request)
+        begun = False
+        try:
+            batch = whole(batches)
+            broken = series.fault is not None or request.findings.refused[Reason.LABELS]
+            if batch is not None and not broken and not request.findings.metadata:
+                self._caches.keep(sender, cache)
+                _take(request, [batch])
+                begun = self._started(
+                    sender, request, partial(self._ended, sender, protocol, request, len(block), started, done)
+                )
+        finally:
+            if not begun and request.findings.metadata:
+                cache.forget_metadata()
+        return begun
+
+    def _started(self, sender: Sender, request: _Request, ended: Done) -> bool:
+        if not len(request.batch.series) or not self._admission.spend(sender.cluster):
+            return False
+        if self._sink.begin(request.batch, ended):
+            return True
+        self._admission.give_back(sender.cluster)
+        return False
+
+    def _ended(
+        self,
+        sender: Sender,
+        protocol: Protocol,
+        request: _Request,
+        size: int,
+        started: float,
+        done: Received,
+        error: StreamgaugeError | None,
+    ) -> None:
+        if error is not None:
+            self._admission.give_back(sender.cluster)
+            self._admission.count(error.status)
+            done(error, {})
+            return
+        now = self._clock.monotonic()
+        newest = int(np.maximum.reduce(request.batch.times))
+        self._liveness.receive(sender.cluster, request.batch.series, newest, now)
+        if not (request.findings.refused or request.findings.start_times or request.left_out):
+            self._stats.receives.add(size, len(request.batch.series), now - started)
+            done(None, _headers(protocol, len(request.batch.series)))
+            return
+        self._bytes.inc(size)
+        self._seconds.observe(now - started)
+        try:
+            headers = self._answer(protocol, request)
+        except BadInput as broken:
+            self._admission.fault(sender.cluster)
+            self._admission.count(broken.status)
+            done(broken, {})
+        else:
+            self._admission.count(200)
+            done(None, headers)
+
     async def receive(
         self, identity: ClusterIdentity, headers: Mapping[str, str], body: AsyncIterator[bytes]
     ) -> Mapping[str, str]:
@@ -129,6 +214,10 @@ class Receives:
         protocol = negotiate(headers)
         async with self._admission.turn(sender.cluster):
             request = await self._read_and_store(sender, headers, body, held, protocol)
+        return self._answer(protocol, request)
+
+    def _answer(self, protocol: Protocol, request: _Request) -> Mapping[str, str]:
+        """To a request of which what could be is stored. Raises BadInput."""
         stored = len(request.batch)
         count(self._stats.shared, RECEIVE, stored, request.findings)
         if request.left_out:
@@ -137,10 +226,7 @@ class Receives:
             raise BadInput(refusal_text(stored, request.findings).rstrip("\n"))
         if request.left_out and not stored:
             raise BadInput("empty remote write request after telemeter processing: the whitelist allows none of it")
-        if protocol is Protocol.V1:
-            return {}
-        written = {"samples": stored, "histograms": 0, "exemplars": 0}
-        return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
+        return _headers(protocol, stored)
 
     async def _read_and_store(
         self, sender: Sender, headers: Mapping[str, str], body: AsyncIterator[bytes], held: Held, protocol: Protocol
@@ -160,8 +246,7 @@ class Receives:
         """Read a request and append it, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             generation = self._sink.generation
-            if self._caches.generation != generation:
-                self._caches = _Caches(generation)
+            self._caches = self._caches.for_generation(generation)
             request = await self._read(sender, data, protocol, generation)
             if request is None:
                 continue
@@ -179,13 +264,8 @@ class Receives:
 
     async def _read(self, sender: Sender, data: bytes, protocol: Protocol, generation: int) -> _Request | None:
         """None when the sink pruned series on the way. Raises BadInput and PushRefused."""
-        cache = self._caches.of(sender)
-        known = self._liveness.of(sender.cluster) if self._policy.settings.max_series else None
-        series = ClusterSeries(self._sink, self._policy, sender, known)
-        request = _Request()
-        oldest, newest = self._sink.admitted()
-        window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
-        batches = DECODERS[protocol](data, cache, series.resolve, window, request.findings)
+        cache, request = self._caches.of(sender), _Request()
+        series, batches = self._decoder(sender, protocol, data, cache, request)
         gathered: list[SampleBatch] = []
         while (batch := await self._turns.take(lambda: next(batches, None))) is not None:
             if self._sink.generation != generation:
@@ -206,6 +286,15 @@ class Receives:
         self._caches.keep(sender, cache)
         _take(request, gathered)
         return request
+
+    def _decoder(
+        self, sender: Sender, protocol: Protocol, data: bytes, cache: SeriesCache, request: _Request
+    ) -> tuple[ClusterSeries, Iterator[SampleBatch]]:
+        known = self._liveness.of(sender.cluster) if self._policy.settings.max_series else None
+        series = ClusterSeries(self._sink, self._policy, sender, known)
+        oldest, newest = self._sink.admitted()
+        window = (oldest, self._policy.bounds(self._clock.now_ms(), (oldest, newest)).newest)
+        return series, DECODERS[protocol](data, cache, series.resolve, window, request.findings)
 
     def _news(self, told: Collection[Metadata]) -> Generator[None, None, tuple[Metadata, ...]]:
         """What is said of metrics of which nothing is known, and of which the whitelist allows something."""
@@ -229,6 +318,13 @@ def _take(request: _Request, gathered: list[SampleBatch]) -> None:
         request.left_out = int(np.count_nonzero(~kept))
         batch = SampleBatch(batch.series[kept], batch.times[kept], batch.values[kept])
     request.batch = batch
+
+
+def _headers(protocol: Protocol, stored: int) -> Mapping[str, str]:
+    if protocol is Protocol.V1:
+        return {}
+    written = {"samples": stored, "histograms": 0, "exemplars": 0}
+    return {f"x-prometheus-remote-write-{what}-written": str(number) for what, number in written.items()}
 
 
 def _smaller(limit: int, other: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamgauge.stats import Stats
+from streamgauge.stats import Stats, Tally
 
 UPLOAD = "upload"
 RECEIVE = "receive"
@@ -40,3 +40,5 @@ class PushStats:
         self.layouts = stats.counter(
             "push_layouts", "Uploads by how far they repeat the one before: same, similar or new.", "outcome"
         )
+        self.receives = Tally(stats, RECEIVE, 200)
+        self.repeats = Tally(stats, UPLOAD, 200, (self.layouts.labels("same"),))

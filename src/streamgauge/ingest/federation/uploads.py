@@ -31,6 +31,7 @@ from streamgauge.ingest.federation.markers import Markers
 from streamgauge.ingest.federation.newcomers import LEFT_OUT_KEY, Newcomers
 from streamgauge.ingest.federation.policy import TENSE, Bounds, Policy, Row
 from streamgauge.ingest.federation.pushes import Admission, Described, Sender
+from streamgauge.ingest.federation.repeats import Repeats
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import UPLOAD, PushStats
 from streamgauge.ingest.turns import Turns
@@ -121,6 +122,10 @@ class Uploads:
         content = (limits or Limits()).content
         self._limit = min(settings.limit_bytes, content) if settings.limit_bytes > 0 else content
         self._layouts = Layouts(sink.generation)
+        shared = (self._policy, self._admission, self._layouts)
+        self.repeats = Repeats(
+            sink, stats, clock, turns, liveness, markers, *shared, negotiate=negotiate, limit=self._limit
+        )
 
     @property
     def cache_bytes(self) -> int:
@@ -166,8 +171,7 @@ class Uploads:
         """Read a push and append it, from the beginning again when series ids became invalid."""
         for _ in range(_ATTEMPTS):
             generation = self._sink.generation
-            if self._layouts.generation != generation:
-                self._layouts = Layouts(generation)
+            self._layouts.renew(generation)
             push = await self._read(sender, data, text)
             if self._sink.generation != generation:
                 continue
@@ -227,17 +231,16 @@ class Uploads:
         return push
 
     def _same(self, sender: Sender, layout: Layout, data: bytes, bounds: Bounds) -> _Push | None:
-        numbers = layout.read(data)
-        if numbers is None or not self._policy.in_time(numbers.times, layout.first, bounds):
+        batch = self.repeats.read(sender, layout, data, bounds)
+        if batch is None:
             return None
-        self._check_series(sender, layout.series, 0)
-        return _Push(layout.ids, numbers.times, numbers.values, layout.series, layout.stored is None)
+        return _Push(layout.ids, batch.times, batch.values, layout.series, layout.stored is None)
 
     def _similar(
         self, sender: Sender, layout: Layout | None, records: Records, data: bytes, bounds: Bounds
     ) -> Generator[None, None, _Push | None]:
         numbers = read_numbers(data, records.ends)
-        if numbers is None or not self._policy.in_time(numbers.times, records.first, bounds):
+        if numbers is None or self._policy.in_time(numbers.times, records.first, bounds) is None:
             return None
         found = np.full(len(records), -1, np.int64) if layout is None else layout.ids_of(records)
         newcomers = Newcomers(self._policy, sender.labels, records, data)
