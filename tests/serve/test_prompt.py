@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -12,6 +14,7 @@ from streamgauge.serve.connections import HELD_BODIES, HELD_BODY, ConnectionLimi
 from streamgauge.serve.prompt import Whole
 from streamgauge.serve.server import HttpServer
 from streamgauge.serve.upload_api import UPLOAD_PATH
+from streamgauge.testing.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +181,38 @@ async def test_a_client_that_goes_away_is_forgotten(listen, connect) -> None:
     await (again := await connect(server)).send(post(b"all"))
     app.answer()
     assert await status_of(again) == 200
+
+
+class Forgetful(App):
+    """Keeps of requests how they are answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responds: list[Callable[[], None]] = []
+
+    def begin(self, request: Whole) -> bool:
+        respond = request.respond
+        self.responds.append(lambda: respond(200, [(b"content-length", b"0")], b""))
+        return True
+
+
+async def test_bodies_of_requests_that_were_taken_are_not_kept(listen, connect) -> None:
+    """The disk may stall, and there may be thousands of connections."""
+    app = Forgetful()
+    server = await listen(app)
+    clients = [await connect(server) for _ in range(20)]
+    await clients[0].send(post(b"first"))
+    tracemalloc.start()
+    try:
+        for client in clients[1:]:
+            await client.send(post(bytes(HELD_BODY)))
+        await until(lambda: len(app.responds) == 20)
+        assert tracemalloc.get_traced_memory()[0] < 5 * HELD_BODY
+    finally:
+        tracemalloc.stop()
+    for respond, client in zip(app.responds, clients, strict=True):
+        respond()
+        assert await status_of(client) == 200
 
 
 async def test_a_stop_lets_requests_that_were_taken_be_answered(listen, connect) -> None:

@@ -20,7 +20,8 @@ Respond = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], None]
 
 @dataclass(slots=True)
 class Whole:
-    """A request that is there as a whole. headers: of the scope, by name in lower case, where each came once."""
+    """A request that is there as a whole. headers: of the scope, by name in lower case, where each came once. Who takes
+    it keeps `respond` of it and not its body, which is on nobody's account."""
 
     scope: Scope
     headers: Mapping[bytes, bytes]

@@ -394,7 +394,9 @@ class Connection(HttpToolsProtocol):
         except Exception:
             logger.exception("%s %s is answered by the application", cycle.scope["method"], cycle.scope["path"])
             begun = False
-        if not begun:
+        if begun:
+            cycle.body.clear()  # which nobody accounts for from now on
+        else:
             self._start(cycle)
 
     def _respond(self, cycle: Cycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from streamgauge.errors import StreamgaugeError, Unauthorized
 from streamgauge.serve.errors import failure
 from streamgauge.serve.health import check_ready
-from streamgauge.serve.prompt import Telling, Whole
+from streamgauge.serve.prompt import Respond, Telling, Whole
 from streamgauge.serve.write import read_pieces
 from streamgauge.wire.push_part import HEADER as PART_HEADER
 
@@ -48,21 +48,21 @@ class PushApi:
         """A push of a cluster whose token can be judged at once, as `serve.prompt` says."""
         if request.scope["method"] != "POST":
             return False
-        upload = request.scope["path"] == UPLOAD_PATH
+        path, respond = request.scope["path"], request.respond
         authorization = request.headers.get(b"authorization", b"").decode("latin-1")
         headers = _TELLING.of(request.headers)
 
         def done(error: StreamgaugeError | None, named: Mapping[str, str] = _NOTHING) -> None:
-            _answer(request, error, named)
+            _answer(path, respond, error, named)
 
         try:
             access, pushes = self._services.cluster_access, self._services.pushes
-            identity = access.known(authorization) if upload else access.confirmed(authorization)
+            identity = (access.known if path == UPLOAD_PATH else access.confirmed)(authorization)
         except StreamgaugeError:  # the application says so
             return False
         if identity is None:
             return False
-        if upload:
+        if path == UPLOAD_PATH:
             return pushes.begin_upload(identity, headers, request.body, done)
         begun = pushes.begin_receive(identity, headers, request.body, done)
         if begun:
@@ -88,12 +88,12 @@ class PushApi:
         return await self._services.pushes.receive(identity, headers, read_pieces(receive))
 
 
-def _answer(request: Whole, error: StreamgaugeError | None, headers: Mapping[str, str]) -> None:
+def _answer(path: str, respond: Respond, error: StreamgaugeError | None, headers: Mapping[str, str]) -> None:
     if error is None:
-        request.respond(200, _listed(headers), b"")
+        respond(200, _listed(headers), b"")
     else:
-        answer = failure(request.scope["path"], error)
-        request.respond(answer.status_code, answer.raw_headers, bytes(answer.body))
+        answer = failure(path, error)
+        respond(answer.status_code, answer.raw_headers, bytes(answer.body))
 
 
 def _listed(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

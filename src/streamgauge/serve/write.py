@@ -38,8 +38,10 @@ class RemoteWrite:
         if identity is None or identity.bound or Permission.WRITE not in identity.permissions:
             return False
 
+        respond = request.respond
+
         def done(reply: WriteReply) -> None:
-            request.respond(reply.status, _headers_of(reply), reply.body.encode())
+            respond(reply.status, _headers_of(reply), reply.body.encode())
 
         try:
             return self._services.begin_remote_write(_TELLING.of(request.headers), request.body, done)
