@@ -126,12 +126,13 @@ def _listen(channel: WorkerChannel, inbox: _Inbox) -> None:
 def _answer(
     channel: WorkerChannel, request: bytes, inbox: _Inbox, settings: WorkerSettings, kept: dict[str, object]
 ) -> None:
-    """Answer one request. Nothing of the query is referred to when this returns."""
+    """Answer one request. Nothing of the query is referred to when its end is told: from then on the server may use the
+    memory again that it read."""
     failure: StreamgaugeError | None = None
     try:
         _run(channel, inbox, request, kept)
     except StreamgaugeError as error:
-        failure = error
+        failure = error.with_traceback(None)  # whose frames have the answer, half computed, and all that it reads
     except MemoryError:
         limit = settings.memory_limit >> 20
         failure = QueryFailed(f"query needs more than {limit} MiB of memory; narrow it")
