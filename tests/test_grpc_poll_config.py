@@ -74,7 +74,7 @@ grpc_poll_configs:
         ),
         relabel=(Rule(Action.REPLACE, target_label="x", replacement="y"),),
         metric_relabel=(Rule(Action.DROP, ("a",), regex="b"),),
-        static=(Group("0", ({"__address__": "b:1"},), {}),),
+        static=(Group("static_configs.0", ({"__address__": "b:1"},), {}),),
         sources=(FileSource(("/etc/*.json",), 300_000),),
     )
 

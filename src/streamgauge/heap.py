@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 
-import numpy as np
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt."""
 
@@ -35,4 +33,6 @@ def keep_freed(size: int) -> None:
     queries up to four times slower. It stops doing so for blocks up to the size of the largest that it has seen freed.
     This one is never touched, so it costs no memory.
     """
+    import numpy as np
+
     np.empty(size, np.uint8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -41,3 +43,17 @@ def test_nothing_is_read_any_more_when_a_query_is_over(cancels: bool) -> None:
         _answer(channel, request, inbox, WorkerSettings(memory_limit=1 << 30), {})
     assert (Kind.CHUNK, True) in channel.sent
     assert channel.sent[-1] == (Kind.ERROR if cancels else Kind.END, False)
+
+
+def test_a_worker_whose_server_has_gone_says_nothing() -> None:
+    """Also where the thread that listens to the server has not had its turn yet."""
+    program = (
+        "import socket\n"
+        "from streamgauge.query import worker\n"
+        "ours, theirs = socket.socketpair()\n"
+        "ours.close()\n"
+        "worker._listen = lambda *_: None\n"
+        "worker.main(theirs, worker.WorkerSettings(1 << 30))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

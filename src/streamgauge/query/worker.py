@@ -68,11 +68,12 @@ def main(sock: socket.socket, settings: WorkerSettings) -> None:
     _offer_to_the_oom_killer()
     _limit_memory(settings.memory_limit)
     kept: dict[str, object] = {}
-    while True:
-        channel.send(Kind.READY)
-        _answer(channel, inbox.next_request(), inbox, settings, kept)
-        if _private_bytes() > KEPT_BYTES:
-            _free_memory()
+    with contextlib.suppress(ConnectionError):  # the server has gone
+        while True:
+            channel.send(Kind.READY)
+            _answer(channel, inbox.next_request(), inbox, settings, kept)
+            if _private_bytes() > KEPT_BYTES:
+                _free_memory()
 
 
 class _Inbox:

@@ -10,7 +10,7 @@ import numpy as np
 from streamgauge.clock import Clock
 from streamgauge.errors import StreamgaugeError
 from streamgauge.ingest.federation.liveness import Ended, Liveness
-from streamgauge.ingest.federation.stats import PushStats
+from streamgauge.ingest.federation.stats import MISSING, SILENT, PushStats
 from streamgauge.ingest.stale_markers import stale_markers
 from streamgauge.model.sink import Sink
 
@@ -46,13 +46,13 @@ class Markers:
     async def mark_silent(self) -> None:
         since = self._clock.monotonic() - self.ttl / 1000
         silent = list(self._liveness.silent(since, self.ttl))
-        self._stats.markers.labels("silent").inc(sum(len(ended.series) for ended in silent))
+        self._stats.markers.labels(SILENT).inc(sum(len(ended.series) for ended in silent))
         generation = self._sink.generation
         await self._write([(ended, generation) for ended in silent])
 
     async def mark(self, ended: Ended) -> None:
         """Mark what is missing from its cluster's next push."""
-        self._stats.markers.labels("missing").inc(len(ended.series))
+        self._stats.markers.labels(MISSING).inc(len(ended.series))
         await self._write([(ended, self._sink.generation)])
 
     async def _write(self, ended: list[tuple[Ended, int]]) -> None:

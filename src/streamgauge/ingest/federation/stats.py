@@ -8,6 +8,9 @@ UPLOAD = "upload"
 RECEIVE = "receive"
 """How the ways of pushes are called in metrics."""
 
+MISSING, SILENT = "missing", "silent"
+"""Why series are marked as ended."""
+
 
 class PushStats:
     """Made once for a server. `stats`: those that are shared by all that comes in."""
@@ -37,6 +40,8 @@ class PushStats:
         self.markers = stats.counter(
             "push_stale_markers", "Series marked as ended: missing from a push, or the cluster silent.", "cause"
         )
+        for cause in (MISSING, SILENT):
+            self.markers.labels(cause)  # there from the start
         self.layouts = stats.counter(
             "push_layouts", "Uploads by how far they repeat the one before: same, similar or new.", "outcome"
         )
