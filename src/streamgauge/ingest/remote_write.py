@@ -112,12 +112,8 @@ class RemoteWrite:
         """Begin to answer a POST of somebody who is not bound, and whose body is there, if it is small and needs no
         waiting. False: nothing has happened, and it is to be received as others are. done: called once, and not before
         this has returned."""
-        if not self._turns.free() or len(block) > self._limits.body:
-            return False
-        try:
-            return self._turns.at_once(partial(self._begin, headers, block, done))
-        except StreamgaugeError:  # whoever receives it then says so
-            return False
+        small = len(block) <= self._limits.body
+        return small and bool(self._turns.at_once(partial(self._begin, headers, block, done)))
 
     def _begin(self, headers: Mapping[str, str], block: bytes, done: Callable[[Reply], None]) -> bool:
         started = self._clock.monotonic()

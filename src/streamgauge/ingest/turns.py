@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from streamgauge.clock import Clock, SystemClock
+from streamgauge.errors import StreamgaugeError
 
 T = TypeVar("T")
 
@@ -44,9 +45,15 @@ class Turns:
         """Whether a step would have its turn at once."""
         return not self._waiting and self._spent < self._seconds
 
-    def at_once(self, step: Callable[[], T]) -> T:
-        """What `step` returns or raises, run now: for who has asked whether turns are `free`."""
-        return self._run(step)
+    def at_once(self, step: Callable[[], T]) -> T | None:
+        """What `step` returns, where it has its turn at once. None where it would have to wait, or raises a
+        StreamgaugeError: who then takes the usual way is told there what is wrong."""
+        if not self.free():
+            return None
+        try:
+            return self._run(step)
+        except StreamgaugeError:
+            return None
 
     async def take(self, step: Callable[[], T]) -> T:
         """What `step` returns or raises, when it was this caller's turn; first come, first served."""

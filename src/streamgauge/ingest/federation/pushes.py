@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from streamgauge.ingest.federation.rates import Rate
 from streamgauge.ingest.federation.settings import PushSettings
 from streamgauge.ingest.federation.stats import UPLOAD, PushStats
 from streamgauge.model.arrays import UInt32s
+from streamgauge.model.batch import SampleBatch
+from streamgauge.model.sink import Done, Sink
 from streamgauge.wire.push_part import Part
 
 Described = Callable[[str], bool]
@@ -144,21 +147,29 @@ class Admission:
     @contextmanager
     def spending(self, cluster: str) -> Iterator[None]:
         """Draw on the bucket of good pushes; it is given back where what is done within fails. Raises RateLimited."""
-        if not self.spend(cluster):
+        if not self._good.spend(cluster):
             raise self._too_often(cluster)
         try:
             yield
         except StreamgaugeError:
-            self.give_back(cluster)
+            self._good.give_back(cluster)
             raise
 
-    def spend(self, cluster: str) -> bool:
-        """Draw on the bucket of good pushes. False where it is empty."""
-        return self._good.spend(cluster)
-
-    def give_back(self, cluster: str) -> None:
-        """What was drawn for a push that could not be stored."""
+    def begin(self, cluster: str, sink: Sink, batch: SampleBatch, done: Done) -> bool:
+        """As `Sink.begin`, within `spending`: how a push ends that could not be stored is counted. False, too, where
+        there is nothing to store, or nothing to draw."""
+        if not len(batch.series) or not self._good.spend(cluster):
+            return False
+        if sink.begin(batch, partial(self._ended, cluster, done)):
+            return True
         self._good.give_back(cluster)
+        return False
+
+    def _ended(self, cluster: str, done: Done, error: StreamgaugeError | None) -> None:
+        if error is not None:
+            self._good.give_back(cluster)
+            self.count(error.status)
+        done(error)
 
     @asynccontextmanager
     async def turn(self, cluster: str) -> AsyncIterator[None]:

@@ -29,7 +29,7 @@ from streamgauge.ingest.federation.uploads import in_turns
 from streamgauge.ingest.remote_write import AT_ONCE_BYTES, DECODERS, Protocol, negotiate, whole
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata, SampleBatch, empty_batch, joined
-from streamgauge.model.sink import Done, Sink
+from streamgauge.model.sink import Sink
 from streamgauge.wire import snappy
 from streamgauge.wire.findings import Findings, Reason
 from streamgauge.wire.series_cache import SeriesCache
@@ -123,12 +123,8 @@ class Receives:
         """Begin to store a remote write that is there as a whole, if it is small, needs no waiting, and breaks no rule.
         False: nothing has happened, and it is to be received as others are. done: called once, and not before this has
         returned."""
-        if not self._turns.free() or len(block) > self._body_limit:
-            return False
-        try:
-            return self._turns.at_once(partial(self._begin, identity, headers, block, done))
-        except StreamgaugeError:  # whoever receives it then says so
-            return False
+        small = len(block) <= self._body_limit
+        return small and bool(self._turns.at_once(partial(self._begin, identity, headers, block, done)))
 
     def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], block: bytes, done: Received) -> bool:
         started = self._clock.monotonic()
@@ -147,21 +143,12 @@ class Receives:
             if batch is not None and not broken and not request.findings.metadata:
                 self._caches.keep(sender, cache)
                 _take(request, [batch])
-                begun = self._started(
-                    sender, request, partial(self._ended, sender, protocol, request, len(block), started, done)
-                )
+                ended = partial(self._ended, sender, protocol, request, len(block), started, done)
+                begun = self._admission.begin(sender.cluster, self._sink, request.batch, ended)
         finally:
             if not begun and request.findings.metadata:
                 cache.forget_metadata()
         return begun
-
-    def _started(self, sender: Sender, request: _Request, ended: Done) -> bool:
-        if not len(request.batch.series) or not self._admission.spend(sender.cluster):
-            return False
-        if self._sink.begin(request.batch, ended):
-            return True
-        self._admission.give_back(sender.cluster)
-        return False
 
     def _ended(
         self,
@@ -174,13 +161,10 @@ class Receives:
         error: StreamgaugeError | None,
     ) -> None:
         if error is not None:
-            self._admission.give_back(sender.cluster)
-            self._admission.count(error.status)
             done(error, {})
             return
         now = self._clock.monotonic()
-        newest = int(np.maximum.reduce(request.batch.times))
-        self._liveness.receive(sender.cluster, request.batch.series, newest, now)
+        self._liveness.receive(sender.cluster, request.batch.series, request.batch.span()[1], now)
         if not (request.findings.refused or request.findings.start_times or request.left_out):
             self._stats.receives.add(size, len(request.batch.series), now - started)
             done(None, _headers(protocol, len(request.batch.series)))
@@ -257,8 +241,7 @@ class Receives:
                     raise
                 continue
             batch, now = request.batch, self._clock.monotonic()
-            newest = int(batch.times.max()) if len(batch) else 0
-            self._liveness.receive(sender.cluster, batch.series, newest, now)
+            self._liveness.receive(sender.cluster, batch.series, batch.span()[1], now)
             return request
         raise Overloaded("series were pruned while the request was being stored", retry_after=1)
 

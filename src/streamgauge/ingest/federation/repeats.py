@@ -89,12 +89,9 @@ class Repeats:
     def begin(self, identity: ClusterIdentity, headers: Mapping[str, str], raw: bytes, done: Done) -> bool:
         """Begin to store an upload that is there as a whole, if that needs no waiting and nothing is unusual about it.
         False: nothing has happened, and it is to be received as others are. `done`: as that of `Sink.begin`."""
-        if not self._turns.free() or self._policy.settings.overwrite_timestamps or len(raw) > self._encoded_limit:
+        if self._policy.settings.overwrite_timestamps or len(raw) > self._encoded_limit:
             return False
-        try:
-            return self._turns.at_once(partial(self._begin, identity, headers, raw, done))
-        except StreamgaugeError:  # whoever receives it then says so
-            return False
+        return bool(self._turns.at_once(partial(self._begin, identity, headers, raw, done)))
 
     def _begin(self, identity: ClusterIdentity, headers: Mapping[str, str], raw: bytes, done: Done) -> bool:
         started = self._clock.monotonic()
@@ -117,28 +114,18 @@ class Repeats:
         newest = batch.span()[1]
         if (stored := layout.stored) is not None:
             batch = SampleBatch(batch.series[stored], batch.times[stored], batch.values[stored])
-        if not len(batch.series):
-            return False
         begun = _Begun(sender, layout, newest, len(raw), len(batch.series), started, done)
-        if not self._admission.spend(sender.cluster):
-            return False
-        if not self._sink.begin(batch, partial(self._end, begun)):
-            self._admission.give_back(sender.cluster)
-            return False
-        return True
+        return self._admission.begin(sender.cluster, self._sink, batch, partial(self._end, begun))
 
     def _end(self, begun: _Begun, error: StreamgaugeError | None) -> None:
-        cluster = begun.sender.cluster
         if error is not None:
-            self._admission.give_back(cluster)
-            self._admission.count(error.status)
             begun.done(error)
             return
         now = self._clock.monotonic()
         self._tally.add(begun.size, begun.stored, now - begun.started)
         if left_out := len(begun.layout.ids) - begun.stored:
             self._left_out.inc(left_out)
-        ended = self._liveness.upload(cluster, begun.layout.series, begun.newest, now, begun.sender.part)
+        ended = self._liveness.upload(begun.sender.cluster, begun.layout.series, begun.newest, now, begun.sender.part)
         if ended is None:
             begun.done(None)
         else:
