@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from streamgauge.ingest.scrape.target import METRICS_PATH, SCHEME, Target, targe
 from streamgauge.ingest.turns import Turns
 from streamgauge.model.batch import Metadata
 from streamgauge.model.labels import labels_of, split_key
+from streamgauge.model.text_format import PLAIN_METRIC, label_name, quoted
 from streamgauge.query.text import value_texts
 from streamgauge.relabel import Relabelling
 from streamgauge.settings import resolve
@@ -36,8 +36,6 @@ from streamgauge.stats import Stats
 from streamgauge.wire.scraped import NO_STAMP, Scraped
 
 _FAMILY_SUFFIXES = ("_total", "_created", "_bucket", "_count", "_sum", "_gcount", "_gsum", "_info")
-_PLAIN_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_PLAIN_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class _Keys:
@@ -196,16 +194,7 @@ def _sample_lines(scraped: Scraped, keys: list[bytes], stamps: list[int] | None,
 def _series_text(labels: dict[str, str]) -> str:
     """As the text format has it: names that are not plain stand in quotes, that of the metric within the braces."""
     metric = labels.pop("__name__", "")
-    inner = [f"{_name(name, _PLAIN_LABEL)}={_quoted(text)}" for name, text in labels.items()]
-    if metric and not _PLAIN_METRIC.fullmatch(metric):
-        return f"{{{','.join([_quoted(metric), *inner])}}}"
+    inner = [f"{label_name(name)}={quoted(text)}" for name, text in labels.items()]
+    if metric and not PLAIN_METRIC.fullmatch(metric):
+        return f"{{{','.join([quoted(metric), *inner])}}}"
     return f"{metric}{{{','.join(inner)}}}"
-
-
-def _name(name: str, plain: re.Pattern[str]) -> str:
-    return name if plain.fullmatch(name) else _quoted(name)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-    return f'"{escaped}"'

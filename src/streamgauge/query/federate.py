@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from streamgauge.model.arrays import stale_mask
 from streamgauge.model.frame import LabelFrame
 from streamgauge.model.source import Matcher, MatchOp, Selection, Source
+from streamgauge.model.text_format import PLAIN_METRIC, label_name, quoted
 from streamgauge.query.budget import Budget
 from streamgauge.query.labels import METRIC_NAME, LabelTexts, column_texts
 from streamgauge.query.requests import PushedSeries
@@ -22,8 +23,6 @@ from streamgauge.query.text import concatenated, join, strings, text_bytes, valu
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UTF8_CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
 
-_CLASSIC_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_CLASSIC_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _NO_METRIC = r"^[0-9]|[^a-zA-Z0-9_:]"
 _NO_LABEL = r"^[0-9]|[^a-zA-Z0-9_]"
 """What is not allowed in the names of version 0.0.4 of the format."""
@@ -147,25 +146,21 @@ def _spelled(lines: pa.Table, types: Mapping[str, str]) -> Iterator[bytes]:
 
 
 def _type_line(metric: str, types: Mapping[str, str]) -> str:
-    name = metric if _CLASSIC_METRIC.fullmatch(metric) else _quoted(metric)
+    name = metric if PLAIN_METRIC.fullmatch(metric) else quoted(metric)
     kind = types.get(metric, "")
     return f"# TYPE {name} {kind if kind in _TYPES else 'untyped'}\n"
 
 
 def _opening(metric: str) -> str:
     """What stands before the labels; there always is one."""
-    return f"{metric}{{" if _CLASSIC_METRIC.fullmatch(metric) else f"{{{_quoted(metric)},"
+    return f"{metric}{{" if PLAIN_METRIC.fullmatch(metric) else f"{{{quoted(metric)},"
 
 
 def _label_name(name: str) -> str:
-    return f"{name if _CLASSIC_LABEL.fullmatch(name) else _quoted(name)}="
+    return f"{label_name(name)}="
 
 
 def _label_values(values: pa.StringArray) -> pa.StringArray:
     for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
         values = pc.replace_substring(values, plain, escaped)
     return values
-
-
-def _quoted(name: str) -> str:
-    return f'"{_label_values(strings([name]))[0].as_py()}"'

@@ -10,11 +10,12 @@ spaces and tabs anywhere between tokens, a comma after the last label, comments 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from streamgauge.errors import BadInput
+from streamgauge.model.batch import Metadata
 
 NAME = b"__name__"
 Pairs = list[tuple[bytes, bytes]]
@@ -65,6 +66,13 @@ class Note:
     what: bytes
     metric: bytes
     text: bytes
+
+
+def metadata_of(metric: str, texts: Mapping[bytes, bytes]) -> Metadata:
+    """What is known of a metric, from the texts of its notes by what they are. What is no UTF-8 is replaced."""
+    kind = texts.get(b"TYPE", b"untyped").decode(errors="replace")
+    told, unit = (texts.get(what, b"").decode(errors="replace") for what in (b"HELP", b"UNIT"))
+    return Metadata(metric, "unknown" if kind == "untyped" else kind, told, unit)
 
 
 def read_sample(line: bytes) -> SampleLine:

@@ -57,6 +57,12 @@ class Lines:
         return Lines(self.block, self.raw, self.numbers[which], self.starts[which], self.stops[which])
 
 
+def samples_in(text: bytes) -> int:
+    """How many lines of a text are neither empty nor comments: its samples, where it is valid."""
+    heads = Lines.of(text if text.endswith(b"\n") else text + b"\n").heads()
+    return int(np.count_nonzero((heads != NEWLINE) & (heads != HASH)))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Words:
     """Lines, and where the separators stand before their values, and before their timestamps."""

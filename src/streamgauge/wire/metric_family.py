@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -73,10 +72,6 @@ class MetricFamily:
     type: int | None
     metrics: tuple[Metric, ...]
     help: str = ""
-
-
-METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)

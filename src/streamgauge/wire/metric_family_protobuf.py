@@ -12,10 +12,9 @@ import struct
 from collections.abc import Generator, Iterable
 
 from streamgauge.errors import BadInput
+from streamgauge.model.text_format import PLAIN_LABEL, PLAIN_METRIC
 from streamgauge.wire.metric_family import (
-    LABEL_NAME,
     MAX_METRIC_LABELS,
-    METRIC_NAME,
     Histogram,
     Labels,
     Metric,
@@ -86,7 +85,7 @@ def read_label(body: bytes, start: int, stop: int) -> tuple[str, str | None]:
                 value = body[a:b].decode()
             except UnicodeDecodeError:
                 raise BadInput(f"the value at byte {a} of label {shown_name(name)} is not UTF-8") from None
-    if not LABEL_NAME.fullmatch(name):
+    if not PLAIN_LABEL.fullmatch(name):
         raise BadInput(f"the label at byte {start} has a name that no label can have: {shown_name(name)}")
     return name, value
 
@@ -121,7 +120,7 @@ class _Decoder:
             elif number == 3:
                 expect(wire, VARINT, "the type of a family", b)
                 kind = signed(a)
-        if not METRIC_NAME.fullmatch(name):
+        if not PLAIN_METRIC.fullmatch(name):
             raise BadInput(f"the family at byte {start} has a name that no metric can have: {shown_name(name)}")
         return MetricFamily(name, kind, tuple(metrics), help_text)
 

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from streamgauge.errors import BadInput
+from streamgauge.model.text_format import PLAIN_LABEL, PLAIN_METRIC, escaped
 from streamgauge.wire.exposition_text import (
     Note,
     SampleLine,
@@ -24,8 +25,6 @@ from streamgauge.wire.exposition_text import (
     shown,
 )
 from streamgauge.wire.metric_family import (
-    LABEL_NAME,
-    METRIC_NAME,
     Histogram,
     Labels,
     Metric,
@@ -173,7 +172,7 @@ def _owner(name: bytes, families: dict[bytes, _Family]) -> tuple[_Family, bytes]
 def _family(name: bytes, families: dict[bytes, _Family]) -> _Family:
     family = families.get(name)
     if family is None:
-        if not METRIC_NAME.fullmatch(name.decode(errors="replace")):
+        if not PLAIN_METRIC.fullmatch(name.decode(errors="replace")):
             raise BadInput(f"no metric can have the name {shown(name)}")
         family = families[name] = _Family(name)
     return family
@@ -185,7 +184,7 @@ def _labels(line: SampleLine, without: bytes = b"") -> Labels:
         if name == without:
             continue
         text = name.decode(errors="replace")
-        if not LABEL_NAME.fullmatch(text):
+        if not PLAIN_LABEL.fullmatch(text):
             raise BadInput(f"no label can have the name {shown(name)}")
         try:
             pairs.append((text, value.decode()))
@@ -208,15 +207,11 @@ def encode(families: Iterable[MetricFamily]) -> Iterator[bytes]:
         lines = [f"# HELP {name} {_escaped_help(family.help)}\n"] if family.help else []
         lines.append(f"# TYPE {name} {kind}\n")
         for sample in samples_of(family):
-            pairs = ",".join(f'{key}="{_escaped(value or "")}"' for key, value in sample.labels)
+            pairs = ",".join(f'{key}="{escaped(value or "")}"' for key, value in sample.labels)
             braces = f"{{{pairs}}}" if pairs else ""
             stamp = "" if sample.timestamp is None else f" {sample.timestamp}"
             lines.append(f"{sample.name}{braces} {sample_float(sample.value)}{stamp}\n")
         yield "".join(lines).encode()
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _escaped_help(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from streamgauge.errors import BadInput
 from streamgauge.model.batch import Metadata
 from streamgauge.wire import openmetrics_lines
-from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, read_note
+from streamgauge.wire.exposition_text import FLOAT_LABELS, Note, metadata_of, read_note
 from streamgauge.wire.findings import MAX_METADATA_BYTES, Findings, Reason
 
 MAX_LINES_BYTES = 4 << 20
@@ -96,15 +96,5 @@ class Notes:
         if known is None or texts.get(note.what) != note.text:
             self.texts_size += len(note.metric) + 2 * len(note.text)
             texts[note.what], self._memory = note.text, None
-            known = self._metadata[note.metric] = _metadata_of(note.metric, texts)
+            known = self._metadata[note.metric] = metadata_of(note.metric.decode(errors="replace"), texts)
         return known
-
-
-def _metadata_of(metric: bytes, texts: Mapping[bytes, bytes]) -> Metadata:
-    kind = texts.get(b"TYPE", b"unknown").decode()
-    return Metadata(
-        metric.decode(errors="replace"),
-        "unknown" if kind == "untyped" else kind,
-        texts.get(b"HELP", b"").decode(errors="replace"),
-        texts.get(b"UNIT", b"").decode(errors="replace"),
-    )

@@ -10,7 +10,7 @@ import numpy as np
 from streamgauge.errors import NotAllowed
 from streamgauge.model.arrays import Floats, Int64s, UInt32s
 from streamgauge.model.batch import Metadata
-from streamgauge.wire.exposition_text import Note, Pairs
+from streamgauge.wire.exposition_text import Note, Pairs, metadata_of
 from streamgauge.wire.findings import MAX_METADATA_BYTES
 from streamgauge.wire.text_layout import Layout
 
@@ -192,17 +192,9 @@ def spread_stamps(layout: Layout, stamps: Int64s) -> Int64s | None:
 
 def merged_notes(chunks: Sequence[Chunk]) -> dict[str, Metadata]:
     """The metadata that a target gives, by metric. What is no UTF-8, or longer than metadata may be, is left out."""
-    found: dict[str, dict[bytes, str]] = {}
+    found: dict[str, dict[bytes, bytes]] = {}
     for chunk in chunks:
         for note in chunk.notes:
             if len(note.metric) + len(note.text) <= MAX_METADATA_BYTES:
-                metric = note.metric.decode(errors="replace")
-                found.setdefault(metric, {})[note.what] = note.text.decode(errors="replace")
-    return {
-        metric: Metadata(metric, _kind(texts.get(b"TYPE", "unknown")), texts.get(b"HELP", ""), texts.get(b"UNIT", ""))
-        for metric, texts in found.items()
-    }
-
-
-def _kind(word: str) -> str:
-    return "unknown" if word == "untyped" else word
+                found.setdefault(note.metric.decode(errors="replace"), {})[note.what] = note.text
+    return {metric: metadata_of(metric, texts) for metric, texts in found.items()}

@@ -27,7 +27,7 @@ CHUNK_LINES = 8192
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no exposition; the labels of a series have 128 KiB at most."""
 
-_NEWLINE, _SPACE, _HASH = 10, 32, 35
+_NEWLINE, _SPACE = 10, 32
 _WINDOW_BYTES = 1 << 20
 _TO_FLOAT = pc.CastOptions.safe(pa.float64())
 
@@ -104,14 +104,6 @@ class Cut:
 
 def lines_of(text: bytes) -> Lines:
     return Lines(text, 0, places_of(_NEWLINE, np.frombuffer(text, np.uint8)))
-
-
-def samples_in(body: bytes) -> int:
-    """How many lines of a text are neither empty nor comments: its samples, where it is valid."""
-    raw = np.frombuffer(body, np.uint8)
-    starts = np.concatenate(([0], lines_of(body).ends + 1))
-    heads = raw[starts[starts < len(raw)]]
-    return int(np.count_nonzero((heads != _NEWLINE) & (heads != _HASH)))
 
 
 def chunks_of(body: bytes) -> Iterator[Lines]:

@@ -27,8 +27,8 @@ from streamgauge.model.sink import Sink
 from streamgauge.relabel import Relabelling
 from streamgauge.stats import Stats
 from streamgauge.wire import openmetrics, text_scrape
+from streamgauge.wire.line_words import samples_in
 from streamgauge.wire.scraped import ScrapeCache, Scraped, merged_notes
-from streamgauge.wire.text_layout import samples_in
 
 
 def http_scraper(
